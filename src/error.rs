@@ -1,0 +1,82 @@
+//! Every failure that a caller can see, with its numbers.
+
+/// What went wrong, in the caller's words: the argument, the value found and the values allowed.
+///
+/// Every check runs before any work starts, so a call that returns an error has written nothing.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)] // each field is named in its message
+pub enum Error {
+    /// A number of the loss lies outside its range (NaN and infinity lie outside every range).
+    #[error("`{what}` is {found}, allowed is {allowed}")]
+    Parameter { what: &'static str, found: f64, allowed: &'static str },
+    /// Two options that exclude each other.
+    #[error("{what}: {why}")]
+    Combination { what: &'static str, why: &'static str },
+    /// A slice or tensor of the wrong length.
+    #[error("`{what}` has {found} values, expected {expected}")]
+    Length { what: &'static str, found: usize, expected: usize },
+    /// More rows than the head was made for.
+    #[error("the batch has {found} rows, this head was made for at most {allowed}")]
+    Rows { found: usize, allowed: usize },
+    /// A tensor of the wrong shape.
+    #[error("`{what}` has shape {found:?}, expected {expected:?}")]
+    Shape { what: &'static str, found: Vec<usize>, expected: Vec<usize> },
+    /// A tensor of the wrong element type.
+    #[error("`{what}` holds {found}, expected {expected}")]
+    Element { what: &'static str, found: &'static str, expected: &'static str },
+    /// A label that names no class and is not the ignore index.
+    #[error("row {row} has label {label}, but there are only {classes} classes")]
+    Label { row: usize, label: i64, classes: usize },
+    /// A dimension that must not be zero.
+    #[error("`{what}` is 0, it must be at least 1")]
+    Zero { what: &'static str },
+    /// A size that this library cannot index.
+    #[error("{what}: {needed}, at most {allowed} are possible")]
+    Size { what: &'static str, needed: u64, allowed: u64 },
+    /// A size that this device does not allow.
+    #[error("{what} needs {needed}, the device allows {allowed} (`{limit}`)")]
+    Limit { what: &'static str, limit: &'static str, needed: u64, allowed: u64 },
+    /// The smallest possible workspace is larger than the budget.
+    #[error("the workspace needs at least {needed} bytes, the budget is {allowed}")]
+    Budget { needed: u64, allowed: u64 },
+    /// A buffer offset that the device cannot bind.
+    #[error("`{what}` starts at byte {offset} of its buffer, the device needs a multiple of {alignment}")]
+    Alignment { what: &'static str, offset: u64, alignment: u64 },
+    /// A buffer that is too small for the tensor laid over it.
+    #[error("`{what}` needs bytes {offset}..{end} of a buffer of {found} bytes")]
+    Buffer { what: &'static str, offset: u64, end: u64, found: u64 },
+    /// A buffer without a usage flag that this call needs.
+    #[error("the buffer of `{what}` was made without the usage {usage}")]
+    Usage { what: &'static str, usage: &'static str },
+    /// One buffer both read and written in a call.
+    #[error("`{what}` and `{other}` share a buffer, but one of them is written")]
+    Overlap { what: &'static str, other: &'static str },
+    /// Something this call needs was not given.
+    #[error("`{what}` is missing: {why}")]
+    Missing { what: &'static str, why: &'static str },
+    /// The new loss needs other kernels than the head was compiled for.
+    #[error("the new loss needs the kernel `{needed}`, this head was compiled with `{compiled}`; make a new head")]
+    Recompile { needed: String, compiled: String },
+    /// No adapter answered, or none of that name.
+    #[error("no GPU adapter: {0}")]
+    NoAdapter(String),
+    /// A name that is not in the list.
+    #[error("`{found}` is not a known {what}; known are: {known}")]
+    Name { what: &'static str, found: String, known: String },
+    /// The device was lost or destroyed; make a new one.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
+    /// The device has no memory left.
+    #[error("the device is out of memory: {0}")]
+    OutOfMemory(String),
+    /// The device refused an operation.
+    #[error("the device refused: {0}")]
+    Device(String),
+    /// The device did not answer in time.
+    #[error("the device did not answer within {seconds} s")]
+    Timeout { seconds: u64 },
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,219 @@
+//! The unified target curve `φ(cos θ) = m0·ψ(m1·θ + m2) − m3` with every fallback, curve and slope in use.
+
+use std::f64::consts::PI;
+
+use super::chebyshev::{Series, value_slope};
+use crate::{Error, Result};
+
+/// The four margins of the unified family and how the curve behaves at its ends.
+///
+/// `φ(x) = m0 · cos(m1·arccos x + m2) − m3`. One margin at a time gives AmpFace (m0), SphereFace (m1), ArcFace (m2)
+/// and CosFace (m3); all four combine. A family without an angular margin (m1 = 1, m2 = 0) is the straight line
+/// `m0·x − m3` and needs neither curve nor fallback.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct Unified {
+    /// Amplitude (AmpFace), > 0; default 1.
+    pub m0: f64,
+    /// Angle factor (SphereFace), > 0 and at most 16; default 1.
+    pub m1: f64,
+    /// Angle margin in radians (ArcFace), 0 ≤ m2 < π; default 0.
+    pub m2: f64,
+    /// Cosine margin (CosFace), finite; default 0.
+    pub m3: f64,
+    /// The exact curve or its Chebyshev series.
+    pub curve: Curve,
+    /// What the backward pass takes for dφ/dx.
+    pub slope: Slope,
+    /// The curve beyond the threshold, where `m1·θ + m2` passes π.
+    pub fallback: Fallback,
+}
+
+impl Default for Unified {
+    fn default() -> Self {
+        Self {
+            m0: 1.0,
+            m1: 1.0,
+            m2: 0.0,
+            m3: 0.0,
+            curve: Curve::Exact,
+            slope: Slope::Analytic,
+            fallback: Fallback::Continuous,
+        }
+    }
+}
+
+/// How ψ is evaluated.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Curve {
+    /// `cos(m1·θ + m2)`; its slope is bounded by dividing by max(sin θ, 1e-4).
+    #[default]
+    Exact,
+    /// A Chebyshev series: value and slope of one polynomial (ChebyAAM).
+    Series(Series),
+}
+
+/// What the backward pass takes for dφ/dx at the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Slope {
+    /// The derivative of the forward curve.
+    #[default]
+    Analytic,
+    /// 1 everywhere: the margin counts in the forward pass only (insightface, opensphere).
+    Detached,
+}
+
+/// The curve beyond the threshold x* = cos((π − m2)/m1), where `cos(m1·θ + m2)` would turn up again.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Fallback {
+    /// `x − x* − 1`, slope 1: continuous in value (wespeaker, 3D-Speaker, ChebyAAM's authors).
+    #[default]
+    Continuous,
+    /// `x − m2·sin m2`, slope 1; m1 = 1 only (first ArcFace code, pytorch-metric-learning, SpeechBrain).
+    Sine,
+    /// `(−1)^k cos u − 2k`: the monotone continuation of SphereFace (ψ); continuous in value and slope.
+    Mirror,
+    /// `cos u`, unchanged (insightface, ElasticFace).
+    None,
+    /// The angle is clipped to [e, π − e], slope 0 outside; 0 < e < 0.5 (AdaFace e = 1e-3).
+    Clip(f64),
+    /// `cos u` for x > 0, else x with slope 1 (easy margin); refused where x* > 0.
+    Easy,
+}
+
+impl Fallback {
+    /// The name as it stands in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fallback::Continuous => "continuous",
+            Fallback::Sine => "sine",
+            Fallback::Mirror => "mirror",
+            Fallback::None => "none",
+            Fallback::Clip(_) => "clip",
+            Fallback::Easy => "easy",
+        }
+    }
+}
+
+/// sin θ is never divided by less than this, so an exact slope stays below 1e4·m0·m1.
+pub(crate) const SMALLEST_SINE: f64 = 1e-4;
+
+impl Unified {
+    /// The straight line `m0·x − m3`: no sine anywhere, so no curve, no threshold, no fallback.
+    pub fn is_linear(&self) -> bool {
+        self.m1 == 1.0 && self.m2 == 0.0
+    }
+
+    /// x* = cos((π − m2)/m1), where the angle m1·θ + m2 reaches π; `None` where it never passes π.
+    pub fn threshold(&self) -> Option<f64> {
+        (self.m1 * PI + self.m2 > PI).then(|| ((PI - self.m2) / self.m1).cos())
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let range = |what, found: f64, inside: bool, allowed| {
+            if found.is_finite() && inside { Ok(()) } else { Err(Error::Parameter { what, found, allowed }) }
+        };
+        range("m0", self.m0, self.m0 > 0.0, "a finite number > 0")?;
+        range("m1", self.m1, self.m1 > 0.0 && self.m1 <= 16.0, "0 < m1 <= 16")?;
+        range("m2", self.m2, (0.0..PI).contains(&self.m2), "0 <= m2 < pi (radians)")?;
+        range("m3", self.m3, true, "a finite number")?;
+        match self.fallback {
+            Fallback::Sine if self.m1 != 1.0 => {
+                let why = "the sine fallback is defined for m1 = 1 only";
+                return Err(Error::Combination { what: "fallback", why });
+            }
+            Fallback::Easy if !self.is_linear() && self.threshold().is_some_and(|t| t > 0.0) => {
+                let why = "the easy fallback needs the threshold cos((pi - m2)/m1) at or below 0";
+                return Err(Error::Combination { what: "fallback", why });
+            }
+            Fallback::Clip(e) => range("fallback.clip", e, e > 0.0 && e < 0.5, "0 < e < 0.5 (radians)")?,
+            _ => {}
+        }
+        match &self.curve {
+            Curve::Exact => Ok(()),
+            Curve::Series(series) => series.validate(),
+        }
+    }
+
+    /// The damped series coefficients of ψ, where this loss uses them.
+    pub(crate) fn series(&self) -> Option<Vec<f64>> {
+        match &self.curve {
+            Curve::Series(series) if !self.is_linear() => Some(series.coefficients(self.m1, self.m2)),
+            _ => None,
+        }
+    }
+
+    /// Ready to evaluate: the series coefficients are computed once.
+    pub(crate) fn prepare(&self) -> Prepared<'_> {
+        Prepared { margin: self, series: self.series() }
+    }
+
+    /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them.
+    pub fn value_slope(&self, x: f64) -> (f64, f64) {
+        self.prepare().value_slope(x)
+    }
+}
+
+/// A unified margin with its series coefficients at hand.
+pub(crate) struct Prepared<'a> {
+    margin: &'a Unified,
+    series: Option<Vec<f64>>,
+}
+
+impl Prepared<'_> {
+    pub fn value_slope(&self, x: f64) -> (f64, f64) {
+        let margin = self.margin;
+        let (value, slope) = if margin.is_linear() { (x, 1.0) } else { self.psi(x) };
+        let slope = match margin.slope {
+            Slope::Analytic => margin.m0 * slope,
+            Slope::Detached => 1.0,
+        };
+        (margin.m0 * value - margin.m3, slope)
+    }
+
+    /// ψ and ψ' with the fallback applied.
+    fn psi(&self, x: f64) -> (f64, f64) {
+        let Unified { m1, m2, fallback, .. } = *self.margin;
+        let sine = ((1.0 - x) * (1.0 + x)).max(0.0).sqrt();
+        let angle = m1 * sine.atan2(x) + m2;
+        let threshold = self.margin.threshold();
+        let beyond = threshold.is_some_and(|t| if self.series.is_some() { x < t } else { x <= t });
+        match fallback {
+            Fallback::Continuous if beyond => (x - threshold.unwrap_or(-1.0) - 1.0, 1.0),
+            Fallback::Sine if beyond => (x - m2 * m2.sin(), 1.0),
+            Fallback::Easy if x <= 0.0 => (x, 1.0),
+            Fallback::Clip(e) if angle < e => (e.cos(), 0.0),
+            Fallback::Clip(e) if angle > PI - e => (-e.cos(), 0.0),
+            Fallback::Mirror => {
+                // at θ = π and integer m1 the floor would start a new branch that has no room
+                let most = ((m1 + m2 / PI).ceil() - 1.0).max(0.0);
+                let k = (angle / PI).floor().min(most);
+                let sign = if k % 2.0 == 0.0 { 1.0 } else { -1.0 };
+                let (value, slope) = self.cosine(x, sine);
+                (sign * value - 2.0 * k, sign * slope)
+            }
+            _ => self.cosine(x, sine),
+        }
+    }
+
+    /// cos(m1·θ + m2), or its series, and the slope in x.
+    fn cosine(&self, x: f64, sine: f64) -> (f64, f64) {
+        if let Some(series) = &self.series {
+            return value_slope(series, x);
+        }
+        let Unified { m1, m2, .. } = *self.margin;
+        // the angle from the nearer end, and the phase there: sin(m1·φ)/S then keeps its limit m1 at both ends
+        let (near, phase) = if x >= 0.0 { (sine.atan2(x), -m2) } else { (sine.atan2(-x), m1 * PI + m2) };
+        let (s1, c1) = (m1 * near).sin_cos();
+        let ratio = if sine > 0.0 { s1 / sine } else { m1 };
+        let slope = phase.cos() * ratio - phase.sin() * c1 / sine.max(SMALLEST_SINE);
+        (phase.cos() * c1 + phase.sin() * s1, m1 * if x >= 0.0 { slope } else { -slope })
+    }
+}
