@@ -8,8 +8,11 @@ mod batch;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod objective;
 mod options;
+pub mod plan;
 pub mod reference;
 mod shape;
 
@@ -21,3 +24,5 @@ pub use objective::{
 };
 pub use options::{Budget, Options, Tile};
 pub use shape::Shape;
+#[cfg(feature = "gpu")]
+pub use wgpu;

@@ -1,0 +1,67 @@
+// batch_loss: the reduced loss, its normalizer and the counts.
+//
+//   in      rows   [batch, rows]  Row
+//   inout   batch  [batch]        Batch; the class totals stand in the first
+//   out     loss   [batch]        bits of f32
+//
+// One workgroup per batch entry; each lane adds its rows in order, then the lanes are added in a fixed tree.
+
+@group(0) @binding(2) var<storage, read> rows: array<Row>;
+@group(0) @binding(3) var<storage, read_write> batch: array<Batch>;
+@group(0) @binding(4) var<storage, read_write> loss: array<u32>;
+
+struct Sums {
+    loss: f32,
+    normalizer: f32,
+    good: u32,
+    ignored: u32,
+    non_finite: u32,
+    invalid: u32,
+    short: u32,
+}
+
+var<workgroup> lanes: array<Sums, 256>;
+
+@compute @workgroup_size(256)
+fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let start = id.x * settings.batch_rows;
+    var own: Sums;
+    for (var i = lane; i < settings.batch_rows; i += 256u) {
+        let state = rows[start + i].state;
+        if (counts(state)) {
+            own.loss += bitcast<f32>(rows[start + i].loss);
+            own.normalizer += rows[start + i].weight;
+            own.good += 1u;
+        }
+        own.ignored += select(0u, 1u, state == IGNORED);
+        own.non_finite += select(0u, 1u, state == NON_FINITE);
+        own.invalid += select(0u, 1u, state == INVALID);
+        own.short += select(0u, 1u, state == SHORT);
+    }
+    lanes[lane] = own;
+    workgroupBarrier();
+    for (var size = 128u; size > 0u; size >>= 1u) {
+        if (lane < size) {
+            let a = lanes[lane];
+            let b = lanes[lane + size];
+            lanes[lane] = Sums(a.loss + b.loss, a.normalizer + b.normalizer, a.good + b.good, a.ignored + b.ignored,
+                               a.non_finite + b.non_finite, a.invalid + b.invalid, a.short + b.short);
+        }
+        workgroupBarrier();
+    }
+    if (lane == 0u) {
+        let all = lanes[0];
+        var value = all.loss;
+        if (has(MEAN)) { value = select(0.0, all.loss / select(1.0, all.normalizer, all.normalizer > 0.0), all.normalizer > 0.0); }
+        let broken = all.non_finite + all.invalid + batch[0].non_finite_prototypes > 0u;
+        let bits = select(bitcast<u32>(value), settings.nan, broken);
+        batch[id.x].loss = bits;
+        batch[id.x].normalizer = select(1.0, all.normalizer, has(MEAN));
+        batch[id.x].rows = all.good;
+        batch[id.x].ignored = all.ignored;
+        batch[id.x].non_finite_rows = all.non_finite;
+        batch[id.x].invalid_labels = all.invalid;
+        batch[id.x].zero_embeddings = all.short;
+        loss[id.x] = bits;
+    }
+}

@@ -1,0 +1,9 @@
+// OPERAND: f16 in quads; the width is a multiple of 4. Needs no f16 feature.
+@group(0) @binding(BINDING) var<storage, read> OPERAND_data: array<vec2<u32>>;
+
+// Four values of a row from `column`, a multiple of 4; zero past the end of the row.
+fn OPERAND(row: u32, column: u32) -> vec4<f32> {
+    let width = OPERAND_width();
+    let two = OPERAND_data[(row * width + min(column, width - 4u)) >> 2u];
+    return select(vec4(0.0), vec4(unpack2x16float(two.x), unpack2x16float(two.y)), column < width);
+}

@@ -1,0 +1,51 @@
+// grad_embeddings: the pull of a chunk's prototypes on every row, a part of the chunk per slab.
+//
+//   in      cosine      [batch, rows, stride]         dL/dcosine; 0 in the padding
+//   in      prototype   [batch, shard, dim]
+//   in      classes     [batch, classes]              vec2 (inverse length, weight)
+//   inout   store_slab  [splits, batch * rows, dim]
+//
+// Slabs go on from chunk to chunk, in order; finish_embeddings adds them and takes out the radial part.
+
+@group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
+
+const A_ALONG_K = true;
+const B_ALONG_K = false;
+
+var<private> entry: u32;    // of the batch
+var<private> slab: u32;
+
+fn cosine_width() -> u32 { return part.stride; }
+fn prototype_width() -> u32 { return settings.dim; }
+fn store_slab_width() -> u32 { return (settings.dim + 3u) & 0xfffffffcu; }
+
+fn load_a(m: u32, k: u32) -> vec4<f32> {
+    let row = entry * settings.batch_rows + min(m, settings.batch_rows - 1u);
+    return select(vec4(0.0), cosine(row, k), m < settings.batch_rows);
+}
+
+fn load_b(n: u32, k: u32) -> vec4<f32> {
+    let j = entry * part.count + min(k, part.count - 1u);
+    let inverse = abs(classes[part.first + j].x);
+    return select(vec4(0.0), prototype(part.local + j, n) * inverse, k < part.count && inverse > 0.0);
+}
+
+fn epilogue(m: u32, n: u32, v: vec4<f32>) {
+    if (m < settings.batch_rows) {
+        store_slab(slab * settings.rows + entry * settings.batch_rows + m, n, v, part.begin == 0u);
+    }
+}
+
+@compute @workgroup_size(64)
+fn grad_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) lane: u32) {
+    let group = unfold(id, groups);
+    let wide = (settings.dim + TILE_N - 1u) / TILE_N;
+    let tile = group / part.splits;
+    if (tile / wide * TILE_M >= settings.batch_rows) { return; }
+    entry = id.z;
+    let split = group % part.splits;
+    slab = split;
+    let first = split * part.split_span;
+    tile_run(tile / wide * TILE_M, tile % wide * TILE_N, first, min(first + part.split_span, part.count), lane);
+}

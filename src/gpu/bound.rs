@@ -1,0 +1,245 @@
+//! A plan with its buffers: ready to be recorded any number of times.
+
+use std::sync::Arc;
+
+use super::{Context, Tensor, context::Pipeline, tensor::write};
+use crate::{
+    Error, Result,
+    plan::{Binding, Buffer, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Step},
+};
+
+/// The buffers of one use of a plan, bound to its kernels.
+///
+/// Its workspace is its own: two bound sets can be recorded into one submit, in any order.
+pub struct Bound {
+    context: Context,
+    plan: Arc<Plan>,
+    buffers: Vec<Range>,
+    given: Vec<Slot>,
+    settings: Settings,
+    uniform: wgpu::Buffer,
+    groups: Vec<wgpu::BindGroup>,
+    forward: Vec<Dispatch>,
+    backward: Vec<Dispatch>,
+}
+
+/// The bytes of a buffer that are bound.
+#[derive(Clone)]
+struct Range {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+}
+
+/// One recorded step; `size` is `None` where there is nothing to do for the current number of rows.
+struct Dispatch {
+    pipeline: Arc<Pipeline>,
+    group: usize,
+    part: u32,
+    grid: crate::plan::Grid,
+    size: Option<[u32; 3]>,
+}
+
+impl Bound {
+    /// Compiles what is not compiled yet, allocates the workspace, binds everything.
+    pub(super) fn new(context: &Context, plan: &Arc<Plan>, given: &[(Slot, &Tensor)]) -> Result<Self> {
+        let find = |slot: Slot| given.iter().find(|(s, _)| *s == slot).map(|(_, tensor)| *tensor);
+        // everything that can be refused is refused before anything is made
+        let alignment = u64::from(context.limits().alignment);
+        let mut ranges = vec![];
+        for buffer in plan.buffers() {
+            ranges.push(match buffer.role {
+                Role::Workspace => None,
+                Role::Given(slot) => match find(slot) {
+                    Some(tensor) => Some(range(tensor, buffer, slot, alignment)?),
+                    None => return Err(Error::Missing { what: slot.name(), why: "the plan reads or writes it" }),
+                },
+                Role::Optional(slot) => match find(slot) {
+                    Some(tensor) => {
+                        // its size is the caller's, checked where its meaning is known
+                        let whole = Buffer { bytes: tensor.bytes().next_multiple_of(4), ..*buffer };
+                        Some(range(tensor, &whole, slot, alignment)?)
+                    }
+                    None => None,
+                },
+            });
+        }
+        overlaps(plan, &ranges)?;
+
+        let pipelines = plan.kernels().iter().map(|k| context.pipeline(k)).collect::<Result<Vec<_>>>()?;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let mut buffers = vec![];
+        for (buffer, range) in plan.buffers().iter().zip(ranges) {
+            buffers.push(match range {
+                Some(range) => range,
+                None => {
+                    let own = context.buffer(buffer.name, buffer.bytes, usage)?;
+                    Range { buffer: own, offset: 0, bytes: buffer.bytes }
+                }
+            });
+        }
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniform = context.buffer("settings", Kernel::UNIFORMS[0], usage)?;
+        let parts = context.buffer("parts", plan.parts().len() as u64 * PART_STRIDE, usage)?;
+        let mut table = vec![0; plan.parts().len() * PART_STRIDE as usize];
+        for (entry, part) in table.chunks_exact_mut(PART_STRIDE as usize).zip(plan.parts()) {
+            entry[..size_of_val(part)].copy_from_slice(bytemuck::bytes_of(part));
+        }
+        write(context, &parts, 0, &table)?;
+
+        let mut made: Vec<(usize, Vec<usize>)> = vec![];
+        let mut groups = vec![];
+        let mut dispatch = |step: &Step| -> Result<Dispatch> {
+            let key = (step.kernel, step.buffers.clone());
+            let group = match made.iter().position(|k| *k == key) {
+                Some(group) => group,
+                None => {
+                    let layout = &pipelines[step.kernel].layout;
+                    let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
+                    groups.push(context.guarded(|| bind(context, layout, &uniform, &parts, &chosen))?);
+                    made.push(key);
+                    groups.len() - 1
+                }
+            };
+            let part = (step.part as u64 * PART_STRIDE) as u32;
+            Ok(Dispatch { pipeline: pipelines[step.kernel].clone(), group, part, grid: step.grid, size: None })
+        };
+        let forward = plan.forward().iter().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
+        let backward = plan.backward().iter().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
+        let given = given.iter().map(|(slot, _)| *slot).collect();
+        let (context, plan, settings) = (context.clone(), plan.clone(), plan.settings());
+        let mut bound = Self { context, plan, buffers, given, settings, uniform, groups, forward, backward };
+        bound.apply(settings)?;
+        Ok(bound)
+    }
+
+    /// The settings in force.
+    pub(super) fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// New settings: one queue write. Holds for every later submit.
+    pub(super) fn apply(&mut self, settings: Settings) -> Result<()> {
+        let most = self.context.limits().max_groups;
+        for dispatch in self.forward.iter_mut().chain(&mut self.backward) {
+            dispatch.size = dispatch.grid.dispatch(settings.batch_rows, most)?;
+        }
+        write(&self.context, &self.uniform, 0, bytemuck::bytes_of(&settings))?;
+        self.settings = settings;
+        Ok(())
+    }
+
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        self.given.contains(&slot)
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// A workspace buffer.
+    pub(super) fn workspace(&self, name: &str) -> Option<&wgpu::Buffer> {
+        self.plan.find(name).map(|i| &self.buffers[i].buffer)
+    }
+
+    pub(super) fn record_forward(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.record("forward", &self.forward, encoder);
+    }
+
+    pub(super) fn record_backward(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.record("backward", &self.backward, encoder);
+    }
+
+    fn record(&self, label: &'static str, steps: &[Dispatch], encoder: &mut wgpu::CommandEncoder) {
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
+        let mut pass = encoder.begin_compute_pass(&descriptor);
+        for step in steps {
+            if let Some([x, y, z]) = step.size {
+                pass.set_pipeline(&step.pipeline.pipeline);
+                pass.set_bind_group(0, &self.groups[step.group], &[step.part]);
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+    }
+}
+
+/// The range of a caller's tensor, if it can be bound as this buffer of the plan.
+fn range(tensor: &Tensor, buffer: &Buffer, slot: Slot, alignment: u64) -> Result<Range> {
+    let what = slot.name();
+    let (offset, end, found) = (tensor.offset(), tensor.offset() + buffer.bytes, tensor.buffer().size());
+    // a plan rounds the smallest buffers up; a view may be exact
+    let exact = tensor.offset() + tensor.bytes().next_multiple_of(4);
+    let end = if buffer.bytes <= 16 { exact } else { end };
+    if end > found {
+        return Err(Error::Buffer { what, offset, end, found });
+    }
+    if !offset.is_multiple_of(alignment) {
+        return Err(Error::Alignment { what, offset, alignment });
+    }
+    Ok(Range { buffer: tensor.buffer().clone(), offset, bytes: end - offset })
+}
+
+/// Refuses a caller's buffer that is written in a call that reads it, or written where another tensor lies.
+fn overlaps(plan: &Plan, ranges: &[Option<Range>]) -> Result<()> {
+    let name = |i: usize| plan.buffers()[i].name;
+    let mut written = vec![false; ranges.len()];
+    for step in plan.forward().iter().chain(plan.backward()) {
+        let kinds = &plan.kernels()[step.kernel].bindings;
+        for (&a, kind) in step.buffers.iter().zip(kinds) {
+            if *kind != Binding::Write {
+                continue;
+            }
+            written[a] = true;
+            let Some(own) = &ranges[a] else { continue };
+            let other = |&&b: &&usize| b != a && ranges[b].as_ref().is_some_and(|r| r.buffer == own.buffer);
+            if let Some(&b) = step.buffers.iter().find(other) {
+                return Err(Error::Overlap { what: name(a), other: name(b) });
+            }
+        }
+    }
+    for (a, one) in ranges.iter().enumerate() {
+        for (b, two) in ranges.iter().enumerate() {
+            if let (true, true, Some(one), Some(two)) = (a != b, written[a], one, two)
+                && one.buffer == two.buffer
+                && one.offset < two.offset + two.bytes
+                && two.offset < one.offset + one.bytes
+            {
+                return Err(Error::Overlap { what: name(a), other: name(b) });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bind(
+    context: &Context,
+    layout: &wgpu::BindGroupLayout,
+    settings: &wgpu::Buffer,
+    parts: &wgpu::Buffer,
+    storage: &[&Range],
+) -> wgpu::BindGroup {
+    let range = |buffer, offset, bytes| {
+        let size = std::num::NonZeroU64::new(bytes);
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+    };
+    let mut entries = vec![
+        wgpu::BindGroupEntry { binding: 0, resource: range(settings, 0, Kernel::UNIFORMS[0]) },
+        wgpu::BindGroupEntry { binding: 1, resource: range(parts, 0, Kernel::UNIFORMS[1]) },
+    ];
+    for (i, r) in storage.iter().enumerate() {
+        let resource = range(&r.buffer, r.offset, r.bytes);
+        entries.push(wgpu::BindGroupEntry { binding: i as u32 + 2, resource });
+    }
+    context.device().create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
+}
+
+/// A tensor's shape and element, as the caller must have made them.
+pub(super) fn expect(what: &'static str, tensor: &Tensor, shape: &[usize], element: Element) -> Result<()> {
+    if tensor.shape() != shape {
+        return Err(Error::Shape { what, found: tensor.shape().to_vec(), expected: shape.to_vec() });
+    }
+    if tensor.element() != element {
+        return Err(Error::Element { what, found: tensor.element().name(), expected: element.name() });
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! The device, its limits, and one cache of pipelines.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    Error, Result,
+    plan::{Binding, Kernel, Limits},
+};
+
+/// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
+///
+/// The library never replaces the callbacks of a device that it was given, and asks for no feature.
+#[derive(Clone)]
+pub struct Context(Arc<Shared>);
+
+struct Shared {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    adapter: Option<wgpu::AdapterInfo>,
+    limits: Limits,
+    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    /// Bytes of every buffer that was made here, staging included.
+    allocated: AtomicU64,
+    lost: Arc<AtomicBool>,
+}
+
+/// A compiled kernel and its explicit layout.
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+impl Context {
+    /// Shares the caller's device. Nothing is requested of it; a device with WebGPU's default limits is enough.
+    pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self> {
+        Self::build(device.clone(), queue.clone(), None)
+    }
+
+    /// The first adapter whose name contains `adapter` (in any case), software adapters included; without a name a
+    /// hardware GPU if there is one, else any adapter.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(adapter: Option<&str>) -> Result<Self> {
+        pollster::block_on(Self::new_async(adapter))
+    }
+
+    /// The same without blocking; the only form in a browser.
+    pub async fn new_async(adapter: Option<&str>) -> Result<Self> {
+        let found = adapters().await;
+        let names = || found.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
+        let chosen = match adapter {
+            Some(name) => {
+                let wanted = name.to_lowercase();
+                found.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted))
+            }
+            None => found.iter().min_by_key(|a| rank(a)),
+        };
+        let Some(chosen) = chosen else {
+            return Err(Error::NoAdapter(match adapter {
+                Some(name) => format!("none is called `{name}`; found: [{}]", names()),
+                None => {
+                    "none answered; on Linux a Vulkan driver is needed, mesa-vulkan-drivers is a software one".into()
+                }
+            }));
+        };
+        Self::open(chosen).await
+    }
+
+    /// A hardware GPU, never a software adapter.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn hardware() -> Result<Self> {
+        pollster::block_on(async {
+            let found = adapters().await;
+            let best = found.iter().filter(|a| rank(a) < SOFTWARE).min_by_key(|a| rank(a));
+            match best {
+                Some(adapter) => Self::open(adapter).await,
+                None => Err(Error::NoAdapter("no hardware GPU answered".into())),
+            }
+        })
+    }
+
+    /// A context for every adapter that answers, software ones included.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn all() -> Vec<Self> {
+        pollster::block_on(async {
+            let mut contexts = vec![];
+            for adapter in adapters().await {
+                contexts.extend(Self::open(&adapter).await.ok());
+            }
+            contexts
+        })
+    }
+
+    async fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("margin-softmax"),
+            // our own device: whatever the adapter can hold
+            required_limits: adapter.limits(),
+            ..Default::default()
+        };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| Error::NoAdapter(e.to_string()))?;
+        let context = Self::build(device, queue, Some(adapter.get_info()))?;
+        let lost = context.0.lost.clone();
+        context.0.device.set_device_lost_callback(move |_, _| lost.store(true, Ordering::Relaxed));
+        Ok(context)
+    }
+
+    fn build(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<wgpu::AdapterInfo>) -> Result<Self> {
+        let limits = limits(&device.limits());
+        Ok(Self(Arc::new(Shared {
+            device,
+            queue,
+            adapter,
+            limits,
+            pipelines: Mutex::default(),
+            allocated: AtomicU64::new(0),
+            lost: Arc::default(),
+        })))
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    /// What the device allows.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// The adapter's name and driver, where this context opened the device itself.
+    pub fn name(&self) -> String {
+        match &self.0.adapter {
+            Some(info) if info.driver_info.is_empty() => format!("{} ({:?})", info.name, info.backend),
+            Some(info) => format!("{} ({:?}, {})", info.name, info.backend, info.driver_info),
+            None => "the caller's device".into(),
+        }
+    }
+
+    /// Whether the adapter computes in software.
+    pub fn is_software(&self) -> bool {
+        self.0.adapter.as_ref().is_some_and(|info| info.device_type == wgpu::DeviceType::Cpu)
+    }
+
+    /// Bytes of all buffers that were made through this context so far, staging included, freed ones too.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.0.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Makes a buffer; `what` names it in errors and labels.
+    pub(super) fn buffer(&self, what: &'static str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let limit = "max_buffer_size";
+        let bytes = bytes.max(4).next_multiple_of(4);
+        if bytes > self.0.limits.max_buffer {
+            return Err(Error::Limit { what, limit, needed: bytes, allowed: self.0.limits.max_buffer });
+        }
+        let descriptor = wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation: false };
+        let buffer = self.guarded(|| self.0.device.create_buffer(&descriptor))?;
+        self.0.allocated.fetch_add(bytes, Ordering::Relaxed);
+        Ok(buffer)
+    }
+
+    /// Compiles a kernel, or finds it.
+    pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
+        let mut cache = self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = cache.get(&kernel.source) {
+            return Ok(found.clone());
+        }
+        let compiled = Arc::new(self.guarded(|| compile(&self.0.device, kernel))?);
+        cache.insert(kernel.source.clone(), compiled.clone());
+        Ok(compiled)
+    }
+
+    /// Compiles a kernel ahead of its first use; any number of heads then find it.
+    pub fn compile(&self, kernel: &Kernel) -> Result<()> {
+        self.pipeline(kernel).map(drop)
+    }
+
+    /// Runs a creation under error scopes, so that no error reaches the owner's callbacks or panics.
+    ///
+    /// In a browser scopes answer later than this returns; there an error reaches the page as an uncaptured one.
+    pub(super) fn guarded<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
+        if self.is_lost() {
+            return Err(lost());
+        }
+        #[cfg(target_arch = "wasm32")]
+        return Ok(create());
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+            let mut scopes: Vec<_> = filters.into_iter().map(|f| self.0.device.push_error_scope(f)).collect();
+            let made = create();
+            let mut failure = None;
+            while let Some(scope) = scopes.pop() {
+                failure = pollster::block_on(scope.pop()).or(failure);
+            }
+            failure.map_or(Ok(made), |error| Err(self.translate(error)))
+        }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn translate(&self, error: wgpu::Error) -> Error {
+        match error {
+            _ if self.is_lost() => lost(),
+            wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
+            wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+                Error::Device(description)
+            }
+        }
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.0.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_lost(&self) {
+        self.0.lost.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn lost() -> Error {
+    Error::DeviceLost("make a new context and new heads".into())
+}
+
+async fn adapters() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::PRIMARY;
+    let instance = wgpu::Instance::new(descriptor);
+    if cfg!(target_arch = "wasm32") {
+        instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.into_iter().collect()
+    } else {
+        instance.enumerate_adapters(wgpu::Backends::PRIMARY).await
+    }
+}
+
+const SOFTWARE: u32 = 3;
+
+fn rank(adapter: &wgpu::Adapter) -> u32 {
+    match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
+        wgpu::DeviceType::Cpu => SOFTWARE,
+    }
+}
+
+fn limits(device: &wgpu::Limits) -> Limits {
+    Limits {
+        max_buffer: device.max_buffer_size,
+        max_binding: device.max_storage_buffer_binding_size,
+        max_groups: device.max_compute_workgroups_per_dimension,
+        storage_buffers: device.max_storage_buffers_per_shader_stage,
+        invocations: device.max_compute_invocations_per_workgroup.min(device.max_compute_workgroup_size_x),
+        workgroup_bytes: device.max_compute_workgroup_storage_size,
+        alignment: device.min_storage_buffer_offset_alignment,
+    }
+}
+
+fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
+    let entry = |binding: usize, ty: wgpu::BufferBindingType, dynamic: bool, bytes: u64| wgpu::BindGroupLayoutEntry {
+        binding: binding as u32,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty,
+            has_dynamic_offset: dynamic,
+            min_binding_size: std::num::NonZeroU64::new(bytes),
+        },
+        count: None,
+    };
+    let mut entries = vec![
+        entry(0, wgpu::BufferBindingType::Uniform, false, Kernel::UNIFORMS[0]),
+        entry(1, wgpu::BufferBindingType::Uniform, true, Kernel::UNIFORMS[1]),
+    ];
+    for (i, binding) in kernel.bindings.iter().enumerate() {
+        let read_only = *binding == Binding::Read;
+        entries.push(entry(i + 2, wgpu::BufferBindingType::Storage { read_only }, false, 0));
+    }
+    let label = Some(kernel.name);
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label,
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let source = wgpu::ShaderSource::Wgsl(kernel.source.as_str().into());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label,
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(kernel.name),
+        compilation_options: Default::default(),
+        cache: None,
+    });
+    Pipeline { pipeline, layout }
+}

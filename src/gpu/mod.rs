@@ -1,0 +1,15 @@
+//! Executes a plan with wgpu: the only folder that creates wgpu objects.
+
+mod bound;
+mod context;
+mod head;
+pub mod ops;
+mod readback;
+mod slices;
+mod tensor;
+
+use bound::Bound;
+pub use context::Context;
+pub use head::{BoundHead, Head, Io};
+pub(crate) use slices::SliceHead;
+pub use tensor::{Scalar, Tensor};

@@ -1,0 +1,100 @@
+//! Waits for mapped buffers, blocking or not.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use super::{Context, context::lost};
+use crate::{Error, Result};
+
+/// No batch takes longer; a device that does not answer by then is an error, not a hang.
+#[cfg(not(target_arch = "wasm32"))]
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A mapping under way; resolves when the buffer can be read.
+pub(super) struct Mapping {
+    state: Arc<Mutex<State>>,
+    context: Context,
+}
+
+#[derive(Default)]
+struct State {
+    result: Option<std::result::Result<(), wgpu::BufferAsyncError>>,
+    waker: Option<Waker>,
+}
+
+impl Mapping {
+    /// Asks for the first `bytes` of a buffer, which must not be mapped or written until they were read.
+    pub fn start(context: &Context, buffer: &wgpu::Buffer, bytes: u64) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = state.clone();
+        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            state.result = Some(result);
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        });
+        Self { state, context: context.clone() }
+    }
+
+    /// Blocks until all work submitted so far is done.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait(self, submission: &wgpu::SubmissionIndex) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(PATIENCE) };
+        match self.context.device().poll(poll) {
+            Ok(_) => {}
+            Err(wgpu::PollError::Timeout) => return Err(Error::Timeout { seconds: PATIENCE.as_secs() }),
+            Err(error) => return Err(Error::Device(error.to_string())),
+        }
+        self.take().unwrap_or_else(|| Err(Error::Device("a mapping was never answered".into())))
+    }
+
+    fn take(&self) -> Option<Result<()>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.result.take().map(|result| {
+            result.map_err(|_| {
+                self.context.set_lost();
+                lost()
+            })
+        })
+    }
+}
+
+impl Future for Mapping {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        // on native nobody else drives the device; in a browser this does nothing and the event loop wakes us
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Err(error) = self.context.device().poll(wgpu::PollType::Poll) {
+            return Poll::Ready(Err(Error::Device(error.to_string())));
+        }
+        if let Some(result) = self.take() {
+            return Poll::Ready(result);
+        }
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).waker = Some(cx.waker().clone());
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            std::thread::sleep(Duration::from_micros(50));
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+/// Copies the first bytes of a mapped buffer and unmaps it.
+pub(super) fn take(buffer: &wgpu::Buffer, out: &mut [u8]) -> Result<()> {
+    if !out.is_empty() {
+        let bytes = (out.len() as u64).next_multiple_of(4);
+        let view = buffer.get_mapped_range(..bytes).map_err(|e| Error::Device(e.to_string()))?;
+        out.copy_from_slice(&view[..out.len()]);
+        drop(view);
+    }
+    buffer.unmap();
+    Ok(())
+}

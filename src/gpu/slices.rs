@@ -1,0 +1,233 @@
+//! A head over slices on a device: uploads, records, submits, reads back.
+
+use bytemuck::Zeroable;
+
+use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
+use crate::{
+    Batch, Counts, Error, Label, MarginSoftmax, Options, Output, Result, Shape,
+    plan::{
+        Element, Layout, Plan,
+        settings::{BatchState, Row},
+    },
+};
+
+/// Everything is made once: tensors, staging, bindings.
+pub(crate) struct SliceHead {
+    context: Context,
+    head: Head,
+    bound: BoundHead,
+    loss: MarginSoftmax,
+    shape: Shape,
+    inputs: Inputs,
+    /// (name of a workspace buffer or tensor, staging buffer, most bytes)
+    staging: Vec<Staging>,
+    shards: Vec<usize>,
+}
+
+struct Inputs {
+    embeddings: Tensor,
+    prototypes: Vec<Tensor>,
+    labels: Tensor,
+    class_weights: Tensor,
+    upstream: Tensor,
+}
+
+/// Where a result comes from, and the buffer it is mapped through.
+struct Staging {
+    result: What,
+    source: wgpu::Buffer,
+    buffer: wgpu::Buffer,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Rows,
+    Batch,
+    GradEmbeddings,
+    /// first value in dW, values
+    GradPrototypes(usize, usize),
+}
+
+impl SliceHead {
+    pub fn new(context: &Context, loss: &MarginSoftmax, shape: Shape, options: &Options) -> Result<Self> {
+        // one row at least, so that no tensor is empty
+        let held = Shape::new(shape.rows().max(1), shape.classes(), shape.dim())?;
+        let shards = Plan::shards(held, Element::F32, context.limits())?;
+        let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
+        let mut options = *options;
+        if options.tile.is_none() && context.is_software() && held.rows() * held.classes() <= 1 << 16 {
+            options.tile = Some(crate::Tile::Direct);
+        }
+        let plan = Plan::head(loss, held, &layout, context.limits(), &options)?;
+        let head = Head::new(context, loss, plan)?;
+        let (n, c, d) = (held.rows(), held.classes(), held.dim());
+        let f32_tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
+        let per_shard = || shards.iter().map(|&count| f32_tensor(&[count, d])).collect::<Result<Vec<_>>>();
+        let inputs = Inputs {
+            embeddings: f32_tensor(&[n, d])?,
+            prototypes: per_shard()?,
+            labels: Tensor::empty(context, &[n], Element::I32)?,
+            class_weights: f32_tensor(&[c])?,
+            upstream: f32_tensor(&[n])?,
+        };
+        let loss_out = f32_tensor(&[1])?;
+        let want = options.want;
+        let grad_embeddings = want.grad_embeddings.then(|| f32_tensor(&[n, d])).transpose()?;
+        let grad_prototypes = if want.grad_prototypes { per_shard()? } else { vec![] };
+        // [N] in any case: with a reduction only its first value is read
+        let io = Io {
+            embeddings: &inputs.embeddings,
+            prototypes: &inputs.prototypes.iter().collect::<Vec<_>>(),
+            labels: &inputs.labels,
+            class_weights: Some(&inputs.class_weights),
+            upstream: None,
+            loss: &loss_out,
+            row_losses: None,
+            grad_embeddings: grad_embeddings.as_ref(),
+            grad_prototypes: &grad_prototypes.iter().collect::<Vec<_>>(),
+        };
+        let bound = head.bind_any(&io, Some(&inputs.upstream))?;
+
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let mut staging = vec![];
+        let mut stage = |result, source: &wgpu::Buffer, bytes| {
+            let buffer = context.buffer("staging", bytes, usage)?;
+            staging.push(Staging { result, source: source.clone(), buffer });
+            Ok::<_, Error>(())
+        };
+        let workspace = |name| bound.bound.workspace(name).ok_or(Error::Missing { what: name, why: "a head has it" });
+        stage(What::Rows, workspace("rows")?, (n * size_of::<Row>()) as u64)?;
+        stage(What::Batch, workspace("batch")?, size_of::<BatchState>() as u64)?;
+        if let Some(tensor) = &grad_embeddings {
+            stage(What::GradEmbeddings, tensor.buffer(), tensor.bytes())?;
+        }
+        let mut first = 0;
+        for tensor in &grad_prototypes {
+            stage(What::GradPrototypes(first, tensor.len()), tensor.buffer(), tensor.bytes())?;
+            first += tensor.len();
+        }
+        Ok(Self { context: context.clone(), head, bound, loss: loss.clone(), shape, inputs, staging, shards })
+    }
+
+    pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
+        // the rows are those of the next batch
+        self.bound.update_flags(loss, 0, false, false)?;
+        self.loss.clone_from(loss);
+        Ok(())
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn evaluate_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut Output) -> Result<()> {
+        let (rows, submission) = self.submit(batch)?;
+        for (staging, bytes) in self.wanted(rows) {
+            readback::Mapping::start(&self.context, &staging.buffer, bytes).wait(&submission)?;
+        }
+        self.collect(rows, out)
+    }
+
+    pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
+        let (rows, _) = self.submit(batch)?;
+        let start = |(staging, bytes): (&Staging, u64)| readback::Mapping::start(&self.context, &staging.buffer, bytes);
+        let mappings: Vec<_> = self.wanted(rows).map(start).collect();
+        for mapping in mappings {
+            mapping.await?;
+        }
+        let mut out = Output::default();
+        self.collect(rows, &mut out)?;
+        Ok(out)
+    }
+
+    /// Uploads, records and submits one batch.
+    fn submit<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<(usize, wgpu::SubmissionIndex)> {
+        let labels: Vec<i32> = batch.check(&self.loss, self.shape)?.into_iter().map(|y| y as i32).collect();
+        let rows = labels.len();
+        let context = &self.context;
+        let upload = |tensor: &Tensor, values: &[u8]| super::tensor::write(context, tensor.buffer(), 0, values);
+        upload(&self.inputs.embeddings, bytemuck::cast_slice(batch.embeddings))?;
+        upload(&self.inputs.labels, bytemuck::cast_slice(&labels))?;
+        let mut rest = batch.prototypes;
+        for (tensor, count) in self.inputs.prototypes.iter().zip(&self.shards) {
+            let (own, next) = rest.split_at(count * self.shape.dim());
+            upload(tensor, bytemuck::cast_slice(own))?;
+            rest = next;
+        }
+        if let Some(weights) = batch.class_weights {
+            upload(&self.inputs.class_weights, bytemuck::cast_slice(weights))?;
+        }
+        if let Some(upstream) = batch.upstream {
+            upload(&self.inputs.upstream, bytemuck::cast_slice(upstream))?;
+        }
+        let (weights, upstream) = (batch.class_weights.is_some(), batch.upstream.is_some());
+        self.bound.update_flags(&self.loss, rows, weights, upstream)?;
+
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        self.head.record_forward(&mut encoder, &self.bound);
+        self.head.record_backward(&mut encoder, &self.bound);
+        for (staging, bytes) in self.wanted(rows) {
+            encoder.copy_buffer_to_buffer(&staging.source, 0, &staging.buffer, 0, bytes);
+        }
+        let submission = context.guarded(|| context.queue().submit([encoder.finish()]))?;
+        Ok((rows, submission))
+    }
+
+    /// What is read back for this many rows.
+    fn wanted(&self, rows: usize) -> impl Iterator<Item = (&Staging, u64)> {
+        let dim = self.shape.dim();
+        let sized = move |staging: &'_ Staging| -> u64 {
+            let bytes = match staging.result {
+                What::Rows => rows * size_of::<Row>(),
+                What::Batch => size_of::<BatchState>(),
+                What::GradEmbeddings => rows * dim * 4,
+                What::GradPrototypes(_, len) => len * 4,
+            };
+            bytes as u64
+        };
+        self.staging.iter().map(move |s| (s, sized(s))).filter(|(_, bytes)| *bytes > 0)
+    }
+
+    /// Copies the mapped results out. Nothing can fail between the first and the last write to `out`.
+    fn collect(&self, rows: usize, out: &mut Output) -> Result<()> {
+        let mut states = vec![Row::zeroed(); rows];
+        let mut batch = BatchState::zeroed();
+        let mut failure = None;
+        let dim = self.shape.dim();
+        out.grad_embeddings.clear();
+        out.grad_prototypes.clear();
+        for (staging, _) in self.wanted(rows) {
+            let bytes: &mut [u8] = match staging.result {
+                What::Rows => bytemuck::cast_slice_mut(&mut states),
+                What::Batch => bytemuck::bytes_of_mut(&mut batch),
+                What::GradEmbeddings => {
+                    out.grad_embeddings.resize(rows * dim, 0.0);
+                    bytemuck::cast_slice_mut(&mut out.grad_embeddings)
+                }
+                What::GradPrototypes(first, len) => {
+                    out.grad_prototypes.resize(first + len, 0.0);
+                    bytemuck::cast_slice_mut(&mut out.grad_prototypes[first..])
+                }
+            };
+            failure = readback::take(&staging.buffer, bytes).err().or(failure);
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let broken = batch.non_finite_prototypes > 0;
+        out.loss = batch.loss;
+        out.row_losses.clear();
+        out.row_losses.extend(states.iter().map(|r| r.loss));
+        out.target_cosines.clear();
+        out.target_cosines.extend(states.iter().map(|r| if broken { 0.0 } else { r.cosine }));
+        out.other_cosines.clear();
+        out.other_cosines.extend(states.iter().map(|r| if broken { -1.0 } else { r.nearest }));
+        out.counts = Counts {
+            rows: batch.rows as usize,
+            ignored: batch.ignored as usize,
+            non_finite_rows: batch.non_finite_rows as usize,
+            invalid_labels: batch.invalid_labels as usize,
+            zero_embeddings: batch.zero_embeddings as usize,
+            zero_prototypes: batch.zero_prototypes as usize,
+            non_finite_prototypes: batch.non_finite_prototypes as usize,
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! A tensor: a range of a wgpu buffer with a shape and an element type.
+
+use half::{bf16, f16};
+
+use super::{Context, readback};
+use crate::{Error, Result, plan::Element};
+
+/// A Rust number that a tensor can hold.
+pub trait Scalar: bytemuck::Pod {
+    /// Its element type.
+    const ELEMENT: Element;
+}
+
+impl Scalar for f32 {
+    const ELEMENT: Element = Element::F32;
+}
+impl Scalar for f16 {
+    const ELEMENT: Element = Element::F16;
+}
+impl Scalar for bf16 {
+    const ELEMENT: Element = Element::Bf16;
+}
+impl Scalar for i32 {
+    const ELEMENT: Element = Element::I32;
+}
+impl Scalar for u32 {
+    const ELEMENT: Element = Element::U32;
+}
+
+/// A dense row-major tensor in a range of a buffer. Cloning shares the buffer.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    shape: Vec<usize>,
+    element: Element,
+}
+
+/// What [`Tensor::upload`] and [`Tensor::empty`] give their buffers.
+const USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+impl Tensor {
+    /// A new buffer, filled with zeros.
+    pub fn empty(context: &Context, shape: &[usize], element: Element) -> Result<Self> {
+        let bytes = bytes(shape, element)?;
+        let buffer = context.buffer("tensor", bytes, USAGE)?;
+        Ok(Self { buffer, offset: 0, shape: shape.to_vec(), element })
+    }
+
+    /// A new buffer with these values.
+    pub fn upload<T: Scalar>(context: &Context, shape: &[usize], values: &[T]) -> Result<Self> {
+        let tensor = Self::empty(context, shape, T::ELEMENT)?;
+        tensor.write(context, values)?;
+        Ok(tensor)
+    }
+
+    /// A view of the caller's buffer from byte `offset`. The buffer needs the usage `STORAGE`.
+    pub fn from_buffer(buffer: &wgpu::Buffer, offset: u64, shape: &[usize], element: Element) -> Result<Self> {
+        let what = "tensor";
+        let end = offset.saturating_add(bytes(shape, element)?);
+        if end > buffer.size() {
+            return Err(Error::Buffer { what, offset, end, found: buffer.size() });
+        }
+        if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            return Err(Error::Usage { what, usage: "STORAGE" });
+        }
+        Ok(Self { buffer: buffer.clone(), offset, shape: shape.to_vec(), element })
+    }
+
+    /// Overwrites the values; takes effect before any later submit.
+    pub fn write<T: Scalar>(&self, context: &Context, values: &[T]) -> Result<()> {
+        self.expect(T::ELEMENT)?;
+        if values.len() != self.len() {
+            return Err(Error::Length { what: "tensor", found: values.len(), expected: self.len() });
+        }
+        self.need(wgpu::BufferUsages::COPY_DST, "COPY_DST")?;
+        write(context, &self.buffer, self.offset, bytemuck::cast_slice(values))
+    }
+
+    /// Reads the values back: submits a copy and waits.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read<T: Scalar>(&self, context: &Context) -> Result<Vec<T>> {
+        pollster::block_on(self.read_async(context))
+    }
+
+    /// Reads the values back: submits a copy and resolves when it arrived.
+    pub async fn read_async<T: Scalar>(&self, context: &Context) -> Result<Vec<T>> {
+        self.expect(T::ELEMENT)?;
+        self.need(wgpu::BufferUsages::COPY_SRC, "COPY_SRC")?;
+        let bytes = (self.len() as u64 * self.element.bytes()).next_multiple_of(4);
+        let mut values = vec![T::zeroed(); self.len()];
+        if values.is_empty() {
+            return Ok(values);
+        }
+        if self.offset + bytes > self.buffer.size() || !self.offset.is_multiple_of(4) {
+            let (offset, alignment) = (self.offset, 4);
+            return Err(Error::Alignment { what: "tensor", offset, alignment });
+        }
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = context.buffer("staging", bytes, usage)?;
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(&self.buffer, self.offset, &staging, 0, bytes);
+        context.guarded(|| context.queue().submit([encoder.finish()]))?;
+        readback::Mapping::start(context, &staging, bytes).await?;
+        readback::take(&staging, bytemuck::cast_slice_mut(&mut values))?;
+        Ok(values)
+    }
+
+    /// The shape, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The element type.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// The number of values.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The buffer.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// The first byte.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes of its values.
+    pub fn bytes(&self) -> u64 {
+        self.len() as u64 * self.element.bytes()
+    }
+
+    /// The same values under another shape of as many values.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        if shape.iter().product::<usize>() != self.len() {
+            let (found, expected) = (self.shape.clone(), shape.to_vec());
+            return Err(Error::Shape { what: "tensor", found, expected });
+        }
+        Ok(Self { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    fn expect(&self, expected: Element) -> Result<()> {
+        if self.element == expected {
+            return Ok(());
+        }
+        Err(Error::Element { what: "tensor", found: self.element.name(), expected: expected.name() })
+    }
+
+    fn need(&self, flag: wgpu::BufferUsages, usage: &'static str) -> Result<()> {
+        if self.buffer.usage().contains(flag) { Ok(()) } else { Err(Error::Usage { what: "tensor", usage }) }
+    }
+}
+
+/// Bytes of a tensor, checked for overflow.
+fn bytes(shape: &[usize], element: Element) -> Result<u64> {
+    let count = shape.iter().try_fold(element.bytes(), |n, &d| n.checked_mul(d as u64));
+    count.ok_or(Error::Size { what: "tensor bytes", needed: u64::MAX, allowed: i64::MAX as u64 })
+}
+
+/// Queues a write; a last odd half-word is padded.
+pub(super) fn write(context: &Context, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let whole = bytes.len() / 4 * 4;
+    context.guarded(|| {
+        context.queue().write_buffer(buffer, offset, &bytes[..whole]);
+        if whole < bytes.len() {
+            let mut last = [0; 4];
+            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            context.queue().write_buffer(buffer, offset + whole as u64, &last);
+        }
+    })
+}

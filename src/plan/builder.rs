@@ -1,0 +1,80 @@
+//! Puts a plan together; every size and every dispatch is checked against the limits here.
+
+use super::{
+    Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Settings, Slot, Step, kernels,
+};
+use crate::{Error, Result, Shape};
+
+pub(super) struct Builder {
+    limits: Limits,
+    /// The most rows of one batch entry.
+    rows: u32,
+    buffers: Vec<Buffer>,
+    kernels: Vec<Kernel>,
+    parts: Vec<Part>,
+}
+
+impl Builder {
+    pub fn new(limits: &Limits, rows: usize) -> Result<Self> {
+        limits.check()?;
+        Ok(Self { limits: *limits, rows: rows as u32, buffers: vec![], kernels: vec![], parts: vec![] })
+    }
+
+    fn buffer(&mut self, name: &'static str, bytes: u64, role: Role) -> Result<usize> {
+        let bytes = bytes.max(16).next_multiple_of(4);
+        for (limit, allowed) in
+            [("max_storage_buffer_binding_size", self.limits.max_binding), ("max_buffer_size", self.limits.max_buffer)]
+        {
+            if bytes > allowed {
+                return Err(Error::Limit { what: name, limit, needed: bytes, allowed });
+            }
+        }
+        self.buffers.push(Buffer { name, bytes, role });
+        Ok(self.buffers.len() - 1)
+    }
+
+    pub fn workspace(&mut self, name: &'static str, bytes: u64) -> Result<usize> {
+        self.buffer(name, bytes, Role::Workspace)
+    }
+
+    pub fn given(&mut self, slot: Slot, bytes: u64) -> Result<usize> {
+        self.buffer(slot.name(), bytes, Role::Given(slot))
+    }
+
+    pub fn optional(&mut self, slot: Slot, bytes: u64) -> Result<usize> {
+        self.buffer(slot.name(), bytes, Role::Optional(slot))
+    }
+
+    /// One dispatch; kernels and parts that are already there are used again.
+    pub fn step(&mut self, kernel: &Kernel, part: Part, grid: Grid, buffers: &[usize]) -> Result<Step> {
+        grid.dispatch(self.rows, self.limits.max_groups)?;
+        let kernel = index(&mut self.kernels, kernel);
+        let part = index(&mut self.parts, &part);
+        let bytes = (part as u64 + 1) * PART_STRIDE;
+        if bytes > self.limits.max_buffer.min(u64::from(u32::MAX)) {
+            let (limit, allowed) = ("max_buffer_size", self.limits.max_buffer);
+            return Err(Error::Limit { what: "the table of parts", limit, needed: bytes, allowed });
+        }
+        Ok(Step { kernel, part, buffers: buffers.to_vec(), grid })
+    }
+
+    pub fn plan(
+        self,
+        (shape, entries, elements): (Shape, usize, [Element; 2]),
+        settings: Settings,
+        snippets: kernels::Snippets,
+        schedule: Schedule,
+        [forward, backward]: [Vec<Step>; 2],
+    ) -> Plan {
+        let Self { buffers, kernels, parts, .. } = self;
+        Plan { shape, entries, elements, settings, snippets, schedule, buffers, kernels, parts, forward, backward }
+    }
+}
+
+/// The place of a value in a list, added if it is new. The latest is the likeliest.
+fn index<T: PartialEq + Clone>(list: &mut Vec<T>, value: &T) -> usize {
+    list.iter().rposition(|v| v == value).unwrap_or_else(|| {
+        list.push(value.clone());
+        list.len() - 1
+    })
+}

@@ -1,0 +1,127 @@
+//! What the host must know about a shader, and how its text is put together.
+
+use super::settings::{PART_BYTES, SETTINGS_BYTES};
+
+/// How an operand's values lie in memory, and so which snippet reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Loader {
+    /// f32, width a multiple of 4.
+    F32x4,
+    /// f32, any width.
+    F32,
+    /// f16, width a multiple of 4.
+    F16x4,
+    /// f16, any width.
+    F16,
+    /// bf16, width a multiple of 4.
+    Bf16x4,
+    /// bf16, any width.
+    Bf16,
+}
+
+impl Loader {
+    /// All of them.
+    pub const ALL: &[Loader] = &[Loader::F32x4, Loader::F32, Loader::F16x4, Loader::F16, Loader::Bf16x4, Loader::Bf16];
+
+    fn snippet(self) -> &'static str {
+        match self {
+            Loader::F32x4 => include_str!("../../shaders/elements/f32x4.wgsl"),
+            Loader::F32 => include_str!("../../shaders/elements/f32.wgsl"),
+            Loader::F16x4 => include_str!("../../shaders/elements/f16x4.wgsl"),
+            Loader::F16 => include_str!("../../shaders/elements/f16.wgsl"),
+            Loader::Bf16x4 => include_str!("../../shaders/elements/bf16x4.wgsl"),
+            Loader::Bf16 => include_str!("../../shaders/elements/bf16.wgsl"),
+        }
+    }
+
+    fn store(self) -> &'static str {
+        match self {
+            Loader::F32x4 => include_str!("../../shaders/elements/store_f32x4.wgsl"),
+            _ => include_str!("../../shaders/elements/store_f32.wgsl"),
+        }
+    }
+
+    /// The f32 loader of this width.
+    pub(crate) fn plain(width: usize) -> Self {
+        if width.is_multiple_of(4) { Loader::F32x4 } else { Loader::F32 }
+    }
+}
+
+/// One binding after the settings (0) and the part (1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Binding {
+    /// Read only.
+    Read,
+    /// Read and written.
+    Write,
+}
+
+/// A shader as plain data: everything an executor needs to compile and bind it.
+///
+/// Binding 0 is the uniform `Settings`, binding 1 the uniform `Part` with a dynamic offset, the storage buffers follow
+/// from 2. The entry point is named like the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// File, entry point and label.
+    pub name: &'static str,
+    /// The whole WGSL text.
+    pub source: String,
+    /// The storage bindings, from binding 2 on.
+    pub bindings: Vec<Binding>,
+}
+
+impl Kernel {
+    /// The sizes of the two uniform bindings.
+    pub const UNIFORMS: [u64; 2] = [SETTINGS_BYTES as u64, PART_BYTES as u64];
+}
+
+/// A shader's recipe: common parts, operands, own text.
+pub(crate) struct Recipe {
+    name: &'static str,
+    parts: Vec<&'static str>,
+    operands: String,
+    bindings: Vec<Binding>,
+    text: &'static str,
+}
+
+/// Bindings from a word of `r` and `w`.
+fn bindings(kinds: &str) -> Vec<Binding> {
+    kinds.chars().map(|kind| if kind == 'w' { Binding::Write } else { Binding::Read }).collect()
+}
+
+impl Recipe {
+    /// `kinds` has one letter per storage binding: `r` read only, `w` read and written.
+    pub fn new(name: &'static str, kinds: &str, text: &'static str) -> Self {
+        let parts = vec![include_str!("../../shaders/common/params.wgsl")];
+        Self { name, parts, operands: String::new(), bindings: bindings(kinds), text }
+    }
+
+    pub fn part(mut self, text: &'static str) -> Self {
+        self.parts.push(text);
+        self
+    }
+
+    /// An operand read by `name(row, column)` at binding `2 + at`.
+    pub fn load(mut self, name: &str, at: usize, loader: Loader) -> Self {
+        self.operands += &named(loader.snippet(), name, at);
+        self
+    }
+
+    /// An operand written by `name(row, column, value, add)` at binding `2 + at`.
+    pub fn store(mut self, name: &str, at: usize, loader: Loader) -> Self {
+        self.operands += &named(loader.store(), name, at);
+        self
+    }
+
+    pub fn kernel(self) -> Kernel {
+        let mut source = self.parts.join("\n");
+        source += "\n";
+        source += &self.operands;
+        source += self.text;
+        Kernel { name: self.name, source, bindings: self.bindings }
+    }
+}
+
+fn named(snippet: &str, name: &str, at: usize) -> String {
+    format!("{}\n", snippet.replace("OPERAND", name).replace("BINDING", &(at + 2).to_string()))
+}
