@@ -8,7 +8,8 @@
 //   in      columns         [batch, rows / 64, stride]       f32: sums of gradient * cosine
 //   inout   store_gradient  [batch, shard, dim]
 //
-// One workgroup owns a tile: no order of additions depends on timing.
+// One workgroup owns a tile: no order of additions depends on timing. Very many rows take several passes, each of which
+// adds to the one before.
 
 @group(0) @binding(5) var<storage, read> inverses: array<f32>;
 @group(0) @binding(6) var<storage, read> classes: array<vec2<f32>>;
@@ -24,28 +25,32 @@ fn embedding_width() -> u32 { return settings.dim; }
 fn prototype_width() -> u32 { return settings.dim; }
 fn store_gradient_width() -> u32 { return settings.dim; }
 
+fn row_end() -> u32 {
+    return part.row_first + min(part.row_count, max(settings.batch_rows, part.row_first) - part.row_first);
+}
+
 fn load_a(m: u32, k: u32) -> vec4<f32> {
     let row = entry * settings.batch_rows + min(k, max(settings.batch_rows, 1u) - 1u);
-    return select(vec4(0.0), cosine(row, m), k < settings.batch_rows);
+    return select(vec4(0.0), cosine(row, m), k < row_end());
 }
 
 fn load_b(n: u32, k: u32) -> vec4<f32> {
     let row = entry * settings.batch_rows + min(k, max(settings.batch_rows, 1u) - 1u);
     let inverse = inverses[row];
-    return select(vec4(0.0), embedding(row, n) * inverse, k < settings.batch_rows && inverse > 0.0);
+    return select(vec4(0.0), embedding(row, n) * inverse, k < row_end() && inverse > 0.0);
 }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     if (m >= part.count) { return; }
     let blocks = (settings.batch_rows + 63u) / 64u;
     var radial = 0.0;
-    for (var i = 0u; i < blocks; i++) { radial += columns[(entry * blocks + i) * part.stride + m]; }
+    for (var i = part.row_first / 64u; i < (row_end() + 63u) / 64u; i++) { radial += columns[(entry * blocks + i) * part.stride + m]; }
     let j = entry * part.count + m;
     // negative for a vector shorter than 1e-12, 0 for one that is not finite: no gradient to either
     let inverse = classes[part.first + j].x;
     let unit = select(vec4(0.0), prototype(part.local + j, n) * inverse, inverse > 0.0);
     store_gradient(part.local + j, n, select(vec4(0.0), (v - radial * unit) * inverse, inverse > 0.0),
-                   has(ADD_PROTOTYPES));
+                   has(ADD_PROTOTYPES) || part.row_first > 0u);
 }
 
 @compute @workgroup_size(64)
@@ -55,5 +60,5 @@ fn grad_prototypes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     let wide = (settings.dim + TILE_N - 1u) / TILE_N;
     if (group / wide * TILE_M >= part.count) { return; }
     entry = id.z;
-    tile_run(group / wide * TILE_M, group % wide * TILE_N, 0u, settings.batch_rows, lane);
+    tile_run(group / wide * TILE_M, group % wide * TILE_N, part.row_first, row_end(), lane);
 }

@@ -41,9 +41,9 @@ struct Part {
     split_span: u32,        // classes of one split
     slot_span: u32,         // classes of one slot
     begin: u32,             // 1 where sums start, 0 where they go on
+    row_first: u32,         // the rows of one pass of grad_prototypes
+    row_count: u32,
     pad0: u32,
-    pad1: u32,
-    pad2: u32,
 }
 
 struct Row {

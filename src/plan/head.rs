@@ -14,6 +14,9 @@ pub struct Layout<'a> {
     pub prototypes: Element,
 }
 
+/// Rows that one pass of grad_prototypes sums over: llvmpipe stops a shader, silently, after 65,535 turns of its loops.
+pub(super) const ROWS_PER_PASS: u32 = 1 << 16;
+
 impl Plan {
     /// Plans a head: `Limit` and `Budget` errors come from here, before anything is allocated.
     ///
@@ -117,6 +120,7 @@ impl Plan {
                 split_span: chunk.count.div_ceil(splits).next_multiple_of(16) as u32,
                 slot_span: chunk.count.div_ceil(slots) as u32,
                 begin: u32::from(i == 0),
+                row_count: ROWS_PER_PASS,
                 ..Part::default()
             };
             let data = prototypes[chunk.shard];
@@ -164,7 +168,10 @@ impl Plan {
                 if want.grad_prototypes {
                     let grid = Grid::fixed(u64::from(part.count).div_ceil(size) * wide);
                     let buffers = [cosine, embeddings, data, inverses, class, columns, grad_w[shard]];
-                    backward.push(b.step(&grad_prototypes, part, grid, &buffers)?);
+                    for first in (0..rows as u32).step_by(ROWS_PER_PASS as usize) {
+                        let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..part };
+                        backward.push(b.step(&grad_prototypes, part, grid, &buffers)?);
+                    }
                 }
             }
             if want.grad_embeddings {

@@ -19,9 +19,9 @@ pub use head::Layout;
 pub use kernel::{Binding, Kernel, Loader};
 pub use schedule::{Chunk, Schedule};
 pub use settings::Part;
+pub(crate) use settings::Settings;
 #[doc(hidden)]
 pub use settings::twins;
-pub(crate) use settings::Settings;
 
 use crate::{Error, Result, Shape};
 

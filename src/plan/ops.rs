@@ -1,5 +1,6 @@
 //! The pieces as plans of their own, from the same kernels.
 
+use super::head::ROWS_PER_PASS;
 use super::{Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Settings, Slot, kernels as k, settings};
 use crate::{Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
@@ -42,11 +43,13 @@ impl Batched {
         Part {
             count: classes,
             stride: classes,
-            splits: 1,
+            // no loop over classes takes too many turns
+            splits: classes.div_ceil(ROWS_PER_PASS),
             slots: 1,
-            split_span: classes.next_multiple_of(16),
+            split_span: ROWS_PER_PASS,
             slot_span: classes,
             begin: 1,
+
             ..Part::default()
         }
     }
@@ -84,7 +87,7 @@ pub(crate) fn cosine(sizes: Batched, limits: &Limits, tile: Tile, backward: bool
 
     // norms run over all entries at once
     let all = Part { count: classes as u32, ..Part::default() };
-    let flat = Grid { rows_per_group: 0, groups: rows.div_ceil(8), entries: 1 };
+    let flat = Grid::fixed(rows.div_ceil(8));
     let mut steps = vec![
         b.step(&k::row_norms(x), all, flat, &[embeddings, labels, weights, inverses, row])?,
         b.step(&k::class_norms(w), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, weights, class, totals])?,
@@ -102,19 +105,22 @@ pub(crate) fn cosine(sizes: Batched, limits: &Limits, tile: Tile, backward: bool
         let grad_w = b.given(Slot::GradPrototypes(0), classes * dim * 4)?;
         let blocks = shape.rows().div_ceil(64) as u64;
         let columns = b.workspace("columns", blocks * sizes.entries as u64 * shape.classes() as u64 * 4)?;
-        let slabs = b.workspace("slabs", rows * dim.next_multiple_of(4) * 4)?;
+        let slabs = b.workspace("slabs", u64::from(part.splits) * rows * dim.next_multiple_of(4) * 4)?;
         let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
         steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
-        let grid = Grid::over_rows(tile.size(), wide).entries(entries);
+        let grid = Grid::over_rows(tile.size(), wide * u64::from(part.splits)).entries(entries);
         let kernel = k::grad_embeddings(tile, cell, w);
         steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, class, slabs])?);
-        let flat = Grid { rows_per_group: 0, groups: rows, entries: 1 };
+        let flat = Grid::fixed(rows);
         let kernel = k::finish_embeddings(x, out);
         steps.push(b.step(&kernel, part, flat, &[embeddings, inverses, row, slabs, grad_x])?);
         let grid = Grid::fixed((shape.classes() as u64).div_ceil(size) * wide).entries(entries);
         let kernel = k::grad_prototypes(tile, cell, x, w, out);
         let buffers = [gradient, embeddings, prototypes, inverses, class, columns, grad_w];
-        steps.push(b.step(&kernel, part, grid, &buffers)?);
+        for first in (0..shape.rows() as u32).step_by(ROWS_PER_PASS as usize) {
+            let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..part };
+            steps.push(b.step(&kernel, part, grid, &buffers)?);
+        }
     }
     Ok(sizes.finish(b, &MarginSoftmax::default(), tile, [steps, vec![]]))
 }

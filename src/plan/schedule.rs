@@ -70,7 +70,6 @@ impl Schedule {
             let needed = rows * smallest as u64 * 4;
             return Err(Error::Limit { what, limit, needed, allowed: limits.max_binding });
         }
-        let most = most.min(largest.next_multiple_of(64));
 
         // slabs and slots are there for speed, and give way to the chunk
         let blocks = rows.div_ceil(u64::from(tile.size())) * (shape.dim() as u64).div_ceil(u64::from(tile.size()));
@@ -80,6 +79,9 @@ impl Schedule {
             splits /= 2;
         }
         let slots = (4096 / rows).clamp(1, 64);
+        // and no loop over classes takes too many turns, see ROWS_PER_PASS
+        let turns = (splits as usize) << 16;
+        let most = most.min(largest.next_multiple_of(64)).min(turns);
 
         let cached = ((CACHED / (rows * 4)) as usize / 64 * 64).max(1024);
         let mut needed = u64::MAX;
@@ -121,7 +123,8 @@ impl Schedule {
         let longest = self.chunks.iter().map(stride).max().unwrap_or(4);
         let all: u64 = self.chunks.iter().map(stride).sum();
         let groups: u64 = shards.iter().map(|c| c.div_ceil(64) as u64).sum();
-        let parts = (self.chunks.len() + shards.len() + 1) as u64;
+        let passes = rows.div_ceil(u64::from(super::head::ROWS_PER_PASS));
+        let parts = self.chunks.len() as u64 * if want.grad_prototypes { passes } else { 1 } + shards.len() as u64 + 1;
         let mut bytes = rows * size_of::<settings::Row>() as u64 + size_of::<settings::BatchState>() as u64;
         bytes += 2 * (rows * 4).max(16); // inverses, row losses
         bytes += (shape.classes() as u64 * 8).max(16) + groups * 16;

@@ -64,8 +64,12 @@ pub struct Part {
     pub slot_span: u32,
     /// 1 where sums start.
     pub begin: u32,
+    /// The rows of one pass of grad_prototypes.
+    pub row_first: u32,
+    /// Their number.
+    pub row_count: u32,
     /// Unused.
-    pub pad: [u32; 3],
+    pub pad: u32,
 }
 
 pub(crate) const HAS_IGNORE: u32 = 1;
@@ -194,16 +198,27 @@ pub fn twins() -> Vec<Twin> {
     }
     vec![
         twin!(
-            "Settings", Settings, rows, batch_rows, classes, dim, flags, ignore, fallback, pairs, scale, smoothing, share,
-            nan, m0, m1, m2, m3, front, back, threshold, sine, folds, clipped, clip_low, clip_high, series
-        ),
-        twin!("Part", Part, first, count, local, stride, splits, slots, split_span, slot_span, begin),
-        twin!(
-            "Row", Row, state, label, weight, cosine, logit, slope, nearest, others, total, mass, loss, gain, pull
+            "Settings", Settings, rows, batch_rows, classes, dim, flags, ignore, fallback, pairs, scale, smoothing,
+            share, nan, m0, m1, m2, m3, front, back, threshold, sine, folds, clipped, clip_low, clip_high, series
         ),
         twin!(
-            "Batch", BatchState, loss, normalizer, weights, rows, ignored, non_finite_rows, invalid_labels,
-            zero_embeddings, zero_prototypes, non_finite_prototypes
+            "Part", Part, first, count, local, stride, splits, slots, split_span, slot_span, begin, row_first,
+            row_count
+        ),
+        twin!("Row", Row, state, label, weight, cosine, logit, slope, nearest, others, total, mass, loss, gain, pull),
+        twin!(
+            "Batch",
+            BatchState,
+            loss,
+            normalizer,
+            weights,
+            rows,
+            ignored,
+            non_finite_rows,
+            invalid_labels,
+            zero_embeddings,
+            zero_prototypes,
+            non_finite_prototypes
         ),
     ]
 }

@@ -1,0 +1,3 @@
+use crate::Check;
+
+pub const CHECKS: &[(&str, Check)] = &[];

@@ -1,0 +1,56 @@
+//! Every case on every adapter found: one named trial per property and adapter, one device and one pipeline cache each.
+//!
+//! Without an adapter the trials are listed as ignored; with `MARGIN_SOFTMAX_REQUIRE_GPU=1` that is a failure.
+
+mod agreement;
+mod cases;
+mod edges;
+mod errors;
+mod memory;
+mod operations;
+mod properties;
+mod rig;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use margin_softmax::gpu::Context;
+
+/// A property of one adapter.
+type Check = fn(&Context) -> Result<(), Failed>;
+
+fn checks() -> Vec<(&'static str, Check)> {
+    [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, memory::CHECKS].concat()
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // several software devices at once crash their drivers
+    arguments.test_threads = Some(1);
+    let contexts = Context::all();
+    let required = std::env::var("MARGIN_SOFTMAX_REQUIRE_GPU").is_ok_and(|v| v == "1");
+    let mut trials = vec![Trial::test("the_table_covers_every_pair", cases::covers_every_pair)];
+    if contexts.is_empty() {
+        for (name, _) in checks() {
+            trials.push(Trial::test(format!("no adapter::{name}"), || Ok(())).with_ignored_flag(true));
+        }
+        if required {
+            trials.push(Trial::test("an_adapter_answers", || {
+                Err("no adapter, and MARGIN_SOFTMAX_REQUIRE_GPU=1: install a Vulkan driver".into())
+            }));
+        }
+    }
+    for context in contexts {
+        let adapter = context.name();
+        let adapter = adapter.split(" (").next().unwrap_or("adapter").to_owned();
+        for (name, check) in checks() {
+            let context = context.clone();
+            trials.push(Trial::test(format!("{adapter}::{name}"), move || check(&context)));
+        }
+        for trial in agreement::trials() {
+            let (context, name) = (context.clone(), format!("{adapter}::{}", trial.name()));
+            trials.push(Trial::test(name, move || trial.run(&context)));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    agreement::print_counts();
+    conclusion.exit();
+}
