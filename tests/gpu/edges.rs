@@ -1,3 +1,218 @@
-use crate::Check;
+//! Inputs at the edge: what must stay finite, what must be NaN, and what must not spoil its neighbours.
 
-pub const CHECKS: &[(&str, Check)] = &[];
+use libtest_mimic::Failed;
+use margin_softmax::{gpu::Context, *};
+
+use crate::{
+    Check,
+    cases::{Data, FALLBACKS, families},
+    rig::{Rig, same_bits},
+};
+
+pub const CHECKS: &[(&str, Check)] = &[
+    ("finite_inputs_give_finite_gradients", finite_inputs_give_finite_gradients),
+    ("bad_rows_are_nan_and_do_not_spoil_others", bad_rows_are_nan_and_do_not_spoil_others),
+    ("a_bad_prototype_makes_every_loss_nan_and_every_gradient_zero", a_bad_prototype),
+    ("a_label_that_names_no_class_is_like_a_bad_row", a_label_that_names_no_class),
+    ("zero_vectors_are_counted_and_get_no_gradient", zero_vectors),
+    ("nothing_to_average_is_zero", nothing_to_average_is_zero),
+    ("one_class_has_loss_and_gradient_zero", one_class),
+    ("tiny_losses_keep_their_digits", tiny_losses_keep_their_digits),
+];
+
+const N: usize = 6;
+const C: usize = 9;
+const D: usize = 4;
+
+fn shape() -> Shape {
+    Shape::new(N, C, D).unwrap()
+}
+
+fn evaluate(context: &Context, loss: &MarginSoftmax, data: &Data) -> Result<Output> {
+    Backend::Gpu(context.clone()).head(loss, shape())?.evaluate(&data.batch())
+}
+
+fn finite(values: &[f32]) -> bool {
+    values.iter().all(|v| v.is_finite())
+}
+
+/// The embedding on its prototype, opposite to it, on another one; zero and nearly zero vectors; large and small ones.
+fn finite_inputs_give_finite_gradients(context: &Context) -> Result<(), Failed> {
+    let mut data = Data::random(shape(), 1);
+    data.labels = vec![0, 1, 2, 3, 4, 5];
+    for k in 0..D {
+        let w = data.prototypes.clone();
+        data.embeddings[k] = w[k];
+        data.embeddings[D + k] = -w[D + k];
+        data.embeddings[2 * D + k] = 3.0 * w[5 * D + k];
+        data.embeddings[3 * D + k] = 0.0;
+        data.embeddings[4 * D + k] *= 1e-20;
+        data.embeddings[5 * D + k] *= 1e25;
+        data.prototypes[7 * D + k] = 0.0;
+        data.prototypes[8 * D + k] *= 1e-15;
+        data.prototypes[6 * D + k] *= 1e20;
+    }
+    for (name, loss) in families() {
+        for fallback in FALLBACKS {
+            let loss = loss.clone().with_scale(64.0).with_margin(|m| m.fallback = fallback);
+            if loss.validate().is_err() {
+                continue;
+            }
+            let out = evaluate(context, &loss, &data)?;
+            let at = format!("{name} {}", fallback.name());
+            assert!(out.loss.is_finite() && finite(&out.row_losses), "{at}: {out:?}");
+            assert!(finite(&out.grad_embeddings) && finite(&out.grad_prototypes), "{at}: {out:?}");
+            let expected = data.reference(&loss, shape());
+            assert_eq!(out.counts, expected.counts, "{at}");
+            for i in 0..N {
+                let (found, expected) = (f64::from(out.row_losses[i]), expected.row_losses[i]);
+                // at cos = +-1 a rounding of the cosine is a larger one of the angle: sqrt(2 * 1e-7), times the scale
+                let tolerance = 1e-5 * expected.abs() + if i < 3 { 64.0 * 5e-4 } else { 1e-4 };
+                assert!((found - expected).abs() <= tolerance, "{at} row {i}: {found} is not {expected}");
+            }
+            // the worst sample is pulled: it lies opposite to its prototype, and its neighbours turn it
+            let pull = out.grad_embeddings[D..2 * D].iter().map(|g| g.abs()).fold(0.0, f32::max);
+            assert!(pull > 0.0, "{at}: the row opposite to its prototype gets no pull");
+        }
+    }
+    Ok(())
+}
+
+fn bad_rows_are_nan_and_do_not_spoil_others(context: &Context) -> Result<(), Failed> {
+    for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let loss = MarginSoftmax::arcface().with_reduction(reduction).with_label_smoothing(0.1);
+            let clean = Data::random(shape(), 2);
+            let mut data = Data::random(shape(), 2);
+            data.embeddings[2 * D + 1] = bad;
+            let out = evaluate(context, &loss, &data)?;
+            assert!(out.loss.is_nan() && out.row_losses[2].is_nan());
+            assert_eq!((out.counts.rows, out.counts.non_finite_rows), (N - 1, 1));
+            assert!(out.grad_embeddings[2 * D..3 * D].iter().all(|g| *g == 0.0));
+            // the rest is the batch without that row
+            let without = Data {
+                embeddings: [&clean.embeddings[..2 * D], &clean.embeddings[3 * D..]].concat(),
+                labels: [&clean.labels[..2], &clean.labels[3..]].concat(),
+                ..clean
+            };
+            let rest = evaluate(context, &loss, &without)?;
+            assert!(rest.loss.is_finite());
+            let others: Vec<f32> = [&out.row_losses[..2], &out.row_losses[3..]].concat();
+            same_bits("row_losses", &others, &rest.row_losses)?;
+            let others = [&out.grad_embeddings[..2 * D], &out.grad_embeddings[3 * D..]].concat();
+            same_bits("grad_embeddings", &others, &rest.grad_embeddings)?;
+            let most = rest.grad_prototypes.iter().fold(0.0, |m: f32, g| m.max(g.abs()));
+            for (a, b) in out.grad_prototypes.iter().zip(&rest.grad_prototypes) {
+                assert!((a - b).abs() <= 1e-6 * most, "{a} and {b}");
+            }
+            // an ignored row may hold anything
+            let ignoring = loss.clone().with_ignore_index(-7);
+            data.labels[2] = -7;
+            let out = evaluate(context, &ignoring, &data)?;
+            assert!(out.loss.is_finite() && out.row_losses[2] == 0.0);
+            assert_eq!((out.counts.ignored, out.counts.non_finite_rows), (1, 0));
+        }
+    }
+    Ok(())
+}
+
+fn a_bad_prototype(context: &Context) -> Result<(), Failed> {
+    for bad in [f32::NAN, f32::INFINITY] {
+        let mut data = Data::random(shape(), 3);
+        data.prototypes[8 * D] = bad;
+        let out = evaluate(context, &MarginSoftmax::arcface(), &data)?;
+        assert!(out.loss.is_nan() && out.row_losses.iter().all(|l| l.is_nan()));
+        assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|g| *g == 0.0), "{out:?}");
+        assert_eq!((out.counts.non_finite_prototypes, out.counts.rows), (1, N));
+    }
+    Ok(())
+}
+
+fn a_label_that_names_no_class(context: &Context) -> Result<(), Failed> {
+    for label in [-1, C as i32, i32::MAX, i32::MIN] {
+        // only a tensor can bring such a label to the device
+        let mut data = Data::random(shape(), 4);
+        data.labels[1] = label;
+        let rig = Rig::plain(context, &MarginSoftmax::cosface(), shape(), &data)?;
+        let out = rig.run(context)?;
+        assert!(out.loss.is_nan() && out.row_losses[1].is_nan());
+        assert!(out.row_losses.iter().enumerate().all(|(i, l)| i == 1 || l.is_finite()));
+        assert!(out.grad_embeddings[D..2 * D].iter().all(|g| *g == 0.0));
+        assert!(finite(&out.grad_embeddings) && finite(&out.grad_prototypes));
+        // on the host it is an error, before any work
+        let mut front = Backend::Gpu(context.clone()).head(&MarginSoftmax::cosface(), shape())?;
+        let error = front.evaluate(&data.batch()).unwrap_err();
+        assert_eq!(error, Error::Label { row: 1, label: label.into(), classes: C });
+    }
+    Ok(())
+}
+
+fn zero_vectors(context: &Context) -> Result<(), Failed> {
+    let mut data = Data::random(shape(), 5);
+    data.embeddings[..D].fill(0.0);
+    data.prototypes[D..2 * D].fill(0.0);
+    data.labels[2] = 1;
+    let loss = MarginSoftmax::arcface();
+    let out = evaluate(context, &loss, &data)?;
+    let expected = data.reference(&loss, shape());
+    assert_eq!(out.counts, expected.counts);
+    assert_eq!((out.counts.zero_embeddings, out.counts.zero_prototypes), (1, 1));
+    assert!(out.grad_embeddings[..D].iter().chain(&out.grad_prototypes[D..2 * D]).all(|g| *g == 0.0));
+    for (f, e) in out.row_losses.iter().zip(&expected.row_losses) {
+        assert!((f64::from(*f) - e).abs() <= 1e-4 * e.abs(), "{f} and {e}");
+    }
+    Ok(())
+}
+
+fn nothing_to_average_is_zero(context: &Context) -> Result<(), Failed> {
+    let loss = MarginSoftmax::arcface().with_ignore_index(3);
+    let mut data = Data::random(shape(), 6);
+    data.labels.fill(3);
+    let out = evaluate(context, &loss, &data)?;
+    assert_eq!((out.loss, out.counts.ignored, out.counts.rows), (0.0, N, 0));
+    assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|g| *g == 0.0));
+    // all class weights 0
+    let mut data = Data::random(shape(), 6);
+    data.weights = Some(vec![0.0; C]);
+    let out = evaluate(context, &MarginSoftmax::arcface(), &data)?;
+    assert_eq!(out.loss, 0.0);
+    assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|g| *g == 0.0));
+    Ok(())
+}
+
+fn one_class(context: &Context) -> Result<(), Failed> {
+    let shape = Shape::new(N, 1, D)?;
+    let data = Data::random(shape, 8);
+    for epsilon in [0.0, 0.1] {
+        let loss = MarginSoftmax::arcface().with_label_smoothing(epsilon);
+        let out = Backend::Gpu(context.clone()).head(&loss, shape)?.evaluate(&data.batch())?;
+        assert_eq!(out.loss, 0.0);
+        assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|g| *g == 0.0), "{out:?}");
+        assert!(out.other_cosines.iter().all(|c| *c == -1.0));
+    }
+    Ok(())
+}
+
+/// An f32 log-softmax returns 0 below 6e-8.
+fn tiny_losses_keep_their_digits(context: &Context) -> Result<(), Failed> {
+    let mut data = Data::random(shape(), 9);
+    data.labels = (0..N as i32).collect();
+    // orthogonal axes: the target cosine is nearly 1, the others nearly 0
+    for i in 0..C {
+        for k in 0..D {
+            data.prototypes[i * D + k] = if k == i % D { 1.0 } else { 0.1 * (i as f32 - 4.0) / 9.0 };
+        }
+    }
+    data.prototypes.truncate(4 * D);
+    data.embeddings = (0..N).flat_map(|i| data.prototypes[i % 4 * D..][..D].to_vec()).collect();
+    data.labels = (0..N as i32).map(|i| i % 4).collect();
+    let shape = Shape::new(N, 4, D)?;
+    let loss = MarginSoftmax::normface().with_scale(40.0);
+    let out = Backend::Gpu(context.clone()).head(&loss, shape)?.evaluate(&data.batch())?;
+    let expected = data.reference(&loss, shape);
+    for (f, e) in out.row_losses.iter().zip(&expected.row_losses) {
+        assert!(*e < 1e-9, "{e} is not tiny");
+        assert!((f64::from(*f) - e).abs() <= 3e-5 * e, "{f:e} and {e:e}");
+    }
+    Ok(())
+}
