@@ -30,7 +30,8 @@ fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
         let c = cosine[place];
         let curve = other(c);
         let probability = exponential(settings.scale * curve.value - rows[row].total);
-        let shared_pull = rows[row].gain * (rows[row].mass * probability - weight) * curve.slope;
+        let share = (rows[row].mass * probability - weight) / rows[row].normalizer;
+        let shared_pull = rows[row].gain * share * curve.slope;
         let pull = select(shared_pull, rows[row].pull, rows[row].label == j);
         let g = select(0.0, pull, inside && rows[row].gain != 0.0);
         cosine[place] = g;

@@ -28,18 +28,8 @@ fn logit_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
     if (lane != 0u) { return; }
     for (var i = 1u; i < 64u; i++) { own |= bad[i]; }
 
-    let label = labels[row];
-    var state = COUNTS;
-    if (own != 0u) { state = NON_FINITE; }
-    if (label < 0 || u32(label) >= settings.classes) { state = INVALID; }
-    if (has(HAS_IGNORE) && label == settings.ignore) { state = IGNORED; }
-    let known = counts(state);
-    let y = select(0u, u32(label), known);
-    var r: Row;
-    r.state = state;
-    r.label = select(0xffffffffu, y, known);
-    r.weight = select(0.0, select(1.0, weights[min(y, arrayLength(&weights) - 1u)], has(CLASS_WEIGHTS)), known);
-    r.cosine = select(0.0, logits[row * settings.classes + y], known);
+    var r = labelled_row(row, select(COUNTS, NON_FINITE, own != 0u));
+    if (counts(r.state)) { r.cosine = logits[row * settings.classes + r.label]; }
     r.logit = r.cosine;
     r.slope = 1.0;
     rows[row] = r;

@@ -19,8 +19,11 @@ fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     if (has(UPSTREAM)) { up = upstream[select(entry, row, has(UPSTREAM_ROWS))]; }
     let normalizer = batch[entry].normalizer;
     let good = counts(r.state) && batch[0].non_finite_prototypes == 0u && normalizer > 0.0;
-    let gain = select(0.0, up * settings.scale / select(1.0, normalizer, normalizer > 0.0), good);
+    let gain = select(0.0, up * settings.scale, good);
+    // divided last: a tiny normalizer must not overflow
+    let divisor = select(1.0, normalizer, normalizer > 0.0);
     let rest = settings.share * (batch[0].weights - r.weight);
     rows[row].gain = gain;
-    rows[row].pull = select(0.0, gain * (rest - r.mass * sigmoid(r.others - r.logit)) * r.slope, good);
+    rows[row].normalizer = divisor;
+    rows[row].pull = select(0.0, gain * ((rest - r.mass * sigmoid(r.others - r.logit)) / divisor) * r.slope, good);
 }

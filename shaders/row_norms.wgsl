@@ -25,21 +25,7 @@ fn row_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     let length = measure(min(row, settings.rows - 1u), lane);
     if (!inside || (lane & 7u) != 0u) { return; }
 
-    let label = labels[row];
-    var state = select(COUNTS, SHORT, length.short);
-    if (length.inverse == 0.0) { state = NON_FINITE; }
-    if (label < 0 || u32(label) >= settings.classes) { state = INVALID; }
-    if (has(HAS_IGNORE) && label == settings.ignore) { state = IGNORED; }
-    let known = counts(state);
-    let y = select(0u, u32(label), known);
-
-    var r: Row;
-    r.state = state;
-    // a label that names no class never meets one
-    r.label = select(0xffffffffu, y, known);
-    r.weight = select(0.0, select(1.0, weights[min(y, arrayLength(&weights) - 1u)], has(CLASS_WEIGHTS)), known);
-    r.nearest = -1.0;
-    r.others = LOWEST;
+    let fresh = select(select(COUNTS, SHORT, length.short), NON_FINITE, length.inverse == 0.0);
     inverses[row] = length.inverse;
-    rows[row] = r;
+    rows[row] = labelled_row(row, fresh);
 }

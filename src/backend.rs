@@ -109,7 +109,7 @@ impl SliceHead {
 
     /// New margins, a new scale, another reduction: nothing is recompiled or allocated.
     ///
-    /// [`Error::Recompile`] where the new loss needs another kernel; the old loss then stays in force.
+    /// [`Error::Recompile`](crate::Error::Recompile) where the new loss needs another kernel; the old loss then stays in force.
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
         loss.validate()?;
         match &mut self.inner {

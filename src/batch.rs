@@ -4,15 +4,15 @@ use crate::{Error, Result, Shape, objective::MarginSoftmax};
 
 /// A whole number that can label a row.
 pub trait Label: Copy {
-    /// The number; what does not fit becomes one that names no class.
-    fn number(self) -> i64;
+    /// The number.
+    fn number(self) -> i128;
 }
 
 macro_rules! label {
     ($($t:ty),*) => {$(
         impl Label for $t {
-            fn number(self) -> i64 {
-                i64::try_from(self).unwrap_or(i64::MAX)
+            fn number(self) -> i128 {
+                self as i128
             }
         }
     )*};
@@ -24,15 +24,15 @@ label!(i8, i16, i32, i64, isize, u8, u16, u32, u64, usize);
 /// The number of rows is the number of labels.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a, L = i64, T = f32> {
-    /// X, [N, D].
+    /// X, \[N, D\].
     pub embeddings: &'a [T],
-    /// W, [C, D].
+    /// W, \[C, D\].
     pub prototypes: &'a [T],
-    /// y, [N]: 0 ≤ y < C, or the ignore index.
+    /// y, \[N\]: 0 ≤ y < C, or the ignore index.
     pub labels: &'a [L],
-    /// w, [C]: a factor on each class' loss as in `torch.nn.functional.cross_entropy`, finite and ≥ 0; 1 if absent.
+    /// w, \[C\]: a factor on each class' loss as in `torch.nn.functional.cross_entropy`, finite and ≥ 0; 1 if absent.
     pub class_weights: Option<&'a [T]>,
-    /// The gradient that arrives from above: [N] with `Reduction::None`, else one value; 1 if absent.
+    /// The gradient that arrives from above: \[N\] with `Reduction::None`, else one value; 1 if absent.
     pub upstream: Option<&'a [T]>,
 }
 
@@ -79,15 +79,15 @@ impl Default for Want {
 pub struct Output<T = f32> {
     /// The reduced loss; with `Reduction::None` the sum of `row_losses`.
     pub loss: T,
-    /// [N]: class weights included, 0 for an ignored row, not divided by Z.
+    /// \[N\]: class weights included, 0 for an ignored row, not divided by Z.
     pub row_losses: Vec<T>,
-    /// [N]: the raw cosine of the labelled class, without margin or scale; 0 for a row that is left out.
+    /// \[N\]: the raw cosine of the labelled class, without margin or scale; 0 for a row that is left out.
     pub target_cosines: Vec<T>,
-    /// [N]: the largest raw cosine among the other classes; −1 where there is none.
+    /// \[N\]: the largest raw cosine among the other classes; −1 where there is none.
     pub other_cosines: Vec<T>,
-    /// [N, D], empty if not wanted.
+    /// \[N, D\], empty if not wanted.
     pub grad_embeddings: Vec<T>,
-    /// [C, D], empty if not wanted.
+    /// \[C, D\], empty if not wanted.
     pub grad_prototypes: Vec<T>,
     /// What was left out, and why.
     pub counts: Counts,
@@ -167,8 +167,9 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
         }
         let number = |(row, label): (usize, &L)| {
             let (label, classes) = (label.number(), shape.classes());
-            let known = Some(label) == loss.ignore_index || (0..classes as i64).contains(&label);
-            if known { Ok(label) } else { Err(Error::Label { row, label, classes }) }
+            let known = Some(label) == loss.ignore_index.map(i128::from) || (0..classes as i128).contains(&label);
+            // both fit: an index is below 2^31, an ignore index an i32
+            if known { Ok(label as i64) } else { Err(Error::Label { row, label, classes }) }
         };
         self.labels.iter().enumerate().map(number).collect()
     }

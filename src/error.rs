@@ -27,7 +27,7 @@ pub enum Error {
     Element { what: &'static str, found: &'static str, expected: &'static str },
     /// A label that names no class and is not the ignore index.
     #[error("row {row} has label {label}, but there are only {classes} classes")]
-    Label { row: usize, label: i64, classes: usize },
+    Label { row: usize, label: i128, classes: usize },
     /// A dimension that must not be zero.
     #[error("`{what}` is 0, it must be at least 1")]
     Zero { what: &'static str },

@@ -7,10 +7,30 @@ use crate::{Error, Result};
 /// A batch may hold fewer rows than `rows`. `rows` may be 0; `classes` and `dim` must be at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Sizes"))]
 pub struct Shape {
     rows: usize,
     classes: usize,
     dim: usize,
+}
+
+/// A shape as it stands in a file, not checked yet.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sizes {
+    rows: usize,
+    classes: usize,
+    dim: usize,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Sizes> for Shape {
+    type Error = Error;
+
+    fn try_from(Sizes { rows, classes, dim }: Sizes) -> Result<Self> {
+        Self::new(rows, classes, dim)
+    }
 }
 
 /// Shaders index with `u32`; one bit is kept free so that an index past the end of a tile cannot wrap.

@@ -58,11 +58,11 @@ struct Row {
     total: f32,             // and over all
     mass: f32,              // sum of the row's label distribution, class weights included
     loss: u32,              // bits of an f32
-    gain: f32,              // upstream * scale / normalizer
+    gain: f32,              // upstream * scale
+    normalizer: f32,        // of its batch entry
     pull: f32,              // dL/dcosine of the labelled class
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 
 struct Batch {

@@ -5,13 +5,3 @@ fn OPERAND_value(i: u32) -> f32 {
     let word = OPERAND_data[i >> 1u];
     return select(unpack2x16float(word).x, unpack2x16float(word).y, (i & 1u) == 1u);
 }
-
-// Four values of a row from `column`, a multiple of 4; zero past the end of the row.
-fn OPERAND(row: u32, column: u32) -> vec4<f32> {
-    let last = OPERAND_width() - 1u;
-    let start = row * (last + 1u);
-    let at = vec4(column) + vec4(0u, 1u, 2u, 3u);
-    let i = vec4(start) + min(at, vec4(last));
-    let v = vec4(OPERAND_value(i.x), OPERAND_value(i.y), OPERAND_value(i.z), OPERAND_value(i.w));
-    return select(vec4(0.0), v, at <= vec4(last));
-}

@@ -1,12 +1,6 @@
 // OPERAND: f32 of any width.
 @group(0) @binding(BINDING) var<storage, read> OPERAND_data: array<f32>;
 
-// Four values of a row from `column`, a multiple of 4; zero past the end of the row.
-fn OPERAND(row: u32, column: u32) -> vec4<f32> {
-    let last = OPERAND_width() - 1u;
-    let start = row * (last + 1u);
-    let at = vec4(column) + vec4(0u, 1u, 2u, 3u);
-    let i = vec4(start) + min(at, vec4(last));
-    let v = vec4(OPERAND_data[i.x], OPERAND_data[i.y], OPERAND_data[i.z], OPERAND_data[i.w]);
-    return select(vec4(0.0), v, at <= vec4(last));
+fn OPERAND_value(i: u32) -> f32 {
+    return OPERAND_data[i];
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Context, Tensor, context::Pipeline, tensor::write};
 use crate::{
-    Error, Result,
-    plan::{Binding, Buffer, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Step},
+    Error, MarginSoftmax, Result,
+    plan::{Binding, Buffer, Call, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Step},
 };
 
 /// The buffers of one use of a plan, bound to its kernels.
@@ -15,8 +15,6 @@ pub struct Bound {
     context: Context,
     plan: Arc<Plan>,
     buffers: Vec<Range>,
-    given: Vec<Slot>,
-    settings: Settings,
     uniform: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
     forward: Vec<Dispatch>,
@@ -42,7 +40,14 @@ struct Dispatch {
 
 impl Bound {
     /// Compiles what is not compiled yet, allocates the workspace, binds everything.
-    pub(super) fn new(context: &Context, plan: &Arc<Plan>, given: &[(Slot, &Tensor)]) -> Result<Self> {
+    pub(super) fn new(
+        context: &Context,
+        plan: &Arc<Plan>,
+        given: &[(Slot, &Tensor)],
+        loss: &MarginSoftmax,
+        call: &Call,
+    ) -> Result<Self> {
+        let settings = plan.settings(loss, call)?;
         let find = |slot: Slot| given.iter().find(|(s, _)| *s == slot).map(|(_, tensor)| *tensor);
         // everything that can be refused is refused before anything is made
         let alignment = u64::from(context.limits().alignment);
@@ -106,35 +111,24 @@ impl Bound {
         };
         let forward = plan.forward().iter().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
         let backward = plan.backward().iter().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
-        let given = given.iter().map(|(slot, _)| *slot).collect();
-        let (context, plan, settings) = (context.clone(), plan.clone(), plan.settings());
-        let mut bound = Self { context, plan, buffers, given, settings, uniform, groups, forward, backward };
-        bound.apply(settings)?;
+        let (context, plan) = (context.clone(), plan.clone());
+        let mut bound = Self { context, plan, buffers, uniform, groups, forward, backward };
+        bound.apply(&settings, call.rows)?;
         Ok(bound)
     }
 
-    /// The settings in force.
-    pub(super) fn settings(&self) -> Settings {
-        self.settings
+    /// A new loss or call: one queue write. Holds for every later submit.
+    pub(super) fn update(&mut self, loss: &MarginSoftmax, call: &Call) -> Result<()> {
+        let settings = self.plan.settings(loss, call)?;
+        self.apply(&settings, call.rows)
     }
 
-    /// New settings: one queue write. Holds for every later submit.
-    pub(super) fn apply(&mut self, settings: Settings) -> Result<()> {
+    fn apply(&mut self, settings: &Settings, rows: usize) -> Result<()> {
         let most = self.context.limits().max_groups;
         for dispatch in self.forward.iter_mut().chain(&mut self.backward) {
-            dispatch.size = dispatch.grid.dispatch(settings.batch_rows, most)?;
+            dispatch.size = dispatch.grid.dispatch(rows as u32, most)?;
         }
-        write(&self.context, &self.uniform, 0, bytemuck::bytes_of(&settings))?;
-        self.settings = settings;
-        Ok(())
-    }
-
-    pub(super) fn has(&self, slot: Slot) -> bool {
-        self.given.contains(&slot)
-    }
-
-    pub(super) fn plan(&self) -> &Plan {
-        &self.plan
+        write(&self.context, &self.uniform, 0, settings.bytes())
     }
 
     /// A workspace buffer.

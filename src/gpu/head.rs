@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Bound, Context, Tensor, bound::expect};
 use crate::{
     Error, MarginSoftmax, Reduction, Result,
-    plan::{Element, Plan, Settings, Slot, kernels::Snippets, settings},
+    plan::{Call, Element, Plan, Slot},
 };
 
 /// A planned head, compiled: bind it to any number of sets of tensors.
@@ -22,21 +22,21 @@ pub struct Head {
 /// not share a buffer with one that the same kernel reads; [`Error::Overlap`] names the two.
 #[derive(Clone, Copy)]
 pub struct Io<'a> {
-    /// X, [N, D].
+    /// X, \[N, D\].
     pub embeddings: &'a Tensor,
     /// W, one tensor [classes of the shard, D] per shard.
     pub prototypes: &'a [&'a Tensor],
-    /// y, [N], i32. A label that names no class makes its row's loss NaN.
+    /// y, \[N\], i32. A label that names no class makes its row's loss NaN.
     pub labels: &'a Tensor,
-    /// w, [C], f32, finite and ≥ 0; 1 if absent.
+    /// w, \[C\], f32, finite and ≥ 0; 1 if absent.
     pub class_weights: Option<&'a Tensor>,
-    /// The gradient that arrives from above, f32: [N] with `Reduction::None`, else [1]; 1 if absent.
+    /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent.
     pub upstream: Option<&'a Tensor>,
-    /// The reduced loss, [1], f32; written.
+    /// The reduced loss, \[1\], f32; written.
     pub loss: &'a Tensor,
-    /// The rows' losses, [N], f32; written.
+    /// The rows' losses, \[N\], f32; written.
     pub row_losses: Option<&'a Tensor>,
-    /// dL/dX, [N, D], f32; written if it was planned.
+    /// dL/dX, \[N, D\], f32; written if it was planned.
     pub grad_embeddings: Option<&'a Tensor>,
     /// dL/dW, like the prototypes, f32; written if it was planned.
     pub grad_prototypes: &'a [&'a Tensor],
@@ -45,8 +45,7 @@ pub struct Io<'a> {
 impl Head {
     /// Compiles the plan's kernels, or finds them in the context's cache.
     pub fn new(context: &Context, loss: &MarginSoftmax, plan: Plan) -> Result<Self> {
-        loss.validate()?;
-        same_kernels(&plan, loss)?;
+        plan.settings(loss, &Call::default())?;
         for kernel in plan.kernels() {
             context.pipeline(kernel)?;
         }
@@ -67,7 +66,7 @@ impl Head {
         self.bind_any(io, io.upstream)
     }
 
-    /// The same with an upstream tensor of [N] whatever the reduction is.
+    /// The same with an upstream tensor of \[N\] whatever the reduction is.
     pub(super) fn bind_any(&self, io: &Io<'_>, upstream: Option<&Tensor>) -> Result<BoundHead> {
         let shape = self.plan.shape();
         let (n, c, d) = (shape.rows(), shape.classes(), shape.dim());
@@ -116,10 +115,14 @@ impl Head {
         for (slot, tensor) in &given {
             self.plan.check_element(*slot, tensor.element())?;
         }
-        let bound = Bound::new(&self.context, &self.plan, &given)?;
-        let mut bound = BoundHead { bound, reduction: self.loss.reduction, accumulate: false };
-        bound.update(&self.loss, n)?;
-        Ok(bound)
+        let call = Call {
+            rows: n,
+            class_weights: io.class_weights.is_some(),
+            upstream: io.upstream.is_some(),
+            accumulate: false,
+        };
+        let bound = Bound::new(&self.context, &self.plan, &given, &self.loss, &call)?;
+        Ok(BoundHead { bound, loss: self.loss.clone(), call })
     }
 
     /// Records the forward pass: statistics and loss. Creates, writes, submits and polls nothing.
@@ -136,60 +139,36 @@ impl Head {
 /// A head bound to tensors.
 pub struct BoundHead {
     pub(super) bound: Bound,
-    reduction: Reduction,
-    accumulate: bool,
+    loss: MarginSoftmax,
+    call: Call,
 }
 
 impl BoundHead {
     /// New margins, a new scale, another number of rows (at most as planned): one queue write, which holds for every
     /// later submit. Nothing is compiled or allocated.
     ///
-    /// [`Error::Recompile`] where the new loss needs another kernel.
+    /// [`Error::Recompile`] where the new loss needs another kernel; the old one then stays in force.
     pub fn update(&mut self, loss: &MarginSoftmax, rows: usize) -> Result<()> {
-        self.update_flags(loss, rows, self.bound.has(Slot::ClassWeights), self.bound.has(Slot::Upstream))
-    }
-
-    pub(super) fn update_flags(
-        &mut self,
-        loss: &MarginSoftmax,
-        rows: usize,
-        weights: bool,
-        upstream: bool,
-    ) -> Result<()> {
-        loss.validate()?;
-        let plan = self.bound.plan();
-        same_kernels(plan, loss)?;
-        let shape = plan.shape();
-        if rows > shape.rows() {
-            return Err(Error::Rows { found: rows, allowed: shape.rows() });
+        let per_row = |loss: &MarginSoftmax| loss.reduction == Reduction::None;
+        if self.call.upstream && per_row(loss) != per_row(&self.loss) {
+            let why = "the bound upstream gradient has the length of the old one; bind again";
+            return Err(Error::Combination { what: "reduction", why });
         }
-        let mut new = Settings::new(loss, shape, rows, rows);
-        new.flag(settings::CLASS_WEIGHTS, weights);
-        new.flag(settings::UPSTREAM, upstream);
-        new.flag(settings::UPSTREAM_ROWS, upstream && loss.reduction == Reduction::None);
-        new.flag(settings::ADD_EMBEDDINGS, self.accumulate);
-        new.flag(settings::ADD_PROTOTYPES, self.accumulate);
-        self.bound.apply(new)?;
-        self.reduction = loss.reduction;
-        Ok(())
+        self.call(loss, Call { rows, ..self.call })
     }
 
     /// Whether gradients are added to what the tensors hold, instead of overwriting it. Off at first. Holds for every
     /// later submit.
     pub fn set_accumulate(&mut self, on: bool) -> Result<()> {
-        let mut new = self.bound.settings();
-        new.flag(settings::ADD_EMBEDDINGS, on);
-        new.flag(settings::ADD_PROTOTYPES, on);
-        self.bound.apply(new)?;
-        self.accumulate = on;
+        let loss = self.loss.clone();
+        self.call(&loss, Call { accumulate: on, ..self.call })
+    }
+
+    /// A call with other inputs in use.
+    pub(super) fn call(&mut self, loss: &MarginSoftmax, call: Call) -> Result<()> {
+        self.bound.update(loss, &call)?;
+        self.loss.clone_from(loss);
+        self.call = call;
         Ok(())
     }
-}
-
-fn same_kernels(plan: &Plan, loss: &MarginSoftmax) -> Result<()> {
-    let (compiled, needed) = (plan.snippets(), Snippets::of(loss));
-    if compiled == needed {
-        return Ok(());
-    }
-    Err(Error::Recompile { needed: needed.name(), compiled: compiled.name() })
 }

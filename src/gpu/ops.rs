@@ -1,23 +1,19 @@
 //! The pieces of a head on tensors, with the same kernels: for inference, for losses of your own, for looking inside.
 //!
 //! Every function records into the caller's encoder and returns new tensors; their values are there after the submit.
-//! Leading batch dimensions are allowed where a shape says [B, …]; a batch of 3 equals three calls. Each call compiles
+//! Leading batch dimensions are allowed where a shape says \[B, …\]; a batch of 3 equals three calls. Each call compiles
 //! what is new and allocates its small workspace.
 
 use std::sync::Arc;
 
 use super::{Bound, Context, Tensor, bound::expect};
-pub use crate::plan::ops::CrossEntropy;
+pub use crate::plan::CrossEntropy;
 use crate::{
     Error, MarginSoftmax, Reduction, Result, Shape, Tile,
-    plan::{
-        Element, Plan, Slot,
-        ops::{self, Batched},
-        settings,
-    },
+    plan::{Batched, Call, Element, Plan, Slot},
 };
 
-/// Cosines of all pairs: embeddings [B, N, D] (or [N, D]) and prototypes [B, C, D] give [B, N, C] (or [N, C]), f32.
+/// Cosines of all pairs: embeddings \[B, N, D\] (or \[N, D\]) and prototypes \[B, C, D\] give \[B, N, C\] (or \[N, C\]), f32.
 ///
 /// A vector shorter than 1e-12 is x/1e-12; one with a NaN or infinite value has cosine 0 with everything.
 pub fn cosine(
@@ -27,10 +23,10 @@ pub fn cosine(
     prototypes: &Tensor,
 ) -> Result<Tensor> {
     let sizes = pairs(embeddings, prototypes)?;
-    let plan = ops::cosine(sizes, context.limits(), tile(sizes.shape), false)?;
+    let plan = Plan::cosine(sizes, context.limits(), tile(sizes.shape), false)?;
     let out = Tensor::empty(context, &cells(embeddings, sizes.shape), Element::F32)?;
     let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), prototypes), (Slot::Cosines, &out)];
-    run(context, encoder, plan, &given, 0)?;
+    run(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
     Ok(out)
 }
 
@@ -47,7 +43,7 @@ pub fn cosine_backward(
     let shape = cells(embeddings, sizes.shape);
     expect("cosines", cosines, &shape, Element::F32)?;
     expect("grad_cosines", grad_cosines, &shape, Element::F32)?;
-    let plan = ops::cosine(sizes, context.limits(), tile(sizes.shape), true)?;
+    let plan = Plan::cosine(sizes, context.limits(), tile(sizes.shape), true)?;
     let grad_x = Tensor::empty(context, embeddings.shape(), Element::F32)?;
     let grad_w = Tensor::empty(context, prototypes.shape(), Element::F32)?;
     let given = [
@@ -58,11 +54,11 @@ pub fn cosine_backward(
         (Slot::GradEmbeddings, &grad_x),
         (Slot::GradPrototypes(0), &grad_w),
     ];
-    run(context, encoder, plan, &given, 0)?;
+    run(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
     Ok((grad_x, grad_w))
 }
 
-/// Logits of given cosines: `scale · φ(c)` at the label [B, N] (i32), `scale · other(c)` elsewhere; [B, N, C], f32.
+/// Logits of given cosines: `scale · φ(c)` at the label \[B, N\] (i32), `scale · other(c)` elsewhere; \[B, N, C\], f32.
 ///
 /// A label that names no class leaves its row without a target. Reduction, smoothing and ignore index play no part.
 pub fn margin(
@@ -73,9 +69,16 @@ pub fn margin(
     labels: &Tensor,
 ) -> Result<Tensor> {
     let sizes = labelled("cosines", cosines, labels)?;
-    let plan = ops::margin(loss, sizes, context.limits(), false)?;
+    let plan = Plan::margin(loss, sizes, context.limits(), false)?;
     let out = Tensor::empty(context, cosines.shape(), Element::F32)?;
-    run(context, encoder, plan, &[(Slot::Cosines, cosines), (Slot::Labels, labels), (Slot::Logits, &out)], 0)?;
+    run(
+        context,
+        encoder,
+        plan,
+        &[(Slot::Cosines, cosines), (Slot::Labels, labels), (Slot::Logits, &out)],
+        loss,
+        Call::default(),
+    )?;
     Ok(out)
 }
 
@@ -90,24 +93,24 @@ pub fn margin_backward(
 ) -> Result<Tensor> {
     let sizes = labelled("cosines", cosines, labels)?;
     expect("grad_logits", grad_logits, cosines.shape(), Element::F32)?;
-    let plan = ops::margin(loss, sizes, context.limits(), true)?;
+    let plan = Plan::margin(loss, sizes, context.limits(), true)?;
     let out = Tensor::empty(context, cosines.shape(), Element::F32)?;
     let given =
         [(Slot::Cosines, cosines), (Slot::Labels, labels), (Slot::GradLogits, grad_logits), (Slot::GradCosines, &out)];
-    run(context, encoder, plan, &given, 0)?;
+    run(context, encoder, plan, &given, loss, Call::default())?;
     Ok(out)
 }
 
 /// What [`cross_entropy`] returns.
 pub struct Losses {
-    /// One value per batch entry, [B] (or [1]).
+    /// One value per batch entry, \[B\] (or \[1\]).
     pub loss: Tensor,
     /// One value per row, class weights included.
     pub row_losses: Tensor,
 }
 
-/// Softmax cross entropy of given logits [B, N, C] and labels [B, N] (i32), as in `torch.nn.functional.cross_entropy`;
-/// with optional class weights [C]. Each batch entry is reduced by itself.
+/// Softmax cross entropy of given logits \[B, N, C\] and labels \[B, N\] (i32), as in `torch.nn.functional.cross_entropy`;
+/// with optional class weights \[C\]. Each batch entry is reduced by itself.
 ///
 /// A row with a NaN or infinite logit has a NaN loss and gradient 0.
 pub fn cross_entropy(
@@ -121,7 +124,7 @@ pub fn cross_entropy(
     Ok(entropy(context, encoder, options, (logits, labels, class_weights), None)?.0)
 }
 
-/// [`cross_entropy`] and dL/dlogits. `upstream` holds [B, N] values with `Reduction::None`, else [B]; 1 if absent.
+/// [`cross_entropy`] and dL/dlogits. `upstream` holds \[B, N\] values with `Reduction::None`, else \[B\]; 1 if absent.
 pub fn cross_entropy_backward(
     context: &Context,
     encoder: &mut wgpu::CommandEncoder,
@@ -148,22 +151,19 @@ fn entropy(
     if let Some(weights) = class_weights {
         expect("class_weights", weights, &[sizes.shape.classes()], Element::F32)?;
     }
-    let plan = ops::cross_entropy(options, sizes, context.limits(), backward.is_some())?;
+    let plan = Plan::cross_entropy(options, sizes, context.limits(), backward.is_some())?;
     let loss = Tensor::empty(context, &[sizes.entries], Element::F32)?;
     let row_losses = Tensor::empty(context, labels.shape(), Element::F32)?;
     let mut given =
         vec![(Slot::Logits, logits), (Slot::Labels, labels), (Slot::Loss, &loss), (Slot::RowLosses, &row_losses)];
-    let mut flags = 0;
+    let (weighted, pulled) = (class_weights.is_some(), backward.as_ref().is_some_and(|(_, up)| up.is_some()));
     if let Some(weights) = class_weights {
         given.push((Slot::ClassWeights, weights));
-        flags |= settings::CLASS_WEIGHTS;
     }
     if let Some((gradient, upstream)) = &backward {
         given.push((Slot::GradLogits, gradient));
         if let Some(upstream) = upstream {
-            flags |= settings::UPSTREAM;
             if options.reduction == Reduction::None {
-                flags |= settings::UPSTREAM_ROWS;
                 expect("upstream", upstream, labels.shape(), Element::F32)?;
             } else {
                 expect("upstream", upstream, &[sizes.entries], Element::F32)?;
@@ -176,7 +176,8 @@ fn entropy(
         }
         encoder.copy_buffer_to_buffer(logits.buffer(), logits.offset(), gradient.buffer(), 0, logits.bytes());
     }
-    run(context, encoder, plan, &given, flags)?;
+    let call = Call { class_weights: weighted, upstream: pulled, ..Default::default() };
+    run(context, encoder, plan, &given, &options.loss(), call)?;
     Ok((Losses { loss, row_losses }, backward.map(|(gradient, _)| gradient)))
 }
 
@@ -185,15 +186,14 @@ fn run(
     encoder: &mut wgpu::CommandEncoder,
     plan: Plan,
     given: &[(Slot, &Tensor)],
-    flags: u32,
+    loss: &MarginSoftmax,
+    call: Call,
 ) -> Result<()> {
     for (slot, tensor) in given {
         plan.check_element(*slot, tensor.element())?;
     }
-    let mut bound = Bound::new(context, &Arc::new(plan), given)?;
-    let mut settings = bound.settings();
-    settings.flag(flags, true);
-    bound.apply(settings)?;
+    let call = Call { rows: plan.shape().rows(), ..call };
+    let bound = Bound::new(context, &Arc::new(plan), given, loss, &call)?;
     // the encoder keeps the bindings and the workspace alive
     bound.record_forward(encoder);
     Ok(())
@@ -203,7 +203,7 @@ fn tile(shape: Shape) -> Tile {
     if shape.rows() <= 32 || shape.classes() <= 32 { Tile::Direct } else { Tile::Tile64 }
 }
 
-/// [N, D] and [C, D], or [B, N, D] and [B, C, D].
+/// \[N, D\] and \[C, D\], or \[B, N, D\] and \[B, C, D\].
 fn pairs(x: &Tensor, w: &Tensor) -> Result<Batched> {
     let (a, b) = (x.shape(), w.shape());
     let wrong = || Err(Error::Shape { what: "prototypes", found: b.to_vec(), expected: a.to_vec() });
@@ -212,15 +212,10 @@ fn pairs(x: &Tensor, w: &Tensor) -> Result<Batched> {
         (&[p, n, d], &[q, c, e]) if p == q && d == e => (p, n, c, d),
         _ => return wrong(),
     };
-    for (what, size) in [("batch", entries), ("rows", n)] {
-        if size == 0 {
-            return Err(Error::Zero { what });
-        }
-    }
     Batched::new(entries, Shape::new(n, c, d)?, [x.element(), w.element()])
 }
 
-/// [N, C] and [N], or [B, N, C] and [B, N].
+/// \[N, C\] and \[N\], or \[B, N, C\] and \[B, N\].
 fn labelled(what: &'static str, cells: &Tensor, labels: &Tensor) -> Result<Batched> {
     let (entries, n, c) = match *cells.shape() {
         [n, c] => (1, n, c),
@@ -232,11 +227,6 @@ fn labelled(what: &'static str, cells: &Tensor, labels: &Tensor) -> Result<Batch
     };
     expect(what, cells, cells.shape(), Element::F32)?;
     expect("labels", labels, &cells.shape()[..cells.shape().len() - 1], Element::I32)?;
-    for (what, size) in [("batch", entries), ("rows", n)] {
-        if size == 0 {
-            return Err(Error::Zero { what });
-        }
-    }
     Batched::new(entries, Shape::new(n, c, 1)?, [Element::F32; 2])
 }
 

@@ -6,7 +6,7 @@ use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
 use crate::{
     Batch, Counts, Error, Label, MarginSoftmax, Options, Output, Result, Shape,
     plan::{
-        Element, Layout, Plan,
+        Call, Element, Layout, Plan,
         settings::{BatchState, Row},
     },
 };
@@ -111,7 +111,7 @@ impl SliceHead {
 
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
         // the rows are those of the next batch
-        self.bound.update_flags(loss, 0, false, false)?;
+        self.bound.call(loss, Call::default())?;
         self.loss.clone_from(loss);
         Ok(())
     }
@@ -157,8 +157,8 @@ impl SliceHead {
         if let Some(upstream) = batch.upstream {
             upload(&self.inputs.upstream, bytemuck::cast_slice(upstream))?;
         }
-        let (weights, upstream) = (batch.class_weights.is_some(), batch.upstream.is_some());
-        self.bound.update_flags(&self.loss, rows, weights, upstream)?;
+        let (class_weights, upstream) = (batch.class_weights.is_some(), batch.upstream.is_some());
+        self.bound.call(&self.loss, Call { rows, class_weights, upstream, accumulate: false })?;
 
         let mut encoder = context.device().create_command_encoder(&Default::default());
         self.head.record_forward(&mut encoder, &self.bound);

@@ -156,7 +156,7 @@ pub fn value_slope(c: &[f64], x: f64) -> (f64, f64) {
     for k in (1..c.len().div_ceil(2)).rev() {
         (b1, b2, d1, d2) = (c[2 * k] + 2.0 * y * b1 - b2, b1, 2.0 * b1 + 2.0 * y * d1 - d2, d1);
     }
-    let even = (c[0] + y * b1 - b2, b1 + y * d1 - d2);
+    let even = (c.first().copied().unwrap_or(0.0) + y * b1 - b2, b1 + y * d1 - d2);
     (b1, b2, d1, d2) = (0.0, 0.0, 0.0, 0.0);
     for k in (0..c.len() / 2).rev() {
         (b1, b2, d1, d2) = (c[2 * k + 1] + 2.0 * y * b1 - b2, b1, 2.0 * b1 + 2.0 * y * d1 - d2, d1);

@@ -14,13 +14,13 @@ use crate::{Error, Result};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
 pub struct Unified {
-    /// Amplitude (AmpFace), > 0; default 1.
+    /// Amplitude (AmpFace), 0 < m0 ≤ 1e6; default 1.
     pub m0: f64,
     /// Angle factor (SphereFace), > 0 and at most 16; default 1.
     pub m1: f64,
     /// Angle margin in radians (ArcFace), 0 ≤ m2 < π; default 0.
     pub m2: f64,
-    /// Cosine margin (CosFace), finite; default 0.
+    /// Cosine margin (CosFace), −1e6 ≤ m3 ≤ 1e6; default 0.
     pub m3: f64,
     /// The exact curve or its Chebyshev series.
     pub curve: Curve,
@@ -102,7 +102,7 @@ impl Fallback {
     }
 }
 
-/// sin θ is never divided by less than this, so an exact slope stays below 1e4·m0·m1.
+/// sin θ is never divided by less than this, so an exact slope stays below about 1e4·m0·m1.
 pub(crate) const SMALLEST_SINE: f64 = 1e-4;
 
 impl Unified {
@@ -120,10 +120,10 @@ impl Unified {
         let range = |what, found: f64, inside: bool, allowed| {
             if found.is_finite() && inside { Ok(()) } else { Err(Error::Parameter { what, found, allowed }) }
         };
-        range("m0", self.m0, self.m0 > 0.0, "a finite number > 0")?;
+        range("m0", self.m0, self.m0 > 0.0 && self.m0 <= 1e6, "0 < m0 <= 1e6")?;
         range("m1", self.m1, self.m1 > 0.0 && self.m1 <= 16.0, "0 < m1 <= 16")?;
         range("m2", self.m2, (0.0..PI).contains(&self.m2), "0 <= m2 < pi (radians)")?;
-        range("m3", self.m3, true, "a finite number")?;
+        range("m3", self.m3, self.m3.abs() <= 1e6, "-1e6 <= m3 <= 1e6")?;
         match self.fallback {
             Fallback::Sine if self.m1 != 1.0 => {
                 let why = "the sine fallback is defined for m1 = 1 only";
@@ -155,7 +155,8 @@ impl Unified {
         Prepared { margin: self, series: self.series() }
     }
 
-    /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them.
+    /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them. Computes the series anew at
+    /// every call.
     pub fn value_slope(&self, x: f64) -> (f64, f64) {
         self.prepare().value_slope(x)
     }

@@ -1,8 +1,6 @@
 //! Puts a plan together; every size and every dispatch is checked against the limits here.
 
-use super::{
-    Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Settings, Slot, Step, kernels,
-};
+use super::{Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Slot, Step, kernels};
 use crate::{Error, Result, Shape};
 
 pub(super) struct Builder {
@@ -61,13 +59,12 @@ impl Builder {
     pub fn plan(
         self,
         (shape, entries, elements): (Shape, usize, [Element; 2]),
-        settings: Settings,
         snippets: kernels::Snippets,
         schedule: Schedule,
         [forward, backward]: [Vec<Step>; 2],
     ) -> Plan {
         let Self { buffers, kernels, parts, .. } = self;
-        Plan { shape, entries, elements, settings, snippets, schedule, buffers, kernels, parts, forward, backward }
+        Plan { shape, entries, elements, snippets, schedule, buffers, kernels, parts, forward, backward }
     }
 }
 

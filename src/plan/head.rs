@@ -1,6 +1,6 @@
 //! The plan of a head: statistics, loss and gradients of a batch, chunk by chunk.
 
-use super::{Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Settings, Slot, kernels as k, settings};
+use super::{Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, kernels as k, settings};
 use crate::{Error, MarginSoftmax, Options, Result, Shape};
 
 /// How the caller's tensors lie in memory.
@@ -180,14 +180,7 @@ impl Plan {
                 backward.push(b.step(&finish, global, Grid::over_rows(1, 1), &buffers)?);
             }
         }
-        let settings = Settings::new(loss, shape, shape.rows(), shape.rows());
-        Ok(b.plan(
-            (shape, 1, [layout.embeddings, layout.prototypes]),
-            settings,
-            snippets,
-            schedule,
-            [forward, backward],
-        ))
+        Ok(b.plan((shape, 1, [layout.embeddings, layout.prototypes]), snippets, schedule, [forward, backward]))
     }
 
     /// Cuts the classes into as few shards as the limits allow, of whole groups of 64 classes.

@@ -23,14 +23,19 @@ impl Loader {
     /// All of them.
     pub const ALL: &[Loader] = &[Loader::F32x4, Loader::F32, Loader::F16x4, Loader::F16, Loader::Bf16x4, Loader::Bf16];
 
-    fn snippet(self) -> &'static str {
-        match self {
+    fn snippet(self) -> String {
+        let scalar = include_str!("../../shaders/elements/scalar.wgsl");
+        let one = match self {
             Loader::F32x4 => include_str!("../../shaders/elements/f32x4.wgsl"),
             Loader::F32 => include_str!("../../shaders/elements/f32.wgsl"),
             Loader::F16x4 => include_str!("../../shaders/elements/f16x4.wgsl"),
             Loader::F16 => include_str!("../../shaders/elements/f16.wgsl"),
             Loader::Bf16x4 => include_str!("../../shaders/elements/bf16x4.wgsl"),
             Loader::Bf16 => include_str!("../../shaders/elements/bf16.wgsl"),
+        };
+        match self {
+            Loader::F32x4 | Loader::F16x4 | Loader::Bf16x4 => one.to_owned(),
+            Loader::F32 | Loader::F16 | Loader::Bf16 => format!("{one}\n{scalar}"),
         }
     }
 
@@ -103,7 +108,7 @@ impl Recipe {
 
     /// An operand read by `name(row, column)` at binding `2 + at`.
     pub fn load(mut self, name: &str, at: usize, loader: Loader) -> Self {
-        self.operands += &named(loader.snippet(), name, at);
+        self.operands += &named(&loader.snippet(), name, at);
         self
     }
 

@@ -2,7 +2,7 @@
 //! `r` read only, `w` read and written.
 
 use super::kernel::{Kernel, Loader, Recipe};
-use crate::{Others, Tile};
+use crate::{MarginSoftmax, Others, Target, Tile};
 
 macro_rules! shader {
     ($name:literal) => {
@@ -15,29 +15,27 @@ const ANGLE: &str = shader!("common/angle");
 const SERIES: &str = shader!("common/series");
 const NORMS: &str = shader!("common/norms");
 const MEASURE: &str = shader!("common/measure");
+const LABELS: &str = shader!("common/labels");
 const BLOCK: &str = shader!("tile/block");
 
 /// The kernels that depend on the loss; everything else serves every loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Snippets {
-    pub target: &'static str,
-    pub others: Others,
+    target: &'static str,
+    margin: &'static str,
+    others: Others,
 }
 
 impl Snippets {
-    pub fn of(loss: &crate::MarginSoftmax) -> Self {
-        Self { target: loss.target.name(), others: loss.others }
+    pub fn of(loss: &MarginSoftmax) -> Self {
+        let margin = match &loss.target {
+            Target::Unified(_) => shader!("margin/unified"),
+        };
+        Self { target: loss.target.name(), margin, others: loss.others }
     }
 
     pub fn name(&self) -> String {
         format!("{} + {}", self.target, self.others.name())
-    }
-}
-
-fn margin(target: &'static str) -> &'static str {
-    match target {
-        "unified" => shader!("margin/unified"),
-        _ => unreachable!("every target names its snippet"),
     }
 }
 
@@ -67,7 +65,7 @@ impl Tile {
 
 pub(crate) fn row_norms(x: Loader) -> Kernel {
     let recipe = Recipe::new("row_norms", "rrrww", shader!("row_norms"));
-    recipe.part(NORMS).part(MEASURE).load("embedding", 0, x).kernel()
+    recipe.part(NORMS).part(MEASURE).part(LABELS).load("embedding", 0, x).kernel()
 }
 
 pub(crate) fn class_norms(w: Loader) -> Kernel {
@@ -81,7 +79,7 @@ pub(crate) fn class_totals() -> Kernel {
 
 pub(crate) fn target_rows(snippets: Snippets, x: Loader, w: Loader) -> Kernel {
     let recipe = Recipe::new("target_rows", "rrrrw", shader!("target_rows"));
-    let recipe = recipe.part(NORMS).part(ANGLE).part(SERIES).part(margin(snippets.target));
+    let recipe = recipe.part(NORMS).part(ANGLE).part(SERIES).part(snippets.margin);
     recipe.load("embedding", 0, x).load("prototype", 1, w).kernel()
 }
 
@@ -134,16 +132,16 @@ pub(crate) fn column_sums() -> Kernel {
 
 pub(crate) fn margin_logits(snippets: Snippets) -> Kernel {
     let recipe = Recipe::new("margin_logits", "rrw", shader!("margin_logits")).part(ANGLE).part(SERIES);
-    recipe.part(margin(snippets.target)).part(other(snippets.others)).kernel()
+    recipe.part(snippets.margin).part(other(snippets.others)).kernel()
 }
 
 pub(crate) fn margin_slopes(snippets: Snippets) -> Kernel {
     let recipe = Recipe::new("margin_slopes", "rrrw", shader!("margin_slopes")).part(ANGLE).part(SERIES);
-    recipe.part(margin(snippets.target)).part(other(snippets.others)).kernel()
+    recipe.part(snippets.margin).part(other(snippets.others)).kernel()
 }
 
 pub(crate) fn logit_rows() -> Kernel {
-    Recipe::new("logit_rows", "rrrw", shader!("logit_rows")).kernel()
+    Recipe::new("logit_rows", "rrrw", shader!("logit_rows")).part(LABELS).kernel()
 }
 
 pub(crate) fn logit_classes() -> Kernel {
@@ -160,7 +158,7 @@ pub fn all() -> Vec<(String, Kernel)> {
         add("-".into(), kernel);
     }
     for &others in Others::ALL {
-        let snippets = Snippets { target: "unified", others };
+        let snippets = Snippets::of(&MarginSoftmax { others, ..Default::default() });
         for kernel in [row_stats(snippets), grad_cosines(snippets), margin_logits(snippets), margin_slopes(snippets)] {
             add(snippets.name(), kernel);
         }
@@ -173,7 +171,7 @@ pub fn all() -> Vec<(String, Kernel)> {
             add(format!("{x:?} {out:?}"), finish_embeddings(x, out));
         }
         for &w in Loader::ALL {
-            let snippets = Snippets { target: "unified", others: Others::Identity };
+            let snippets = Snippets::of(&MarginSoftmax::default());
             add(format!("{x:?} {w:?}"), target_rows(snippets, x, w));
             for &tile in Tile::ALL {
                 let variant = format!("{} {x:?} {w:?}", tile.name());

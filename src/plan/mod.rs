@@ -9,7 +9,7 @@ mod head;
 pub(crate) mod kernel;
 #[doc(hidden)]
 pub mod kernels;
-pub(crate) mod ops;
+mod ops;
 mod schedule;
 pub(crate) mod settings;
 
@@ -17,13 +17,13 @@ use builder::Builder;
 pub use grid::Grid;
 pub use head::Layout;
 pub use kernel::{Binding, Kernel, Loader};
+pub use ops::{Batched, CrossEntropy};
 pub use schedule::{Chunk, Schedule};
-pub use settings::Part;
-pub(crate) use settings::Settings;
 #[doc(hidden)]
 pub use settings::twins;
+pub use settings::{Call, Part, Settings};
 
-use crate::{Error, Result, Shape};
+use crate::{Error, MarginSoftmax, Result, Shape};
 
 /// What one value of a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -203,7 +203,6 @@ pub struct Plan {
     entries: usize,
     /// Of the embeddings and the prototypes.
     elements: [Element; 2],
-    settings: Settings,
     snippets: kernels::Snippets,
     schedule: Schedule,
     buffers: Vec<Buffer>,
@@ -264,12 +263,19 @@ impl Plan {
         buffers + self.parts.len() as u64 * PART_STRIDE + Kernel::UNIFORMS[0]
     }
 
-    pub(crate) fn settings(&self) -> Settings {
-        self.settings
-    }
-
-    pub(crate) fn snippets(&self) -> kernels::Snippets {
-        self.snippets
+    /// The settings of a loss and a call: what to write into the uniform at binding 0.
+    ///
+    /// [`Error::Recompile`] where the loss needs other kernels than the plan has.
+    pub fn settings(&self, loss: &MarginSoftmax, call: &Call) -> Result<Settings> {
+        loss.validate()?;
+        let needed = kernels::Snippets::of(loss);
+        if needed != self.snippets {
+            return Err(Error::Recompile { needed: needed.name(), compiled: self.snippets.name() });
+        }
+        if call.rows > self.shape.rows() {
+            return Err(Error::Rows { found: call.rows, allowed: self.shape.rows() });
+        }
+        Ok(Settings::new(loss, self.shape, self.entries * call.rows, call.rows).with(loss, call))
     }
 
     /// Classes of each prototype shard.
@@ -283,7 +289,7 @@ impl Plan {
     }
 
     /// Whether a tensor of this element can be given for the slot.
-    pub(crate) fn check_element(&self, slot: Slot, found: Element) -> Result<()> {
+    pub fn check_element(&self, slot: Slot, found: Element) -> Result<()> {
         let expected = match slot {
             Slot::Embeddings => self.elements[0],
             Slot::Prototypes(_) => self.elements[1],
@@ -296,7 +302,8 @@ impl Plan {
         Err(Error::Element { what: slot.name(), found: found.name(), expected: expected.name() })
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+    /// The buffer of this name.
+    pub fn find(&self, name: &str) -> Option<usize> {
         self.buffers.iter().position(|b| b.name == name)
     }
 }

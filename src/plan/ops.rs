@@ -1,24 +1,30 @@
 //! The pieces as plans of their own, from the same kernels.
 
-use super::head::ROWS_PER_PASS;
-use super::{Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Settings, Slot, kernels as k, settings};
+use super::{
+    Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, head::ROWS_PER_PASS, kernels as k, settings,
+};
 use crate::{Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
 /// Sizes of an operation on a batch: [entries, rows, classes] and, for cosines, the length of a vector.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Batched {
-    pub entries: usize,
-    pub shape: Shape,
-    /// Of the embeddings and the prototypes, where there are any.
-    pub elements: [Element; 2],
+pub struct Batched {
+    pub(crate) entries: usize,
+    pub(crate) shape: Shape,
+    elements: [Element; 2],
 }
 
 impl Batched {
-    /// Checks what the entries together must not exceed.
+    /// `entries` is 1 without a batch dimension; `shape` is that of one entry, with dim 1 where there are no vectors;
+    /// `elements` are those of the embeddings and the prototypes. Checks what the entries together must not exceed.
     pub fn new(entries: usize, shape: Shape, elements: [Element; 2]) -> Result<Self> {
+        for (what, size) in [("batch", entries), ("rows", shape.rows())] {
+            if size == 0 {
+                return Err(Error::Zero { what });
+            }
+        }
         for (what, own) in [
             ("entries · rows · dim", shape.rows() * shape.dim()),
-            ("entries · classes · dim", { shape.prototypes()? }),
+            ("entries · classes · dim", shape.prototypes()?),
             ("entries · rows · classes", shape.rows().saturating_mul(shape.classes())),
         ] {
             let needed = (own as u64).saturating_mul(entries as u64);
@@ -49,139 +55,136 @@ impl Batched {
             split_span: ROWS_PER_PASS,
             slot_span: classes,
             begin: 1,
-
             ..Part::default()
         }
     }
 
-    fn settings(&self, loss: &MarginSoftmax) -> Settings {
-        Settings::new(loss, self.shape, self.entries * self.shape.rows(), self.shape.rows())
-    }
-
     fn finish(self, b: Builder, loss: &MarginSoftmax, tile: Tile, steps: [Vec<super::Step>; 2]) -> Plan {
         let schedule = Schedule::single(tile, self.shape.classes());
-        b.plan((self.shape, self.entries, self.elements), self.settings(loss), k::Snippets::of(loss), schedule, steps)
+        b.plan((self.shape, self.entries, self.elements), k::Snippets::of(loss), schedule, steps)
     }
 }
 
-/// Cosines [B, N, C] of embeddings [B, N, D] and prototypes [B, C, D]; with `backward` their gradients instead, from the
-/// cosines and dL/dcosines.
-pub(crate) fn cosine(sizes: Batched, limits: &Limits, tile: Tile, backward: bool) -> Result<Plan> {
-    let Batched { shape, elements, .. } = sizes;
-    let (rows, dim, entries) = (sizes.rows(), shape.dim() as u64, sizes.entries as u32);
-    let classes = (sizes.entries * shape.classes()) as u64;
-    let x = elements[0].loader("embeddings", shape.dim())?;
-    let w = elements[1].loader("prototypes", shape.dim())?;
-    let (cell, out) = (Loader::plain(shape.classes()), Loader::plain(shape.dim()));
-    let mut b = Builder::new(limits, sizes.rows() as usize)?;
-    let embeddings = b.given(Slot::Embeddings, rows * dim * elements[0].bytes())?;
-    let prototypes = b.given(Slot::Prototypes(0), classes * dim * elements[1].bytes())?;
-    let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
-    // labels of zero: every row counts
-    let labels = b.workspace("labels", rows * 4)?;
-    let weights = b.workspace("weights", 16)?;
-    let inverses = b.workspace("inverses", rows * 4)?;
-    let row = b.workspace("rows", rows * size_of::<settings::Row>() as u64)?;
-    let class = b.workspace("classes", classes * 8)?;
-    let totals = b.workspace("totals", classes.div_ceil(64) * 16)?;
+impl Plan {
+    /// Cosines \[B, N, C\] of embeddings \[B, N, D\] and prototypes \[B, C, D\]; with `backward` their gradients instead, from the
+    /// cosines and dL/dcosines.
+    pub fn cosine(sizes: Batched, limits: &Limits, tile: Tile, backward: bool) -> Result<Plan> {
+        let Batched { shape, elements, .. } = sizes;
+        let (rows, dim, entries) = (sizes.rows(), shape.dim() as u64, sizes.entries as u32);
+        let classes = (sizes.entries * shape.classes()) as u64;
+        let x = elements[0].loader("embeddings", shape.dim())?;
+        let w = elements[1].loader("prototypes", shape.dim())?;
+        let (cell, out) = (Loader::plain(shape.classes()), Loader::plain(shape.dim()));
+        let mut b = Builder::new(limits, sizes.rows() as usize)?;
+        let embeddings = b.given(Slot::Embeddings, rows * dim * elements[0].bytes())?;
+        let prototypes = b.given(Slot::Prototypes(0), classes * dim * elements[1].bytes())?;
+        let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
+        // labels of zero: every row counts
+        let labels = b.workspace("labels", rows * 4)?;
+        let weights = b.workspace("weights", 16)?;
+        let inverses = b.workspace("inverses", rows * 4)?;
+        let row = b.workspace("rows", rows * size_of::<settings::Row>() as u64)?;
+        let class = b.workspace("classes", classes * 8)?;
+        let totals = b.workspace("totals", classes.div_ceil(64) * 16)?;
 
-    // norms run over all entries at once
-    let all = Part { count: classes as u32, ..Part::default() };
-    let flat = Grid::fixed(rows.div_ceil(8));
-    let mut steps = vec![
-        b.step(&k::row_norms(x), all, flat, &[embeddings, labels, weights, inverses, row])?,
-        b.step(&k::class_norms(w), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, weights, class, totals])?,
-    ];
-    let part = sizes.part();
-    let size = u64::from(tile.size());
-    let wide = dim.div_ceil(size);
-    if !backward {
-        let grid = Grid::over_rows(tile.size(), (shape.classes() as u64).div_ceil(size)).entries(entries);
-        let kernel = k::cosines(tile, x, w, cell);
-        steps.push(b.step(&kernel, part, grid, &[embeddings, prototypes, inverses, class, cosines])?);
-    } else {
-        let gradient = b.given(Slot::GradCosines, sizes.cells() * 4)?;
-        let grad_x = b.given(Slot::GradEmbeddings, rows * dim * 4)?;
-        let grad_w = b.given(Slot::GradPrototypes(0), classes * dim * 4)?;
-        let blocks = shape.rows().div_ceil(64) as u64;
-        let columns = b.workspace("columns", blocks * sizes.entries as u64 * shape.classes() as u64 * 4)?;
-        let slabs = b.workspace("slabs", u64::from(part.splits) * rows * dim.next_multiple_of(4) * 4)?;
-        let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
-        steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
-        let grid = Grid::over_rows(tile.size(), wide * u64::from(part.splits)).entries(entries);
-        let kernel = k::grad_embeddings(tile, cell, w);
-        steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, class, slabs])?);
-        let flat = Grid::fixed(rows);
-        let kernel = k::finish_embeddings(x, out);
-        steps.push(b.step(&kernel, part, flat, &[embeddings, inverses, row, slabs, grad_x])?);
-        let grid = Grid::fixed((shape.classes() as u64).div_ceil(size) * wide).entries(entries);
-        let kernel = k::grad_prototypes(tile, cell, x, w, out);
-        let buffers = [gradient, embeddings, prototypes, inverses, class, columns, grad_w];
-        for first in (0..shape.rows() as u32).step_by(ROWS_PER_PASS as usize) {
-            let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..part };
-            steps.push(b.step(&kernel, part, grid, &buffers)?);
+        // norms run over all entries at once
+        let all = Part { count: classes as u32, ..Part::default() };
+        let flat = Grid::fixed(rows.div_ceil(8));
+        let mut steps = vec![
+            b.step(&k::row_norms(x), all, flat, &[embeddings, labels, weights, inverses, row])?,
+            b.step(&k::class_norms(w), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, weights, class, totals])?,
+        ];
+        let part = sizes.part();
+        let size = u64::from(tile.size());
+        let wide = dim.div_ceil(size);
+        if !backward {
+            let grid = Grid::over_rows(tile.size(), (shape.classes() as u64).div_ceil(size)).entries(entries);
+            let kernel = k::cosines(tile, x, w, cell);
+            steps.push(b.step(&kernel, part, grid, &[embeddings, prototypes, inverses, class, cosines])?);
+        } else {
+            let gradient = b.given(Slot::GradCosines, sizes.cells() * 4)?;
+            let grad_x = b.given(Slot::GradEmbeddings, rows * dim * 4)?;
+            let grad_w = b.given(Slot::GradPrototypes(0), classes * dim * 4)?;
+            let blocks = shape.rows().div_ceil(64) as u64;
+            let columns = b.workspace("columns", blocks * sizes.entries as u64 * shape.classes() as u64 * 4)?;
+            let slabs = b.workspace("slabs", u64::from(part.splits) * rows * dim.next_multiple_of(4) * 4)?;
+            let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
+            steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
+            let grid = Grid::over_rows(tile.size(), wide * u64::from(part.splits)).entries(entries);
+            let kernel = k::grad_embeddings(tile, cell, w);
+            steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, class, slabs])?);
+            let flat = Grid::fixed(rows);
+            let kernel = k::finish_embeddings(x, out);
+            steps.push(b.step(&kernel, part, flat, &[embeddings, inverses, row, slabs, grad_x])?);
+            let grid = Grid::fixed((shape.classes() as u64).div_ceil(size) * wide).entries(entries);
+            let kernel = k::grad_prototypes(tile, cell, x, w, out);
+            let buffers = [gradient, embeddings, prototypes, inverses, class, columns, grad_w];
+            for first in (0..shape.rows() as u32).step_by(ROWS_PER_PASS as usize) {
+                let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..part };
+                steps.push(b.step(&kernel, part, grid, &buffers)?);
+            }
         }
+        Ok(sizes.finish(b, &MarginSoftmax::default(), tile, [steps, vec![]]))
     }
-    Ok(sizes.finish(b, &MarginSoftmax::default(), tile, [steps, vec![]]))
-}
 
-/// Logits from cosines [B, N, C] and labels [B, N]; with `backward` dL/dcosines from dL/dlogits instead.
-pub(crate) fn margin(loss: &MarginSoftmax, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
-    loss.validate()?;
-    let snippets = k::Snippets::of(loss);
-    let mut b = Builder::new(limits, sizes.rows() as usize)?;
-    let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
-    let labels = b.given(Slot::Labels, sizes.rows() * 4)?;
-    let groups = sizes.rows() * (sizes.shape.classes() as u64).div_ceil(64);
-    let grid = Grid::fixed(groups);
-    let step = if backward {
-        let upstream = b.given(Slot::GradLogits, sizes.cells() * 4)?;
-        let gradient = b.given(Slot::GradCosines, sizes.cells() * 4)?;
-        b.step(&k::margin_slopes(snippets), sizes.part(), grid, &[cosines, labels, upstream, gradient])?
-    } else {
+    /// Logits from cosines \[B, N, C\] and labels \[B, N\]; with `backward` dL/dcosines from dL/dlogits instead.
+    pub fn margin(loss: &MarginSoftmax, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
+        loss.validate()?;
+        let snippets = k::Snippets::of(loss);
+        let mut b = Builder::new(limits, sizes.rows() as usize)?;
+        let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
+        let labels = b.given(Slot::Labels, sizes.rows() * 4)?;
+        let groups = sizes.rows() * (sizes.shape.classes() as u64).div_ceil(64);
+        let grid = Grid::fixed(groups);
+        let step = if backward {
+            let upstream = b.given(Slot::GradLogits, sizes.cells() * 4)?;
+            let gradient = b.given(Slot::GradCosines, sizes.cells() * 4)?;
+            b.step(&k::margin_slopes(snippets), sizes.part(), grid, &[cosines, labels, upstream, gradient])?
+        } else {
+            let logits = b.given(Slot::Logits, sizes.cells() * 4)?;
+            b.step(&k::margin_logits(snippets), sizes.part(), grid, &[cosines, labels, logits])?
+        };
+        Ok(sizes.finish(b, loss, Tile::Direct, [vec![step], vec![]]))
+    }
+
+    /// Softmax cross entropy of logits \[B, N, C\]: one loss per batch entry; with `backward` dL/dlogits as well, which
+    /// overwrites a copy of the logits.
+    pub fn cross_entropy(options: &CrossEntropy, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
+        let loss = options.loss();
+        loss.validate()?;
+        let snippets = k::Snippets::of(&loss);
+        let mut b = Builder::new(limits, sizes.rows() as usize)?;
+        let (rows, entries) = (sizes.rows(), sizes.entries as u64);
         let logits = b.given(Slot::Logits, sizes.cells() * 4)?;
-        b.step(&k::margin_logits(snippets), sizes.part(), grid, &[cosines, labels, logits])?
-    };
-    Ok(sizes.finish(b, loss, Tile::Direct, [vec![step], vec![]]))
-}
-
-/// Softmax cross entropy of logits [B, N, C]: one loss per batch entry; with `backward` dL/dlogits as well, which
-/// overwrites a copy of the logits.
-pub(crate) fn cross_entropy(options: &CrossEntropy, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
-    let loss = options.loss();
-    loss.validate()?;
-    let snippets = k::Snippets::of(&loss);
-    let mut b = Builder::new(limits, sizes.rows() as usize)?;
-    let (rows, entries) = (sizes.rows(), sizes.entries as u64);
-    let logits = b.given(Slot::Logits, sizes.cells() * 4)?;
-    let labels = b.given(Slot::Labels, rows * 4)?;
-    let weights = b.optional(Slot::ClassWeights, 16)?;
-    let loss_out = b.given(Slot::Loss, entries * 4)?;
-    let row_losses = b.optional(Slot::RowLosses, rows * 4)?;
-    let row = b.workspace("rows", rows * size_of::<settings::Row>() as u64)?;
-    let class = b.workspace("classes", sizes.shape.classes() as u64 * 8)?;
-    let batch = b.workspace("batch", entries * size_of::<settings::BatchState>() as u64)?;
-    let classes = sizes.shape.classes();
-    let slots = classes.div_ceil(1024).min(64);
-    let slot = b.workspace("slots", rows * slots as u64 * 16)?;
-    let part = Part { slots: slots as u32, slot_span: classes.div_ceil(slots) as u32, ..sizes.part() };
-    let mut steps = vec![
-        b.step(&k::logit_rows(), part, Grid::fixed(rows), &[logits, labels, weights, row])?,
-        b.step(&k::logit_classes(), part, Grid::fixed(1), &[weights, class, batch])?,
-        b.step(&k::row_stats(snippets), part, Grid::fixed(rows * slots as u64), &[logits, row, class, slot])?,
-        b.step(&k::row_loss(), part, Grid::fixed(rows.div_ceil(64)), &[slot, batch, row, row_losses])?,
-        b.step(&k::batch_loss(), part, Grid::fixed(entries), &[row, batch, loss_out])?,
-    ];
-    if backward {
-        let upstream = b.optional(Slot::Upstream, 16)?;
-        // a copy of the logits on the way in
-        let gradient = b.given(Slot::GradLogits, sizes.cells() * 4)?;
-        let columns = b.workspace("columns", rows.div_ceil(64) * classes as u64 * 4)?;
-        steps.push(b.step(&k::row_gradients(), part, Grid::fixed(rows.div_ceil(64)), &[batch, upstream, row])?);
-        let grid = Grid::fixed(rows.div_ceil(64) * (classes as u64).div_ceil(64));
-        steps.push(b.step(&k::grad_cosines(snippets), part, grid, &[gradient, row, class, columns])?);
+        let labels = b.given(Slot::Labels, rows * 4)?;
+        let weights = b.optional(Slot::ClassWeights, 16)?;
+        let loss_out = b.given(Slot::Loss, entries * 4)?;
+        let row_losses = b.optional(Slot::RowLosses, rows * 4)?;
+        let row = b.workspace("rows", rows * size_of::<settings::Row>() as u64)?;
+        let class = b.workspace("classes", sizes.shape.classes() as u64 * 8)?;
+        let batch = b.workspace("batch", entries * size_of::<settings::BatchState>() as u64)?;
+        let classes = sizes.shape.classes();
+        let slots = classes.div_ceil(1024).min(64);
+        let slot = b.workspace("slots", rows * slots as u64 * 16)?;
+        let part = Part { slots: slots as u32, slot_span: classes.div_ceil(slots) as u32, ..sizes.part() };
+        let mut steps = vec![
+            b.step(&k::logit_rows(), part, Grid::fixed(rows), &[logits, labels, weights, row])?,
+            b.step(&k::logit_classes(), part, Grid::fixed(1), &[weights, class, batch])?,
+            b.step(&k::row_stats(snippets), part, Grid::fixed(rows * slots as u64), &[logits, row, class, slot])?,
+            b.step(&k::row_loss(), part, Grid::fixed(rows.div_ceil(64)), &[slot, batch, row, row_losses])?,
+            b.step(&k::batch_loss(), part, Grid::fixed(entries), &[row, batch, loss_out])?,
+        ];
+        if backward {
+            let upstream = b.optional(Slot::Upstream, 16)?;
+            // a copy of the logits on the way in
+            let gradient = b.given(Slot::GradLogits, sizes.cells() * 4)?;
+            let columns = b.workspace("columns", rows.div_ceil(64) * classes as u64 * 4)?;
+            steps.push(b.step(&k::row_gradients(), part, Grid::fixed(rows.div_ceil(64)), &[batch, upstream, row])?);
+            let grid = Grid::fixed(rows.div_ceil(64) * (classes as u64).div_ceil(64));
+            steps.push(b.step(&k::grad_cosines(snippets), part, grid, &[gradient, row, class, columns])?);
+        }
+        Ok(sizes.finish(b, &loss, Tile::Direct, [steps, vec![]]))
     }
-    Ok(sizes.finish(b, &loss, Tile::Direct, [steps, vec![]]))
 }
 
 /// The options of softmax cross entropy, as in `torch.nn.functional.cross_entropy`.
@@ -197,7 +200,7 @@ pub struct CrossEntropy {
 
 impl CrossEntropy {
     /// The same as a loss without margin and scale.
-    fn loss(&self) -> MarginSoftmax {
+    pub fn loss(&self) -> MarginSoftmax {
         MarginSoftmax {
             scale: 1.0,
             others: Others::Identity,

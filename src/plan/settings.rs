@@ -9,37 +9,38 @@ use crate::{Fallback, MarginSoftmax, Reduction, Shape, Slope, Target};
 pub(crate) const SETTINGS_BYTES: usize = size_of::<Settings>();
 pub(crate) const PART_BYTES: usize = size_of::<Part>();
 
-/// Twin of `Settings` in params.wgsl.
+/// The settings of a loss and a call: the bytes of binding 0. Made by [`Plan::settings`](super::Plan::settings).
+// twin of `Settings` in params.wgsl
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-pub(crate) struct Settings {
-    pub rows: u32,
-    pub batch_rows: u32,
-    pub classes: u32,
-    pub dim: u32,
-    pub flags: u32,
-    pub ignore: i32,
-    pub fallback: u32,
-    pub pairs: u32,
-    pub scale: f32,
-    pub smoothing: f32,
-    pub share: f32,
-    pub nan: u32,
-    pub m0: f32,
-    pub m1: f32,
-    pub m2: f32,
-    pub m3: f32,
-    pub front: [f32; 2],
-    pub back: [f32; 2],
-    pub threshold: f32,
-    pub sine: f32,
-    pub folds: f32,
-    pub clipped: f32,
-    pub clip_low: f32,
-    pub clip_high: f32,
-    pub pad: [u32; 2],
+pub struct Settings {
+    pub(crate) rows: u32,
+    pub(crate) batch_rows: u32,
+    pub(crate) classes: u32,
+    pub(crate) dim: u32,
+    pub(crate) flags: u32,
+    pub(crate) ignore: i32,
+    pub(crate) fallback: u32,
+    pub(crate) pairs: u32,
+    pub(crate) scale: f32,
+    pub(crate) smoothing: f32,
+    pub(crate) share: f32,
+    pub(crate) nan: u32,
+    pub(crate) m0: f32,
+    pub(crate) m1: f32,
+    pub(crate) m2: f32,
+    pub(crate) m3: f32,
+    pub(crate) front: [f32; 2],
+    pub(crate) back: [f32; 2],
+    pub(crate) threshold: f32,
+    pub(crate) sine: f32,
+    pub(crate) folds: f32,
+    pub(crate) clipped: f32,
+    pub(crate) clip_low: f32,
+    pub(crate) clip_high: f32,
+    pub(crate) pad: [u32; 2],
     /// Coefficients; the shader reads them in (even, odd) pairs.
-    pub series: [f32; 68],
+    pub(crate) series: [f32; 68],
 }
 
 /// Twin of `Part` in params.wgsl: what one dispatch works on.
@@ -72,20 +73,33 @@ pub struct Part {
     pub pad: u32,
 }
 
-pub(crate) const HAS_IGNORE: u32 = 1;
-pub(crate) const LINEAR: u32 = 2;
-pub(crate) const DETACHED: u32 = 4;
-pub(crate) const SERIES: u32 = 8;
-pub(crate) const CLASS_WEIGHTS: u32 = 16;
-pub(crate) const UPSTREAM: u32 = 32;
-pub(crate) const UPSTREAM_ROWS: u32 = 64;
-pub(crate) const MEAN: u32 = 128;
-pub(crate) const ADD_EMBEDDINGS: u32 = 256;
-pub(crate) const ADD_PROTOTYPES: u32 = 512;
+/// What may change from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Call {
+    /// Rows of one batch entry, at most as planned.
+    pub rows: usize,
+    /// Whether class weights are bound.
+    pub class_weights: bool,
+    /// Whether an upstream gradient is bound.
+    pub upstream: bool,
+    /// Gradients are added to what their buffers hold, instead of overwriting it.
+    pub accumulate: bool,
+}
+
+const HAS_IGNORE: u32 = 1;
+const LINEAR: u32 = 2;
+const DETACHED: u32 = 4;
+const SERIES: u32 = 8;
+const CLASS_WEIGHTS: u32 = 16;
+const UPSTREAM: u32 = 32;
+const UPSTREAM_ROWS: u32 = 64;
+const MEAN: u32 = 128;
+const ADD_EMBEDDINGS: u32 = 256;
+const ADD_PROTOTYPES: u32 = 512;
 
 impl Settings {
     /// The settings of a loss that does not use class weights or an upstream gradient, for `rows` rows in all.
-    pub fn new(loss: &MarginSoftmax, shape: Shape, rows: usize, batch_rows: usize) -> Self {
+    pub(super) fn new(loss: &MarginSoftmax, shape: Shape, rows: usize, batch_rows: usize) -> Self {
         let mut new = Self::zeroed();
         new.rows = rows as u32;
         new.batch_rows = batch_rows as u32;
@@ -142,8 +156,23 @@ impl Settings {
         new
     }
 
+    /// As they go into the uniform buffer.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::bytes_of(self)
+    }
+
+    /// With what the call says.
+    pub(super) fn with(mut self, loss: &MarginSoftmax, call: &Call) -> Self {
+        self.flag(CLASS_WEIGHTS, call.class_weights);
+        self.flag(UPSTREAM, call.upstream);
+        self.flag(UPSTREAM_ROWS, call.upstream && loss.reduction == Reduction::None);
+        self.flag(ADD_EMBEDDINGS, call.accumulate);
+        self.flag(ADD_PROTOTYPES, call.accumulate);
+        self
+    }
+
     /// With flags set or cleared.
-    pub fn flag(&mut self, flag: u32, on: bool) {
+    fn flag(&mut self, flag: u32, on: bool) {
         if on { self.flags |= flag } else { self.flags &= !flag }
     }
 }
@@ -164,8 +193,9 @@ pub(crate) struct Row {
     pub mass: f32,
     pub loss: f32,
     pub gain: f32,
+    pub normalizer: f32,
     pub pull: f32,
-    pub pad: [u32; 3],
+    pub pad: [u32; 2],
 }
 
 /// Twin of `Batch` in params.wgsl, for reading back.
@@ -205,7 +235,10 @@ pub fn twins() -> Vec<Twin> {
             "Part", Part, first, count, local, stride, splits, slots, split_span, slot_span, begin, row_first,
             row_count
         ),
-        twin!("Row", Row, state, label, weight, cosine, logit, slope, nearest, others, total, mass, loss, gain, pull),
+        twin!(
+            "Row", Row, state, label, weight, cosine, logit, slope, nearest, others, total, mass, loss, gain,
+            normalizer, pull
+        ),
         twin!(
             "Batch",
             BatchState,

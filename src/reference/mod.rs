@@ -74,16 +74,18 @@ pub fn evaluate<L: Label>(
         out.other_cosines[i] = others().map(|j| cosines[j]).fold(-1.0, f64::max);
 
         let upstream = batch.upstream.map_or(1.0, |up| if up.len() == 1 { up[0] } else { up[i] });
-        let gain = if z > 0.0 { upstream * loss.scale / z } else { 0.0 };
+        // divided by z last: a tiny z must not overflow
+        let gain = |pull: f64| if z > 0.0 { upstream * loss.scale * (pull / z) } else { 0.0 };
         for j in others() {
             let q = epsilon / classes as f64 * weight(j);
             let p = (logits[j] - log_all).exp();
-            g[i * classes + j] = gain * (mass * p - q) * loss.others.value_slope(cosines[j]).1;
+            g[i * classes + j] = gain(mass * p - q) * loss.others.value_slope(cosines[j]).1;
         }
         let rest = epsilon / classes as f64 * others().map(weight).sum::<f64>();
-        g[i * classes + y] = gain * (rest - mass * sigmoid(d)) * slope;
+        g[i * classes + y] = gain(rest - mass * sigmoid(d)) * slope;
     }
-    let sum: f64 = out.row_losses.iter().sum();
+    // an empty sum of f64 is -0.0
+    let sum = out.row_losses.iter().fold(0.0, |sum, loss| sum + loss);
     out.loss = match loss.reduction {
         // NaN where a row is NaN, 0 where no row counts
         Reduction::Mean if z > 0.0 || sum.is_nan() => sum / z,

@@ -138,7 +138,7 @@ pub fn table() -> Vec<Case> {
                         weights: i % 4 == 1,
                         upstream: i % 3 == 1,
                         ignored,
-                        chunked: i % 3 != 0,
+                        chunked: !i.is_multiple_of(3),
                         shards: 1 + usize::from(i % 5 == 4 && shape.1 >= 64) * 2,
                         seed: i as u64,
                     });
@@ -174,13 +174,14 @@ pub fn table() -> Vec<Case> {
 /// Every pair of family, fallback, reduction and element occurs, as far as the loss allows it; tiles all.
 pub fn covers_every_pair() -> Result<(), Failed> {
     let table = table();
-    let axes: [(&str, fn(&Case) -> String); 4] = [
+    type Axis = fn(&Case) -> String;
+    let axes: [(&str, Axis); 4] = [
         ("family", |c| c.family.into()),
         ("fallback", |c| c.fallback().into()),
         ("reduction", |c| c.loss.reduction.name().into()),
         ("element", Case::element),
     ];
-    let values = |axis: fn(&Case) -> String| {
+    let values = |axis: Axis| {
         let mut all: Vec<String> = table.iter().filter(|c| c.family != "large").map(axis).collect();
         all.sort();
         all.dedup();

@@ -92,10 +92,7 @@ fn tensors_that_do_not_fit_are_refused(context: &Context) -> Result<(), Failed> 
     refused!(rig.head.bind(&shared), Error::Overlap { .. });
     // two outputs of different kernels, one range
     let rows = Tensor::from_buffer(&buffer, 1024, &[n], Element::F32)?;
-    refused!(
-        rig.head.bind(&Io { row_losses: Some(&rows), grad_embeddings: Some(&back), ..io }),
-        Error::Overlap { .. }
-    );
+    refused!(rig.head.bind(&Io { row_losses: Some(&rows), grad_embeddings: Some(&back), ..io }), Error::Overlap { .. });
     let beside = Tensor::from_buffer(&buffer, 2048, &[n], Element::F32)?;
     rig.head.bind(&Io { row_losses: Some(&beside), grad_embeddings: Some(&back), ..io })?;
     refused!(front.read::<f32>(context), Error::Usage { usage: "COPY_SRC", .. });

@@ -1,0 +1,223 @@
+//! The command line, and what is printed.
+
+use std::{error::Error, ffi::OsString, fmt::Write as _, io::Write, path::PathBuf};
+
+use clap::{Parser, ValueEnum};
+use margin_softmax::{Backend, Budget, Counts, MarginSoftmax, Options, Shape, Tile, Want, reference};
+
+use crate::{files, input, input::Input, loss, output};
+
+/// Every failure here is a line for a person.
+pub type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
+
+/// Loss and gradients of one batch: a safetensors file in, a safetensors file out.
+#[derive(Parser)]
+#[command(name = "evaluate", version)]
+struct Arguments {
+    /// The batch: embeddings [N,D], prototypes [C,D], labels [N], optionally class_weights [C] and upstream [1] or [N].
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// The loss as JSON: a whole loss, or {"preset": "arcface"}.
+    #[arg(long, value_name = "FILE")]
+    loss: PathBuf,
+    /// Where the results go: loss [], row_losses [N], grad_embeddings [N,D], grad_prototypes [C,D].
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// What computes; default `best`, or `gpu` if an adapter is named.
+    #[arg(long, value_enum)]
+    device: Option<Device>,
+    /// The matrix tile of a GPU: direct or tile_64; default: the library chooses.
+    #[arg(long, value_parser = tile)]
+    tile: Option<Tile>,
+    /// The most bytes of workspace: 268435456, 512KiB, 256MiB or 1GiB; default 256MiB.
+    #[arg(long, value_name = "SIZE", value_parser = budget, allow_negative_numbers = true)]
+    budget: Option<Budget>,
+    /// The first GPU whose name contains this, in any case; software adapters included.
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Device {
+    /// A hardware GPU where there is one, else the CPU.
+    Best,
+    /// The native f32 path.
+    Cpu,
+    /// A GPU through wgpu, a software one if there is no other.
+    Gpu,
+    /// The f64 oracle, with N·C values in memory.
+    Reference,
+}
+
+/// The whole program; returns the exit code.
+pub fn main<T: Into<OsString> + Clone>(
+    arguments: impl IntoIterator<Item = T>,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> u8 {
+    let failure = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => match run(&arguments) {
+            Ok(report) => {
+                // the results are in their file already: a reader that went away is no failure
+                let _ = stdout.write_all(report.as_bytes());
+                return 0;
+            }
+            Err(error) => format!("error: {error}"),
+        },
+        Err(help) if !help.use_stderr() => {
+            let _ = write!(stdout, "{help}");
+            return 0;
+        }
+        // the first paragraph says what is wrong
+        Err(wrong) => {
+            wrong.to_string().lines().take_while(|l| !l.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ")
+        }
+    };
+    // names from files may hold line ends and escape sequences
+    let visible = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let _ = writeln!(stderr, "{}", failure.chars().map(visible).collect::<String>());
+    2
+}
+
+/// Reads, computes, writes; returns the table.
+fn run(arguments: &Arguments) -> Result<String> {
+    let Arguments { tile, budget, .. } = *arguments;
+    let target = files::target(&arguments.output, &[&arguments.input, &arguments.loss])?;
+    let loss = loss::read(&arguments.loss)?;
+    let device = device(arguments)?;
+    let input = input::read(&arguments.input, loss.reduction)?;
+    let backend = backend(device, arguments.adapter.as_deref())?; // last: a driver may have its own say on stderr
+    let options = Options { want: Want::ALL, budget: budget.unwrap_or_default(), tile };
+
+    let name = backend.name();
+    let about = |counts: Counts| about(&name, &loss, counts);
+    let (result, counts, bytes) = if let Backend::Reference = backend {
+        fits(input.shape)?;
+        let out = reference::evaluate(&loss, input.shape, options.want, &input.wide().batch())?;
+        (out.loss.to_string(), out.counts, output::bytes(input.shape, &out, about(out.counts)?)?)
+    } else {
+        let out = backend.head_with(&loss, input.shape, &options)?.evaluate(&input.batch())?;
+        (out.loss.to_string(), out.counts, output::bytes(input.shape, &out, about(out.counts)?)?)
+    };
+    files::write(&target, &bytes)?;
+
+    let mut table = String::new();
+    let mut line = |name: &str, value: String| writeln!(table, "{name:<11} {value}");
+    line("batch", input.summary())?;
+    line("loss", serde_json::to_string(&loss)?)?;
+    line("device", name.clone())?;
+    line("tile", say_tile(&backend, tile))?;
+    line("budget", say_budget(&backend, options.budget))?;
+    line("result", format!("{result} ({})", loss.reduction.name()))?;
+    let Counts { rows, ignored, non_finite_rows, zero_embeddings, .. } = counts;
+    line("rows", format!("{rows} counted ({zero_embeddings} zero), {ignored} ignored, {non_finite_rows} non-finite"))?;
+    let Counts { zero_prototypes, non_finite_prototypes, .. } = counts;
+    line("prototypes", format!("{zero_prototypes} zero, {non_finite_prototypes} non-finite"))?;
+    line("written", format!("{} ({} bytes)", arguments.output.display(), bytes.len()))?;
+    Ok(table)
+}
+
+fn device(arguments: &Arguments) -> Result<Device> {
+    match (arguments.device, &arguments.adapter) {
+        (Some(Device::Gpu) | None, Some(_)) => Ok(Device::Gpu),
+        (Some(_), Some(_)) => Err("`--adapter` names a GPU: it goes with `--device gpu` only".into()),
+        (device, None) => Ok(device.unwrap_or(Device::Best)),
+    }
+}
+
+#[cfg_attr(not(feature = "gpu"), allow(unused_variables))]
+fn backend(device: Device, adapter: Option<&str>) -> Result<Backend> {
+    Ok(match device {
+        Device::Best => Backend::best()?,
+        Device::Cpu => Backend::cpu(),
+        Device::Reference => Backend::reference(),
+        #[cfg(feature = "gpu")]
+        Device::Gpu => Backend::gpu(adapter)?,
+        #[cfg(not(feature = "gpu"))]
+        Device::Gpu => return Err("`--device gpu` needs a build with the feature `gpu`".into()),
+    })
+}
+
+/// The reference holds one f64 for each pair of row and class.
+fn fits(shape: Shape) -> Result {
+    let needed = 8 * shape.rows() as u64 * shape.classes() as u64; // each below 2^31
+    if needed > input::MOST_BYTES {
+        let (gib, most) = (needed >> 30, input::MOST_BYTES >> 30);
+        return Err(format!("the reference needs {gib} GiB for N·C values, at most {most} GiB are allowed").into());
+    }
+    Ok(())
+}
+
+/// The metadata: enough to repeat the run.
+fn about(device: &str, loss: &MarginSoftmax, counts: Counts) -> Result<String> {
+    let value = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "device": device,
+        "loss": serde_json::to_value(loss)?,
+        "counts": {
+            "rows": counts.rows,
+            "ignored": counts.ignored,
+            "non_finite_rows": counts.non_finite_rows,
+            "zero_embeddings": counts.zero_embeddings,
+            "zero_prototypes": counts.zero_prototypes,
+            "non_finite_prototypes": counts.non_finite_prototypes,
+        },
+    });
+    Ok(value.to_string())
+}
+
+fn say_tile(backend: &Backend, tile: Option<Tile>) -> String {
+    let has_tiles = !matches!(backend, Backend::Reference | Backend::Cpu);
+    match tile {
+        Some(tile) if has_tiles => tile.name().into(),
+        Some(tile) => format!("{} is ignored: this device has no tiles", tile.name()),
+        None if has_tiles => "chosen by the library".into(),
+        None => "none".into(),
+    }
+}
+
+fn say_budget(backend: &Backend, budget: Budget) -> String {
+    let bytes = budget.get();
+    match backend {
+        Backend::Reference => "ignored: the reference keeps everything".into(),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
+fn tile(text: &str) -> Result<Tile, String> {
+    let known = || Tile::ALL.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
+    Tile::ALL.iter().find(|t| t.name() == text).copied().ok_or_else(|| format!("known are: {}", known()))
+}
+
+fn budget(text: &str) -> Result<Budget, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit.trim_start() {
+        _ if number.is_empty() => None,
+        "" => Some(0),
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        _ => None,
+    };
+    let Some(shift) = shift else {
+        return Err("expected a whole number of bytes, KiB, MiB or GiB, as in 256MiB".into());
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.map(Budget::bytes).ok_or_else(|| "more bytes than 64 bits can count".into())
+}
+
+impl Input {
+    fn summary(&self) -> String {
+        let [embeddings, prototypes] = self.elements;
+        let given = |name, given| if given { format!(", {name}") } else { String::new() };
+        format!(
+            "{} rows, {} classes, {} dimensions; embeddings {embeddings}, prototypes {prototypes}{}{}",
+            self.shape.rows(),
+            self.shape.classes(),
+            self.shape.dim(),
+            given("class weights", self.class_weights.is_some()),
+            given("upstream", self.upstream.is_some()),
+        )
+    }
+}

@@ -1,0 +1,145 @@
+//! A batch from a safetensors file.
+
+use std::path::Path;
+
+use half::{bf16, f16};
+use margin_softmax::{Batch, Reduction, Shape};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::{command::Result, files};
+
+/// The largest file that is read.
+pub const MOST_BYTES: u64 = 8 << 30;
+
+/// A batch that owns its data.
+pub struct Input<T = f32> {
+    pub shape: Shape,
+    /// The element types of embeddings and prototypes in the file.
+    pub elements: [Dtype; 2],
+    pub embeddings: Vec<T>,
+    pub prototypes: Vec<T>,
+    pub labels: Vec<i64>,
+    pub class_weights: Option<Vec<T>>,
+    pub upstream: Option<Vec<T>>,
+}
+
+/// What a tensor may be.
+struct Kind {
+    name: &'static str,
+    elements: &'static [Dtype],
+    axes: &'static [&'static str],
+}
+
+const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
+const EMBEDDINGS: Kind = Kind { name: "embeddings", elements: FLOATS, axes: &["N", "D"] };
+const PROTOTYPES: Kind = Kind { name: "prototypes", elements: FLOATS, axes: &["C", "D"] };
+const LABELS: Kind = Kind { name: "labels", elements: &[Dtype::I64], axes: &["N"] };
+const CLASS_WEIGHTS: Kind = Kind { name: "class_weights", elements: &[Dtype::F32], axes: &["C"] };
+const UPSTREAM: Kind = Kind { name: "upstream", elements: &[Dtype::F32], axes: &["1 or N"] };
+const KNOWN: [Kind; 5] = [EMBEDDINGS, PROTOTYPES, LABELS, CLASS_WEIGHTS, UPSTREAM];
+
+/// Every tensor by its name, type and shape; the labels' values are checked by the library.
+pub fn read(path: &Path, reduction: Reduction) -> Result<Input> {
+    let bytes = files::read(path, MOST_BYTES)?;
+    parse(&bytes, reduction).map_err(|why| format!("{}: {why}", path.display()).into())
+}
+
+fn parse(bytes: &[u8], reduction: Reduction) -> Result<Input> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not a safetensors file: {e}"))?;
+    let unknown = |name: &&str| KNOWN.iter().all(|kind| kind.name != *name);
+    if let Some(name) = file.names().into_iter().filter(unknown).min() {
+        let known = KNOWN.map(|kind| kind.name).join(", ");
+        return Err(format!("unknown tensor `{name}`; known are: {known}").into());
+    }
+    let embeddings = EMBEDDINGS.required(&file)?;
+    let (n, d) = (embeddings.shape()[0], embeddings.shape()[1]);
+    let prototypes = PROTOTYPES.required(&file)?;
+    let c = prototypes.shape()[0];
+    PROTOTYPES.sized(&prototypes, &[c, d], "D is that of `embeddings`")?;
+    let labels = LABELS.required(&file)?;
+    LABELS.sized(&labels, &[n], "N is that of `embeddings`")?;
+    let class_weights = CLASS_WEIGHTS.optional(&file)?;
+    if let Some(weights) = &class_weights {
+        CLASS_WEIGHTS.sized(weights, &[c], "C is that of `prototypes`")?;
+    }
+    let upstream = UPSTREAM.optional(&file)?;
+    if let Some(upstream) = &upstream {
+        let (expected, why) = match reduction {
+            Reduction::None => (n, "N with the reduction `none`"),
+            _ => (1, "N only with the reduction `none`"),
+        };
+        UPSTREAM.sized(upstream, &[expected], why)?;
+    }
+    Ok(Input {
+        shape: Shape::new(n, c, d)?,
+        elements: [embeddings.dtype(), prototypes.dtype()],
+        embeddings: floats(&embeddings),
+        prototypes: floats(&prototypes),
+        labels: labels.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+        class_weights: class_weights.as_ref().map(floats),
+        upstream: upstream.as_ref().map(floats),
+    })
+}
+
+/// As f32. The element type was checked: what is neither half is f32.
+fn floats(tensor: &TensorView) -> Vec<f32> {
+    let data = tensor.data();
+    match tensor.dtype() {
+        Dtype::F16 => data.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::BF16 => data.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        _ => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+    }
+}
+
+impl Kind {
+    fn optional<'a>(&self, file: &SafeTensors<'a>) -> Result<Option<TensorView<'a>>> {
+        let Ok(tensor) = file.tensor(self.name) else { return Ok(None) };
+        let (element, shape) = (tensor.dtype(), tensor.shape());
+        if !self.elements.contains(&element) || shape.len() != self.axes.len() {
+            let allowed = self.elements.iter().map(Dtype::to_string).collect::<Vec<_>>().join(" or ");
+            let (name, axes) = (self.name, self.axes.join(", "));
+            return Err(format!("tensor `{name}` is {element} {shape:?}, allowed is {allowed} [{axes}]").into());
+        }
+        Ok(Some(tensor))
+    }
+
+    fn required<'a>(&self, file: &SafeTensors<'a>) -> Result<TensorView<'a>> {
+        self.optional(file)?.ok_or_else(|| format!("tensor `{}` is missing", self.name).into())
+    }
+
+    fn sized(&self, tensor: &TensorView, expected: &[usize], why: &str) -> Result {
+        let (name, found) = (self.name, tensor.shape());
+        if found == expected {
+            return Ok(());
+        }
+        Err(format!("tensor `{name}` has shape {found:?}, expected {expected:?}: {why}").into())
+    }
+}
+
+impl<T> Input<T> {
+    pub fn batch(&self) -> Batch<'_, i64, T> {
+        Batch {
+            embeddings: &self.embeddings,
+            prototypes: &self.prototypes,
+            labels: &self.labels,
+            class_weights: self.class_weights.as_deref(),
+            upstream: self.upstream.as_deref(),
+        }
+    }
+}
+
+impl Input {
+    /// For the reference.
+    pub fn wide(&self) -> Input<f64> {
+        let wide = |v: &Vec<f32>| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        Input {
+            shape: self.shape,
+            elements: self.elements,
+            embeddings: wide(&self.embeddings),
+            prototypes: wide(&self.prototypes),
+            labels: self.labels.clone(),
+            class_weights: self.class_weights.as_ref().map(wide),
+            upstream: self.upstream.as_ref().map(wide),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Loss and gradients of one batch: a safetensors file in, a safetensors file out. Made to compare this library with
+//! another implementation, PyTorch for example.
+//!
+//! ```text
+//! cargo run --release --features serde --example evaluate -- \
+//!     --input batch.safetensors --loss loss.json --output out.safetensors --device cpu
+//!
+//! in     embeddings [N, D] and prototypes [C, D]   f32, f16 or bf16 (widened to f32 before anything else)
+//!        labels [N]                                i64
+//!        class_weights [C], upstream [1] or [N]    f32, both optional; [N] with the reduction `none`
+//! loss   a `MarginSoftmax` as JSON, or {"preset": "arcface"}: any name of `objective::PRESETS`
+//! out    loss [], row_losses [N], grad_embeddings [N, D], grad_prototypes [C, D]
+//!        f32; f64 from `--device reference`. The metadata's `evaluate` is JSON: version, device, loss, counts.
+//! ```
+//!
+//! The exit code is 0, or 2 with one line on stderr. The output appears whole or not at all.
+
+mod command;
+mod files;
+mod input;
+mod loss;
+mod output;
+
+fn main() -> std::process::ExitCode {
+    command::main(std::env::args_os(), &mut std::io::stdout(), &mut std::io::stderr()).into()
+}

@@ -1,0 +1,106 @@
+//! How good a model is: on new images of the trained digits, and on digits it has never seen.
+
+use std::error::Error;
+
+use margin_softmax::{Backend, Batch, MarginSoftmax, Options, Shape, Want};
+use ndarray::Array2;
+
+use crate::{
+    data::{Digits, SEEN, Set},
+    training::{Model, flat},
+};
+
+/// The scores of one model.
+pub struct Scores {
+    /// Share of the test images whose own prototype is the nearest.
+    pub accuracy: f64,
+    /// Equal error rate over all pairs of unseen images.
+    pub eer: f64,
+    /// Of each test image, degrees: to the prototype of its class.
+    pub intra: Vec<f64>,
+    /// Of each test image, degrees: to the nearest prototype of another class.
+    pub inter: Vec<f64>,
+}
+
+impl Scores {
+    /// Mean angle to the own prototype, degrees.
+    pub fn m_intra(&self) -> f64 {
+        mean(&self.intra)
+    }
+
+    /// Mean angle to the nearest other prototype, degrees.
+    pub fn m_inter(&self) -> f64 {
+        mean(&self.inter)
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Scores a model. The head already gives the two cosines that accuracy and angles are made of.
+pub fn score(
+    backend: &Backend,
+    loss: &MarginSoftmax,
+    model: &Model,
+    digits: &Digits,
+) -> Result<Scores, Box<dyn Error>> {
+    let labels = &digits.test.labels;
+    let embeddings = embed(model, &digits.test);
+    let shape = Shape::new(labels.len(), SEEN.len(), embeddings.ncols())?;
+    let mut head = backend.head_with(loss, shape, &Options { want: Want::LOSS, ..Default::default() })?;
+    let (embeddings, prototypes) = (flat(&embeddings), flat(&model.prototypes.value));
+    let out = head.evaluate(&Batch { embeddings, prototypes, labels, ..Default::default() })?;
+
+    let degrees =
+        |cosines: &[f32]| cosines.iter().map(|&c| f64::from(c).clamp(-1.0, 1.0).acos().to_degrees()).collect();
+    let right = out.target_cosines.iter().zip(&out.other_cosines).filter(|(own, other)| own > other).count();
+    Ok(Scores {
+        accuracy: right as f64 / labels.len() as f64,
+        eer: equal_error_rate(pairs(&embed(model, &digits.unseen), &digits.unseen.labels))
+            .ok_or("the unseen digits give no pair of one kind")?,
+        intra: degrees(&out.target_cosines),
+        inter: degrees(&out.other_cosines),
+    })
+}
+
+/// The embeddings of a set.
+pub fn embed(model: &Model, set: &Set) -> Array2<f32> {
+    model.mlp.forward(set.pixels.clone()).0
+}
+
+/// Cosine and "same class" of every pair.
+fn pairs(embeddings: &Array2<f32>, labels: &[u32]) -> Vec<(f32, bool)> {
+    let mut unit = embeddings.clone();
+    unit.rows_mut().into_iter().for_each(|mut row| row /= row.dot(&row).sqrt().max(1e-12));
+    let cosines = unit.dot(&unit.t());
+    let pair = |i: usize, j: usize| (cosines[[i, j]], labels[i] == labels[j]);
+    (0..labels.len()).flat_map(|i| (0..i).map(move |j| pair(i, j))).collect()
+}
+
+/// Where as large a share of the different pairs is accepted as of the same pairs is refused, over all thresholds.
+/// `None` without a pair of each kind.
+pub fn equal_error_rate(mut pairs: Vec<(f32, bool)>) -> Option<f64> {
+    let same = pairs.iter().filter(|pair| pair.1).count();
+    let different = pairs.len() - same;
+    if same == 0 || different == 0 {
+        return None;
+    }
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let (mut accepted, mut refused) = (0, same); // of the different pairs; of the same pairs
+    let (mut far, mut frr) = (0.0, 1.0);
+    // equal cosines share one threshold
+    for group in pairs.chunk_by(|a, b| a.0 == b.0) {
+        let (far_before, frr_before) = (far, frr);
+        let of_same = group.iter().filter(|pair| pair.1).count();
+        refused -= of_same;
+        accepted += group.len() - of_same;
+        (far, frr) = (accepted as f64 / different as f64, refused as f64 / same as f64);
+        if far >= frr {
+            // the crossing on the line between the two thresholds
+            let share = (frr_before - far_before) / ((far - far_before) + (frr_before - frr));
+            return Some(far_before + share * (far - far_before));
+        }
+    }
+    None // not reached: the last threshold accepts everything
+}

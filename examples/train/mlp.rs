@@ -1,0 +1,122 @@
+//! The network below the head: 64 → 128, ReLU, → the embedding. Matrix products are ndarray's.
+
+use std::f32::consts::PI;
+
+use ndarray::{Array2, ArrayView2, Axis, Zip};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use crate::data::PIXELS;
+
+const HIDDEN: usize = 128;
+
+/// A trained matrix and Adam's moments of its gradient.
+#[derive(Clone)]
+pub struct Parameter {
+    pub value: Array2<f32>,
+    mean: Array2<f32>,
+    square: Array2<f32>,
+}
+
+impl Parameter {
+    /// Even between −bound and bound.
+    pub fn uniform(rows: usize, columns: usize, bound: f32, rng: &mut ChaCha8Rng) -> Self {
+        let value = Array2::from_shape_simple_fn((rows, columns), || bound * (2.0 * rng.random::<f32>() - 1.0));
+        let zeros = Array2::zeros((rows, columns));
+        Self { value, mean: zeros.clone(), square: zeros }
+    }
+
+    /// One step of Adam.
+    pub fn step(&mut self, gradient: ArrayView2<'_, f32>, adam: &Adam) {
+        let [keep1, keep2] = [0.9, 0.999_f32];
+        let whole = |keep: f32| 1.0 - keep.powi(adam.step as i32); // undoes the start at zero
+        let (whole1, whole2) = (whole(keep1), whole(keep2));
+        Zip::from(&mut self.value).and(gradient).and(&mut self.mean).and(&mut self.square).for_each(|p, &g, m, v| {
+            *m = keep1 * *m + (1.0 - keep1) * g;
+            *v = keep2 * *v + (1.0 - keep2) * g * g;
+            *p -= adam.rate * (*m / whole1) / ((*v / whole2).sqrt() + 1e-8);
+        });
+    }
+}
+
+/// Where Adam stands: common to all parameters.
+pub struct Adam {
+    steps: usize,
+    step: usize,
+    rate: f32,
+}
+
+impl Adam {
+    /// The learning rate falls from here to 0 over the steps, along half a cosine.
+    const RATE: f32 = 1e-3;
+
+    /// Ready for this many steps.
+    pub fn new(steps: usize) -> Self {
+        Self { steps, step: 0, rate: Self::RATE }
+    }
+
+    /// The next step.
+    pub fn advance(&mut self) {
+        self.rate = Self::RATE * (1.0 + (PI * self.step as f32 / self.steps as f32).cos()) / 2.0;
+        self.step += 1;
+    }
+}
+
+#[derive(Clone)]
+struct Layer {
+    weight: Parameter, // [inputs, outputs]
+    bias: Parameter,   // [1, outputs]
+}
+
+impl Layer {
+    /// He's bound, for a ReLU.
+    fn new(inputs: usize, outputs: usize, rng: &mut ChaCha8Rng) -> Self {
+        let bound = (6.0 / inputs as f32).sqrt();
+        Self { weight: Parameter::uniform(inputs, outputs, bound, rng), bias: Parameter::uniform(1, outputs, 0.0, rng) }
+    }
+
+    fn forward(&self, x: &Array2<f32>) -> Array2<f32> {
+        x.dot(&self.weight.value) + &self.bias.value
+    }
+
+    /// The gradient to the input; then the step.
+    fn backward(&mut self, x: &Array2<f32>, gradient: ArrayView2<'_, f32>, adam: &Adam) -> Array2<f32> {
+        let below = gradient.dot(&self.weight.value.t());
+        self.weight.step(x.t().dot(&gradient).view(), adam);
+        self.bias.step(gradient.sum_axis(Axis(0)).insert_axis(Axis(0)).view(), adam);
+        below
+    }
+}
+
+/// Images in, embeddings out.
+#[derive(Clone)]
+pub struct Mlp {
+    first: Layer,
+    second: Layer,
+}
+
+/// What the backward pass needs of the forward pass.
+pub struct Tape {
+    pixels: Array2<f32>,
+    hidden: Array2<f32>,
+}
+
+impl Mlp {
+    /// Random weights for embeddings of this length.
+    pub fn new(dim: usize, rng: &mut ChaCha8Rng) -> Self {
+        Self { first: Layer::new(PIXELS, HIDDEN, rng), second: Layer::new(HIDDEN, dim, rng) }
+    }
+
+    /// [images, PIXELS] → [images, dim].
+    pub fn forward(&self, pixels: Array2<f32>) -> (Array2<f32>, Tape) {
+        let hidden = self.first.forward(&pixels).mapv_into(|v| v.max(0.0));
+        (self.second.forward(&hidden), Tape { pixels, hidden })
+    }
+
+    /// From the gradient to the embeddings; changes every weight.
+    pub fn backward(&mut self, tape: &Tape, gradient: ArrayView2<'_, f32>, adam: &Adam) {
+        let mut hidden = self.second.backward(&tape.hidden, gradient, adam);
+        Zip::from(&mut hidden).and(&tape.hidden).for_each(|g, &h| *g = if h > 0.0 { *g } else { 0.0 });
+        self.first.backward(&tape.pixels, hidden.view(), adam);
+    }
+}

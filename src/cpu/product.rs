@@ -1,0 +1,194 @@
+//! Matrix products in f32: the one call of the `gemm` crate, behind a safe function.
+
+// `gemm::gemm` takes pointers and strides and checks nothing. Every pointer below comes from a slice whose length was
+// checked against the rows and columns that the call is told, so no input of a safe function here reaches past a slice.
+#![allow(unsafe_code)]
+
+use gemm::Parallelism;
+
+/// No product handed to `gemm` is longer than this in any direction, so that its packing buffers are bounded.
+const BLOCK: usize = 512;
+
+/// A view of a row-major matrix or of its transpose.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// `rows` × `cols` values, row by row, from the front of `data`.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        // saturated, a product that overflows is longer than any slice
+        let data = &data[..rows.saturating_mul(cols)];
+        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Rows and columns exchanged; nothing moves.
+    pub fn transposed(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+
+    /// The element at (`row`, `col`) and all behind it.
+    fn from(&self, row: usize, col: usize) -> *const f32 {
+        self.data[row * self.row_stride + col * self.col_stride..].as_ptr()
+    }
+}
+
+/// `out = a·b`, or `out += a·b`, with `out` row-major at the front of its slice. On the calling thread.
+///
+/// What `out` held before does not matter unless it is added to. The order of every sum depends on the sizes only.
+pub(super) fn product(out: &mut [f32], accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
+    debug_assert_eq!(a.cols, b.rows, "inner sizes");
+    let (rows, cols, depth) = (a.rows, b.cols, a.cols.min(b.rows));
+    let out = &mut out[..rows.saturating_mul(cols)];
+    if out.is_empty() {
+        return;
+    }
+    if depth == 0 && !accumulate {
+        out.fill(0.0);
+    }
+    for k in (0..depth).step_by(BLOCK) {
+        for row in (0..rows).step_by(BLOCK) {
+            for col in (0..cols).step_by(BLOCK) {
+                let (m, n) = (BLOCK.min(rows - row), BLOCK.min(cols - col));
+                // SAFETY: `out` holds rows·cols values and the block (row..row+m, col..col+n) lies inside, as do the
+                // blocks of `a` and `b` inside theirs: `Matrix` is made only over rows·cols values, and
+                // row+m <= a.rows, col+n <= b.cols, k+.. <= a.cols and b.rows. Strides are column counts, below
+                // isize::MAX like the slices. `out` is borrowed mutably and so overlaps neither operand.
+                unsafe {
+                    gemm::gemm(
+                        m,
+                        n,
+                        BLOCK.min(depth - k),
+                        out[row * cols + col..].as_mut_ptr(),
+                        1,
+                        cols as isize,
+                        accumulate || k > 0,
+                        a.from(row, k),
+                        a.col_stride as isize,
+                        a.row_stride as isize,
+                        b.from(k, col),
+                        b.col_stride as isize,
+                        b.row_stride as isize,
+                        1.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        Parallelism::None,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The most bytes that [`product`] allocates while it multiplies `m`×`k` by `k`×`n`: `gemm` packs its operands.
+///
+/// Beside these, `gemm` keeps one block of the size of the L2 cache per thread, as long as the thread lives.
+pub(super) fn packing_bytes(m: usize, n: usize, k: usize) -> u64 {
+    // rounded up to panels of at most 64; where `gemm` knows no L3 cache it takes 1024 columns whatever the matrix has
+    let least = if cfg!(target_vendor = "apple") { 1024 } else { 0 };
+    let panel = |size: usize| (size.min(BLOCK) + 63).max(least) as u64;
+    4096 + 4 * k.min(BLOCK) as u64 * (panel(m) + panel(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    /// Every layout, every branch of `gemm` (dot, vector, outer product, packed, blocked) against a plain triple loop;
+    /// what `out` held before must not leak through, NaN included.
+    #[test]
+    fn product_is_the_sum_of_products() {
+        let sizes = [
+            (1, 1, 1),
+            (1, 7, 3),
+            (7, 1, 3),
+            (3, 5, 1),
+            (5, 3, 2),
+            (16, 16, 16),
+            (17, 33, 65),
+            (64, 64, 63),
+            (65, 2, 600),
+            (2, 70, 5),
+            (130, 257, 40),
+            (520, 530, 9),
+            (9, 1030, 514),
+            (513, 3, 1),
+            (1, 513, 513),
+            (0, 3, 3),
+            (3, 0, 3),
+            (3, 3, 0),
+        ];
+        for (m, n, k) in sizes {
+            let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+            for (flip_a, flip_b) in [(false, false), (false, true), (true, false), (true, true)] {
+                let (x, y) = (
+                    if flip_a { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) },
+                    if flip_b { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) },
+                );
+                let exact = |i: usize, j: usize| -> (f64, f64) {
+                    let term = |l: usize| {
+                        let a = if flip_a { a[l * m + i] } else { a[i * k + l] };
+                        let b = if flip_b { b[j * k + l] } else { b[l * n + j] };
+                        f64::from(a) * f64::from(b)
+                    };
+                    (0..k).map(term).fold((0.0, 0.0), |(s, t), x| (s + x, t + x.abs()))
+                };
+                let mut out = vec![f32::NAN; m * n + 3];
+                product(&mut out, false, x, y);
+                let once = out.clone();
+                product(&mut out, true, x, y);
+                for i in 0..m {
+                    for j in 0..n {
+                        let (sum, size) = exact(i, j);
+                        let (first, second) = (f64::from(once[i * n + j]), f64::from(out[i * n + j]));
+                        let most = 1e-6 * size + 1e-12;
+                        assert!((first - sum).abs() <= most, "{m}x{n}x{k} ({i}, {j}): {first}, not {sum}");
+                        assert!((second - 2.0 * sum).abs() <= 2.0 * most, "{m}x{n}x{k} ({i}, {j}) added: {second}");
+                    }
+                }
+                assert!(out[m * n..].iter().all(|x| x.is_nan()), "wrote past the matrix");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic]
+    fn a_matrix_larger_than_its_slice_is_refused() {
+        Matrix::new(&[0.0; 5], 2, 3);
+    }
+
+    #[test]
+    #[should_panic]
+    fn sizes_that_overflow_are_refused() {
+        Matrix::new(&[0.0; 5], usize::MAX, 2);
+    }
+
+    #[test]
+    #[should_panic]
+    fn an_output_that_is_too_short_is_refused() {
+        let (a, b) = ([0.0; 4], [0.0; 4]);
+        product(&mut [0.0; 3], false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
+    }
+}

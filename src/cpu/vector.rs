@@ -1,0 +1,237 @@
+//! Vector code without unsafe and without build flags: plain loops over blocks of [`LANES`] values, inlined into a
+//! function that `pulp` compiles for AVX-512, AVX2, NEON or neither, and chooses when the head is made.
+
+use pulp::{Simd, WithSimd};
+
+use crate::objective::SHORTEST;
+
+/// Values handled side by side; enough independent sums to hide the latency of an addition.
+pub(super) const LANES: usize = 32;
+
+/// e^x for x up to a little above 0; 0 below −87. Relative error below 2.2e-7.
+///
+/// 1.5·2²³ rounds x/ln 2 to a whole number n that then lies in the low bits; the polynomial is 1 + r + r²·q(r) with
+/// the least largest relative error (4e-9) for |r| <= ln 2/2.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    // ln 2 in two parts: n times the first is exact
+    let r = n.mul_add(-1.428_606_8e-6, n.mul_add(-0.693_145_75, x));
+    let q = r.mul_add(0.001_381_454, 0.008_368_745);
+    let q = r.mul_add(q, 0.041_668_39);
+    let q = r.mul_add(q, 0.166_665_21);
+    let q = r.mul_add(q, 0.499_999_94);
+    let p = (r * r).mul_add(q, r) + 1.0;
+    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    if x < -87.0 { 0.0 } else { p * power }
+}
+
+/// The larger one. Unlike `f32::max` a single instruction; the operands are never NaN here.
+#[inline(always)]
+pub(super) fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+/// All lanes combined, neighbours first: always in the same order.
+#[inline(always)]
+pub(super) fn fold<T: Copy, const N: usize>(mut lanes: [T; N], combine: impl Fn(T, T) -> T) -> T {
+    let mut half = N / 2;
+    while half > 0 {
+        for k in 0..half {
+            lanes[k] = combine(lanes[k], lanes[k + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// <a, b> in f32, in [`LANES`] sums.
+#[inline(always)]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for k in 0..LANES {
+            sums[k] = a[k].mul_add(b[k], sums[k]);
+        }
+    }
+    for (k, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        sums[k] = a.mul_add(*b, sums[k]);
+    }
+    fold(sums, |a, b| a + b)
+}
+
+/// <a, b> in f64.
+#[inline(always)]
+fn wide_dot(a: &[f32], b: &[f32]) -> f64 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [0.0_f64; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for k in 0..LANES {
+            sums[k] = f64::from(a[k]).mul_add(f64::from(b[k]), sums[k]);
+        }
+    }
+    for (k, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        sums[k] = f64::from(*a).mul_add(f64::from(*b), sums[k]);
+    }
+    fold(sums, |a, b| a + b)
+}
+
+/// Lengths and directions of the rows of `from`, `dim` values each.
+///
+/// A length is finite exactly if all values are. A row that is not gets the direction 0.
+pub(super) struct Normalize<'a> {
+    pub from: &'a [f32],
+    pub dim: usize,
+    pub to: &'a mut [f32],
+    pub lengths: &'a mut [f64],
+    /// Whether the lengths are wanted to more than f32's digits.
+    pub exact: bool,
+}
+
+impl WithSimd for Normalize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let rows = self.from.chunks_exact(self.dim).zip(self.to.chunks_exact_mut(self.dim));
+        for ((from, to), length) in rows.zip(self.lengths) {
+            let square = if self.exact { f32::NAN } else { dot(from, from) };
+            if (1e-18..1e30).contains(&square) {
+                // neither an overflow nor a square that vanished can have mattered
+                *length = f64::from(square).sqrt();
+                let factor = (1.0 / *length) as f32;
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
+                continue;
+            }
+            // squares of f32 neither overflow nor vanish in f64, so nothing needs to be scaled first
+            *length = wide_dot(from, from).sqrt();
+            let factor = 1.0 / length.max(SHORTEST);
+            if length.is_finite() {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = (f64::from(*from) * factor) as f32);
+            } else {
+                to.fill(0.0);
+            }
+        }
+    }
+}
+
+/// <a, b> in f64, and the length of b.
+pub(super) struct DotLength<'a>(pub &'a [f32], pub &'a [f32]);
+
+impl WithSimd for DotLength<'_> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> (f64, f64) {
+        (wide_dot(self.0, self.1), wide_dot(self.1, self.1).sqrt())
+    }
+}
+
+/// From Σ G·(other unit vector) to the gradient of each row: take out the radial part, divide by the length.
+///
+/// Exactly 0 for a vector shorter than [`SHORTEST`] and for one that is not finite.
+pub(super) struct Project<'a> {
+    pub pull: &'a mut [f32],
+    pub unit: &'a [f32],
+    pub dim: usize,
+    pub lengths: &'a [f64],
+}
+
+impl WithSimd for Project<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let rows = self.pull.chunks_exact_mut(self.dim).zip(self.unit.chunks_exact(self.dim));
+        for ((pull, unit), &length) in rows.zip(self.lengths) {
+            if length >= SHORTEST && length.is_finite() {
+                let (radial, inverse) = (-dot(pull, unit), (1.0 / length) as f32);
+                for (pull, unit) in pull.iter_mut().zip(unit) {
+                    *pull = radial.mul_add(*unit, *pull) * inverse;
+                }
+            } else {
+                pull.fill(0.0);
+            }
+        }
+    }
+}
+
+/// `to += from`.
+pub(super) struct Add<'a> {
+    pub from: &'a [f32],
+    pub to: &'a mut [f32],
+}
+
+impl WithSimd for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.to.iter_mut().zip(self.from).for_each(|(to, from)| *to += from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Exp<'a>(&'a mut [f32]);
+
+    impl WithSimd for Exp<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) {
+            self.0.iter_mut().for_each(|x| *x = exp(*x));
+        }
+    }
+
+    /// Every f32 in steps of a few ulp over the range that the sweeps use, vectorised as they are.
+    #[test]
+    fn exp_is_accurate() {
+        let arguments: Vec<f32> = (0..2_000_000).map(|i| i as f32 * -4.35e-5 + 1e-3).collect();
+        let mut values = arguments.clone();
+        pulp::Arch::new().dispatch(Exp(&mut values));
+        let mut worst = 0.0_f64;
+        for (&x, &e) in arguments.iter().zip(&values) {
+            let exact = f64::from(x).exp();
+            let close = (f64::from(e) / exact - 1.0).abs();
+            if x >= -87.0 {
+                worst = worst.max(close);
+            } else {
+                assert_eq!(e, 0.0, "exp({x})");
+            }
+            assert_eq!(e, exp(x), "vector and scalar differ at {x}");
+        }
+        assert!(worst < 2.2e-7, "relative error {worst:e}");
+        assert_eq!((exp(0.0), exp(-87.1), exp(-2e6), exp(f32::MIN), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0, 0.0, 0.0));
+    }
+
+    /// Lengths keep their digits from the smallest to the largest f32, and tell what is not finite.
+    #[test]
+    fn normalize_survives_every_magnitude() {
+        for (dim, exact) in [1, 2, 31, 32, 33, 70].into_iter().flat_map(|dim| [(dim, false), (dim, true)]) {
+            for size in [1e-11_f32, 1e-5, 1.0, 1e19, 3e38] {
+                let from: Vec<f32> = (0..dim).map(|k| if k % 3 == 1 { -size } else { size }).collect();
+                let (mut to, mut lengths) = (vec![f32::NAN; dim], [0.0]);
+                let (from, to, lengths) = (&from, &mut to, &mut lengths);
+                pulp::Arch::new().dispatch(Normalize { from, dim, to, lengths, exact });
+                let expected = f64::from(size) * (dim as f64).sqrt();
+                let most = if exact { 1e-14 } else { 2e-7 };
+                assert!((lengths[0] / expected - 1.0).abs() < most, "{} for {expected}", lengths[0]);
+                assert!((wide_dot(to, to) - 1.0).abs() < 1e-6);
+            }
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut from = vec![1.0; dim];
+                from[dim - 1] = bad;
+                let (mut to, mut lengths) = (vec![f32::NAN; dim], [0.0]);
+                let (from, to, lengths) = (&from, &mut to, &mut lengths);
+                pulp::Arch::new().dispatch(Normalize { from, dim, to, lengths, exact });
+                assert!(!lengths[0].is_finite() && to.iter().all(|&x| x == 0.0));
+            }
+        }
+    }
+}

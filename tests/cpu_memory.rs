@@ -1,0 +1,159 @@
+//! The CPU path's memory, counted by the allocator: never above the budget, and nothing grows from call to call.
+#![cfg(feature = "cpu")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use margin_softmax::{Backend, Batch, Budget, Error, MarginSoftmax, Options, Others, Output, Shape, Want};
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+fn grown(bytes: usize) {
+    CALLS.fetch_add(1, SeqCst);
+    let live = LIVE.fetch_add(bytes, SeqCst) + bytes;
+    PEAK.fetch_max(live, SeqCst);
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; only numbers are kept.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), SeqCst);
+        unsafe { System.dealloc(at, layout) }
+    }
+    // `realloc` by default allocates, copies and frees, so that both blocks count
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One test at a time: the numbers belong to the process.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Peak bytes above what is live now.
+fn peak_of(work: impl FnOnce()) -> usize {
+    let before = LIVE.load(SeqCst);
+    PEAK.store(before, SeqCst);
+    work();
+    PEAK.load(SeqCst) - before
+}
+
+fn numbers(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919 + i / 13) % 2003) as f32 / 1000.0 - 1.0).collect()
+}
+
+fn options(bytes: u64, want: Want) -> Options {
+    Options { budget: Budget::bytes(bytes), want, ..Options::default() }
+}
+
+/// What a refused budget says would be enough.
+fn least(shape: Shape, want: Want) -> u64 {
+    match Backend::cpu().head_with(&MarginSoftmax::arcface(), shape, &options(0, want)).err() {
+        Some(Error::Budget { needed, .. }) => needed,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Two threads whose `gemm` has its block of the size of the L2 cache already: it belongs to the thread, not to a head.
+fn pool() -> rayon::ThreadPool {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    let (x, w) = (numbers(32 * 64), numbers(128 * 64));
+    pool.broadcast(|_| {
+        // small enough to stay on this thread
+        let mut head = Backend::cpu().head(&MarginSoftmax::arcface(), Shape::new(32, 128, 64).unwrap()).unwrap();
+        head.evaluate(&Batch { embeddings: &x, prototypes: &w, labels: &[1; 32], ..Batch::default() }).unwrap();
+    });
+    pool
+}
+
+/// Everything beside inputs and outputs, at every moment of making a head and using it, in every schedule.
+#[test]
+fn the_workspace_stays_within_the_budget() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let pool = pool();
+    for (rows, classes, dim) in [(256, 4000, 48), (600, 1200, 40), (4, 30_000, 16), (64, 1500, 600), (3, 5, 2)] {
+        let (x, w) = (numbers(rows * dim), numbers(classes * dim));
+        let labels: Vec<i64> = (0..rows).map(|i| (i * 31 % classes) as i64).collect();
+        let batch = Batch { embeddings: &x, prototypes: &w, labels: &labels, ..Batch::default() };
+        let shape = Shape::new(rows, classes, dim).unwrap();
+        for want in [Want::LOSS, Want::ALL] {
+            let smallest = least(shape, want);
+            let cosines = (rows * classes * 4) as u64;
+            for budget in [smallest, 2 * smallest, (cosines - 1).max(smallest), cosines + 4 * smallest, 256 << 20] {
+                for others in Others::ALL {
+                    let loss = MarginSoftmax::arcface().with_others(*others).with_label_smoothing(0.1);
+                    let mut out = Output {
+                        row_losses: Vec::with_capacity(rows),
+                        target_cosines: Vec::with_capacity(rows),
+                        other_cosines: Vec::with_capacity(rows),
+                        grad_embeddings: Vec::with_capacity(rows * dim),
+                        grad_prototypes: Vec::with_capacity(classes * dim),
+                        ..Output::default()
+                    };
+                    let mut grown = 0;
+                    let peak = peak_of(|| {
+                        pool.install(|| {
+                            let mut head = Backend::cpu().head_with(&loss, shape, &options(budget, want)).unwrap();
+                            head.evaluate_into(&batch, &mut out).unwrap();
+                            let live = LIVE.load(SeqCst);
+                            for _ in 0..3 {
+                                head.evaluate_into(&batch, &mut out).unwrap();
+                            }
+                            grown = LIVE.load(SeqCst).saturating_sub(live);
+                        });
+                    });
+                    let name = format!("{rows}x{classes}x{dim} {want:?} {}", others.name());
+                    assert!(peak as u64 <= budget, "{name}: {peak} bytes, the budget is {budget}");
+                    assert!(grown < 1000, "{name}: {grown} bytes more after three more calls");
+                    if budget == smallest && rows >= 64 {
+                        assert!(peak as u64 > budget / 3, "{name}: {budget} asked for, {peak} bytes used");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// With the smallest workspace the number of classes does not matter.
+#[test]
+fn nothing_grows_with_rows_times_classes() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let needed = |classes| least(Shape::new(512, classes, 128).unwrap(), Want::ALL);
+    assert_eq!(needed(1000), needed(100_000_000));
+    assert!(needed(1000) < 512 * 1000 * 4);
+}
+
+/// A refused budget and a new loss cost no memory.
+#[test]
+fn nothing_is_allocated_for_a_refusal_or_an_update() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let shape = Shape::new(512, 5000, 128).unwrap();
+    let refused =
+        peak_of(|| drop(Backend::cpu().head_with(&MarginSoftmax::arcface(), shape, &options(100_000, Want::ALL))));
+    assert!(refused < 10_000, "{refused} bytes for a refusal");
+
+    let mut head = Backend::cpu().head(&MarginSoftmax::arcface(), shape).unwrap();
+    let losses = [MarginSoftmax::cosface(), MarginSoftmax::cheby_aam().with_others(Others::Rectified)];
+    let calls = CALLS.load(SeqCst);
+    for i in 0..1000 {
+        head.update(&losses[i % 2]).unwrap();
+    }
+    // the test harness may speak up meanwhile, but not a thousand times
+    assert!(CALLS.load(SeqCst) - calls < 100, "an update allocates");
+}

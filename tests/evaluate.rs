@@ -1,0 +1,676 @@
+//! The example `evaluate`: the same results on every device through its files, and a line for every mistake.
+#![cfg(all(feature = "cpu", feature = "serde"))]
+
+#[path = "../examples/evaluate/command.rs"]
+mod command;
+#[path = "../examples/evaluate/files.rs"]
+mod files;
+#[path = "../examples/evaluate/input.rs"]
+mod input;
+#[path = "../examples/evaluate/loss.rs"]
+mod loss;
+#[path = "../examples/evaluate/output.rs"]
+mod output;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use approx::assert_abs_diff_eq;
+use half::{bf16, f16};
+use margin_softmax::{MarginSoftmax, objective::PRESETS};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const ARCFACE: &str = r#"{"target": {"unified": {"m2": 0.5}}, "scale": 8}"#;
+
+/// A tensor that owns its data.
+#[derive(Clone)]
+struct Tensor(&'static str, Dtype, Vec<usize>, Vec<u8>);
+
+fn f32s(name: &'static str, shape: &[usize], values: &[f32]) -> Tensor {
+    Tensor(name, Dtype::F32, shape.into(), values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+fn i64s(name: &'static str, shape: &[usize], values: &[i64]) -> Tensor {
+    Tensor(name, Dtype::I64, shape.into(), values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+fn halves(name: &'static str, shape: &[usize], values: &[f32]) -> [Tensor; 2] {
+    let f16s = values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
+    let bf16s = values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
+    [Tensor(name, Dtype::F16, shape.into(), f16s), Tensor(name, Dtype::BF16, shape.into(), bf16s)]
+}
+
+fn file(tensors: &[Tensor]) -> Vec<u8> {
+    let view = |t: &Tensor| TensorView::new(t.1, t.2.clone(), &t.3).unwrap().data().to_vec();
+    let views: Vec<_> = tensors.iter().map(|t| (t.0, t.1, t.2.clone(), view(t))).collect();
+    let views =
+        views.iter().map(|(name, dtype, shape, data)| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    safetensors::serialize(views, Some([("format".to_string(), "pt".to_string())].into())).unwrap()
+}
+
+/// MATH.md 8: two rows, three classes, two dimensions.
+fn golden() -> Vec<Tensor> {
+    vec![
+        f32s("embeddings", &[2, 2], &[3.0, 4.0, -1.0, 2.0]),
+        f32s("prototypes", &[3, 2], &[1.0, 1.0, 0.0, 2.0, -3.0, 1.0]),
+        i64s("labels", &[2], &[0, 2]),
+    ]
+}
+
+/// The golden batch with one tensor in place of, or added to, its own.
+fn golden_with(tensor: Tensor) -> Vec<Tensor> {
+    let mut tensors = golden();
+    tensors.retain(|t| t.0 != tensor.0);
+    tensors.push(tensor);
+    tensors
+}
+
+/// More rows and classes than a tile, D no multiple of four; class weights, a zero row, an ignored row.
+fn large() -> Vec<Tensor> {
+    let (n, c, d) = (70, 131, 17);
+    let wave = |count: usize, pace: f64| (0..count).map(|i| (i as f64 * pace).sin() as f32).collect::<Vec<_>>();
+    let mut x = wave(n * d, 1.7);
+    x[5 * d..6 * d].fill(0.0);
+    let labels: Vec<i64> = (0..n as i64).map(|i| if i == 9 { -100 } else { i * 7 % c as i64 }).collect();
+    vec![
+        f32s("embeddings", &[n, d], &x),
+        f32s("prototypes", &[c, d], &wave(c * d, 2.3)),
+        i64s("labels", &[n], &labels),
+        f32s("class_weights", &[c], &wave(c, 0.1).iter().map(|w| w + 1.5).collect::<Vec<_>>()),
+    ]
+}
+
+/// A folder with a batch and a loss.
+struct Place(TempDir);
+
+struct Run {
+    code: u8,
+    stdout: String,
+    stderr: String,
+}
+
+impl Place {
+    fn new(batch: &[u8], loss: &str) -> Self {
+        let place = Self(TempDir::new().unwrap());
+        fs::write(place.at("batch.safetensors"), batch).unwrap();
+        fs::write(place.at("loss.json"), loss).unwrap();
+        place
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The program, with its three files and more.
+    fn run(&self, more: &[&str]) -> Run {
+        let at = |name| self.at(name).into_os_string().into_string().unwrap();
+        let (batch, loss, out) = (at("batch.safetensors"), at("loss.json"), at("out.safetensors"));
+        let own = ["evaluate", "--input", &batch, "--loss", &loss, "--output", &out];
+        run(&[&own, more].concat())
+    }
+
+    fn results(&self, more: &[&str]) -> Results {
+        let Run { code, stderr, .. } = self.run(more);
+        assert_eq!((code, &*stderr), (0, ""), "{more:?}");
+        Results::read(&self.at("out.safetensors"))
+    }
+
+    /// The names of everything in the folder.
+    fn names(&self) -> Vec<String> {
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<_> = fs::read_dir(self.0.path()).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+}
+
+fn run(arguments: &[&str]) -> Run {
+    let (mut stdout, mut stderr) = (vec![], vec![]);
+    let code = command::main(arguments, &mut stdout, &mut stderr);
+    Run { code, stdout: String::from_utf8(stdout).unwrap(), stderr: String::from_utf8(stderr).unwrap() }
+}
+
+/// An output file, in f64 whatever it holds.
+#[derive(Debug, Clone, PartialEq)]
+struct Results {
+    dtype: Dtype,
+    about: Value,
+    loss: f64,
+    row_losses: Vec<f64>,
+    grad_embeddings: Vec<f64>,
+    grad_prototypes: Vec<f64>,
+}
+
+impl Results {
+    fn read(path: &Path) -> Self {
+        let bytes = fs::read(path).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.len(), 4);
+        let get = |name| {
+            let tensor = file.tensor(name).unwrap();
+            match tensor.dtype() {
+                Dtype::F64 => tensor.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect::<Vec<_>>(),
+                Dtype::F32 => tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
+                other => panic!("{name} is {other}"),
+            }
+        };
+        let shape = |name| file.tensor(name).unwrap().shape().to_vec();
+        assert_eq!((shape("loss"), shape("row_losses").len()), (vec![], 1));
+        assert_eq!((shape("grad_embeddings").len(), shape("grad_prototypes").len()), (2, 2));
+        Self {
+            dtype: file.tensor("loss").unwrap().dtype(),
+            about: serde_json::from_str(&header.metadata().as_ref().unwrap()["evaluate"]).unwrap(),
+            loss: get("loss")[0],
+            row_losses: get("row_losses"),
+            grad_embeddings: get("grad_embeddings"),
+            grad_prototypes: get("grad_prototypes"),
+        }
+    }
+
+    #[track_caller]
+    fn assert_near(&self, expected: &Self, tolerance: f64) {
+        let pairs = [
+            (&vec![self.loss], &vec![expected.loss]),
+            (&self.row_losses, &expected.row_losses),
+            (&self.grad_embeddings, &expected.grad_embeddings),
+            (&self.grad_prototypes, &expected.grad_prototypes),
+        ];
+        for (found, expected) in pairs {
+            assert_eq!(found.len(), expected.len());
+            let largest = expected.iter().fold(1.0, |most: f64, v| most.max(v.abs()));
+            for (found, expected) in found.iter().zip(expected) {
+                assert_abs_diff_eq!(*found, *expected, epsilon = tolerance * largest);
+            }
+        }
+    }
+}
+
+/// The arguments for every device of this machine.
+fn devices() -> Vec<Vec<String>> {
+    let own = |arguments: &[&str]| arguments.iter().map(|a| a.to_string()).collect::<Vec<_>>();
+    #[allow(unused_mut)]
+    let mut devices =
+        vec![own(&["--device", "reference"]), own(&["--device", "cpu"]), own(&["--device", "best"]), own(&[])];
+    #[cfg(feature = "gpu")]
+    for context in margin_softmax::gpu::Context::all() {
+        let name = context.name();
+        let name = name.split(" (").next().unwrap();
+        devices.push(own(&["--adapter", name]));
+        for tile in ["direct", "tile_64"] {
+            devices.push(own(&["--device", "gpu", "--adapter", name, "--tile", tile, "--budget", "16MiB"]));
+        }
+    }
+    devices
+}
+
+fn each_device(mut check: impl FnMut(&[&str])) {
+    for device in devices() {
+        check(&device.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+}
+
+/// ArcFace of MATH.md 8.
+#[test]
+fn every_device_gives_the_golden_values() {
+    let place = Place::new(&file(&golden()), ARCFACE);
+    let row_losses = vec![0.6893749, 4.920176];
+    let expected = Results {
+        dtype: Dtype::F32,
+        about: Value::Null,
+        loss: (row_losses[0] + row_losses[1]) / 2.0,
+        row_losses,
+        grad_embeddings: vec![-0.3821541, 0.2866156, 2.2421232, 1.1210616],
+        grad_prototypes: vec![0.5781779, -0.5781779, -0.2816315, 0.0, -0.3809938, -1.1429813],
+    };
+    each_device(|device| {
+        let found = place.results(device);
+        let reference = device.contains(&"reference");
+        assert_eq!(found.dtype, if reference { Dtype::F64 } else { Dtype::F32 });
+        // the golden values have seven decimals
+        found.assert_near(&expected, if reference { 1e-7 } else { 3e-6 });
+    });
+}
+
+/// With weights, smoothing, an ignored and a zero row; `sum` and `none` with an upstream gradient.
+#[test]
+fn every_device_agrees_with_the_reference() {
+    let rows = 70;
+    let losses = [
+        json!({"preset": "cosface"}),
+        json!({"target": {"unified": {"m2": 0.2, "curve": {"series": {}}}}, "scale": 30, "ignore_index": -100,
+            "label_smoothing": 0.1}),
+        json!({"target": {"unified": {"m0": 0.7, "m1": 1.35, "m2": 0.3, "m3": 0.1}}, "others": "rectified", "scale": 16,
+            "reduction": "sum", "ignore_index": -100}),
+        json!({"target": {"unified": {"m2": 0.3}}, "scale": 16, "reduction": "none", "ignore_index": -100}),
+    ];
+    for loss in losses {
+        let mut tensors = large();
+        if loss["ignore_index"].is_null() {
+            tensors.retain(|t| t.0 != "labels");
+            tensors.push(i64s("labels", &[rows], &vec![3; rows]));
+        }
+        match loss["reduction"].as_str() {
+            Some("none") => {
+                let up: Vec<f32> = (0..rows).map(|i| i as f32 / 16.0 - 2.0).collect();
+                tensors.push(f32s("upstream", &[rows], &up));
+            }
+            Some("sum") => tensors.push(f32s("upstream", &[1], &[0.125])),
+            _ => {}
+        }
+        let place = Place::new(&file(&tensors), &loss.to_string());
+        let reference = place.results(&["--device", "reference"]);
+        let counts = &reference.about["counts"];
+        let ignored = usize::from(!loss["ignore_index"].is_null());
+        assert_eq!((&counts["rows"], &counts["ignored"]), (&json!(rows - ignored), &json!(ignored)));
+        assert_eq!(counts["zero_embeddings"], 1);
+        each_device(|device| place.results(device).assert_near(&reference, 1e-4));
+    }
+}
+
+/// f16 and bf16 are widened before anything else: the same bits as their values in f32.
+#[test]
+fn half_types_are_their_values() {
+    let (x, w) = ([3.0, 4.1, -1.0, 2.0], [1.0, 1.0, 0.0, 2.0, -3.3, 1.0]);
+    let of = |[x, w]: [Tensor; 2]| {
+        let place = Place::new(&file(&[x, w, i64s("labels", &[2], &[0, 2])]), ARCFACE);
+        place.results(&["--device", "cpu"])
+    };
+    let rounded = |round: fn(f32) -> f32| {
+        of([f32s("embeddings", &[2, 2], &x.map(round)), f32s("prototypes", &[3, 2], &w.map(round))])
+    };
+    let [x16, xb16] = halves("embeddings", &[2, 2], &x);
+    let [w16, wb16] = halves("prototypes", &[3, 2], &w);
+    let (f16s, bf16s) = (of([x16.clone(), w16]), of([xb16, wb16.clone()]));
+    assert_eq!(f16s, rounded(|v| f16::from_f32(v).to_f32()));
+    assert_eq!(bf16s, rounded(|v| bf16::from_f32(v).to_f32()));
+    assert_ne!(f16s.loss, bf16s.loss);
+    of([x16, wb16]); // each tensor has its own type
+}
+
+/// The whole file, metadata included, is the same every time, and tells how to repeat the run.
+#[test]
+fn the_file_is_reproducible_and_says_how() {
+    let place = Place::new(&file(&golden()), r#"{"preset": "chebyaam_fit"}"#);
+    let first = place.results(&["--device", "cpu"]);
+    let bytes = fs::read(place.at("out.safetensors")).unwrap();
+    place.results(&["--device", "cpu"]);
+    assert!(fs::read(place.at("out.safetensors")).unwrap() == bytes);
+    assert_eq!(first.about["version"], env!("CARGO_PKG_VERSION"));
+    assert!(first.about["device"].as_str().unwrap().contains("CPU"));
+    // the short form is written out, and what is written is read again
+    fs::write(place.at("loss.json"), first.about["loss"].to_string()).unwrap();
+    assert_eq!(place.results(&["--device", "cpu"]), first);
+}
+
+/// NaN is loud, counted and no failure.
+#[test]
+fn a_broken_row_is_reported() {
+    let place = Place::new(&file(&golden_with(f32s("embeddings", &[2, 2], &[3.0, f32::NAN, -1.0, 2.0]))), ARCFACE);
+    each_device(|device| {
+        let out = place.results(device);
+        assert!(out.loss.is_nan() && out.row_losses[0].is_nan() && out.row_losses[1].is_finite());
+        assert_eq!(out.grad_embeddings[..2], [0.0, 0.0]);
+        assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|g| g.is_finite()));
+        assert_eq!((&out.about["counts"]["rows"], &out.about["counts"]["non_finite_rows"]), (&json!(1), &json!(1)));
+        assert!(place.run(device).stdout.contains("1 counted (0 zero), 0 ignored, 1 non-finite"));
+    });
+}
+
+/// Empty and smallest batches are batches.
+#[test]
+fn degenerate_batches_work() {
+    let empty = [f32s("embeddings", &[0, 2], &[]), f32s("prototypes", &[1, 2], &[1.0, 2.0]), i64s("labels", &[0], &[])];
+    let single =
+        [f32s("embeddings", &[1, 1], &[2.0]), f32s("prototypes", &[1, 1], &[-1.0]), i64s("labels", &[1], &[0])];
+    for tensors in [&empty, &single] {
+        let place = Place::new(&file(tensors), ARCFACE);
+        each_device(|device| {
+            let out = place.results(device);
+            assert_eq!(out.loss, 0.0);
+            assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|&g| g == 0.0));
+        });
+    }
+}
+
+/// The table names what was asked for and not used.
+#[test]
+fn the_table_says_what_happened() {
+    let place = Place::new(&file(&golden_with(f32s("class_weights", &[3], &[1.0, 2.0, 0.5]))), ARCFACE);
+    let text = place.run(&["--device", "cpu", "--tile", "direct", "--budget", "1 GiB"]).stdout;
+    for part in [
+        "2 rows, 3 classes, 2 dimensions; embeddings F32, prototypes F32, class weights\n",
+        "direct is ignored: this device has no tiles\n",
+        "1024 MiB\n",
+        "(mean)\n",
+        "0 zero, 0 non-finite\n",
+        "out.safetensors (",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let text = place.run(&["--device", "reference", "--budget", "12345"]).stdout;
+    assert!(text.contains("ignored: the reference keeps everything"), "{text}");
+    let text = place.run(&["--device", "cpu", "--budget", "18446744073709551615"]).stdout;
+    assert!(text.contains("18446744073709551615 bytes"), "{text}");
+    for help in ["--help", "--version"] {
+        let Run { code, stdout, stderr } = run(&["evaluate", help]);
+        assert!(code == 0 && stdout.contains("evaluate") && stderr.is_empty());
+    }
+}
+
+/// The README shows this file; it is ChebyAAM, every field written out.
+#[test]
+fn the_documented_loss_parses() {
+    let text = include_str!("../examples/evaluate/loss.json");
+    let loss = loss::parse(text).unwrap();
+    assert_eq!(loss, MarginSoftmax::cheby_aam());
+    assert_eq!(serde_json::from_str::<Value>(text).unwrap(), serde_json::to_value(&loss).unwrap());
+    for preset in PRESETS {
+        assert_eq!(loss::parse(&json!({"preset": preset.name}).to_string()).unwrap(), preset.loss());
+    }
+}
+
+/// Every other value that the README documents.
+#[test]
+fn the_documented_values_parse() {
+    let with = |pointer: &str, value: Value| {
+        let mut loss: Value = serde_json::from_str(include_str!("../examples/evaluate/loss.json")).unwrap();
+        *loss.pointer_mut(pointer).unwrap() = value;
+        loss::parse(&loss.to_string()).unwrap_or_else(|e| panic!("{pointer}: {e}"))
+    };
+    let cases = [
+        ("/others", vec![json!("identity"), json!("rectified")]),
+        ("/reduction", vec![json!("mean"), json!("sum"), json!("none")]),
+        ("/ignore_index", vec![json!(null), json!(-100), json!(0)]),
+        ("/target/unified/slope", vec![json!("analytic"), json!("detached")]),
+        (
+            "/target/unified/fallback",
+            vec![
+                json!("continuous"),
+                json!("sine"),
+                json!("mirror"),
+                json!("none"),
+                json!({"clip": 0.001}),
+                json!("easy"),
+            ],
+        ),
+        ("/target/unified/curve", vec![json!("exact"), json!({"series": {}})]),
+        ("/target/unified/curve/series/damping", vec![json!("none"), json!("jackson"), json!("lanczos")]),
+        (
+            "/target/unified/curve/series/coefficients",
+            vec![json!("closed"), json!("fit"), json!({"given": vec![0.25; 31]})],
+        ),
+    ];
+    for (pointer, values) in cases {
+        let losses: Vec<_> = values.into_iter().map(|value| with(pointer, value)).collect();
+        let same = |a: usize| losses[..a].contains(&losses[a]);
+        assert!(!(0..losses.len()).any(same), "two values of {pointer} mean the same");
+    }
+}
+
+/// One line on stderr, nothing on stdout, exit code 2, no output, no litter; an older output stays.
+#[track_caller]
+fn refused(place: &Place, more: &[&str], message: &str) {
+    for old in [false, true] {
+        let out = place.at("out.safetensors");
+        if old {
+            fs::write(&out, "old").unwrap();
+        }
+        let before = place.names();
+        let Run { code, stdout, stderr } = place.run(more);
+        assert_eq!((code, &*stdout), (2, ""), "{stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(message), "`{message}` is not in `{stderr}`");
+        assert_eq!(stderr.find('\n'), Some(stderr.len() - 1), "{stderr}");
+        assert_eq!(place.names(), before);
+        assert!(!old || fs::read(&out).unwrap() == b"old");
+    }
+    fs::remove_file(place.at("out.safetensors")).unwrap();
+}
+
+const CPU: &[&str] = &["--device", "cpu"];
+
+#[test]
+fn bad_tensors_are_refused() {
+    let without = |name: &str| golden().into_iter().filter(|t| t.0 != name).collect::<Vec<_>>();
+    let f64s = |name| Tensor(name, Dtype::F64, vec![2, 2], vec![0; 32]);
+    let i32s = Tensor("labels", Dtype::I32, vec![2], vec![0; 8]);
+    let [half_weights, _] = halves("class_weights", &[3], &[1.0; 3]);
+    let cases = [
+        (without("embeddings"), "batch.safetensors: tensor `embeddings` is missing"),
+        (without("prototypes"), "tensor `prototypes` is missing"),
+        (without("labels"), "tensor `labels` is missing"),
+        (vec![], "tensor `embeddings` is missing"),
+        (golden_with(f64s("embeddings")), "tensor `embeddings` is F64 [2, 2], allowed is F32 or F16 or BF16 [N, D]"),
+        (golden_with(f64s("prototypes")), "tensor `prototypes` is F64 [2, 2], allowed is F32 or F16 or BF16 [C, D]"),
+        (golden_with(i32s), "tensor `labels` is I32 [2], allowed is I64 [N]"),
+        (golden_with(half_weights), "tensor `class_weights` is F16 [3], allowed is F32 [C]"),
+        (golden_with(f32s("embeddings", &[4], &[1.0; 4])), "tensor `embeddings` is F32 [4], allowed"),
+        (golden_with(f32s("prototypes", &[3, 2, 1], &[1.0; 6])), "tensor `prototypes` is F32 [3, 2, 1], allowed"),
+        (golden_with(i64s("labels", &[2, 1], &[0, 1])), "tensor `labels` is I64 [2, 1], allowed is I64 [N]"),
+        (golden_with(f32s("upstream", &[], &[1.0])), "tensor `upstream` is F32 [], allowed is F32 [1 or N]"),
+        (
+            golden_with(f32s("prototypes", &[2, 3], &[1.0; 6])),
+            "tensor `prototypes` has shape [2, 3], expected [2, 2]: D is that of `embeddings`",
+        ),
+        (
+            golden_with(i64s("labels", &[3], &[0, 1, 2])),
+            "tensor `labels` has shape [3], expected [2]: N is that of `embeddings`",
+        ),
+        (golden_with(f32s("class_weights", &[2], &[1.0; 2])), "`class_weights` has shape [2], expected [3]"),
+        (golden_with(f32s("upstream", &[2], &[1.0; 2])), "`upstream` has shape [2], expected [1]"),
+        (golden_with(f32s("class_weights", &[3], &[1.0, -1.0, 1.0])), "`class_weights` is -1, allowed"),
+        (golden_with(f32s("upstream", &[1], &[f32::NAN])), "`upstream` is NaN, allowed"),
+        (golden_with(i64s("labels", &[2], &[0, 3])), "row 1 has label 3, but there are only 3 classes"),
+        (golden_with(i64s("labels", &[2], &[-1, 0])), "row 0 has label -1, but there are only 3 classes"),
+        (golden_with(i64s("labels", &[2], &[0, i64::MIN])), "row 1 has label -9223372036854775808"),
+        (golden_with(f32s("bias", &[1], &[1.0])), "unknown tensor `bias`; known are: embeddings, prototypes, labels"),
+        (golden_with(f32s("two\nlines\u{1b}", &[1], &[1.0])), "unknown tensor `two\\nlines\\u{1b}`"),
+        (
+            vec![f32s("embeddings", &[2, 0], &[]), f32s("prototypes", &[3, 0], &[]), i64s("labels", &[2], &[0, 0])],
+            "`dim` is 0",
+        ),
+        (
+            vec![f32s("embeddings", &[0, 2], &[]), f32s("prototypes", &[0, 2], &[]), i64s("labels", &[0], &[])],
+            "`classes` is 0",
+        ),
+    ];
+    for (tensors, message) in cases {
+        refused(&Place::new(&file(&tensors), ARCFACE), CPU, message);
+    }
+    let none = r#"{"reduction": "none"}"#;
+    let one = golden_with(f32s("upstream", &[1], &[1.0]));
+    refused(&Place::new(&file(&one), none), CPU, "`upstream` has shape [1], expected [2]: N with the reduction `none`");
+    // checked by every device
+    let label = Place::new(&file(&golden_with(i64s("labels", &[2], &[0, 3]))), ARCFACE);
+    each_device(|device| refused(&label, device, "row 1 has label 3"));
+}
+
+#[test]
+fn bad_files_are_refused() {
+    let good = file(&golden());
+    let place = Place::new(&good, ARCFACE);
+    let batch = place.at("batch.safetensors");
+    let header =
+        |text: &str, data: usize| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &vec![0; data]].concat();
+    let huge = u64::MAX.to_le_bytes();
+    let cases = [
+        (vec![], "not a safetensors file: header too small"),
+        (b"PK".to_vec(), "not a safetensors file: header too small"),
+        (b"a text file that is no batch".to_vec(), "not a safetensors file: header too large"),
+        (huge.to_vec(), "not a safetensors file: header too large"),
+        (good[..20].to_vec(), "not a safetensors file: invalid header length"),
+        (good[..good.len() - 1].to_vec(), "not a safetensors file: incomplete metadata, file not fully covered"),
+        ([&good[..], &[0]].concat(), "not a safetensors file: incomplete metadata"),
+        (header("{", 0), "not a safetensors file: invalid JSON in header"),
+        (header("[]", 0), "not a safetensors file: invalid JSON in header"),
+        (header(r#"{"labels": {"dtype": "I63", "shape": [1], "data_offsets": [0, 8]}}"#, 8), "I63"),
+        (header(r#"{"labels": {"dtype": "I64", "shape": [2], "data_offsets": [0, 8]}}"#, 8), "invalid shape"),
+        (header(r#"{"labels": {"dtype": "I64", "shape": [1], "data_offsets": [8, 16]}}"#, 16), "invalid offset"),
+        (
+            header(r#"{"labels": {"dtype": "I64", "shape": [4294967296, 4294967296], "data_offsets": [0, 8]}}"#, 8),
+            "overflow",
+        ),
+    ];
+    for (bytes, message) in cases {
+        fs::write(&batch, bytes).unwrap();
+        refused(&place, CPU, message);
+    }
+    // a hole: no bytes on the disk, and none is read
+    #[cfg(unix)]
+    {
+        fs::File::options().write(true).open(&batch).unwrap().set_len(input::MOST_BYTES + 1).unwrap();
+        refused(&place, CPU, "batch.safetensors: 8589934593 bytes, at most 8589934592 are allowed");
+    }
+    fs::remove_file(&batch).unwrap();
+    refused(&place, CPU, "batch.safetensors: ");
+    fs::create_dir(&batch).unwrap();
+    refused(&place, CPU, "batch.safetensors: not a regular file");
+}
+
+/// A batch whose N·C does not fit is refused before anything is allocated.
+#[test]
+fn the_reference_refuses_what_it_cannot_hold() {
+    let (n, c) = (40_000, 40_000);
+    let tensors = [
+        f32s("embeddings", &[n, 1], &vec![1.0; n]),
+        f32s("prototypes", &[c, 1], &vec![1.0; c]),
+        i64s("labels", &[n], &vec![0; n]),
+    ];
+    refused(&Place::new(&file(&tensors), ARCFACE), &["--device", "reference"], "the reference needs 11 GiB");
+}
+
+/// Every truncation and every flipped byte of the header: results or a line, never a panic.
+#[test]
+fn damaged_files_never_panic() {
+    let good = file(&golden());
+    let place = Place::new(&good, ARCFACE);
+    let code = |bytes: &[u8]| {
+        fs::write(place.at("batch.safetensors"), bytes).unwrap();
+        place.run(&["--device", "reference"]).code
+    };
+    for length in 0..good.len() {
+        assert_eq!(code(&good[..length]), 2, "{length}");
+    }
+    let header = good.len() - (4 + 6) * 4 - 2 * 8;
+    for at in 0..header {
+        for mask in [1, 2, 16, 128] {
+            let mut bad = good.clone();
+            bad[at] ^= mask;
+            assert!([0, 2].contains(&code(&bad)), "{at} {mask}");
+        }
+    }
+}
+
+#[test]
+fn bad_losses_are_refused() {
+    let cases = [
+        ("", "loss.json: EOF while parsing a value at line 1 column 0"),
+        ("{\n  \"scale\": 30,\n}", "loss.json: trailing comma at line 3 column 1"),
+        (r#"{"scale": 30} x"#, "trailing characters at line 1 column 15"),
+        (r#"{"scale": NaN}"#, "expected value at line 1 column 11"),
+        (r#"{"scale": 1e999}"#, "number out of range at line 1"),
+        (r#"{"scale": "30"}"#, "invalid type: string \"30\", expected f64 at line 1 column 14"),
+        (r#"{"scale": 30, "scale": 31}"#, "duplicate field `scale` at line 1"),
+        ("{\n  \"margin\": 0.5\n}", "unknown field `margin`, expected one of `target`, `others`, `scale`"),
+        ("{\n  \"margin\": 0.5\n}", "at line 2 column 10"),
+        (r#"{"target": {"unified": {"m4": 1}}}"#, "unknown field `m4`, expected one of `m0`, `m1`"),
+        (r#"{"target": {"unified": {"curve": {"series": {"order": 3}}}}}"#, "unknown field `order`"),
+        (r#"{"target": {"arcface": {}}}"#, "unknown variant `arcface`, expected `unified`"),
+        (r#"{"others": "relu"}"#, "unknown variant `relu`, expected `identity` or `rectified`"),
+        (r#"{"scale": 0}"#, "`scale` is 0, allowed is 0 < scale <= 1e6"),
+        (r#"{"label_smoothing": 1}"#, "`label_smoothing` is 1, allowed"),
+        (r#"{"target": {"unified": {"m2": 28.6}}}"#, "`m2` is 28.6, allowed is 0 <= m2 < pi (radians)"),
+        (r#"{"target": {"unified": {"fallback": {"clip": 0.9}}}}"#, "`fallback.clip` is 0.9, allowed"),
+        (r#"{"ignore_index": 4294967296}"#, "`ignore_index` is 4294967296, allowed is an i32"),
+        (r#"{"preset": "arcfaec"}"#, "`arcfaec` is not a known loss; known are: normface, cosface, arcface,"),
+        (r#"{"preset": "arcface", "scale": 30}"#, "unknown field `scale`, expected `preset` at line 1"),
+        (r#"{"preset": "arcface", "preset": "cosface"}"#, "duplicate field `preset`"),
+        (r#"{"preset": 5}"#, "invalid type: integer `5`, expected a string at line 1"),
+        (r#""arcface""#, "expected an object: a whole loss, or {\"preset\": NAME}"),
+        ("[]", "expected an object"),
+    ];
+    let place = Place::new(&file(&golden()), "");
+    for (text, message) in cases {
+        fs::write(place.at("loss.json"), text).unwrap();
+        refused(&place, CPU, message);
+    }
+    fs::write(place.at("loss.json"), "[".repeat(100_000)).unwrap();
+    refused(&place, CPU, "recursion limit exceeded");
+    fs::write(place.at("loss.json"), [0xff]).unwrap();
+    refused(&place, CPU, "loss.json: invalid utf-8");
+    fs::write(place.at("loss.json"), " ".repeat((1 << 20) + 1)).unwrap();
+    refused(&place, CPU, "loss.json: 1048577 bytes, at most 1048576 are allowed");
+    fs::remove_file(place.at("loss.json")).unwrap();
+    refused(&place, CPU, "loss.json: ");
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    let place = Place::new(&file(&golden()), ARCFACE);
+    for text in ["256MB", "MiB", "", "1.5GiB", "-1", "256 MiB x", "0x10", "１"] {
+        refused(&place, &["--budget", text], "expected a whole number of bytes, KiB, MiB or GiB, as in 256MiB");
+    }
+    for text in ["18446744073709551616", "17179869184GiB"] {
+        refused(&place, &["--budget", text], "more bytes than 64 bits can count");
+    }
+    refused(&place, &["--device", "cpu", "--budget", "1"], "the budget is 1");
+    refused(&place, &["--tile", "tile_63"], "known are: direct, tile_64");
+    refused(&place, &["--device", "tpu"], "possible values: best, cpu, gpu, reference");
+    refused(&place, &["--device", "cpu", "--adapter", "x"], "`--adapter` names a GPU");
+    refused(&place, &["--devise", "cpu"], "unexpected argument '--devise' found");
+    assert!(
+        run(&["evaluate"]).stderr.starts_with("error: the following required arguments were not provided: --input")
+    );
+    let unknown = ["--device", "gpu", "--adapter", "no such adapter"];
+    if cfg!(feature = "gpu") {
+        refused(&place, &unknown, "none is called `no such adapter`; found: [");
+    } else {
+        refused(&place, &unknown, "needs a build with the feature `gpu`");
+    }
+}
+
+/// An input is never overwritten, a device file never replaced.
+#[test]
+fn bad_outputs_are_refused() {
+    let place = Place::new(&file(&golden()), ARCFACE);
+    let at = |name: &str| place.at(name).into_os_string().into_string().unwrap();
+    fs::create_dir(place.at("folder")).unwrap();
+    let before = place.names();
+    let cases = [
+        (at("batch.safetensors"), "is an input"),
+        (at("folder/../loss.json"), "is an input"),
+        (at("folder"), "exists and is not a regular file"),
+        (at("nowhere/out"), "its folder does not exist"),
+        (at("loss.json/out"), "its folder does not exist"),
+        (String::new(), "output"),
+        #[cfg(unix)]
+        ("/dev/null".into(), "exists and is not a regular file"),
+    ];
+    for (out, message) in &cases {
+        let own = [at("batch.safetensors"), at("loss.json")];
+        let run = run(&["evaluate", "--input", &own[0], "--loss", &own[1], "--output", out, "--device", "cpu"]);
+        assert_eq!((run.code, &*run.stdout), (2, ""), "{out}");
+        assert!(run.stderr.contains(message), "{out}: {}", run.stderr);
+        assert_eq!(place.names(), before);
+    }
+    assert!(fs::read(place.at("batch.safetensors")).unwrap() == file(&golden()));
+}
+
+/// A link stays a link, and an output is as readable as any new file.
+#[cfg(unix)]
+#[test]
+fn an_output_is_an_ordinary_file() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let place = Place::new(&file(&golden()), ARCFACE);
+    fs::write(place.at("real"), "old").unwrap();
+    symlink(place.at("real"), place.at("out.safetensors")).unwrap();
+    let out = place.results(CPU);
+    assert!(place.at("out.safetensors").is_symlink());
+    assert_eq!(Results::read(&place.at("real")), out);
+    let mode = |name| fs::metadata(place.at(name)).unwrap().permissions().mode();
+    assert_eq!(mode("real"), mode("batch.safetensors"));
+}

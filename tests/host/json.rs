@@ -1,0 +1,136 @@
+//! Losses as JSON: whole, partial, misspelt.
+
+use margin_softmax::{
+    Budget, Coefficients, Curve, Damping, Error, Fallback, MarginSoftmax, Others, Reduction, Series, Shape, Slope,
+    Target, Tile, Unified, Want, objective::PRESETS,
+};
+use serde_json::{Value, from_str, json, to_string, to_value};
+
+use crate::common::*;
+
+fn parse(text: &str) -> MarginSoftmax {
+    from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+/// Every preset, and every field away from its default, bit for bit.
+#[test]
+fn every_loss_survives_a_round_trip() {
+    let given = Series {
+        degree: 2,
+        coefficients: Coefficients::Given(vec![-0.1, 0.1 + 0.2, 1.0 / 3.0]),
+        damping: Damping::Lanczos,
+    };
+    let fit = Series { coefficients: Coefficients::Fit, ..series(7, Damping::Jackson) };
+    let rich = [given, fit].map(|series| MarginSoftmax {
+        target: Target::Unified(Unified {
+            curve: Curve::Series(series),
+            slope: Slope::Detached,
+            fallback: Fallback::Clip(1e-3),
+            ..unified(0.7, 1.35, 0.3, -0.1)
+        }),
+        others: Others::Rectified,
+        scale: 30.5,
+        label_smoothing: 0.1,
+        reduction: Reduction::None,
+        ignore_index: Some(-100),
+    });
+    let listed = every_margin().into_iter().map(loss_of);
+    for loss in PRESETS.iter().map(|preset| preset.loss()).chain(rich).chain(listed) {
+        let text = to_string(&loss).unwrap();
+        assert_eq!(parse(&text), loss, "{text}");
+    }
+}
+
+/// The names in a message, in a shader and in JSON are one.
+#[test]
+fn variants_are_called_by_their_names() {
+    for others in Others::ALL {
+        assert_eq!(to_value(others).unwrap(), others.name());
+    }
+    for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
+        assert_eq!(to_value(reduction).unwrap(), reduction.name());
+    }
+    for fallback in FALLBACKS {
+        let value = to_value(fallback).unwrap();
+        assert!(value == fallback.name() || value.get(fallback.name()).is_some(), "{value}");
+    }
+    for tile in Tile::ALL {
+        assert_eq!(
+            json!([to_value(tile).unwrap()]).to_string().replace('_', ""),
+            format!("[\"{}\"]", tile.name().replace('_', ""))
+        );
+    }
+    let target = Target::Unified(Unified::default());
+    assert!(to_value(&target).unwrap().get(target.name()).is_some());
+}
+
+/// What is left out has its default, at every level.
+#[test]
+fn absent_fields_have_their_defaults() {
+    assert_eq!(parse("{}"), MarginSoftmax::default());
+    assert_eq!(parse(r#"{"target": {"unified": {}}}"#), MarginSoftmax::normface());
+    assert_eq!(parse(r#"{"target": {"unified": {"m2": 0.5}}}"#), MarginSoftmax::arcface());
+    assert_eq!(
+        parse(r#"{"target": {"unified": {"m2": 0.2, "curve": {"series": {}}}}, "scale": 30}"#),
+        MarginSoftmax::cheby_aam()
+    );
+    assert_eq!(parse(r#"{"ignore_index": -100}"#), MarginSoftmax::default().with_ignore_index(-100));
+    let clipped = r#"{"target": {"unified": {"m2": 0.5, "fallback": {"clip": 0.001}, "slope": "detached"}}}"#;
+    let expected = |m: &mut Unified| (m.fallback, m.slope) = (Fallback::Clip(1e-3), Slope::Detached);
+    assert_eq!(parse(clipped), MarginSoftmax::arcface().with_margin(expected));
+}
+
+/// A misspelt field or variant is refused by name, with the names that exist.
+#[test]
+fn unknown_names_are_refused() {
+    for (text, found, known) in [
+        (r#"{"sclae": 30}"#, "sclae", "scale"),
+        (r#"{"target": {"unified": {"m4": 1}}}"#, "m4", "m3"),
+        (r#"{"target": {"unified": {"curve": {"series": {"n": 30}}}}}"#, "`n`", "degree"),
+        (r#"{"target": {"arcgard": {}}}"#, "arcgard", "unified"),
+        (r#"{"target": {"unified": {"curve": "exactly"}}}"#, "exactly", "series"),
+        (r#"{"target": {"unified": {"fallback": "Sine"}}}"#, "Sine", "sine"),
+        (r#"{"target": {"unified": {"slope": "exact"}}}"#, "exact", "analytic"),
+        (r#"{"others": "relu"}"#, "relu", "rectified"),
+        (r#"{"reduction": "average"}"#, "average", "mean"),
+    ] {
+        let message = from_str::<MarginSoftmax>(text).expect_err(text).to_string();
+        assert!(message.contains(found) && message.contains(known), "{text}: {message}");
+    }
+}
+
+/// Reading checks names and types; ranges are checked where the loss is used, with the usual error.
+#[test]
+fn a_range_is_checked_on_use() {
+    let loss = parse(r#"{"scale": -1}"#);
+    assert!(matches!(loss.validate(), Err(Error::Parameter { what: "scale", .. })));
+    for text in [r#"{"scale": "30"}"#, r#"{"scale": null}"#, r#"{"target": {"unified": {"m2": [0.5]}}}"#, "[]x", "7"] {
+        assert!(from_str::<MarginSoftmax>(text).is_err(), "{text}");
+    }
+}
+
+/// Sizes come through the same checks as from `Shape::new`: nothing else may make a shape.
+#[test]
+fn a_shape_from_json_is_checked() {
+    let shape = Shape::new(3, 5, 7).unwrap();
+    let text = to_string(&shape).unwrap();
+    assert_eq!(from_str::<Shape>(&text).unwrap(), shape);
+    for (field, size) in [("classes", 0_u64), ("dim", 0), ("rows", 1 << 31), ("classes", 1 << 40), ("dim", 1 << 30)] {
+        let mut value: Value = from_str(&text).unwrap();
+        value[field] = size.into();
+        assert!(serde_json::from_value::<Shape>(value.clone()).is_err(), "{value} was accepted");
+    }
+}
+
+/// The other plain data.
+#[test]
+fn options_survive_a_round_trip() {
+    for want in [Want::ALL, Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES] {
+        assert_eq!(from_str::<Want>(&to_string(&want).unwrap()).unwrap(), want);
+    }
+    for tile in Tile::ALL {
+        assert_eq!(from_str::<Tile>(&to_string(tile).unwrap()).unwrap(), *tile);
+    }
+    let budget = Budget::mib(3);
+    assert_eq!(from_str::<Budget>(&to_string(&budget).unwrap()).unwrap().get(), 3 << 20);
+}

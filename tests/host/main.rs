@@ -1,0 +1,11 @@
+//! The objective and the f64 reference against the mathematics; no device needed.
+
+mod common;
+mod edges;
+mod errors;
+mod golden;
+mod gradients;
+#[cfg(feature = "serde")]
+mod json;
+mod series;
+mod slopes;

@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# Every check and test, for a fresh Debian machine with Rust; installs the packages that are missing, if it may.
+#
+#   tests/run.sh           what CI runs
+#   tests/run.sh --full    the slow parts too
+#
+# The GPU tests run on two software drivers, lavapipe and SwiftShader, unless VK_DRIVER_FILES names others. What cannot
+# be had is named and left out; with CI=true that is a failure. The first failure stops, and its name is the last line.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+full=false
+case "$*" in
+    '') ;;
+    --full) full=true ;;
+    *) echo 'usage: tests/run.sh [--full]' >&2 && exit 2 ;;
+esac
+
+temporary=$(mktemp -d)
+log=$temporary/log
+current=setup
+skipped=0
+
+finish() {
+    code=$?
+    rm -rf "$temporary"
+    [ "$code" = 0 ] || printf '\nFAILED: %s\n' "$current"
+}
+trap finish EXIT
+
+# step <name> <command...>: heading, output, time
+step() {
+    current=$1
+    shift
+    local start=$SECONDS
+    printf '\n== %s\n' "$current"
+    "$@" 2>&1 | tee -a "$log"
+    printf -- '-- %s: %d s\n' "$current" $((SECONDS - start))
+}
+
+skip() {
+    printf '\nskipped: %s\n' "$1"
+    skipped=$((skipped + 1))
+}
+
+# skip, but a failure in CI
+lacking() {
+    current=$1
+    skip "$1"
+    [ "${CI-}" != true ]
+}
+
+# ---- what the machine has
+
+have() {
+    [ -n "$(type -p "$1")" ]
+}
+
+icd() { # the first that exists
+    compgen -G "$1" | head -n 1 || true
+}
+
+find_drivers() {
+    loader=$(PATH=$PATH:/sbin ldconfig -p | sed -n '/libvulkan\.so\.1/p')
+    lavapipe=$(icd '/usr/share/vulkan/icd.d/lvp_icd*.json')
+    swiftshader=$(icd /usr/lib/chromium/vk_swiftshader_icd.json)
+}
+
+install() {
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo -n)
+    have apt-get && "${root[@]}" apt-get update -qq &&
+        "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null ||
+        echo "could not install $*"
+}
+
+find_drivers
+packages=()
+[ -n "$loader" ] || packages+=(libvulkan1)
+[ -n "$lavapipe" ] || packages+=(mesa-vulkan-drivers)
+[ -n "$swiftshader" ] || packages+=(chromium)
+have node || packages+=(nodejs)
+have npm || packages+=(npm)
+if [ ${#packages[@]} != 0 ]; then
+    step "install ${packages[*]}" install "${packages[@]}"
+    find_drivers
+fi
+
+# lavapipe complains without
+export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$temporary}
+adapters=()
+if [ -n "${VK_DRIVER_FILES-}" ]; then
+    export MARGIN_SOFTMAX_REQUIRE_GPU=1
+else
+    drivers=()
+    if [ -n "$loader" ] && [ -n "$lavapipe" ]; then
+        drivers+=("$lavapipe") adapters+=(llvmpipe)
+    else
+        lacking 'GPU tests on lavapipe (libvulkan1, mesa-vulkan-drivers)'
+    fi
+    if [ -n "$loader" ] && [ -n "$swiftshader" ]; then
+        drivers+=("$swiftshader") adapters+=(SwiftShader)
+    else
+        lacking 'GPU tests on SwiftShader (libvulkan1, chromium)'
+    fi
+    if [ ${#drivers[@]} != 0 ]; then
+        VK_DRIVER_FILES=$(IFS=: && echo "${drivers[*]}")
+        # the second name is for old loaders
+        export VK_DRIVER_FILES VK_ICD_FILENAMES=$VK_DRIVER_FILES MARGIN_SOFTMAX_REQUIRE_GPU=1
+    fi
+fi
+
+# ---- the parts; all in one profile, so that a cold machine compiles the dependencies once
+
+bare_tree() {
+    cargo tree --no-default-features -e normal --prefix none --no-dedupe | sort -u >"$temporary/tree"
+    if grep -E '^(wgpu|naga|rayon|gemm|pulp)' "$temporary/tree"; then
+        return 1
+    fi
+    echo "$(wc -l <"$temporary/tree") crates, none of wgpu, rayon and gemm"
+}
+
+# a driver that does not load must not pass as one adapter fewer
+every_adapter() {
+    local list adapter
+    list=$(cargo test --release --features serde --test gpu -- --list)
+    for adapter in "${adapters[@]}"; do
+        [[ $list == *"$adapter"* ]] || { echo "no trial on $adapter" && return 1; }
+        echo "found $adapter"
+    done
+}
+
+tint() {
+    npm ci --prefix tests/tint --ignore-scripts --no-audit --no-fund
+    cargo run --release --features serde --example kernels >"$temporary/kernels"
+    node tests/tint/check.mjs <"$temporary/kernels"
+}
+
+step 'format' cargo fmt --all --check
+step 'clippy' cargo clippy --locked --all-targets --release --features serde -- -D warnings
+step 'clippy without features' cargo clippy --all-targets --release --no-default-features --features serde -- -D warnings
+step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --features serde
+step 'build without features' cargo build --release --no-default-features
+step 'dependencies without features' bare_tree
+[ ${#adapters[@]} = 0 ] || step 'adapters' every_adapter
+step 'tests' cargo test --release --features serde
+if have node && have npm; then
+    step 'Tint' tint
+else
+    lacking 'Tint (nodejs, npm)'
+fi
+
+if $full; then
+    step 'benches build' cargo bench --no-run --features serde
+    if have cargo-hack; then
+        step 'cargo hack' cargo hack check --release --feature-powerset --depth 2 --exclude-features default
+    else
+        skip 'cargo hack (not installed)'
+    fi
+    if have cargo-deny; then
+        step 'cargo deny' cargo deny check advisories bans sources
+    else
+        skip 'cargo deny (not installed)'
+    fi
+fi
+
+# cargo's `test result` lines and Tint's
+current=total
+printf '\n%d s\n' "$SECONDS"
+sed -nE 's/^(test result: .*\. )?([0-9]+) passed[;,] ([0-9]+) failed(; ([0-9]+) ignored.*)?$/\2 \3 \5/p' "$log" |
+    awk -v s="$skipped" '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }'
