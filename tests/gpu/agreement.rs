@@ -13,29 +13,43 @@ use crate::{
     rig::{Rig, tight},
 };
 
-/// All cases of one family on one tile.
+/// What computes a case.
+#[derive(Clone)]
+pub enum Device {
+    Gpu(Context, Tile),
+    Cpu,
+}
+
+impl Device {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Device::Gpu(_, tile) => tile.name(),
+            Device::Cpu => "cpu",
+        }
+    }
+}
+
+/// All cases of one family.
 pub struct Trial {
     family: &'static str,
-    tile: Tile,
 }
 
 pub fn trials() -> Vec<Trial> {
     let mut families: Vec<&str> = table().iter().map(|c| c.family).collect();
     families.dedup();
-    let each = |family| Tile::ALL.iter().map(move |&tile| Trial { family, tile });
-    families.into_iter().flat_map(each).collect()
+    families.into_iter().map(|family| Trial { family }).collect()
 }
 
 /// What was compared, for the table at the end.
 static COUNTS: Mutex<BTreeMap<(&str, String), [usize; 2]>> = Mutex::new(BTreeMap::new());
 
-fn count(case: &Case, tile: Tile, pass: usize) {
+fn count(case: &Case, device: &Device, pass: usize) {
     let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     for (axis, value) in [
         ("family", case.family.to_owned()),
         ("fallback", case.fallback().into()),
         ("reduction", case.loss.reduction.name().into()),
-        ("tile", tile.name().into()),
+        ("tile", device.name().into()),
         ("element", case.element()),
         ("all", String::new()),
     ] {
@@ -55,14 +69,14 @@ pub fn print_counts() {
 }
 
 impl Trial {
-    pub fn name(&self) -> String {
-        format!("agrees_with_the_reference::{}::{}", self.family, self.tile.name())
+    pub fn name(&self, device: &Device) -> String {
+        format!("agrees_with_the_reference::{}::{}", self.family, device.name())
     }
 
-    pub fn run(&self, context: &Context) -> Result<(), Failed> {
+    pub fn run(&self, device: &Device) -> Result<(), Failed> {
         let mut failures = vec![];
         for case in table().into_iter().filter(|c| c.family == self.family) {
-            if let Err(why) = compare(context, &case, self.tile) {
+            if let Err(why) = compare(device, &case) {
                 failures.push(format!("{}: {why}", case.describe()));
             }
         }
@@ -74,12 +88,16 @@ impl Trial {
     }
 }
 
-fn compare(context: &Context, case: &Case, tile: Tile) -> Result<(), String> {
+fn compare(device: &Device, case: &Case) -> Result<(), String> {
     let (n, c, d) = case.shape;
     let shape = Shape::new(n, c, d).unwrap();
     let data = Data::new(case);
     let expected = data.reference(&case.loss, shape);
-    let found = run(context, case, &data, tile).map_err(|e| e.to_string())?;
+    let found = match device {
+        Device::Gpu(context, tile) => run(context, case, &data, *tile),
+        Device::Cpu => run_cpu(case, &data),
+    };
+    let found = found.map_err(|e| e.to_string())?;
 
     // the gate: an f32 cosine is off by up to 2e-7, which the scale and the curve's true slope multiply, detached or not
     let curve = case.loss.clone().with_margin(|m| m.slope = Slope::Analytic);
@@ -108,7 +126,7 @@ fn compare(context: &Context, case: &Case, tile: Tile) -> Result<(), String> {
     }
     // C = 1 has loss 0: nothing was compared
     if expected.row_losses.iter().any(|&l| l > 0.0) {
-        count(case, tile, 0);
+        count(case, device, 0);
     }
 
     for (what, found, expected, vectors) in [
@@ -146,7 +164,7 @@ fn compare(context: &Context, case: &Case, tile: Tile) -> Result<(), String> {
     }
     let zero = |g: &[f64]| g.iter().all(|g| *g == 0.0);
     if !zero(&expected.grad_embeddings) && !zero(&expected.grad_prototypes) && d > 1 {
-        count(case, tile, 1);
+        count(case, device, 1);
     }
     Ok(())
 }
@@ -175,4 +193,24 @@ fn run(context: &Context, case: &Case, data: &Data, tile: Tile) -> margin_softma
         assert!(plan.schedule().chunks.len() > 1 && !plan.schedule().keep, "{}", case.describe());
     }
     rig.run(context)
+}
+
+/// Runs a case on the CPU path: *keep* or the smallest workspace.
+#[cfg(feature = "cpu")]
+fn run_cpu(case: &Case, data: &Data) -> margin_softmax::Result<Output> {
+    let (n, c, d) = case.shape;
+    let shape = Shape::new(n, c, d)?;
+    let mut options = Options::default();
+    if case.chunked {
+        options.budget = Budget::bytes(1);
+        if let Err(Error::Budget { needed, .. }) = Backend::cpu().head_with(&case.loss, shape, &options) {
+            options.budget = Budget::bytes(needed);
+        }
+    }
+    Backend::cpu().head_with(&case.loss, shape, &options)?.evaluate(&data.batch())
+}
+
+#[cfg(not(feature = "cpu"))]
+fn run_cpu(_: &Case, _: &Data) -> margin_softmax::Result<Output> {
+    Err(Error::Missing { what: "cpu", why: "the feature is off" })
 }

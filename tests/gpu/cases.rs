@@ -26,6 +26,23 @@ pub struct Case {
 }
 
 impl Case {
+    /// Random f32 data, every option off.
+    pub fn random(shape: Shape, seed: u64) -> Self {
+        Self {
+            family: "random",
+            loss: MarginSoftmax::default(),
+            shape: (shape.rows(), shape.classes(), shape.dim()),
+            trained: None,
+            elements: [Element::F32; 2],
+            weights: false,
+            upstream: false,
+            ignored: 0,
+            chunked: false,
+            shards: 1,
+            seed,
+        }
+    }
+
     pub fn fallback(&self) -> &'static str {
         let Target::Unified(margin) = &self.loss.target;
         margin.fallback.name()
@@ -153,19 +170,9 @@ pub fn table() -> Vec<Case> {
         ((2, 70_001, 3), MarginSoftmax::cosface()),
     ] {
         for chunked in [false, true] {
-            cases.push(Case {
-                family: "large",
-                loss: loss.clone(),
-                shape,
-                trained: None,
-                elements: ELEMENTS[0],
-                weights: false,
-                upstream: false,
-                ignored: 0,
-                chunked,
-                shards: 1,
-                seed: 1,
-            });
+            let (n, c, d) = shape;
+            let shape = Shape::new(n, c, d).unwrap();
+            cases.push(Case { family: "large", loss: loss.clone(), chunked, ..Case::random(shape, 1) });
         }
     }
     cases
@@ -235,19 +242,7 @@ fn rounded(values: Vec<f32>, element: Element) -> Vec<f32> {
 impl Data {
     /// Random f32 data of a shape.
     pub fn random(shape: Shape, seed: u64) -> Self {
-        Self::new(&Case {
-            family: "random",
-            loss: MarginSoftmax::default(),
-            shape: (shape.rows(), shape.classes(), shape.dim()),
-            trained: None,
-            elements: [Element::F32; 2],
-            weights: false,
-            upstream: false,
-            ignored: 0,
-            chunked: false,
-            shards: 1,
-            seed,
-        })
+        Self::new(&Case::random(shape, seed))
     }
 
     pub fn new(case: &Case) -> Self {

@@ -1,4 +1,5 @@
-//! Every case on every adapter found: one named trial per property and adapter, one device and one pipeline cache each.
+//! Every case on every adapter found, and on the CPU path: one named trial per property and adapter, one device and one
+//! pipeline cache each.
 //!
 //! Without an adapter the trials are listed as ignored; with `MARGIN_SOFTMAX_REQUIRE_GPU=1` that is a failure.
 
@@ -11,6 +12,7 @@ mod operations;
 mod properties;
 mod rig;
 
+use agreement::Device;
 use libtest_mimic::{Arguments, Failed, Trial};
 use margin_softmax::gpu::Context;
 
@@ -19,6 +21,15 @@ type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
     [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, memory::CHECKS].concat()
+}
+
+/// The whole table on one device, a trial per family.
+fn agreement(adapter: &str, device: Device) -> Vec<Trial> {
+    let trial = |trial: agreement::Trial| {
+        let device = device.clone();
+        Trial::test(format!("{adapter}::{}", trial.name(&device)), move || trial.run(&device))
+    };
+    agreement::trials().into_iter().map(trial).collect()
 }
 
 fn main() {
@@ -45,10 +56,12 @@ fn main() {
             let context = context.clone();
             trials.push(Trial::test(format!("{adapter}::{name}"), move || check(&context)));
         }
-        for trial in agreement::trials() {
-            let (context, name) = (context.clone(), format!("{adapter}::{}", trial.name()));
-            trials.push(Trial::test(name, move || trial.run(&context)));
+        for &tile in margin_softmax::Tile::ALL {
+            trials.extend(agreement(&adapter, Device::Gpu(context.clone(), tile)));
         }
+    }
+    if cfg!(feature = "cpu") {
+        trials.extend(agreement("CPU", Device::Cpu));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     agreement::print_counts();

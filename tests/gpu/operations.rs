@@ -14,12 +14,13 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     Check,
-    cases::{Data, FALLBACKS, REDUCTIONS, families, random},
+    cases::{Case, Data, FALLBACKS, REDUCTIONS, families, random},
     rig::{same_bits, upload},
 };
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("cosines_agree_with_the_reference", cosines_agree_with_the_reference),
+    ("target_cosines_agree_with_the_reference", target_cosines_agree_with_the_reference),
     ("every_curve_and_slope_is_right_at_every_angle", every_curve_and_slope_is_right_at_every_angle),
     ("cross_entropy_agrees_with_the_reference", cross_entropy_agrees_with_the_reference),
     ("the_pieces_make_a_head", the_pieces_make_a_head),
@@ -107,6 +108,28 @@ fn cosines_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
                         "{what} {n}x{c}x{d}: {f} is not {e}"
                     );
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The labelled class has a dot product of its own; the rest of the head is judged by it.
+fn target_cosines_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
+    for d in [1, 3, 64, 65, 1024] {
+        for cosine in [None, Some(0.7), Some(0.99), Some(-0.9)] {
+            let shape = Shape::new(24, 40, d)?;
+            let loss = MarginSoftmax::normface();
+            let mut case = Case::random(shape, d as u64);
+            case.trained = cosine.filter(|_| d > 2);
+            let data = Data::new(&case);
+            let found = Backend::Gpu(context.clone()).head(&loss, shape)?.evaluate(&data.batch())?;
+            let expected = data.reference(&loss, shape);
+            for (f, e) in found.target_cosines.iter().zip(&expected.target_cosines) {
+                assert!((f64::from(*f) - e).abs() <= 5e-7, "D = {d}, {cosine:?}: target {f} is not {e}");
+            }
+            for (f, e) in found.other_cosines.iter().zip(&expected.other_cosines) {
+                assert!((f64::from(*f) - e).abs() <= 2e-6, "D = {d}, {cosine:?}: nearest {f} is not {e}");
             }
         }
     }
