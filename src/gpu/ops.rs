@@ -174,10 +174,13 @@ fn entropy(
         if !logits.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { what: "logits", usage: "COPY_SRC" });
         }
-        encoder.copy_buffer_to_buffer(logits.buffer(), logits.offset(), gradient.buffer(), 0, logits.bytes());
     }
     let call = Call { class_weights: weighted, upstream: pulled, ..Default::default() };
-    run(context, encoder, plan, &given, &options.loss(), call)?;
+    let bound = bind(context, plan, &given, &options.loss(), call)?;
+    if let Some((gradient, _)) = &backward {
+        encoder.copy_buffer_to_buffer(logits.buffer(), logits.offset(), gradient.buffer(), 0, logits.bytes());
+    }
+    bound.record_forward(encoder);
     Ok((Losses { loss, row_losses }, backward.map(|(gradient, _)| gradient)))
 }
 
@@ -189,14 +192,17 @@ fn run(
     loss: &MarginSoftmax,
     call: Call,
 ) -> Result<()> {
+    // the encoder keeps the bindings and the workspace alive
+    bind(context, plan, given, loss, call)?.record_forward(encoder);
+    Ok(())
+}
+
+fn bind(context: &Context, plan: Plan, given: &[(Slot, &Tensor)], loss: &MarginSoftmax, call: Call) -> Result<Bound> {
     for (slot, tensor) in given {
         plan.check_element(*slot, tensor.element())?;
     }
     let call = Call { rows: plan.shape().rows(), ..call };
-    let bound = Bound::new(context, &Arc::new(plan), given, loss, &call)?;
-    // the encoder keeps the bindings and the workspace alive
-    bound.record_forward(encoder);
-    Ok(())
+    Bound::new(context, &Arc::new(plan), given, loss, &call)
 }
 
 fn tile(shape: Shape) -> Tile {

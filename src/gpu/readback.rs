@@ -29,17 +29,18 @@ struct State {
 
 impl Mapping {
     /// Asks for the first `bytes` of a buffer, which must not be mapped or written until they were read.
-    pub fn start(context: &Context, buffer: &wgpu::Buffer, bytes: u64) -> Self {
+    pub fn start(context: &Context, buffer: &wgpu::Buffer, bytes: u64) -> Result<Self> {
         let state = Arc::new(Mutex::new(State::default()));
         let shared = state.clone();
-        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+        let answered = move |result| {
             let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
             state.result = Some(result);
             if let Some(waker) = state.waker.take() {
                 waker.wake();
             }
-        });
-        Self { state, context: context.clone() }
+        };
+        context.guarded(|| buffer.map_async(wgpu::MapMode::Read, ..bytes, answered))?;
+        Ok(Self { state, context: context.clone() })
     }
 
     /// Blocks until all work submitted so far is done.
@@ -87,14 +88,7 @@ impl Future for Mapping {
     }
 }
 
-/// Copies the first bytes of a mapped buffer and unmaps it.
-pub(super) fn take(buffer: &wgpu::Buffer, out: &mut [u8]) -> Result<()> {
-    if !out.is_empty() {
-        let bytes = (out.len() as u64).next_multiple_of(4);
-        let view = buffer.get_mapped_range(..bytes).map_err(|e| Error::Device(e.to_string()))?;
-        out.copy_from_slice(&view[..out.len()]);
-        drop(view);
-    }
-    buffer.unmap();
-    Ok(())
+/// The first bytes of a mapped buffer.
+pub(super) fn view(buffer: &wgpu::Buffer, bytes: u64) -> Result<wgpu::BufferView> {
+    buffer.get_mapped_range(..bytes).map_err(|e| Error::Device(e.to_string()))
 }

@@ -22,6 +22,9 @@ pub(crate) struct SliceHead {
     /// (name of a workspace buffer or tensor, staging buffer, most bytes)
     staging: Vec<Staging>,
     shards: Vec<usize>,
+    /// Rows of a batch whose results are mapped, or will be. Still there when the next batch comes if an error, or a
+    /// future that was dropped, came between.
+    pending: Option<usize>,
 }
 
 struct Inputs {
@@ -106,7 +109,17 @@ impl SliceHead {
             stage(What::GradPrototypes(first, tensor.len()), tensor.buffer(), tensor.bytes())?;
             first += tensor.len();
         }
-        Ok(Self { context: context.clone(), head, bound, loss: loss.clone(), shape, inputs, staging, shards })
+        Ok(Self {
+            context: context.clone(),
+            head,
+            bound,
+            loss: loss.clone(),
+            shape,
+            inputs,
+            staging,
+            shards,
+            pending: None,
+        })
     }
 
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
@@ -119,17 +132,15 @@ impl SliceHead {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn evaluate_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut Output) -> Result<()> {
         let (rows, submission) = self.submit(batch)?;
-        for (staging, bytes) in self.wanted(rows) {
-            readback::Mapping::start(&self.context, &staging.buffer, bytes).wait(&submission)?;
+        for mapping in self.map(rows)? {
+            mapping.wait(&submission)?;
         }
         self.collect(rows, out)
     }
 
     pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
         let (rows, _) = self.submit(batch)?;
-        let start = |(staging, bytes): (&Staging, u64)| readback::Mapping::start(&self.context, &staging.buffer, bytes);
-        let mappings: Vec<_> = self.wanted(rows).map(start).collect();
-        for mapping in mappings {
+        for mapping in self.map(rows)? {
             mapping.await?;
         }
         let mut out = Output::default();
@@ -137,10 +148,28 @@ impl SliceHead {
         Ok(out)
     }
 
+    /// Asks for every result; until they are read the staging buffers are not ours.
+    fn map(&mut self, rows: usize) -> Result<Vec<readback::Mapping>> {
+        self.pending = Some(rows);
+        let start = |(staging, bytes): (&Staging, u64)| readback::Mapping::start(&self.context, &staging.buffer, bytes);
+        self.wanted(rows).map(start).collect()
+    }
+
+    /// Gives the staging buffers back to the device; cancels what is still under way.
+    fn unmap(&mut self) {
+        if let Some(rows) = self.pending.take() {
+            for (staging, _) in self.wanted(rows) {
+                // a mapping that failed is no error a second time
+                let _ = self.context.guarded(|| staging.buffer.unmap());
+            }
+        }
+    }
+
     /// Uploads, records and submits one batch.
     fn submit<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<(usize, wgpu::SubmissionIndex)> {
         let labels: Vec<i32> = batch.check(&self.loss, self.shape)?.into_iter().map(|y| y as i32).collect();
         let rows = labels.len();
+        self.unmap();
         let context = &self.context;
         let upload = |tensor: &Tensor, values: &[u8]| super::tensor::write(context, tensor.buffer(), 0, values);
         upload(&self.inputs.embeddings, bytemuck::cast_slice(batch.embeddings))?;
@@ -160,13 +189,15 @@ impl SliceHead {
         let (class_weights, upstream) = (batch.class_weights.is_some(), batch.upstream.is_some());
         self.bound.call(&self.loss, Call { rows, class_weights, upstream, accumulate: false })?;
 
-        let mut encoder = context.device().create_command_encoder(&Default::default());
-        self.head.record_forward(&mut encoder, &self.bound);
-        self.head.record_backward(&mut encoder, &self.bound);
-        for (staging, bytes) in self.wanted(rows) {
-            encoder.copy_buffer_to_buffer(&staging.source, 0, &staging.buffer, 0, bytes);
-        }
-        let submission = context.guarded(|| context.queue().submit([encoder.finish()]))?;
+        let submission = context.guarded(|| {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            self.head.record_forward(&mut encoder, &self.bound);
+            self.head.record_backward(&mut encoder, &self.bound);
+            for (staging, bytes) in self.wanted(rows) {
+                encoder.copy_buffer_to_buffer(&staging.source, 0, &staging.buffer, 0, bytes);
+            }
+            context.queue().submit([encoder.finish()])
+        })?;
         Ok((rows, submission))
     }
 
@@ -185,16 +216,17 @@ impl SliceHead {
         self.staging.iter().map(move |s| (s, sized(s))).filter(|(_, bytes)| *bytes > 0)
     }
 
-    /// Copies the mapped results out. Nothing can fail between the first and the last write to `out`.
-    fn collect(&self, rows: usize, out: &mut Output) -> Result<()> {
+    /// Copies the mapped results out. Nothing can fail once the first value of `out` is written.
+    fn collect(&mut self, rows: usize, out: &mut Output) -> Result<()> {
         let mut states = vec![Row::zeroed(); rows];
         let mut batch = BatchState::zeroed();
-        let mut failure = None;
         let dim = self.shape.dim();
+        let view = |(staging, bytes): (&Staging, u64)| Ok((staging.result, readback::view(&staging.buffer, bytes)?));
+        let views = self.wanted(rows).map(view).collect::<Result<Vec<_>>>()?;
         out.grad_embeddings.clear();
         out.grad_prototypes.clear();
-        for (staging, _) in self.wanted(rows) {
-            let bytes: &mut [u8] = match staging.result {
+        for (result, view) in &views {
+            let into: &mut [u8] = match *result {
                 What::Rows => bytemuck::cast_slice_mut(&mut states),
                 What::Batch => bytemuck::bytes_of_mut(&mut batch),
                 What::GradEmbeddings => {
@@ -206,11 +238,10 @@ impl SliceHead {
                     bytemuck::cast_slice_mut(&mut out.grad_prototypes[first..])
                 }
             };
-            failure = readback::take(&staging.buffer, bytes).err().or(failure);
+            into.copy_from_slice(view);
         }
-        if let Some(error) = failure {
-            return Err(error);
-        }
+        drop(views);
+        self.unmap();
         let broken = batch.non_finite_prototypes > 0;
         out.loss = batch.loss;
         out.row_losses.clear();

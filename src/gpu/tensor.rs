@@ -99,11 +99,15 @@ impl Tensor {
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = context.buffer("staging", bytes, usage)?;
-        let mut encoder = context.device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&self.buffer, self.offset, &staging, 0, bytes);
-        context.guarded(|| context.queue().submit([encoder.finish()]))?;
-        readback::Mapping::start(context, &staging, bytes).await?;
-        readback::take(&staging, bytemuck::cast_slice_mut(&mut values))?;
+        context.guarded(|| {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(&self.buffer, self.offset, &staging, 0, bytes);
+            context.queue().submit([encoder.finish()]);
+        })?;
+        readback::Mapping::start(context, &staging, bytes)?.await?;
+        let view = readback::view(&staging, bytes)?;
+        let into: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+        into.copy_from_slice(&view[..into.len()]);
         Ok(values)
     }
 
