@@ -17,8 +17,6 @@ mod rows;
 mod sweep;
 mod vector;
 
-use std::marker::PhantomData;
-
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -179,14 +177,20 @@ impl Head {
     pub fn evaluate_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut Output) -> Result<()> {
         let labels = batch.check(&self.loss, self.shape)?;
         match self.loss.others {
-            Others::Identity => self.evaluate_as::<Identity, true, L>(batch, &labels, out),
-            Others::Rectified => self.evaluate_as::<Rectified, false, L>(batch, &labels, out),
+            Others::Identity => self.evaluate_as::<_, true, L>(Identity, batch, &labels, out),
+            Others::Rectified => self.evaluate_as::<_, false, L>(Rectified, batch, &labels, out),
         }
         Ok(())
     }
 
     /// `LINEAR`: the slope of the other classes is 1, so that *keep* can store exp(z) in place of the cosines.
-    fn evaluate_as<O: Other, const LINEAR: bool, L>(&mut self, batch: &Batch<'_, L>, labels: &[i64], out: &mut Output) {
+    fn evaluate_as<O: Other, const LINEAR: bool, L>(
+        &mut self,
+        others: O,
+        batch: &Batch<'_, L>,
+        labels: &[i64],
+        out: &mut Output,
+    ) {
         let Self { plan, input, work, loss, shape } = self;
         let (n, classes, dim, want) = (labels.len(), shape.classes(), shape.dim(), plan.want);
         // less work than this is done before a second thread has woken up
@@ -195,7 +199,7 @@ impl Head {
         input.prepare(*plan, loss, batch, labels, parallel);
         let common = input.common(*plan, loss, batch.class_weights, n);
         let tasks = work.tasks(*plan, n, batch.prototypes, &mut []);
-        each(parallel, tasks, |task| task.statistics::<O, LINEAR>(&common));
+        each(parallel, tasks, |task| task.statistics::<O, LINEAR>(others, &common));
         let z = finish_rows(loss, classes, input, work, batch, labels, out);
 
         resize(&mut out.grad_embeddings, if want.grad_embeddings { n * dim } else { 0 });
@@ -206,7 +210,7 @@ impl Head {
         } else if want.any() {
             let common = input.common(*plan, loss, batch.class_weights, n);
             let tasks = work.tasks(*plan, n, batch.prototypes, &mut out.grad_prototypes);
-            each(parallel, tasks, |task| task.gradients::<O, LINEAR>(&common));
+            each(parallel, tasks, |task| task.gradients::<O, LINEAR>(others, &common));
             finish_embeddings(*plan, input, &work.shares, &mut out.grad_embeddings, parallel);
         }
     }
@@ -371,9 +375,9 @@ fn resize(v: &mut Vec<f32>, len: usize) {
 
 impl Task<'_> {
     /// Pass 1: the rows' statistics over the other classes of this range.
-    fn statistics<O: Other, const LINEAR: bool>(self, common: &Common<'_>) {
+    fn statistics<O: Other, const LINEAR: bool>(self, others: O, common: &Common<'_>) {
         let Common { plan: Plan { arch, layout, dim, .. }, scale, .. } = *common;
-        let (others, lane) = (PhantomData::<O>, self.lane);
+        let lane = self.lane;
         self.partials.fill(Partial::EMPTY);
         (lane.zero, lane.non_finite) = (0, 0);
         let (mut kept, mut most) = (self.kept, self.most);
@@ -402,9 +406,9 @@ impl Task<'_> {
     }
 
     /// Pass 2: this range's share of dX, and its dW.
-    fn gradients<O: Other, const LINEAR: bool>(self, common: &Common<'_>) {
+    fn gradients<O: Other, const LINEAR: bool>(self, others: O, common: &Common<'_>) {
         let Common { plan: Plan { arch, layout, want, dim }, scale, .. } = *common;
-        let (others, lane) = (PhantomData::<O>, self.lane);
+        let lane = self.lane;
         let (mut kept, mut most, mut grad) = (self.kept, self.most, self.grad);
         for (t, prototypes) in self.prototypes.chunks(layout.tile * dim).enumerate() {
             let (first, width) = (self.first + t * layout.tile, prototypes.len() / dim);

@@ -1,7 +1,5 @@
 //! What happens between the products: two sweeps over one block of rows × classes while it is in the cache.
 
-use std::marker::PhantomData;
-
 use pulp::{Simd, WithSimd};
 
 use super::{
@@ -28,7 +26,7 @@ pub(super) struct Block<'a> {
 /// With `STORE` the block then holds exp(z − most), where `most` is the row's largest logit in this block, so that pass
 /// 2 only rescales; else it keeps its cosines. The labelled class is left out, and its cell undefined.
 pub(super) struct Statistics<'a, O, const STORE: bool> {
-    pub others: PhantomData<O>,
+    pub others: O,
     pub block: Block<'a>,
     /// Joined by this tile.
     pub partials: &'a mut [Partial],
@@ -49,19 +47,21 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
             }
             let label = row.class.wrapping_sub(first);
             if let Some(weights) = weights {
-                partial.weighted += weighted::<O>(cosines, weights);
+                partial.weighted += weighted(self.others, cosines, weights);
                 if label < width {
                     // summed in f64, so that it can be taken out again
-                    partial.weighted -= f64::from(weights[label]) * f64::from(O::value_slope(cosines[label]).0);
+                    partial.weighted -=
+                        f64::from(weights[label]) * f64::from(self.others.value_slope(cosines[label]).0);
                 }
             }
             let (left, right) = without(cosines, label);
             if left.is_empty() && right.is_empty() {
                 continue;
             }
-            let (a, b) = (extremes::<O>(left), extremes::<O>(right));
+            let (a, b) = (extremes(self.others, left), extremes(self.others, right));
             let most = scale * larger(a.0, b.0);
-            let sum = exp_sum::<O, STORE>(left, scale, most) + exp_sum::<O, STORE>(right, scale, most);
+            let sum = exp_sum::<O, STORE>(self.others, left, scale, most)
+                + exp_sum::<O, STORE>(self.others, right, scale, most);
             partial.join(most, f64::from(sum), larger(a.1, b.1));
             if STORE {
                 self.most[i] = most;
@@ -74,7 +74,7 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
 ///
 /// With `STORED` it holds the exp of [`Statistics`], else cosines.
 pub(super) struct Gradients<'a, O, const STORED: bool> {
-    pub others: PhantomData<O>,
+    pub others: O,
     pub block: Block<'a>,
     /// What pass 1 stored; not read without `STORED`.
     pub most: &'a [f32],
@@ -96,13 +96,13 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
             match weights {
                 None => {
                     for x in values.iter_mut() {
-                        let (p, slope) = force::<O, STORED>(*x, scale, most, gain);
+                        let (p, slope) = force::<O, STORED>(self.others, *x, scale, most, gain);
                         *x = normal(p * slope);
                     }
                 }
                 Some(weights) => {
                     for (x, w) in values.iter_mut().zip(weights) {
-                        let (p, slope) = force::<O, STORED>(*x, scale, most, gain);
+                        let (p, slope) = force::<O, STORED>(self.others, *x, scale, most, gain);
                         *x = normal((-row.smoothing).mul_add(*w, p) * slope);
                     }
                 }
@@ -116,11 +116,11 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
 
 /// `gain · exp(z − most)` from a cosine, or from that exp as stored, and the slope of the transform.
 #[inline(always)]
-fn force<O: Other, const STORED: bool>(x: f32, scale: f32, most: f32, gain: f32) -> (f32, f32) {
+fn force<O: Other, const STORED: bool>(others: O, x: f32, scale: f32, most: f32, gain: f32) -> (f32, f32) {
     if STORED {
         return (gain * x, 1.0); // only the identity is stored so
     }
-    let (value, slope) = O::value_slope(x);
+    let (value, slope) = others.value_slope(x);
     (gain * exp(scale.mul_add(value, -most)), slope)
 }
 
@@ -143,17 +143,17 @@ fn without(row: &mut [f32], label: usize) -> (&mut [f32], &mut [f32]) {
 
 /// The largest value and the largest cosine.
 #[inline(always)]
-fn extremes<O: Other>(cosines: &[f32]) -> (f32, f32) {
+fn extremes<O: Other>(others: O, cosines: &[f32]) -> (f32, f32) {
     let (blocks, rest) = cosines.as_chunks::<LANES>();
     let (mut values, mut nearest) = ([f32::NEG_INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
     for c in blocks {
         for k in 0..LANES {
-            values[k] = larger(O::value_slope(c[k]).0, values[k]);
+            values[k] = larger(others.value_slope(c[k]).0, values[k]);
             nearest[k] = larger(c[k], nearest[k]);
         }
     }
     for (k, &c) in rest.iter().enumerate() {
-        values[k] = larger(O::value_slope(c).0, values[k]);
+        values[k] = larger(others.value_slope(c).0, values[k]);
         nearest[k] = larger(c, nearest[k]);
     }
     (fold(values, larger), fold(nearest, larger))
@@ -161,12 +161,12 @@ fn extremes<O: Other>(cosines: &[f32]) -> (f32, f32) {
 
 /// Σ exp(z − most); with `STORE` the terms replace the cosines.
 #[inline(always)]
-fn exp_sum<O: Other, const STORE: bool>(cosines: &mut [f32], scale: f32, most: f32) -> f32 {
+fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f32, most: f32) -> f32 {
     let mut sums = [0.0; LANES];
     let (blocks, rest) = cosines.as_chunks_mut::<LANES>();
     for c in blocks {
         for k in 0..LANES {
-            let e = exp(scale.mul_add(O::value_slope(c[k]).0, -most));
+            let e = exp(scale.mul_add(others.value_slope(c[k]).0, -most));
             sums[k] += e;
             if STORE {
                 c[k] = e;
@@ -178,7 +178,7 @@ fn exp_sum<O: Other, const STORE: bool>(cosines: &mut [f32], scale: f32, most: f
         let mut padded = [0.0; LANES];
         padded[..rest.len()].copy_from_slice(rest);
         for e in &mut padded {
-            *e = exp(scale.mul_add(O::value_slope(*e).0, -most));
+            *e = exp(scale.mul_add(others.value_slope(*e).0, -most));
         }
         for ((sum, e), c) in sums.iter_mut().zip(padded).zip(rest) {
             *sum += e;
@@ -192,16 +192,16 @@ fn exp_sum<O: Other, const STORE: bool>(cosines: &mut [f32], scale: f32, most: f
 
 /// Σ weight · value.
 #[inline(always)]
-fn weighted<O: Other>(cosines: &[f32], weights: &[f32]) -> f64 {
+fn weighted<O: Other>(others: O, cosines: &[f32], weights: &[f32]) -> f64 {
     let ((c, c_rest), (w, w_rest)) = (cosines.as_chunks::<LANES>(), weights.as_chunks::<LANES>());
     let mut sums = [0.0_f64; LANES];
     for (c, w) in c.iter().zip(w) {
         for k in 0..LANES {
-            sums[k] = f64::from(O::value_slope(c[k]).0).mul_add(f64::from(w[k]), sums[k]);
+            sums[k] = f64::from(others.value_slope(c[k]).0).mul_add(f64::from(w[k]), sums[k]);
         }
     }
     for (k, (c, w)) in c_rest.iter().zip(w_rest).enumerate() {
-        sums[k] = f64::from(O::value_slope(*c).0).mul_add(f64::from(*w), sums[k]);
+        sums[k] = f64::from(others.value_slope(*c).0).mul_add(f64::from(*w), sums[k]);
     }
     fold(sums, |a, b| a + b)
 }

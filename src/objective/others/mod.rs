@@ -8,9 +8,9 @@ use num_traits::Float;
 pub use rectified::Rectified;
 
 /// A transform of the other classes' cosines: value and slope of one cosine.
-pub trait Other {
+pub trait Other: Copy + Send + Sync {
     /// `(other(c), other'(c))`.
-    fn value_slope<T: Float>(c: T) -> (T, T);
+    fn value_slope<T: Float>(&self, c: T) -> (T, T);
 }
 
 /// The built-in transforms.
@@ -40,8 +40,8 @@ impl Others {
     /// `(other(c), other'(c))`.
     pub fn value_slope<T: Float>(self, c: T) -> (T, T) {
         match self {
-            Others::Identity => Identity::value_slope(c),
-            Others::Rectified => Rectified::value_slope(c),
+            Others::Identity => Identity.value_slope(c),
+            Others::Rectified => Rectified.value_slope(c),
         }
     }
 }
