@@ -79,13 +79,13 @@ impl Schedule {
             splits /= 2;
         }
         let slots = (4096 / rows).clamp(1, 64);
-        // and no loop over classes takes too many turns, see ROWS_PER_PASS
-        let turns = (splits as usize) << 16;
-        let most = most.min(largest.next_multiple_of(64)).min(turns);
+        let most = most.min(largest.next_multiple_of(64));
 
         let cached = ((CACHED / (rows * 4)) as usize / 64 * 64).max(1024);
         let mut needed = u64::MAX;
         for (splits, slots) in [(splits, slots), (1, 1)] {
+            // no loop over classes takes too many turns, see ROWS_PER_PASS
+            let most = most.min((splits as usize) << 16);
             let attempt = |most: usize, keep: bool| {
                 let chunks = cut(shards, most);
                 let longest = chunks.iter().map(|c| c.count).max().unwrap_or(1);
@@ -125,19 +125,20 @@ impl Schedule {
         let groups: u64 = shards.iter().map(|c| c.div_ceil(64) as u64).sum();
         let passes = rows.div_ceil(u64::from(super::head::ROWS_PER_PASS));
         let parts = self.chunks.len() as u64 * if want.grad_prototypes { passes } else { 1 } + shards.len() as u64 + 1;
+        // the smallest buffer has 16 bytes
+        let buffer = |bytes: u64| bytes.max(16);
         let mut bytes = rows * size_of::<settings::Row>() as u64 + size_of::<settings::BatchState>() as u64;
-        bytes += 2 * (rows * 4).max(16); // inverses, row losses
-        bytes += (shape.classes() as u64 * 8).max(16) + groups * 16;
+        bytes += 2 * buffer(rows * 4); // inverses, row losses
+        bytes += buffer(shape.classes() as u64 * 8) + groups * 16;
         bytes += self.slots as u64 * rows * 16;
-        bytes += rows * 4 * if self.keep { all } else { longest };
+        bytes += if self.keep { rows * 4 * all } else { rows * 4 * longest };
+        bytes += 16; // class weights that nobody gave
         if want.any() {
-            bytes += rows.div_ceil(64) * longest * 4;
+            bytes += buffer(rows.div_ceil(64) * longest * 4) + 16; // and upstream
         }
         if want.grad_embeddings {
             bytes += self.splits as u64 * rows * (shape.dim() as u64).next_multiple_of(4) * 4;
         }
-        // class weights and upstream that nobody gave
-        bytes += 2 * 16;
         bytes + parts * super::PART_STRIDE + settings::SETTINGS_BYTES as u64
     }
 }
