@@ -23,8 +23,12 @@ struct Sums {
 var<workgroup> lanes: array<Sums, 256>;
 
 @compute @workgroup_size(256)
-fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let start = id.x * settings.batch_rows;
+fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+              @builtin(local_invocation_index) lane: u32) {
+    let entry = unfold(id, groups);
+    let start = entry * settings.batch_rows;
+    // more groups than entries where the line was folded; entry 0 is there for an empty batch too
+    if (entry > 0u && start >= settings.rows) { return; }
     var own: Sums;
     for (var i = lane; i < settings.batch_rows; i += 256u) {
         let state = rows[start + i].state;
@@ -55,13 +59,13 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_in
         if (has(MEAN)) { value = select(0.0, all.loss / select(1.0, all.normalizer, all.normalizer > 0.0), all.normalizer > 0.0); }
         let broken = all.non_finite + all.invalid + batch[0].non_finite_prototypes > 0u;
         let bits = select(bitcast<u32>(value), settings.nan, broken);
-        batch[id.x].loss = bits;
-        batch[id.x].normalizer = select(1.0, all.normalizer, has(MEAN));
-        batch[id.x].rows = all.good;
-        batch[id.x].ignored = all.ignored;
-        batch[id.x].non_finite_rows = all.non_finite;
-        batch[id.x].invalid_labels = all.invalid;
-        batch[id.x].zero_embeddings = all.short;
-        loss[id.x] = bits;
+        batch[entry].loss = bits;
+        batch[entry].normalizer = select(1.0, all.normalizer, has(MEAN));
+        batch[entry].rows = all.good;
+        batch[entry].ignored = all.ignored;
+        batch[entry].non_finite_rows = all.non_finite;
+        batch[entry].invalid_labels = all.invalid;
+        batch[entry].zero_embeddings = all.short;
+        loss[entry] = bits;
     }
 }

@@ -36,7 +36,8 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
     r.nearest = nearest;
     r.others = select(LOWEST, most + logarithm(max(sum, 1.0e-30)), sum > 0.0);
     let d = r.others - r.logit;
-    r.total = r.logit + softplus(d);
+    // not logit + softplus(d), which cancels where the target lies far below the others
+    r.total = max(r.logit, r.others) + log_one_plus(exponential(-abs(d)));
     r.mass = (1.0 - settings.smoothing) * r.weight + settings.share * batch[0].weights;
     let smoothed = settings.share * (r.logit * (batch[0].weights - r.weight) - weighted);
     r.loss = bitcast<u32>(r.mass * softplus(d) + smoothed);

@@ -26,7 +26,7 @@ impl Backend {
     /// A software Vulkan adapter is used only when named, see [`Backend::gpu`].
     #[cfg(feature = "cpu")]
     pub fn best() -> Result<Self> {
-        #[cfg(feature = "gpu")]
+        #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
         if let Ok(context) = gpu::Context::hardware() {
             return Ok(Self::Gpu(context));
         }
@@ -46,7 +46,7 @@ impl Backend {
 
     /// The first adapter whose name contains `adapter` (in any case), software adapters included; without a name a
     /// hardware GPU if there is one, else any adapter.
-    #[cfg(feature = "gpu")]
+    #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
     pub fn gpu(adapter: Option<&str>) -> Result<Self> {
         gpu::Context::new(adapter).map(Self::Gpu)
     }
@@ -136,14 +136,20 @@ impl SliceHead {
             Inner::Reference(options) => *out = narrow(&self.loss, self.shape, options, batch)?,
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.evaluate_into(batch, out)?,
-            #[cfg(feature = "gpu")]
+            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
             Inner::Gpu(head) => head.evaluate_into(batch, out)?,
+            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+            Inner::Gpu(_) => {
+                let why = "a browser cannot block: use the async call";
+                return Err(crate::Error::Combination { what: "evaluate", why });
+            }
         }
         Ok(())
     }
 
-    /// The same without blocking the thread while the GPU works: the only form that works in a browser. The CPU paths
-    /// compute before the first await.
+    /// The same as a future: the only form that works in a browser, where the event loop drives it. Natively nobody else
+    /// drives the device, so each poll looks for the answer, sleeps 50 µs and asks to be polled again. The CPU paths compute
+    /// before the first await.
     pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
         #[cfg(feature = "gpu")]
         if let Inner::Gpu(head) = &mut self.inner {

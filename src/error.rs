@@ -2,7 +2,9 @@
 
 /// What went wrong, in the caller's words: the argument, the value found and the values allowed.
 ///
-/// Every check runs before any work starts, so a call that returns an error has written nothing.
+/// Input is checked before any work starts: a call that refuses its input has written nothing. The errors that come from
+/// the device itself ([`DeviceLost`](Error::DeviceLost), [`OutOfMemory`](Error::OutOfMemory), [`Device`](Error::Device),
+/// [`Timeout`](Error::Timeout)) may come later; host memory is untouched by them too.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // each field is named in its message

@@ -74,8 +74,8 @@
 //! })?;
 //! bound.update(&loss, 500)?; // new margins, another number of rows: one queue write
 //! let mut encoder = device.create_command_encoder(&Default::default());
-//! head.record_forward(&mut encoder, &bound);
-//! head.record_backward(&mut encoder, &bound);
+//! bound.record_forward(&mut encoder);
+//! bound.record_backward(&mut encoder);
 //! queue.submit([encoder.finish()]);
 //! # }
 //! # Ok::<(), margin_softmax::Error>(())
@@ -92,7 +92,8 @@
 //!   and gradients 1e-5 + 3e-7 · s · max(1, largest slope), since the scale and the slope multiply the rounding of a
 //!   cosine. A loss of 1e-18 keeps its digits.
 //! - **At cos = ±1** the slope is bounded (sin θ is never divided by less than 1e-4), the forward value is never clamped:
-//!   every finite input has a finite gradient.
+//!   every finite input has a finite gradient. (A vector longer than 8e37 has no f32 inverse: on a GPU it counts as not
+//!   finite.)
 //! - **NaN.** A row with a NaN or infinite value has a NaN loss and makes the reduced loss NaN; the gradients are those of
 //!   the batch without it. A prototype with one makes every loss NaN and every gradient 0. A label that names no class is
 //!   an error on the host, and treated like a NaN row on a device. [`Counts`] tells how many there were.
@@ -109,8 +110,8 @@
 //!
 //! # Limits
 //!
-//! Rows, classes, dim and rows · dim each below 2³¹; classes of a shard · dim below 2³¹; eight storage buffers per stage
-//! on the device. What does not fit is an [`Error`] with both numbers, before any work.
+//! Rows, classes, dim and rows · dim each below 2³¹; on a GPU dim up to 65,536, classes of a shard · dim below 2³¹, and
+//! eight storage buffers per stage. What does not fit is an [`Error`] with both numbers, before any work.
 //!
 //! # What this crate does not do
 //!
@@ -142,6 +143,7 @@ mod options;
 pub mod plan;
 pub mod reference;
 mod shape;
+pub mod theory;
 
 pub use backend::{Backend, SliceHead};
 pub use batch::{Batch, Counts, Label, Output, Want};

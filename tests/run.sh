@@ -142,6 +142,7 @@ step 'clippy without features' cargo clippy --all-targets --release --no-default
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --features serde
 step 'build without features' cargo build --release --no-default-features
 step 'dependencies without features' bare_tree
+step 'build the tests' cargo test --no-run --release --features serde
 [ ${#adapters[@]} = 0 ] || step 'adapters' every_adapter
 step 'tests' cargo test --release --features serde
 if have node && have npm; then

@@ -24,5 +24,8 @@ fn measure(i: u32, lane: u32) -> Length {
     root = root * fma(-0.5 * safe * root, root, 1.5);
     let inverse = unit * root;
     let short = tiny || inverse > 1.0 / SHORTEST;
-    return Length(select(select(inverse, 1.0 / SHORTEST, short), 0.0, bad), short && !bad);
+    // beyond 8.5e37 the inverse is subnormal, which a device may flush: such a length is none that an f32 can divide by
+    let endless = !short && !(inverse >= 1.17549435e-38);
+    let none = bad || endless;
+    return Length(select(select(inverse, 1.0 / SHORTEST, short), 0.0, none), short && !none);
 }

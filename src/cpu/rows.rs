@@ -79,7 +79,8 @@ impl Row {
         let share = epsilon / classes as f64;
         let rest = share * (all - class_weight);
         let mass = (1.0 - epsilon) * class_weight + share * all;
-        self.log_all = self.logit + softplus(d);
+        // not logit + softplus(d), which cancels where the target lies far below the others
+        self.log_all = self.logit.max(log_others) + (-d.abs()).exp().ln_1p();
         self.strength = gain * mass;
         self.most = others.most;
         self.smoothing = (gain * share) as f32;

@@ -157,6 +157,11 @@ impl Context {
         self.0.allocated.load(Ordering::Relaxed)
     }
 
+    /// Kernels compiled so far.
+    pub fn compiled_kernels(&self) -> usize {
+        self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Makes a buffer; `what` names it in errors and labels.
     pub(super) fn buffer(&self, what: &'static str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let limit = "max_buffer_size";
@@ -221,10 +226,6 @@ impl Context {
 
     pub(super) fn is_lost(&self) -> bool {
         self.0.lost.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_lost(&self) {
-        self.0.lost.store(true, Ordering::Relaxed);
     }
 }
 

@@ -124,16 +124,6 @@ impl Head {
         let bound = Bound::new(&self.context, &self.plan, &given, &self.loss, &call)?;
         Ok(BoundHead { bound, loss: self.loss.clone(), call })
     }
-
-    /// Records the forward pass: statistics and loss. Creates, writes, submits and polls nothing.
-    pub fn record_forward(&self, encoder: &mut wgpu::CommandEncoder, bound: &BoundHead) {
-        bound.bound.record_forward(encoder);
-    }
-
-    /// Records the backward pass, after the forward pass of the same bound set.
-    pub fn record_backward(&self, encoder: &mut wgpu::CommandEncoder, bound: &BoundHead) {
-        bound.bound.record_backward(encoder);
-    }
 }
 
 /// A head bound to tensors.
@@ -162,6 +152,20 @@ impl BoundHead {
     pub fn set_accumulate(&mut self, on: bool) -> Result<()> {
         let loss = self.loss.clone();
         self.call(&loss, Call { accumulate: on, ..self.call })
+    }
+
+    /// Records the forward pass: statistics and loss. Creates, writes, submits and polls nothing.
+    ///
+    /// The dispatches are those of the current number of rows: update before recording, and record again after an update
+    /// that changed it.
+    pub fn record_forward(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.bound.record_forward(encoder);
+    }
+
+    /// Records the backward pass. One follows each forward pass of this bound set: it may turn the cosines that the
+    /// forward pass kept into their gradients.
+    pub fn record_backward(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.bound.record_backward(encoder);
     }
 
     /// A call with other inputs in use.

@@ -1,11 +1,12 @@
 //! Waits for mapped buffers, blocking or not.
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::time::Duration;
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     task::{Poll, Waker},
-    time::Duration,
 };
 
 use super::{Context, context::lost};
@@ -17,8 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A mapping under way; resolves when the buffer can be read.
 pub(super) struct Mapping {
-    state: Arc<Mutex<State>>,
+    state: Arc<(Mutex<State>, Condvar)>,
     context: Context,
+    #[cfg(not(target_arch = "wasm32"))]
+    started: std::time::Instant,
 }
 
 #[derive(Default)]
@@ -30,17 +33,23 @@ struct State {
 impl Mapping {
     /// Asks for the first `bytes` of a buffer, which must not be mapped or written until they were read.
     pub fn start(context: &Context, buffer: &wgpu::Buffer, bytes: u64) -> Result<Self> {
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new((Mutex::new(State::default()), Condvar::new()));
         let shared = state.clone();
         let answered = move |result| {
-            let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
             state.result = Some(result);
+            shared.1.notify_all();
             if let Some(waker) = state.waker.take() {
                 waker.wake();
             }
         };
         context.guarded(|| buffer.map_async(wgpu::MapMode::Read, ..bytes, answered))?;
-        Ok(Self { state, context: context.clone() })
+        Ok(Self {
+            state,
+            context: context.clone(),
+            #[cfg(not(target_arch = "wasm32"))]
+            started: std::time::Instant::now(),
+        })
     }
 
     /// Blocks until all work submitted so far is done.
@@ -52,15 +61,19 @@ impl Mapping {
             Err(wgpu::PollError::Timeout) => return Err(Error::Timeout { seconds: PATIENCE.as_secs() }),
             Err(error) => return Err(Error::Device(error.to_string())),
         }
-        self.take().unwrap_or_else(|| Err(Error::Device("a mapping was never answered".into())))
+        // another thread that polls this device may be about to call us back
+        let (lock, answered) = &*self.state;
+        let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(answered.wait_timeout_while(guard, PATIENCE, |state| state.result.is_none()));
+        self.take().unwrap_or(Err(Error::Timeout { seconds: PATIENCE.as_secs() }))
     }
 
     fn take(&self) -> Option<Result<()>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.result.take().map(|result| {
-            result.map_err(|_| {
-                self.context.set_lost();
-                lost()
+            result.map_err(|_| match self.context.is_lost() {
+                true => lost(),
+                false => Error::Device("the results could not be mapped; the device may be lost".into()),
             })
         })
     }
@@ -78,9 +91,12 @@ impl Future for Mapping {
         if let Some(result) = self.take() {
             return Poll::Ready(result);
         }
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).waker = Some(cx.waker().clone());
+        self.state.0.lock().unwrap_or_else(PoisonError::into_inner).waker = Some(cx.waker().clone());
         #[cfg(not(target_arch = "wasm32"))]
         {
+            if self.started.elapsed() > PATIENCE {
+                return Poll::Ready(Err(Error::Timeout { seconds: PATIENCE.as_secs() }));
+            }
             std::thread::sleep(Duration::from_micros(50));
             cx.waker().wake_by_ref();
         }

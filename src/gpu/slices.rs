@@ -14,7 +14,6 @@ use crate::{
 /// Everything is made once: tensors, staging, bindings.
 pub(crate) struct SliceHead {
     context: Context,
-    head: Head,
     bound: BoundHead,
     loss: MarginSoftmax,
     shape: Shape,
@@ -109,17 +108,7 @@ impl SliceHead {
             stage(What::GradPrototypes(first, tensor.len()), tensor.buffer(), tensor.bytes())?;
             first += tensor.len();
         }
-        Ok(Self {
-            context: context.clone(),
-            head,
-            bound,
-            loss: loss.clone(),
-            shape,
-            inputs,
-            staging,
-            shards,
-            pending: None,
-        })
+        Ok(Self { context: context.clone(), bound, loss: loss.clone(), shape, inputs, staging, shards, pending: None })
     }
 
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
@@ -191,8 +180,8 @@ impl SliceHead {
 
         let submission = context.guarded(|| {
             let mut encoder = context.device().create_command_encoder(&Default::default());
-            self.head.record_forward(&mut encoder, &self.bound);
-            self.head.record_backward(&mut encoder, &self.bound);
+            self.bound.record_forward(&mut encoder);
+            self.bound.record_backward(&mut encoder);
             for (staging, bytes) in self.wanted(rows) {
                 encoder.copy_buffer_to_buffer(&staging.source, 0, &staging.buffer, 0, bytes);
             }

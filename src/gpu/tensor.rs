@@ -34,6 +34,8 @@ pub struct Tensor {
     offset: u64,
     shape: Vec<usize>,
     element: Element,
+    /// Nobody else's bytes stand behind a last odd half-word.
+    padded: bool,
 }
 
 /// What [`Tensor::upload`] and [`Tensor::empty`] give their buffers.
@@ -45,7 +47,7 @@ impl Tensor {
     pub fn empty(context: &Context, shape: &[usize], element: Element) -> Result<Self> {
         let bytes = bytes(shape, element)?;
         let buffer = context.buffer("tensor", bytes, USAGE)?;
-        Ok(Self { buffer, offset: 0, shape: shape.to_vec(), element })
+        Ok(Self { buffer, offset: 0, shape: shape.to_vec(), element, padded: true })
     }
 
     /// A new buffer with these values.
@@ -65,16 +67,24 @@ impl Tensor {
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::Usage { what, usage: "STORAGE" });
         }
-        Ok(Self { buffer: buffer.clone(), offset, shape: shape.to_vec(), element })
+        Ok(Self { buffer: buffer.clone(), offset, shape: shape.to_vec(), element, padded: false })
     }
 
-    /// Overwrites the values; takes effect before any later submit.
+    /// Overwrites the values; takes effect before any later submit. In a buffer of the caller's both ends of the tensor
+    /// must be multiples of 4 bytes.
     pub fn write<T: Scalar>(&self, context: &Context, values: &[T]) -> Result<()> {
         self.expect(T::ELEMENT)?;
         if values.len() != self.len() {
             return Err(Error::Length { what: "tensor", found: values.len(), expected: self.len() });
         }
         self.need(wgpu::BufferUsages::COPY_DST, "COPY_DST")?;
+        // a last odd half-word may share its word with somebody else's value
+        let end = self.offset + self.bytes();
+        for (offset, fits) in [(self.offset, false), (end, self.padded)] {
+            if !fits && !offset.is_multiple_of(4) {
+                return Err(Error::Alignment { what: "tensor", offset, alignment: 4 });
+            }
+        }
         write(context, &self.buffer, self.offset, bytemuck::cast_slice(values))
     }
 
@@ -144,7 +154,8 @@ impl Tensor {
 
     /// The same values under another shape of as many values.
     pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        if shape.iter().product::<usize>() != self.len() {
+        let len = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
+        if len != Some(self.len()) {
             let (found, expected) = (self.shape.clone(), shape.to_vec());
             return Err(Error::Shape { what: "tensor", found, expected });
         }

@@ -39,7 +39,7 @@ pub enum Coefficients {
     Closed,
     /// Least squares on 1,000 Chebyshev extrema: what the authors of ChebyAAM fit, to 1e-15.
     Fit,
-    /// `degree + 1` values given by the caller: `ψ = Σ c_k T_k`, with `c_0` not halved.
+    /// `degree + 1` values given by the caller, each within ±1e6: `ψ = Σ c_k T_k`, with `c_0` not halved.
     Given(Vec<f64>),
 }
 
@@ -67,8 +67,9 @@ impl Series {
                 let (found, expected) = (values.len(), self.degree + 1);
                 return Err(Error::Length { what: "series.coefficients.given", found, expected });
             }
-            if let Some(&found) = values.iter().find(|v| !v.is_finite()) {
-                return Err(Error::Parameter { what: "series.coefficients.given", found, allowed: "finite numbers" });
+            if let Some(&found) = values.iter().find(|v| !(-1e6..=1e6).contains(*v)) {
+                let allowed = "-1e6 <= c <= 1e6";
+                return Err(Error::Parameter { what: "series.coefficients.given", found, allowed });
             }
         }
         Ok(())

@@ -3,6 +3,9 @@
 use super::{Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Slot, Step, kernels};
 use crate::{Error, Result, Shape};
 
+/// A vector's loops take a thirtieth of its length in turns, eight vectors to a lane; see `ROWS_PER_PASS`.
+const MOST_DIM: usize = 1 << 16;
+
 pub(super) struct Builder {
     limits: Limits,
     /// The most rows of one batch entry.
@@ -13,8 +16,12 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    pub fn new(limits: &Limits, rows: usize) -> Result<Self> {
+    pub fn new(limits: &Limits, rows: usize, shape: Shape) -> Result<Self> {
         limits.check()?;
+        if shape.dim() > MOST_DIM {
+            let (needed, allowed) = (shape.dim() as u64, MOST_DIM as u64);
+            return Err(Error::Size { what: "dim on a GPU", needed, allowed });
+        }
         Ok(Self { limits: *limits, rows: rows as u32, buffers: vec![], kernels: vec![], parts: vec![] })
     }
 

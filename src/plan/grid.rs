@@ -37,7 +37,7 @@ impl Grid {
             return Ok(None);
         }
         let most = u64::from(most);
-        let y = total.div_ceil(most);
+        let y = total.div_ceil(most.max(1));
         if y > most || u64::from(self.entries) > most {
             let (needed, allowed) = (total.max(u64::from(self.entries)), most);
             let limit = "max_compute_workgroups_per_dimension";

@@ -33,9 +33,15 @@ impl Plan {
         if layout.shards.contains(&0) {
             return Err(Error::Zero { what: "shards" });
         }
-        let sum: usize = layout.shards.iter().sum();
+        let sum = layout.shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
         if sum != shape.classes() {
             return Err(Error::Length { what: "shards", found: sum, expected: shape.classes() });
+        }
+        for &count in layout.shards {
+            let (needed, allowed) = (crate::shape::elements(count, shape.dim()), crate::shape::MOST - 1);
+            if needed > allowed {
+                return Err(Error::Size { what: "classes of a shard · dim", needed, allowed });
+            }
         }
         let Options { want, budget, tile } = *options;
         let snippets = k::Snippets::of(loss);
@@ -44,7 +50,7 @@ impl Plan {
         let out = Loader::plain(shape.dim());
         let chunk_loader = Loader::F32x4;
 
-        let mut b = Builder::new(limits, shape.rows())?;
+        let mut b = Builder::new(limits, shape.rows(), shape)?;
         let schedule = Schedule::new(shape, layout.shards, limits, budget, want, tile)?;
         let Schedule { tile, keep, slots, splits, .. } = schedule;
         let rows = shape.rows().max(1) as u64;
@@ -55,10 +61,6 @@ impl Plan {
         let embeddings = b.given(Slot::Embeddings, rows * dim * layout.embeddings.bytes())?;
         let mut prototypes = vec![];
         for (i, &count) in layout.shards.iter().enumerate() {
-            if count as u64 * dim >= crate::shape::MOST {
-                let (needed, allowed) = (count as u64 * dim, crate::shape::MOST - 1);
-                return Err(Error::Size { what: "classes of a shard · dim", needed, allowed });
-            }
             prototypes.push(b.given(Slot::Prototypes(i), count as u64 * dim * layout.prototypes.bytes())?);
         }
         let labels = b.given(Slot::Labels, rows * 4)?;

@@ -110,14 +110,16 @@ impl Limits {
     };
 
     fn check(&self) -> Result<()> {
-        let least = Self::WEBGPU;
+        let least = Self { max_groups: 1, alignment: 1, ..Self::WEBGPU };
         let need = |what, limit, needed: u32, allowed: u32| {
             let (needed, allowed) = (u64::from(needed), u64::from(allowed));
             if allowed >= needed { Ok(()) } else { Err(Error::Limit { what, limit, needed, allowed }) }
         };
         need("a kernel", "max_storage_buffers_per_shader_stage", least.storage_buffers, self.storage_buffers)?;
         need("a workgroup", "max_compute_invocations_per_workgroup", least.invocations, self.invocations)?;
-        need("a workgroup", "max_compute_workgroup_storage_size", least.workgroup_bytes, self.workgroup_bytes)
+        need("a workgroup", "max_compute_workgroup_storage_size", least.workgroup_bytes, self.workgroup_bytes)?;
+        need("a dispatch", "max_compute_workgroups_per_dimension", least.max_groups, self.max_groups)?;
+        need("a binding", "min_storage_buffer_offset_alignment", least.alignment, self.alignment)
     }
 }
 

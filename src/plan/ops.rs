@@ -5,6 +5,9 @@ use super::{
 };
 use crate::{Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
+/// A row's logits are looked at by 64 lanes in one loop each; see `ROWS_PER_PASS`.
+const MOST_LOGITS: usize = 1 << 22;
+
 /// Sizes of an operation on a batch: [entries, rows, classes] and, for cosines, the length of a vector.
 #[derive(Debug, Clone, Copy)]
 pub struct Batched {
@@ -75,7 +78,7 @@ impl Plan {
         let x = elements[0].loader("embeddings", shape.dim())?;
         let w = elements[1].loader("prototypes", shape.dim())?;
         let (cell, out) = (Loader::plain(shape.classes()), Loader::plain(shape.dim()));
-        let mut b = Builder::new(limits, sizes.rows() as usize)?;
+        let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let embeddings = b.given(Slot::Embeddings, rows * dim * elements[0].bytes())?;
         let prototypes = b.given(Slot::Prototypes(0), classes * dim * elements[1].bytes())?;
         let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
@@ -131,7 +134,7 @@ impl Plan {
     pub fn margin(loss: &MarginSoftmax, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
         loss.validate()?;
         let snippets = k::Snippets::of(loss);
-        let mut b = Builder::new(limits, sizes.rows() as usize)?;
+        let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
         let labels = b.given(Slot::Labels, sizes.rows() * 4)?;
         let groups = sizes.rows() * (sizes.shape.classes() as u64).div_ceil(64);
@@ -153,8 +156,12 @@ impl Plan {
         let loss = options.loss();
         loss.validate()?;
         let snippets = k::Snippets::of(&loss);
-        let mut b = Builder::new(limits, sizes.rows() as usize)?;
+        let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let (rows, entries) = (sizes.rows(), sizes.entries as u64);
+        if sizes.shape.classes() > MOST_LOGITS {
+            let (needed, allowed) = (sizes.shape.classes() as u64, MOST_LOGITS as u64);
+            return Err(Error::Size { what: "classes of given logits", needed, allowed });
+        }
         let logits = b.given(Slot::Logits, sizes.cells() * 4)?;
         let labels = b.given(Slot::Labels, rows * 4)?;
         let weights = b.optional(Slot::ClassWeights, 16)?;

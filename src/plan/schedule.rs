@@ -66,9 +66,13 @@ impl Schedule {
         let most = (limits.max_binding.min(limits.max_buffer) / 4).min(crate::shape::MOST - 1) / rows;
         let most = if most < 64 { most as usize / 4 * 4 } else { most as usize / 64 * 64 };
         if most < smallest {
-            let (what, limit) = ("a chunk of cosines", "max_storage_buffer_binding_size");
-            let needed = rows * smallest as u64 * 4;
-            return Err(Error::Limit { what, limit, needed, allowed: limits.max_binding });
+            let what = "a chunk of cosines";
+            let needed = rows * (smallest as u64).next_multiple_of(4) * 4;
+            let allowed = limits.max_binding.min(limits.max_buffer);
+            if needed <= allowed {
+                return Err(Error::Size { what, needed: needed / 4, allowed: crate::shape::MOST - 1 });
+            }
+            return Err(Error::Limit { what, limit: "max_storage_buffer_binding_size", needed, allowed });
         }
 
         // slabs and slots are there for speed, and give way to the chunk

@@ -139,9 +139,14 @@ impl Settings {
             Fallback::Clip(e) => {
                 let cosine = |angle: f64| angle.cos() as f32;
                 new.clipped = e.cos() as f32;
-                new.clip_high = if e > m2 { cosine((e - m2) / m1) } else { 2.0 };
-                let low = (PI - e - m2) / m1;
-                new.clip_low = if low < PI { cosine(low.max(0.0)) } else { -2.0 };
+                // the angles where m1·θ + m2 reaches e and π − e; outside [0, π] everything or nothing is clipped
+                let bound = |angle: f64| match angle {
+                    a if a <= 0.0 => 2.0,
+                    a if a >= PI => -2.0,
+                    a => cosine(a),
+                };
+                new.clip_high = bound((e - m2) / m1);
+                new.clip_low = bound((PI - e - m2) / m1);
                 4
             }
             Fallback::Easy => 5,

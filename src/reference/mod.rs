@@ -66,7 +66,7 @@ pub fn evaluate<L: Label>(
         let sum: f64 = others().map(|j| (logits[j] - most).exp()).sum();
         let log_others = if classes > 1 { most + sum.ln() } else { f64::NEG_INFINITY };
         let d = log_others - zy;
-        let log_all = zy + softplus(d);
+        let log_all = zy.max(log_others) + (-d.abs()).exp().ln_1p();
         let mass = (1.0 - epsilon) * weight(y) + epsilon / classes as f64 * all_weights;
         let smoothed: f64 = others().map(|j| weight(j) * (zy - logits[j])).sum();
         out.row_losses[i] = mass * softplus(d) + epsilon / classes as f64 * smoothed;

@@ -85,6 +85,7 @@ pub fn families() -> Vec<(&'static str, MarginSoftmax)> {
         ("sphereface", MarginSoftmax::sphereface()),
         ("ampface", MarginSoftmax::ampface()),
         ("unified", MarginSoftmax::unified(0.7, 1.35, 0.3, 0.1)),
+        ("unified_flat", MarginSoftmax::unified(1.2, 0.6, 0.4, -0.2)),
         ("chebyaam", MarginSoftmax::cheby_aam()),
         ("chebyaam_fit", MarginSoftmax::named("chebyaam_fit").unwrap()),
         (
@@ -199,7 +200,7 @@ pub fn covers_every_pair() -> Result<(), Failed> {
             for x in values(*a) {
                 for y in values(*b) {
                     // sine needs m1 = 1, easy a threshold at or below 0
-                    let general = ["sphereface", "unified", "series_jackson"].contains(&x.as_str());
+                    let general = ["sphereface", "unified", "unified_flat", "series_jackson"].contains(&x.as_str());
                     let possible = !(general && y == "sine" || x == "sphereface" && y == "easy");
                     let found = table.iter().any(|c| a(c) == x && b(c) == y);
                     if possible && !found {

@@ -12,6 +12,8 @@ use crate::{
 pub const CHECKS: &[(&str, Check)] = &[
     ("finite_inputs_give_finite_gradients", finite_inputs_give_finite_gradients),
     ("bad_rows_are_nan_and_do_not_spoil_others", bad_rows_are_nan_and_do_not_spoil_others),
+    ("endless_vectors_do_not_spoil_others", endless_vectors_do_not_spoil_others),
+    ("far_targets_keep_the_gradients_of_the_others", far_targets_keep_the_gradients_of_the_others),
     ("a_bad_prototype_makes_every_loss_nan_and_every_gradient_zero", a_bad_prototype),
     ("a_label_that_names_no_class_is_like_a_bad_row", a_label_that_names_no_class),
     ("zero_vectors_are_counted_and_get_no_gradient", zero_vectors),
@@ -47,7 +49,7 @@ fn finite_inputs_give_finite_gradients(context: &Context) -> Result<(), Failed> 
         data.embeddings[2 * D + k] = 3.0 * w[5 * D + k];
         data.embeddings[3 * D + k] = 0.0;
         data.embeddings[4 * D + k] *= 1e-20;
-        data.embeddings[5 * D + k] *= 1e25;
+        data.embeddings[5 * D + k] *= 2e37;
         data.prototypes[7 * D + k] = 0.0;
         data.prototypes[8 * D + k] *= 1e-15;
         data.prototypes[6 * D + k] *= 1e20;
@@ -112,6 +114,20 @@ fn bad_rows_are_nan_and_do_not_spoil_others(context: &Context) -> Result<(), Fai
             assert!(out.loss.is_finite() && out.row_losses[2] == 0.0);
             assert_eq!((out.counts.ignored, out.counts.non_finite_rows), (1, 0));
         }
+    }
+    Ok(())
+}
+
+/// Beyond 8.5e37 an f32 has no normal inverse: such a row counts as one that is not finite, or counts; nothing is spoilt.
+fn endless_vectors_do_not_spoil_others(context: &Context) -> Result<(), Failed> {
+    for length in [5e37_f32, 1e38, 3e38] {
+        let mut data = Data::random(shape(), 12);
+        data.embeddings[..D].copy_from_slice(&[length, -length, length / 2.0, length]);
+        let out = evaluate(context, &MarginSoftmax::arcface(), &data)?;
+        assert_eq!(out.counts.rows + out.counts.non_finite_rows, N, "{length}");
+        assert_eq!(out.loss.is_nan(), out.counts.non_finite_rows == 1, "{length}: {out:?}");
+        assert!(finite(&out.grad_embeddings) && finite(&out.grad_prototypes), "{length}: {out:?}");
+        assert!(finite(&out.row_losses[1..]), "{length}");
     }
     Ok(())
 }
@@ -189,6 +205,27 @@ fn one_class(context: &Context) -> Result<(), Failed> {
         assert_eq!(out.loss, 0.0);
         assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|g| *g == 0.0), "{out:?}");
         assert!(out.other_cosines.iter().all(|c| *c == -1.0));
+    }
+    Ok(())
+}
+
+/// A target logit far below the others must not cancel what it is added to.
+fn far_targets_keep_the_gradients_of_the_others(context: &Context) -> Result<(), Failed> {
+    let data = Data::random(shape(), 14);
+    for m3 in [1.0, 10.0, 1e3, 1e6, -1e3] {
+        let loss = MarginSoftmax::cosface().with_margin(|m| m.m3 = m3);
+        let out = evaluate(context, &loss, &data)?;
+        let expected = data.reference(&loss, shape());
+        for (what, found, expected) in [
+            ("dX", &out.grad_embeddings, &expected.grad_embeddings),
+            ("dW", &out.grad_prototypes, &expected.grad_prototypes),
+        ] {
+            let most = expected.iter().fold(0.0, |m: f64, g| m.max(g.abs()));
+            for (f, e) in found.iter().zip(expected) {
+                // the gate at scale 64; gradients below 1e-30 are those of a batch that is learnt
+                assert!((f64::from(*f) - e).abs() <= 3e-5 * most.max(1e-30), "{what}, m3 = {m3}: {f} is not {e}");
+            }
+        }
     }
     Ok(())
 }

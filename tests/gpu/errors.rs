@@ -84,6 +84,10 @@ fn tensors_that_do_not_fit_are_refused(context: &Context) -> Result<(), Failed> 
     refused!(small, Error::Buffer { offset: 0, end: 128, found: 64, .. });
     refused!(Tensor::from_buffer(&buffer, u64::MAX, &[n], Element::F32), Error::Buffer { .. });
     refused!(Tensor::from_buffer(&buffer, 0, &[usize::MAX, 8], Element::F32), Error::Size { .. });
+    // three halves end inside a word of the caller's
+    let odd = Tensor::from_buffer(&buffer, 0, &[3], Element::F16)?;
+    refused!(odd.write(context, &[half::f16::ONE; 3]), Error::Alignment { offset: 6, alignment: 4, .. });
+    refused!(t.x.reshape(&[n, d + (1 << 63)]), Error::Shape { .. });
     let plain = make(4096, wgpu::BufferUsages::COPY_DST);
     refused!(Tensor::from_buffer(&plain, 0, &[n, d], Element::F32), Error::Usage { usage: "STORAGE", .. });
     let front = Tensor::from_buffer(&buffer, 0, &[n, d], Element::F32)?;
@@ -155,6 +159,10 @@ fn limits_and_budgets_are_refused_when_planning(context: &Context) -> Result<(),
         Error::Length { what: "shards", found: 999, expected: 1000 }
     );
     refused!(Plan::head(&loss, shape, &plain(&[1000, 0]), &limits, &options), Error::Zero { what: "shards" });
+    refused!(Plan::head(&loss, shape, &plain(&[usize::MAX, 1001]), &limits, &options), Error::Length { .. });
+    refused!(head(plan::Limits { max_groups: 0, ..limits }, options), Error::Limit { allowed: 0, .. });
+    let long = Shape::new(2, 64, 65_537)?;
+    refused!(Plan::head(&loss, long, &plain(&[64]), &limits, &options), Error::Size { allowed: 65_536, .. });
     let labels = Layout { shards: &shards, embeddings: Element::I32, prototypes: Element::F32 };
     refused!(Plan::head(&loss, shape, &labels, &limits, &options), Error::Element { what: "embeddings", .. });
     let plan = head(limits, options)?;

@@ -47,8 +47,8 @@ fn workspace_stays_within_the_budget(context: &Context) -> Result<(), Failed> {
                 assert!(made < (n * c * 4) as u64, "{made} bytes of workspace, N·C has {}", n * c * 4);
             }
             let mut encoder = context.device().create_command_encoder(&Default::default());
-            head.record_forward(&mut encoder, &bound);
-            head.record_backward(&mut encoder, &bound);
+            bound.record_forward(&mut encoder);
+            bound.record_backward(&mut encoder);
             context.queue().submit([encoder.finish()]);
             assert_eq!(context.allocated_bytes() - before, made);
             tensors.read(context)?;

@@ -144,8 +144,9 @@ fn angles(loss: &MarginSoftmax) -> Vec<f32> {
     let mut bends = vec![0.0];
     bends.extend(margin.threshold());
     if let Fallback::Clip(e) = margin.fallback {
-        bends.push(((e - margin.m2) / margin.m1).max(0.0).cos());
-        bends.push(((std::f64::consts::PI - e - margin.m2) / margin.m1).min(std::f64::consts::PI).cos());
+        let pi = std::f64::consts::PI;
+        let ends = [(e - margin.m2) / margin.m1, (pi - e - margin.m2) / margin.m1];
+        bends.extend(ends.into_iter().filter(|a| (0.0..=pi).contains(a)).map(f64::cos));
     }
     for bend in bends {
         // an f32 threshold is off by up to 6e-8
@@ -158,8 +159,14 @@ fn angles(loss: &MarginSoftmax) -> Vec<f32> {
 /// The direct check of value and slope, where the gradients' gate would prove nothing.
 fn every_curve_and_slope_is_right_at_every_angle(context: &Context) -> Result<(), Failed> {
     let mut checked = 0;
-    for (name, loss) in families() {
-        for fallback in FALLBACKS {
+    let steep = [
+        // everything is clipped, or all but one end
+        ("nearly flat", MarginSoftmax::unified(1.0, 0.1, 0.0, 0.0)),
+        ("nearly opposite", MarginSoftmax::unified(1.0, 1.0, 3.1, 0.0)),
+        ("many folds", MarginSoftmax::unified(1.0, 6.0, 0.7, 0.0)),
+    ];
+    for (name, loss) in families().into_iter().chain(steep) {
+        for fallback in [&FALLBACKS[..], &[Fallback::Clip(0.45)]].concat() {
             for others in Others::ALL {
                 let loss = loss.clone().with_scale(1.0).with_others(*others).with_margin(|m| m.fallback = fallback);
                 if loss.validate().is_err() {

@@ -2,7 +2,7 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    gpu::{Context, Io, Tensor},
+    gpu::{Context, Io, Tensor, ops},
     plan::Element,
     *,
 };
@@ -24,6 +24,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("an_update_compiles_and_allocates_nothing", an_update_compiles_and_allocates_nothing),
     ("unwanted_gradients_are_not_computed", unwanted_gradients_are_not_computed),
     ("chunks_and_shards_agree_with_one_chunk", chunks_and_shards_agree_with_one_chunk),
+    ("a_device_with_few_groups_gives_the_same_bits", a_device_with_few_groups_gives_the_same_bits),
+    ("others_may_poll_the_device", others_may_poll_the_device),
     ("scaling_an_embedding_divides_its_gradient", scaling_an_embedding_divides_its_gradient),
 ];
 
@@ -185,10 +187,10 @@ fn two_bound_sets_in_one_submit(context: &Context) -> Result<(), Failed> {
     bound.update(&cos, 12)?;
     let mut encoder = context.device().create_command_encoder(&Default::default());
     // as interleaved as can be
-    a.head.record_forward(&mut encoder, &a.bound);
-    a.head.record_forward(&mut encoder, &bound);
-    a.head.record_backward(&mut encoder, &a.bound);
-    a.head.record_backward(&mut encoder, &bound);
+    a.bound.record_forward(&mut encoder);
+    bound.record_forward(&mut encoder);
+    a.bound.record_backward(&mut encoder);
+    bound.record_backward(&mut encoder);
     context.queue().submit([encoder.finish()]);
     same_output(&expected.0, &a.tensors.read(context)?)?;
     same_output(&expected.1, &tensors.read(context)?)?;
@@ -239,8 +241,8 @@ fn neighbours_of_a_bound_range_stay_untouched(context: &Context) -> Result<(), F
         grad_prototypes: &[&dw],
     })?;
     let mut encoder = context.device().create_command_encoder(&Default::default());
-    rig.head.record_forward(&mut encoder, &bound);
-    rig.head.record_backward(&mut encoder, &bound);
+    bound.record_forward(&mut encoder);
+    bound.record_backward(&mut encoder);
     context.queue().submit([encoder.finish()]);
     same_bits("loss", &loss_out.read(context)?, &[expected.loss])?;
     same_bits("row_losses", &row_losses.read(context)?, &expected.row_losses)?;
@@ -266,7 +268,7 @@ fn an_update_compiles_and_allocates_nothing(context: &Context) -> Result<(), Fai
     for (_, loss) in families() {
         expected.push(Rig::plain(context, &loss, shape, &data)?.run(context)?);
     }
-    let before = context.allocated_bytes();
+    let before = (context.allocated_bytes(), context.compiled_kernels());
     for (_, loss) in families() {
         rig.bound.update(&loss, 7)?;
         rig.bound.update(&loss, 8)?;
@@ -274,7 +276,8 @@ fn an_update_compiles_and_allocates_nothing(context: &Context) -> Result<(), Fai
         rig.record(&mut encoder);
         context.queue().submit([encoder.finish()]);
     }
-    assert_eq!(context.allocated_bytes(), before, "an update, a record or a submit made a buffer");
+    let after = (context.allocated_bytes(), context.compiled_kernels());
+    assert_eq!(after, before, "an update, a record or a submit made a buffer or compiled a kernel");
     for ((name, loss), expected) in families().iter().zip(&expected) {
         rig.bound.update(loss, 8)?;
         same_output(expected, &rig.run(context)?).map_err(|e| format!("{name}: {e}"))?;
@@ -332,6 +335,68 @@ fn chunks_and_shards_agree_with_one_chunk(context: &Context) -> Result<(), Faile
             }
         }
     }
+    Ok(())
+}
+
+/// Every dispatch is folded over two axes there.
+fn a_device_with_few_groups_gives_the_same_bits(context: &Context) -> Result<(), Failed> {
+    let adapter = context.name().split(" (").next().unwrap_or_default().to_owned();
+    let narrow = pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapters = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
+        let found = adapters.into_iter().find(|a| a.get_info().name.starts_with(&adapter)).unwrap();
+        let required_limits = wgpu::Limits { max_compute_workgroups_per_dimension: 24, ..found.limits() };
+        found.request_device(&wgpu::DeviceDescriptor { required_limits, ..Default::default() }).await
+    })?;
+    let narrow = Context::from_device(&narrow.0, &narrow.1)?;
+    assert_eq!(narrow.limits().max_groups, 24);
+    let shape = shape(70, 200, 33);
+    let data = Data::random(shape, 7);
+    let options = Options { tile: Some(Tile::Direct), ..Default::default() };
+    let run = |context: &Context| {
+        Rig::new(context, &MarginSoftmax::arcface(), shape, &plain(&[128, 72]), &options, &data)?.run(context)
+    };
+    same_output(&run(context)?, &run(&narrow)?)?;
+    // more batch entries than groups along an axis
+    let (b, n, c) = (50, 3, 4);
+    let logits: Vec<f32> = (0..b * n * c).map(|i| (i * 37 % 101) as f32 / 20.0).collect();
+    let labels: Vec<i32> = (0..b * n).map(|i| (i % c) as i32).collect();
+    let entropy = |context: &Context| -> Result<[Vec<f32>; 3]> {
+        let z = Tensor::upload(context, &[b, n, c], &logits)?;
+        let y = Tensor::upload(context, &[b, n], &labels)?;
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        let options = ops::CrossEntropy::default();
+        let (losses, dz) = ops::cross_entropy_backward(context, &mut encoder, &options, &z, &y, None, None)?;
+        context.queue().submit([encoder.finish()]);
+        Ok([losses.loss.read(context)?, losses.row_losses.read(context)?, dz.read(context)?])
+    };
+    let (wide, folded) = (entropy(context)?, entropy(&narrow)?);
+    assert!(wide[0].iter().all(|l| *l > 0.0));
+    for (a, b) in wide.iter().zip(&folded) {
+        same_bits("cross entropy", a, b)?;
+    }
+    Ok(())
+}
+
+/// An engine polls the device that it shares; our answer may then come on its thread.
+fn others_may_poll_the_device(context: &Context) -> Result<(), Failed> {
+    let shape = shape(4, 10, 8);
+    let data = Data::random(shape, 2);
+    let mut front = Backend::Gpu(context.clone()).head(&MarginSoftmax::arcface(), shape)?;
+    let first = front.evaluate(&data.batch())?;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = context.device().poll(wgpu::PollType::Poll);
+                }
+            });
+        }
+        let outcome = (0..300).try_for_each(|_| front.evaluate(&data.batch()).map(|out| assert_eq!(out, first)));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome
+    })?;
     Ok(())
 }
 

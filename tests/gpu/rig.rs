@@ -119,8 +119,8 @@ impl Rig {
     }
 
     pub fn record(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.head.record_forward(encoder, &self.bound);
-        self.head.record_backward(encoder, &self.bound);
+        self.bound.record_forward(encoder);
+        self.bound.record_backward(encoder);
     }
 
     /// Forward, backward, read.

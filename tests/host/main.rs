@@ -1,4 +1,4 @@
-//! The objective and the f64 reference against the mathematics; no device needed.
+//! The objective and the f64 reference against the mathematics, and the planner; no device needed.
 
 mod common;
 mod edges;
@@ -7,5 +7,7 @@ mod golden;
 mod gradients;
 #[cfg(feature = "serde")]
 mod json;
+mod plan;
 mod series;
 mod slopes;
+mod theory;
