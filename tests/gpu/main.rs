@@ -14,7 +14,7 @@ mod rig;
 
 use agreement::Device;
 use libtest_mimic::{Arguments, Failed, Trial};
-use margin_softmax::gpu::Context;
+use margin_softmax::{Tile, gpu::Context};
 
 /// A property of one adapter.
 type Check = fn(&Context) -> Result<(), Failed>;
@@ -27,7 +27,7 @@ fn checks() -> Vec<(&'static str, Check)> {
 fn agreement(adapter: &str, device: Device) -> Vec<Trial> {
     let trial = |trial: agreement::Trial| {
         let device = device.clone();
-        Trial::test(format!("{adapter}::{}", trial.name(&device)), move || trial.run(&device))
+        Trial::test(format!("{adapter}::{}", trial.name(device.name())), move || trial.run(&device))
     };
     agreement::trials().into_iter().map(trial).collect()
 }
@@ -40,8 +40,10 @@ fn main() {
     let required = std::env::var("MARGIN_SOFTMAX_REQUIRE_GPU").is_ok_and(|v| v == "1");
     let mut trials = vec![Trial::test("the_table_covers_every_pair", cases::covers_every_pair)];
     if contexts.is_empty() {
-        for (name, _) in checks() {
-            trials.push(Trial::test(format!("no adapter::{name}"), || Ok(())).with_ignored_flag(true));
+        let tiles = agreement::trials().into_iter().flat_map(|t| Tile::ALL.iter().map(move |tile| t.name(tile.name())));
+        for name in checks().into_iter().map(|(name, _)| name.to_owned()).chain(tiles) {
+            let missing = || Err("no adapter answers".into());
+            trials.push(Trial::test(format!("no adapter::{name}"), missing).with_ignored_flag(true));
         }
         if required {
             trials.push(Trial::test("an_adapter_answers", || {
@@ -56,7 +58,7 @@ fn main() {
             let context = context.clone();
             trials.push(Trial::test(format!("{adapter}::{name}"), move || check(&context)));
         }
-        for &tile in margin_softmax::Tile::ALL {
+        for &tile in Tile::ALL {
             trials.extend(agreement(&adapter, Device::Gpu(context.clone(), tile)));
         }
     }
