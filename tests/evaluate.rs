@@ -52,7 +52,7 @@ fn file(tensors: &[Tensor]) -> Vec<u8> {
     safetensors::serialize(views, Some([("format".to_string(), "pt".to_string())].into())).unwrap()
 }
 
-/// MATH.md 8: two rows, three classes, two dimensions.
+/// The golden batch: two rows, three classes, two dimensions.
 fn golden() -> Vec<Tensor> {
     vec![
         f32s("embeddings", &[2, 2], &[3.0, 4.0, -1.0, 2.0]),
@@ -223,7 +223,7 @@ fn each_device(mut check: impl FnMut(&[&str])) {
     });
 }
 
-/// ArcFace of MATH.md 8.
+/// ArcFace on the golden batch.
 #[test]
 fn every_device_gives_the_golden_values() {
     let place = Place::new(&file(&golden()), ARCFACE);

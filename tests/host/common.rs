@@ -25,7 +25,7 @@ pub fn all_close(what: impl Display, found: &[f64], expected: &[f64], tolerance:
     }
 }
 
-/// Agrees with a number as MATH.md prints it: half a unit of its last digit, since it was rounded once; a number
+/// Agrees with a golden number as it is printed: half a unit of its last digit, since it was rounded once; a number
 /// without a point is exact. 1e-12 on top for our own rounding (values up to 1e4, so a few ulp).
 #[track_caller]
 pub fn printed(what: impl Display, found: f64, digits: &str) {

@@ -1,4 +1,4 @@
-//! Every number that MATH.md prints, for what exists so far.
+//! The golden numbers, for what exists so far; computed in float64 or 40-digit arithmetic outside this crate.
 
 use std::f64::consts::PI;
 
@@ -242,8 +242,7 @@ fn batch(loss: MarginSoftmax) -> Case {
     Case::new(loss.with_scale(8.0), 2, vec![3.0, 4.0, -1.0, 2.0], prototypes, vec![0, 2])
 }
 
-/// Section 8: losses per row, gradients of the mean. All digits were checked in 40-digit arithmetic; four of MATH.md's
-/// last digits are rounded twice there and right here (SphereFace 1.35 twice, ψ and ChebyAAM once, each by one).
+/// Losses per row, gradients of the mean. All digits were checked in 40-digit arithmetic.
 #[test]
 fn gradient_vectors_are_as_printed() {
     let weights = [1.0, 2.0, 0.5];

@@ -197,7 +197,7 @@ fn jackson_is_monotone_above_the_threshold() {
     }
 }
 
-/// MATH.md 3 over all degrees: Jackson's worst slope is −1.2e-4, the other two fail for about half of all (n, m), down
+/// Over all degrees: Jackson's worst slope is −1.2e-4, the other two fail for about half of all (n, m), down
 /// to −.18 and −.026. Printed with two digits; the grid is ours, so a tenth of slack.
 #[test]
 fn only_jackson_is_nearly_monotone_at_every_degree() {

@@ -1,4 +1,4 @@
-//! The theory: MATH.md's numbers (sections 5 and 7), closed forms, other ways to the same number, and bad input.
+//! The theory: golden numbers, closed forms, other ways to the same number, and bad input.
 //!
 //! "mpmath" values were computed in 22 to 40 digits.
 
@@ -31,7 +31,7 @@ fn relative(what: impl std::fmt::Display, found: f64, expected: f64, share: f64)
     close(what, found, expected, share * expected.abs());
 }
 
-/// Section 7, degrees; then more from mpmath.
+/// Degrees; more of them from mpmath.
 #[test]
 fn nearest_prototype_angles_are_as_printed() {
     for (classes, dim, degrees) in [
@@ -140,7 +140,7 @@ fn random_prototypes_lie_as_far_apart_as_predicted() {
     }
 }
 
-/// Section 7; then more from mpmath.
+/// Golden numbers; more of them from mpmath.
 #[test]
 fn wrong_class_sums_are_as_printed() {
     let ln = |classes, dim, scale| ln_wrong_class_sum(classes, dim, scale).unwrap();
@@ -228,7 +228,7 @@ fn series_error(margin: &margin_softmax::Unified) -> f64 {
     if matches!(margin.curve, margin_softmax::Curve::Series(_)) { 1e-5 } else { 0.0 }
 }
 
-/// Section 7's formula, at angles where P is neither 0 nor 1; a detached slope takes the margin out of it.
+/// The formula, at angles where P is neither 0 nor 1; a detached slope takes the margin out of it.
 #[test]
 fn the_gradient_has_its_closed_form() {
     let (m0, m1, m2, m3, s, ln_b) = (0.8_f64, 1.2_f64, 0.3_f64, 0.1, 20.0, 5.0);
@@ -273,7 +273,7 @@ fn the_loss_is_that_of_the_reference() {
     }
 }
 
-/// Section 7, degrees: the published B, ε = 1 and p = .95.
+/// Degrees: the published B, ε = 1 and p = .95.
 #[test]
 fn termination_angles_are_as_printed() {
     for (name, loss, gradient, probability) in [
@@ -339,7 +339,7 @@ fn a_steep_factor_terminates_early() {
     assert!(angle < factor && gradient(&loss, published(), PI / 3.0).unwrap() < 0.0);
 }
 
-/// Section 7: with published angle and B, with the exact ones, and what the paper's grid gives.
+/// With published angle and B, with the exact ones, and what the paper's grid gives.
 #[test]
 fn optimal_margins_are_as_printed() {
     let exact = nearest_prototype_angle(CLASSES, DIM).unwrap() / 2.0;
@@ -414,7 +414,7 @@ fn a_margin_that_does_not_exist_is_none() {
     assert_eq!(none(0.5, 2.0, 4.0, Gradient(1e9)), [true; 4]);
 }
 
-/// Section 7: `none`, then the families' own fallback.
+/// `none`, then the families' own fallback.
 #[test]
 fn collapse_losses_are_as_printed() {
     let found = |loss: &MarginSoftmax| collapse_loss(loss, CLASSES).unwrap();
