@@ -601,6 +601,9 @@ fn bad_losses_are_refused() {
         (r#"{"preset": 5}"#, "invalid type: integer `5`, expected a string at line 1"),
         (r#""arcface""#, "expected an object: a whole loss, or {\"preset\": NAME}"),
         ("[]", "expected an object"),
+        (r#"{"target": {"unified": [1, 1, 0.5]}}"#, "`unified` is a list"),
+        (r#"{"target": {"unified": []}}"#, "`unified` is a list, expected an object"),
+        (r#"{"target": {"unified": {"curve": {"series": [30]}}}}"#, "`series` is a list, expected an object"),
     ];
     let place = Place::new(&file(&golden()), "");
     for (text, message) in cases {

@@ -35,9 +35,24 @@ pub fn parse(text: &str) -> Result<MarginSoftmax> {
             }
             Err(e) => return Err(e.into()),
         },
-        Value::Object(_) => from_str(text)?,
+        Value::Object(fields) => {
+            let loss = from_str(text)?;
+            for (name, value) in &fields {
+                no_lists(name, value)?;
+            }
+            loss
+        }
         _ => return Err("expected an object: a whole loss, or {\"preset\": NAME}".into()),
     };
     loss.validate()?;
     Ok(loss)
+}
+
+/// serde also takes a struct's fields as a list, by position: `"unified": []` would silently be no margin at all.
+fn no_lists(name: &str, value: &Value) -> Result<()> {
+    match value {
+        Value::Array(_) if name != "given" => Err(format!("`{name}` is a list, expected an object or a value").into()),
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| no_lists(name, value)),
+        _ => Ok(()),
+    }
 }
