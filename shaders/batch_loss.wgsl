@@ -56,7 +56,10 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
     if (lane == 0u) {
         let all = lanes[0];
         var value = all.loss;
-        if (has(MEAN)) { value = select(0.0, all.loss / select(1.0, all.normalizer, all.normalizer > 0.0), all.normalizer > 0.0); }
+        if (has(MEAN)) {
+            let some = all.normalizer > 0.0;
+            value = select(0.0, all.loss / select(1.0, all.normalizer, some), some);
+        }
         let broken = all.non_finite + all.invalid + batch[0].non_finite_prototypes > 0u;
         let bits = select(bitcast<u32>(value), settings.nan, broken);
         batch[entry].loss = bits;

@@ -106,3 +106,13 @@ fn every_kernel_builds_on_a_device_without_a_driver() {
         context.compile(&kernel).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
+
+/// A downlevel device has four storage buffers per stage; eight are needed.
+#[test]
+fn a_device_with_too_few_storage_buffers_is_refused() {
+    let required_limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..Default::default() };
+    let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor { required_limits, ..Default::default() });
+    let limit = "max_storage_buffers_per_shader_stage";
+    let expected = margin_softmax::Error::Limit { what: "a kernel", limit, needed: 8, allowed: 4 };
+    assert_eq!(margin_softmax::gpu::Context::from_device(&device, &queue).err(), Some(expected));
+}

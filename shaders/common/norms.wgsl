@@ -8,7 +8,7 @@ struct Length {
 
 var<workgroup> norm_partial: array<f32, 64>;
 
-// The larger of two values over the eight lanes of this vector; every invocation calls it.
+// The largest value over the eight lanes of this vector; every invocation of the workgroup calls it.
 fn eight_max(lane: u32, v: f32) -> f32 {
     return eight(lane, v, true);
 }

@@ -37,7 +37,8 @@ pub(super) struct Pipeline {
 }
 
 impl Context {
-    /// Shares the caller's device. Nothing is requested of it; a device with WebGPU's default limits is enough.
+    /// Shares the caller's device. Nothing is requested of it; a device with WebGPU's default limits is enough, one with
+    /// fewer storage buffers per stage is refused.
     pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self> {
         Self::build(device.clone(), queue.clone(), None)
     }
@@ -112,6 +113,7 @@ impl Context {
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<wgpu::AdapterInfo>) -> Result<Self> {
         let limits = limits(&device.limits());
+        limits.check()?;
         Ok(Self(Arc::new(Shared {
             device,
             queue,

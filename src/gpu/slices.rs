@@ -18,7 +18,7 @@ pub(crate) struct SliceHead {
     loss: MarginSoftmax,
     shape: Shape,
     inputs: Inputs,
-    /// (name of a workspace buffer or tensor, staging buffer, most bytes)
+    /// One per result that is read back.
     staging: Vec<Staging>,
     shards: Vec<usize>,
     /// Rows of a batch whose results are mapped, or will be. Still there when the next batch comes if an error, or a
@@ -76,7 +76,6 @@ impl SliceHead {
         let want = options.want;
         let grad_embeddings = want.grad_embeddings.then(|| f32_tensor(&[n, d])).transpose()?;
         let grad_prototypes = if want.grad_prototypes { per_shard()? } else { vec![] };
-        // [N] in any case: with a reduction only its first value is read
         let io = Io {
             embeddings: &inputs.embeddings,
             prototypes: &inputs.prototypes.iter().collect::<Vec<_>>(),
@@ -88,6 +87,7 @@ impl SliceHead {
             grad_embeddings: grad_embeddings.as_ref(),
             grad_prototypes: &grad_prototypes.iter().collect::<Vec<_>>(),
         };
+        // upstream has N values in any case: with a reduction only the first is read
         let bound = head.bind_any(&io, Some(&inputs.upstream))?;
 
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;

@@ -109,7 +109,7 @@ impl Limits {
         alignment: 256,
     };
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let least = Self { max_groups: 1, alignment: 1, ..Self::WEBGPU };
         let need = |what, limit, needed: u32, allowed: u32| {
             let (needed, allowed) = (u64::from(needed), u64::from(allowed));
