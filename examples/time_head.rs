@@ -27,13 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (embeddings, prototypes) = (floats(x)?, floats(w)?);
     let labels: Vec<i64> = std::fs::read(labels)?.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-    let batch = Batch {
-        embeddings: &embeddings,
-        prototypes: &prototypes,
-        labels: &labels,
-        class_weights: None,
-        upstream: None,
-    };
+    let batch = Batch { embeddings: &embeddings, prototypes: &prototypes, labels: &labels, ..Default::default() };
 
     let backend = Backend::cpu();
     let options = Options { budget: Budget::mib(mib.parse()?), ..Options::default() };

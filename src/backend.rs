@@ -4,7 +4,12 @@
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use crate::{Batch, Label, MarginSoftmax, Options, Output, Result, Shape, reference};
+use std::ops::Range;
+
+use crate::{
+    Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, reference,
+    shard::{Statistics, Targets},
+};
 
 /// What computes a head.
 #[derive(Clone)]
@@ -69,15 +74,33 @@ impl Backend {
 
     /// A head with a budget, a tile, or fewer gradients. Compiles and allocates once; any number of batches follow.
     pub fn head_with(&self, loss: &MarginSoftmax, shape: Shape, options: &Options) -> Result<SliceHead> {
-        loss.validate()?;
+        self.shard(loss, shape, 0..shape.classes(), options)
+    }
+
+    /// A head for the classes in `range` of a head of this shape: see [`shard`](crate::shard).
+    pub fn shard(
+        &self,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        range: Range<usize>,
+        options: &Options,
+    ) -> Result<SliceHead> {
+        loss.validate_for(shape)?;
+        let state = State::new(loss, shape)?;
+        let classes = shape.classes();
+        if range.is_empty() || range.end > classes {
+            return Err(Error::Shards { found: range, expected: 0, classes });
+        }
         let inner = match self {
             Self::Reference => Inner::Reference(*options),
             #[cfg(feature = "cpu")]
-            Self::Cpu => Inner::Cpu(Box::new(cpu::Head::new(loss, shape, options)?)),
+            Self::Cpu => Inner::Cpu(Box::new(cpu::Head::new(loss, shape, range.clone(), options)?)),
             #[cfg(feature = "gpu")]
-            Self::Gpu(context) => Inner::Gpu(Box::new(gpu::SliceHead::new(context, loss, shape, options)?)),
+            Self::Gpu(context) => {
+                Inner::Gpu(Box::new(gpu::SliceHead::new(context, loss, shape, range.clone(), options)?))
+            }
         };
-        Ok(SliceHead { loss: loss.clone(), shape, inner })
+        Ok(SliceHead { loss: loss.clone(), shape, range, state, inner })
     }
 }
 
@@ -85,6 +108,8 @@ impl Backend {
 pub struct SliceHead {
     loss: MarginSoftmax,
     shape: Shape,
+    range: Range<usize>,
+    state: State,
     inner: Inner,
 }
 
@@ -107,11 +132,28 @@ impl SliceHead {
         self.shape
     }
 
+    /// The classes of this shard; all of them for a whole head.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// What a run must keep; moved by [`train`](Self::train) alone.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Goes on from a state that was kept.
+    pub fn set_state(&mut self, state: &State) -> Result<()> {
+        state.validate(self.shape)?;
+        self.state = *state;
+        Ok(())
+    }
+
     /// New margins, a new scale, another reduction: nothing is recompiled or allocated.
     ///
     /// [`Error::Recompile`](crate::Error::Recompile) where the new loss needs another kernel; the old loss then stays in force.
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
-        loss.validate()?;
+        loss.validate_for(self.shape)?;
         match &mut self.inner {
             Inner::Reference(_) => {}
             #[cfg(feature = "cpu")]
@@ -123,7 +165,7 @@ impl SliceHead {
         Ok(())
     }
 
-    /// Loss and gradients of one batch.
+    /// Loss and gradients of one batch, at the state as it is.
     pub fn evaluate<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
         let mut out = Output::default();
         self.evaluate_into(batch, &mut out)?;
@@ -132,19 +174,61 @@ impl SliceHead {
 
     /// The same into an existing output, whose vectors are used again; untouched on an error.
     pub fn evaluate_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut Output) -> Result<()> {
+        let mut state = self.state;
+        self.step(batch, &mut state, false, out)
+    }
+
+    /// A training step: what follows the batch ([`Adaptive`](crate::Adaptive) families, CurricularFace) moves first, then the
+    /// step counts. For every other loss the same as [`evaluate`](Self::evaluate).
+    pub fn train<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
+        let mut out = Output::default();
+        self.train_into(batch, &mut out)?;
+        Ok(out)
+    }
+
+    /// The same into an existing output, whose vectors are used again; output and state are untouched on an error.
+    pub fn train_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut Output) -> Result<()> {
+        let mut state = self.state;
+        self.step(batch, &mut state, true, out)?;
+        state.step += 1;
+        self.state = state;
+        Ok(())
+    }
+
+    fn step<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        state: &mut State,
+        follow: bool,
+        out: &mut Output,
+    ) -> Result<()> {
+        self.whole()?;
         match &mut self.inner {
-            Inner::Reference(options) => *out = narrow(&self.loss, self.shape, options, batch)?,
+            Inner::Reference(options) => {
+                let wide = Wide::new(batch);
+                *out =
+                    narrow(reference::step(&self.loss, self.shape, options.want, &wide.batch(batch), state, follow)?);
+            }
             #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.evaluate_into(batch, out)?,
+            Inner::Cpu(head) => head.step(batch, state, follow, out)?,
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.evaluate_into(batch, out)?,
+            Inner::Gpu(head) => head.step(batch, state, follow, out)?,
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
             Inner::Gpu(_) => {
                 let why = "a browser cannot block: use the async call";
-                return Err(crate::Error::Combination { what: "evaluate", why });
+                return Err(Error::Combination { what: "evaluate", why });
             }
         }
         Ok(())
+    }
+
+    /// Refuses one call for what only all shards know together.
+    fn whole(&self) -> Result<()> {
+        if self.range == (0..self.shape.classes()) {
+            return Ok(());
+        }
+        let why = "one shard does not know the whole loss: use targets, statistics and gradients";
+        Err(Error::Combination { what: "shard", why })
     }
 
     /// The same as a future: the only form that works in a browser, where the event loop drives it. Natively nobody else
@@ -153,33 +237,146 @@ impl SliceHead {
     pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
         #[cfg(feature = "gpu")]
         if let Inner::Gpu(head) = &mut self.inner {
-            return head.evaluate_async(batch).await;
+            let mut state = self.state;
+            return head.step_async(batch, &mut state, false).await;
         }
         self.evaluate(batch)
     }
+
+    /// [`train`](Self::train) as a future. A future that is dropped leaves the state as it was.
+    pub async fn train_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
+        #[cfg(feature = "gpu")]
+        if let Inner::Gpu(head) = &mut self.inner {
+            let mut state = self.state;
+            let out = head.step_async(batch, &mut state, true).await?;
+            state.step += 1;
+            self.state = state;
+            return Ok(out);
+        }
+        self.train(batch)
+    }
+
+    /// What this shard knows of a batch before margins apply; see [`shard`](crate::shard). The batch holds all rows, all
+    /// class weights and class margins, and the prototypes and bias of this shard.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Targets> {
+        match &mut self.inner {
+            Inner::Reference(_) => {
+                let wide = Wide::new(batch);
+                let (range, batch) = (self.range.clone(), wide.batch(batch));
+                Ok(reference::Shard::new(&self.loss, self.shape, range, &batch, &self.state)?.targets(&self.state))
+            }
+            #[cfg(feature = "cpu")]
+            Inner::Cpu(head) => head.targets(batch, &self.state),
+            #[cfg(feature = "gpu")]
+            Inner::Gpu(head) => head.targets(batch, &self.state),
+        }
+    }
+
+    /// Moves the state of a training step by what all shards know: between [`targets`](Self::targets) and
+    /// [`statistics`](Self::statistics), once per step and on every shard.
+    pub fn follow<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<()> {
+        let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
+        targets.check(&self.loss, self.shape, labels.len())?;
+        let mut state = self.state;
+        targets.follow(&self.loss, &targets.facts(&self.loss, batch, &labels, self.shape.dim()), &mut state);
+        state.step += 1;
+        self.state = state;
+        Ok(())
+    }
+
+    /// The rows' sums over the classes of this shard, given the merged targets.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn statistics<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<Statistics> {
+        match &mut self.inner {
+            Inner::Reference(_) => {
+                let wide = Wide::new(batch);
+                let (range, batch) = (self.range.clone(), wide.batch(batch));
+                let shard = reference::Shard::new(&self.loss, self.shape, range, &batch, &self.state)?;
+                shard.statistics(targets, &self.state)
+            }
+            #[cfg(feature = "cpu")]
+            Inner::Cpu(head) => head.statistics(batch, targets, &self.state),
+            #[cfg(feature = "gpu")]
+            Inner::Gpu(head) => head.statistics(batch, targets, &self.state),
+        }
+    }
+
+    /// The loss of the batch, dW and db of this shard, and its share of dX, dL/ds and the one db of a binary link, all of
+    /// them to be added up over the shards; given the merged targets and statistics.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn gradients<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        targets: &Targets,
+        statistics: &Statistics,
+    ) -> Result<Output> {
+        match &mut self.inner {
+            Inner::Reference(options) => {
+                let wide = Wide::new(batch);
+                let (range, batch) = (self.range.clone(), wide.batch(batch));
+                let shard = reference::Shard::new(&self.loss, self.shape, range, &batch, &self.state)?;
+                Ok(narrow(shard.gradients(options.want, targets, statistics, &self.state)?))
+            }
+            #[cfg(feature = "cpu")]
+            Inner::Cpu(head) => head.gradients(batch, targets, statistics, &self.state),
+            #[cfg(feature = "gpu")]
+            Inner::Gpu(head) => head.gradients(batch, targets, statistics, &self.state),
+        }
+    }
 }
 
-/// The reference in f32 clothes.
-fn narrow<L: Label>(loss: &MarginSoftmax, shape: Shape, options: &Options, batch: &Batch<'_, L>) -> Result<Output> {
-    let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+/// A batch in f64.
+struct Wide {
+    embeddings: Vec<f64>,
+    prototypes: Vec<f64>,
+    class_weights: Option<Vec<f64>>,
+    upstream: Option<Vec<f64>>,
+    bias: Option<Vec<f64>>,
+    class_margins: [Option<Vec<f64>>; 4],
+    row_margins: [Option<Vec<f64>>; 4],
+}
+
+impl Wide {
+    fn new<L>(batch: &Batch<'_, L>) -> Self {
+        let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        Self {
+            embeddings: wide(batch.embeddings),
+            prototypes: wide(batch.prototypes),
+            class_weights: batch.class_weights.map(wide),
+            upstream: batch.upstream.map(wide),
+            bias: batch.bias.map(wide),
+            class_margins: batch.class_margins.each().map(|m| m.map(wide)),
+            row_margins: batch.row_margins.each().map(|m| m.map(wide)),
+        }
+    }
+
+    fn batch<'a, L>(&'a self, batch: &Batch<'a, L>) -> Batch<'a, L, f64> {
+        Batch {
+            embeddings: &self.embeddings,
+            prototypes: &self.prototypes,
+            labels: batch.labels,
+            class_weights: self.class_weights.as_deref(),
+            upstream: self.upstream.as_deref(),
+            bias: self.bias.as_deref(),
+            class_margins: Margins::of(&self.class_margins),
+            row_margins: Margins::of(&self.row_margins),
+        }
+    }
+}
+
+/// The reference's output in f32.
+fn narrow(out: Output<f64>) -> Output {
     let thin = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
-    let (embeddings, prototypes) = (wide(batch.embeddings), wide(batch.prototypes));
-    let (class_weights, upstream) = (batch.class_weights.map(wide), batch.upstream.map(wide));
-    let batch = Batch {
-        embeddings: &embeddings,
-        prototypes: &prototypes,
-        labels: batch.labels,
-        class_weights: class_weights.as_deref(),
-        upstream: upstream.as_deref(),
-    };
-    let out = reference::evaluate(loss, shape, options.want, &batch)?;
-    Ok(Output {
+    Output {
         loss: out.loss as f32,
         row_losses: thin(out.row_losses),
         target_cosines: thin(out.target_cosines),
         other_cosines: thin(out.other_cosines),
         grad_embeddings: thin(out.grad_embeddings),
         grad_prototypes: thin(out.grad_prototypes),
+        grad_scale: out.grad_scale as f32,
+        grad_bias: thin(out.grad_bias),
         counts: out.counts,
-    })
+    }
 }

@@ -1,6 +1,9 @@
 //! What goes into a head over slices and what comes out of it.
 
-use crate::{Error, Result, Shape, objective::MarginSoftmax};
+use crate::{
+    Error, Result, Shape,
+    objective::{Coefficients, Curve, MarginSoftmax, Product, Target},
+};
 
 /// A whole number that can label a row.
 pub trait Label: Copy {
@@ -26,7 +29,7 @@ label!(i8, i16, i32, i64, isize, u8, u16, u32, u64, usize);
 pub struct Batch<'a, L = i64, T = f32> {
     /// X, \[N, D\].
     pub embeddings: &'a [T],
-    /// W, \[C, D\].
+    /// W, \[C, D\]; with K sub-centres \[C, K, D\].
     pub prototypes: &'a [T],
     /// y, \[N\]: 0 ≤ y < C, or the ignore index.
     pub labels: &'a [L],
@@ -34,37 +37,106 @@ pub struct Batch<'a, L = i64, T = f32> {
     pub class_weights: Option<&'a [T]>,
     /// The gradient that arrives from above: \[N\] with `Reduction::None`, else one value; 1 if absent.
     pub upstream: Option<&'a [T]>,
+    /// b, \[C\]: added to the plain products of a linear head; 0 if absent.
+    pub bias: Option<&'a [T]>,
+    /// m0..m3 per class, each \[C\], looked up by the label: in the place of the loss' own.
+    pub class_margins: Margins<'a, T>,
+    /// m0..m3 per row, each \[N\]: in the place of the class' and the loss' own.
+    pub row_margins: Margins<'a, T>,
+}
+
+/// Margins that differ: any of m0..m3, for a unified target. Ranges as in [`Unified`](crate::Unified), but −π < m2 < π.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // m0..m3 as everywhere
+pub struct Margins<'a, T = f32> {
+    pub m0: Option<&'a [T]>,
+    pub m1: Option<&'a [T]>,
+    pub m2: Option<&'a [T]>,
+    pub m3: Option<&'a [T]>,
+}
+
+impl<'a, T> Margins<'a, T> {
+    /// None of them.
+    pub const NONE: Self = Self { m0: None, m1: None, m2: None, m3: None };
+
+    /// From m0..m3 in order.
+    pub fn of(values: &'a [Option<Vec<T>>; 4]) -> Self {
+        let [m0, m1, m2, m3] = values.each_ref().map(Option::as_deref);
+        Self { m0, m1, m2, m3 }
+    }
+
+    /// m0..m3.
+    pub fn each(&self) -> [Option<&'a [T]>; 4] {
+        [self.m0, self.m1, self.m2, self.m3]
+    }
+
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        self.each().iter().any(Option::is_some)
+    }
+}
+
+impl<T> Default for Margins<'_, T> {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 impl<L, T> Default for Batch<'_, L, T> {
     fn default() -> Self {
-        Self { embeddings: &[], prototypes: &[], labels: &[], class_weights: None, upstream: None }
+        Self {
+            embeddings: &[],
+            prototypes: &[],
+            labels: &[],
+            class_weights: None,
+            upstream: None,
+            bias: None,
+            class_margins: Margins::NONE,
+            row_margins: Margins::NONE,
+        }
     }
 }
 
 /// Which gradients to compute. Work that nobody asked for is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 pub struct Want {
     /// dL/dX.
     pub grad_embeddings: bool,
     /// dL/dW.
     pub grad_prototypes: bool,
+    /// dL/ds.
+    pub grad_scale: bool,
+    /// dL/db, for a linear head or a binary link.
+    pub grad_bias: bool,
 }
 
 impl Want {
     /// The loss only.
-    pub const LOSS: Self = Self { grad_embeddings: false, grad_prototypes: false };
+    pub const LOSS: Self = Self { grad_embeddings: false, grad_prototypes: false, grad_scale: false, grad_bias: false };
     /// The loss and dL/dX.
-    pub const EMBEDDINGS: Self = Self { grad_embeddings: true, grad_prototypes: false };
+    pub const EMBEDDINGS: Self = Self { grad_embeddings: true, ..Self::LOSS };
     /// The loss and dL/dW.
-    pub const PROTOTYPES: Self = Self { grad_embeddings: false, grad_prototypes: true };
-    /// The loss and both gradients.
-    pub const ALL: Self = Self { grad_embeddings: true, grad_prototypes: true };
+    pub const PROTOTYPES: Self = Self { grad_prototypes: true, ..Self::LOSS };
+    /// The loss, dL/dX and dL/dW.
+    pub const ALL: Self = Self { grad_embeddings: true, grad_prototypes: true, ..Self::LOSS };
 
-    /// Whether a backward pass is needed at all.
+    /// And dL/ds.
+    pub const fn with_scale(mut self) -> Self {
+        self.grad_scale = true;
+        self
+    }
+
+    /// And dL/db.
+    pub const fn with_bias(mut self) -> Self {
+        self.grad_bias = true;
+        self
+    }
+
+    /// Whether anything beside the loss is wanted.
     pub fn any(self) -> bool {
-        self.grad_embeddings || self.grad_prototypes
+        self != Self::LOSS
     }
 }
 
@@ -81,14 +153,19 @@ pub struct Output<T = f32> {
     pub loss: T,
     /// \[N\]: class weights included, 0 for an ignored row, not divided by Z.
     pub row_losses: Vec<T>,
-    /// \[N\]: the raw cosine of the labelled class, without margin or scale; 0 for a row that is left out.
+    /// \[N\]: the raw cosine of the labelled class, without margin or scale (for a linear head the product with its bias);
+    /// 0 for a row that is left out.
     pub target_cosines: Vec<T>,
     /// \[N\]: the largest raw cosine among the other classes; −1 where there is none.
     pub other_cosines: Vec<T>,
     /// \[N, D\], empty if not wanted.
     pub grad_embeddings: Vec<T>,
-    /// \[C, D\], empty if not wanted.
+    /// \[C, D\] (\[C, K, D\]), empty if not wanted.
     pub grad_prototypes: Vec<T>,
+    /// dL/ds, 0 if not wanted.
+    pub grad_scale: T,
+    /// dL/db, empty if not wanted: \[C\] for a linear head, \[1\] for a binary link, empty for any other loss.
+    pub grad_bias: Vec<T>,
     /// What was left out, and why.
     pub counts: Counts,
 }
@@ -142,6 +219,16 @@ impl Finite for f64 {
 impl<L: Label, T: Finite> Batch<'_, L, T> {
     /// Checks every length and label, before any work. Returns the labels as numbers.
     pub(crate) fn check(&self, loss: &MarginSoftmax, shape: Shape) -> Result<Vec<i64>> {
+        self.check_range(loss, shape, &(0..shape.classes()))
+    }
+
+    /// The same for a shard: prototypes and bias are those of the classes in `range`.
+    pub(crate) fn check_range(
+        &self,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        range: &std::ops::Range<usize>,
+    ) -> Result<Vec<i64>> {
         let rows = self.labels.len();
         if rows > shape.rows() {
             return Err(Error::Rows { found: rows, allowed: shape.rows() });
@@ -150,7 +237,8 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
             if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
         };
         length("embeddings", self.embeddings.len(), rows * shape.dim())?;
-        length("prototypes", self.prototypes.len(), shape.prototypes()?)?;
+        let prototypes = shape.prototypes()? / shape.classes() * range.len();
+        length("prototypes", self.prototypes.len(), prototypes)?;
         if let Some(weights) = self.class_weights {
             length("class_weights", weights.len(), shape.classes())?;
             let bad = weights.iter().find(|w| !(w.is_finite() && w.wide() >= 0.0));
@@ -165,12 +253,68 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
                 return Err(Error::Parameter { what: "upstream", found, allowed: "finite numbers" });
             }
         }
+        if let Some(bias) = self.bias {
+            length("bias", bias.len(), range.len())?;
+            if loss.product != Product::Linear {
+                return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
+            }
+            if let Some(found) = bias.iter().find(|b| !b.is_finite()).map(|b| b.wide()) {
+                return Err(Error::Parameter { what: "bias", found, allowed: "finite numbers" });
+            }
+        }
+        for (what, margins, expected) in
+            [("class_margins", &self.class_margins, shape.classes()), ("row_margins", &self.row_margins, rows)]
+        {
+            for m in margins.each().into_iter().flatten() {
+                length(what, m.len(), expected)?;
+            }
+        }
         let number = |(row, label): (usize, &L)| {
             let (label, classes) = (label.number(), shape.classes());
             let known = Some(label) == loss.ignore_index.map(i128::from) || (0..classes as i128).contains(&label);
             // both fit: an index is below 2^31, an ignore index an i32
             if known { Ok(label as i64) } else { Err(Error::Label { row, label, classes }) }
         };
-        self.labels.iter().enumerate().map(number).collect()
+        let labels = self.labels.iter().enumerate().map(number).collect::<Result<Vec<_>>>()?;
+        self.margins(loss, &labels)?;
+        Ok(labels)
+    }
+
+    /// m0..m3 of every row where the batch brings any: the row's, else its class', else the loss' own. Those of an
+    /// ignored row are the loss' own.
+    pub(crate) fn margins(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<Option<Vec<[f64; 4]>>> {
+        if !self.class_margins.any() && !self.row_margins.any() {
+            return Ok(None);
+        }
+        let refuse = |why| Err(Error::Combination { what: "margins of classes and rows", why });
+        let Target::Unified(margin) = &loss.target else {
+            return refuse("only a unified target has m0..m3");
+        };
+        let (by_class, by_row) = (self.class_margins.each(), self.row_margins.each());
+        let differs = |k: usize| by_class[k].is_some() || by_row[k].is_some();
+        if loss.product == Product::Linear && (differs(1) || differs(2)) {
+            return refuse("a linear head has no angles: m0 and m3 only");
+        }
+        if let Curve::Series(series) = &margin.curve {
+            match series.coefficients {
+                Coefficients::Given(_) if differs(1) || differs(2) => {
+                    return refuse("given series coefficients cannot follow m1 and m2");
+                }
+                Coefficients::Fit if differs(1) => return refuse("fitted series coefficients cannot follow m1"),
+                _ => {}
+            }
+        }
+        let of = |(row, &label): (usize, &i64)| {
+            let mut m = margin.margins();
+            if Some(label) != loss.ignore_index {
+                for (k, m) in m.iter_mut().enumerate() {
+                    let own = by_row[k].map(|r| r[row]).or(by_class[k].map(|c| c[label as usize]));
+                    *m = own.map_or(*m, Finite::wide);
+                }
+                margin.with_margins(m).validate_row()?;
+            }
+            Ok(m)
+        };
+        labels.iter().enumerate().map(of).collect::<Result<_>>().map(Some)
     }
 }

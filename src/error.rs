@@ -60,6 +60,12 @@ pub enum Error {
     /// The new loss needs other kernels than the head was compiled for.
     #[error("the new loss needs the kernel `{needed}`, this head was compiled with `{compiled}`; make a new head")]
     Recompile { needed: String, compiled: String },
+    /// Shards that overlap, leave a gap, or are not the head's.
+    #[error(
+        "shard {}..{} found where one from class {expected} must begin: together they must be {classes} classes, each once",
+        found.start, found.end
+    )]
+    Shards { found: std::ops::Range<usize>, expected: usize, classes: usize },
     /// No adapter answered, or none of that name.
     #[error("no GPU adapter: {0}")]
     NoAdapter(String),

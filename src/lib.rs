@@ -143,13 +143,15 @@ mod options;
 pub mod plan;
 pub mod reference;
 mod shape;
+pub mod shard;
 pub mod theory;
 
 pub use backend::{Backend, SliceHead};
-pub use batch::{Batch, Counts, Label, Output, Want};
+pub use batch::{Batch, Counts, Label, Margins, Output, Want};
 pub use error::{Error, Result};
 pub use objective::{
-    Coefficients, Curve, Damping, Fallback, MarginSoftmax, Others, Reduction, Series, Slope, Target, Unified,
+    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter, Link, MagFace,
+    Margin, MarginSoftmax, Others, Power, Product, Reduction, Series, Slope, State, Target, TopK, Unified,
 };
 pub use options::{Budget, Options, Tile};
 pub use shape::Shape;

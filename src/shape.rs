@@ -12,6 +12,7 @@ pub struct Shape {
     rows: usize,
     classes: usize,
     dim: usize,
+    sub_centers: usize,
 }
 
 /// A shape as it stands in a file, not checked yet.
@@ -22,14 +23,21 @@ struct Sizes {
     rows: usize,
     classes: usize,
     dim: usize,
+    #[serde(default = "one")]
+    sub_centers: usize,
+}
+
+#[cfg(feature = "serde")]
+fn one() -> usize {
+    1
 }
 
 #[cfg(feature = "serde")]
 impl TryFrom<Sizes> for Shape {
     type Error = Error;
 
-    fn try_from(Sizes { rows, classes, dim }: Sizes) -> Result<Self> {
-        Self::new(rows, classes, dim)
+    fn try_from(Sizes { rows, classes, dim, sub_centers }: Sizes) -> Result<Self> {
+        Self::new(rows, classes, dim)?.with_sub_centers(sub_centers)
     }
 }
 
@@ -48,7 +56,18 @@ impl Shape {
             below(what, size as u64)?;
         }
         below("rows · dim", elements(rows, dim))?;
-        Ok(Self { rows, classes, dim })
+        Ok(Self { rows, classes, dim, sub_centers: 1 })
+    }
+
+    /// With K ≥ 1 prototypes per class; default 1. The cosine of a class is the largest of its K, and only that prototype
+    /// gets a gradient. `classes · K` below 2³¹.
+    pub fn with_sub_centers(mut self, sub_centers: usize) -> Result<Self> {
+        if sub_centers == 0 {
+            return Err(Error::Zero { what: "sub_centers" });
+        }
+        below("classes · sub_centers", elements(self.classes, sub_centers))?;
+        self.sub_centers = sub_centers;
+        Ok(self)
     }
 
     /// The most rows of a batch, N.
@@ -61,6 +80,16 @@ impl Shape {
         self.classes
     }
 
+    /// Prototypes of a class, K.
+    pub fn sub_centers(&self) -> usize {
+        self.sub_centers
+    }
+
+    /// Prototypes of all classes, C·K.
+    pub fn vectors(&self) -> usize {
+        self.classes * self.sub_centers
+    }
+
     /// The length of a vector, D.
     pub fn dim(&self) -> usize {
         self.dim
@@ -71,9 +100,9 @@ impl Shape {
         self.rows * self.dim
     }
 
-    /// Elements of the prototypes, C·D; may exceed what one buffer can hold.
+    /// Elements of the prototypes, C·K·D; may exceed what one buffer can hold.
     pub fn prototypes(&self) -> Result<usize> {
-        let count = elements(self.classes, self.dim);
+        let count = elements(self.vectors(), self.dim);
         usize::try_from(count).ok().filter(|&n| n <= isize::MAX as usize / 8).ok_or(Error::Size {
             what: "classes · dim",
             needed: count,

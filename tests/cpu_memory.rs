@@ -96,8 +96,8 @@ fn the_workspace_stays_within_the_budget() {
             let smallest = least(shape, want);
             let cosines = (rows * classes * 4) as u64;
             for budget in [smallest, 2 * smallest, (cosines - 1).max(smallest), cosines + 4 * smallest, 256 << 20] {
-                for others in Others::ALL {
-                    let loss = MarginSoftmax::arcface().with_others(*others).with_label_smoothing(0.1);
+                for others in &[Others::Identity, Others::Rectified] {
+                    let loss = MarginSoftmax::arcface().with_others(others.clone()).with_label_smoothing(0.1);
                     let mut out = Output {
                         row_losses: Vec::with_capacity(rows),
                         target_cosines: Vec::with_capacity(rows),

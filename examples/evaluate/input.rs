@@ -124,6 +124,7 @@ impl<T> Input<T> {
             labels: &self.labels,
             class_weights: self.class_weights.as_deref(),
             upstream: self.upstream.as_deref(),
+            ..Default::default()
         }
     }
 }

@@ -17,6 +17,8 @@ mod rows;
 mod sweep;
 mod vector;
 
+use std::ops::Range;
+
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -28,11 +30,12 @@ use self::{
     vector::{Add, Normalize, Project},
 };
 use crate::{
-    Batch, Counts, Label, MarginSoftmax, Options, Others, Output, Reduction, Result, Shape, Want,
+    Batch, Counts, Label, MarginSoftmax, Options, Others, Output, Reduction, Result, Shape, State, Want,
     objective::{
         SHORTEST,
         others::{Identity, Other, Rectified},
     },
+    shard::{self, Targets},
 };
 
 /// What computes, for people.
@@ -122,8 +125,9 @@ struct Common<'a> {
 
 impl Head {
     /// Chooses the layout and makes the workspace; [`Error::Budget`](crate::Error::Budget) before anything is allocated.
-    pub fn new(loss: &MarginSoftmax, shape: Shape, options: &Options) -> Result<Self> {
+    pub fn new(loss: &MarginSoftmax, shape: Shape, _range: Range<usize>, options: &Options) -> Result<Self> {
         loss.validate()?;
+        loss.not_yet()?;
         shape.prototypes()?;
         let layout = Layout::choose(shape, options.want, options.budget)?;
         let (rows, dim) = (shape.rows(), shape.dim());
@@ -157,6 +161,7 @@ impl Head {
     /// Another loss over the same workspace.
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
         loss.validate()?;
+        loss.not_yet()?;
         self.loss.clone_from(loss);
         Ok(())
     }
@@ -174,13 +179,38 @@ impl Head {
     }
 
     /// Loss and gradients of one batch into `out`, whose vectors are used again; untouched on an error.
-    pub fn evaluate_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut Output) -> Result<()> {
+    pub fn step<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        _state: &mut State,
+        _follow: bool,
+        out: &mut Output,
+    ) -> Result<()> {
         let labels = batch.check(&self.loss, self.shape)?;
         match self.loss.others {
             Others::Identity => self.evaluate_as::<_, true, L>(Identity, batch, &labels, out),
             Others::Rectified => self.evaluate_as::<_, false, L>(Rectified, batch, &labels, out),
+            _ => self.loss.not_yet()?,
         }
         Ok(())
+    }
+
+    pub fn targets<L: Label>(&mut self, _: &Batch<'_, L>, _: &State) -> Result<Targets> {
+        todo!()
+    }
+
+    pub fn statistics<L: Label>(&mut self, _: &Batch<'_, L>, _: &Targets, _: &State) -> Result<shard::Statistics> {
+        todo!()
+    }
+
+    pub fn gradients<L: Label>(
+        &mut self,
+        _: &Batch<'_, L>,
+        _: &Targets,
+        _: &shard::Statistics,
+        _: &State,
+    ) -> Result<Output> {
+        todo!()
     }
 
     /// `LINEAR`: the slope of the other classes is 1, so that *keep* can store exp(z) in place of the cosines.
@@ -223,7 +253,11 @@ impl Input {
     /// Directions, and target cosines with their logits.
     fn prepare<L>(&mut self, plan: Plan, loss: &MarginSoftmax, batch: &Batch<'_, L>, labels: &[i64], parallel: bool) {
         let Plan { arch, dim, .. } = plan;
-        let target = loss.target.evaluator();
+        let (target, margins) = (loss.target.evaluator(), loss.target.margins());
+        let target = |x: f64| {
+            let [value, slope, _] = target(x, margins);
+            (value, slope)
+        };
         let target = (loss.scale, &target);
         let own = self.lengths.chunks_mut(ROWS).zip(self.rows.chunks_mut(ROWS)).zip(labels.chunks(ROWS));
         let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
@@ -474,7 +508,7 @@ mod tests {
         let shape = Shape::new(300, 5000, 48).unwrap();
         for (budget, schedule) in [(Budget::default(), "keep"), (Budget::mib(4), "recompute")] {
             let options = Options { budget, ..Options::default() };
-            let head = Head::new(&MarginSoftmax::arcface(), shape, &options).unwrap();
+            let head = Head::new(&MarginSoftmax::arcface(), shape, 0..shape.classes(), &options).unwrap();
             let Head { input, work, .. } = &head;
             let lanes = work.lanes.iter();
             let lanes = lanes.map(|l| 4 * (l.directions.capacity() + l.cosines.capacity()) + 8 * l.lengths.capacity());

@@ -6,7 +6,10 @@ use super::{
     rows::{Partial, Row},
     vector::{LANES, exp, fold, larger},
 };
-use crate::objective::others::Other;
+use crate::objective::others::{Other, Place};
+
+/// Transforms that ask for no place.
+const NOWHERE: Place<f32> = Place { bound: f32::INFINITY, late: true };
 
 /// Some rows × the classes of one tile.
 pub(super) struct Block<'a> {
@@ -51,7 +54,7 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
                 if label < width {
                     // summed in f64, so that it can be taken out again
                     partial.weighted -=
-                        f64::from(weights[label]) * f64::from(self.others.value_slope(cosines[label]).0);
+                        f64::from(weights[label]) * f64::from(self.others.value_slope(cosines[label], NOWHERE).0);
                 }
             }
             let (left, right) = without(cosines, label);
@@ -120,7 +123,7 @@ fn force<O: Other, const STORED: bool>(others: O, x: f32, scale: f32, most: f32,
     if STORED {
         return (gain * x, 1.0); // only the identity is stored so
     }
-    let (value, slope) = others.value_slope(x);
+    let (value, slope) = others.value_slope(x, NOWHERE);
     (gain * exp(scale.mul_add(value, -most)), slope)
 }
 
@@ -148,12 +151,12 @@ fn extremes<O: Other>(others: O, cosines: &[f32]) -> (f32, f32) {
     let (mut values, mut nearest) = ([f32::NEG_INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
     for c in blocks {
         for k in 0..LANES {
-            values[k] = larger(others.value_slope(c[k]).0, values[k]);
+            values[k] = larger(others.value_slope(c[k], NOWHERE).0, values[k]);
             nearest[k] = larger(c[k], nearest[k]);
         }
     }
     for (k, &c) in rest.iter().enumerate() {
-        values[k] = larger(others.value_slope(c).0, values[k]);
+        values[k] = larger(others.value_slope(c, NOWHERE).0, values[k]);
         nearest[k] = larger(c, nearest[k]);
     }
     (fold(values, larger), fold(nearest, larger))
@@ -166,7 +169,7 @@ fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f
     let (blocks, rest) = cosines.as_chunks_mut::<LANES>();
     for c in blocks {
         for k in 0..LANES {
-            let e = exp(scale.mul_add(others.value_slope(c[k]).0, -most));
+            let e = exp(scale.mul_add(others.value_slope(c[k], NOWHERE).0, -most));
             sums[k] += e;
             if STORE {
                 c[k] = e;
@@ -178,7 +181,7 @@ fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f
         let mut padded = [0.0; LANES];
         padded[..rest.len()].copy_from_slice(rest);
         for e in &mut padded {
-            *e = exp(scale.mul_add(others.value_slope(*e).0, -most));
+            *e = exp(scale.mul_add(others.value_slope(*e, NOWHERE).0, -most));
         }
         for ((sum, e), c) in sums.iter_mut().zip(padded).zip(rest) {
             *sum += e;
@@ -197,11 +200,11 @@ fn weighted<O: Other>(others: O, cosines: &[f32], weights: &[f32]) -> f64 {
     let mut sums = [0.0_f64; LANES];
     for (c, w) in c.iter().zip(w) {
         for k in 0..LANES {
-            sums[k] = f64::from(others.value_slope(c[k]).0).mul_add(f64::from(w[k]), sums[k]);
+            sums[k] = f64::from(others.value_slope(c[k], NOWHERE).0).mul_add(f64::from(w[k]), sums[k]);
         }
     }
     for (k, (c, w)) in c_rest.iter().zip(w_rest).enumerate() {
-        sums[k] = f64::from(others.value_slope(*c).0).mul_add(f64::from(*w), sums[k]);
+        sums[k] = f64::from(others.value_slope(*c, NOWHERE).0).mul_add(f64::from(*w), sums[k]);
     }
     fold(sums, |a, b| a + b)
 }

@@ -1,14 +1,17 @@
 //! A head over slices on a device: uploads, records, submits, reads back.
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 
 use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
 use crate::{
-    Batch, Counts, Error, Label, MarginSoftmax, Options, Output, Result, Shape,
+    Batch, Counts, Error, Label, MarginSoftmax, Options, Output, Result, Shape, State,
     plan::{
         Call, Element, Layout, Plan,
         settings::{BatchState, Row},
     },
+    shard::{Statistics, Targets},
 };
 
 /// Everything is made once: tensors, staging, bindings.
@@ -51,7 +54,13 @@ enum What {
 }
 
 impl SliceHead {
-    pub fn new(context: &Context, loss: &MarginSoftmax, shape: Shape, options: &Options) -> Result<Self> {
+    pub fn new(
+        context: &Context,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        _range: Range<usize>,
+        options: &Options,
+    ) -> Result<Self> {
         // one row at least, so that no tensor is empty
         let held = Shape::new(shape.rows().max(1), shape.classes(), shape.dim())?;
         let shards = Plan::shards(held, Element::F32, context.limits())?;
@@ -119,7 +128,13 @@ impl SliceHead {
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn evaluate_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut Output) -> Result<()> {
+    pub fn step<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        _state: &mut State,
+        _follow: bool,
+        out: &mut Output,
+    ) -> Result<()> {
         let (rows, submission) = self.submit(batch)?;
         for mapping in self.map(rows)? {
             mapping.wait(&submission)?;
@@ -127,7 +142,12 @@ impl SliceHead {
         self.collect(rows, out)
     }
 
-    pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
+    pub async fn step_async<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        _state: &mut State,
+        _follow: bool,
+    ) -> Result<Output> {
         let (rows, _) = self.submit(batch)?;
         for mapping in self.map(rows)? {
             mapping.await?;
@@ -135,6 +155,18 @@ impl SliceHead {
         let mut out = Output::default();
         self.collect(rows, &mut out)?;
         Ok(out)
+    }
+
+    pub fn targets<L: Label>(&mut self, _: &Batch<'_, L>, _: &State) -> Result<Targets> {
+        todo!()
+    }
+
+    pub fn statistics<L: Label>(&mut self, _: &Batch<'_, L>, _: &Targets, _: &State) -> Result<Statistics> {
+        todo!()
+    }
+
+    pub fn gradients<L: Label>(&mut self, _: &Batch<'_, L>, _: &Targets, _: &Statistics, _: &State) -> Result<Output> {
+        todo!()
     }
 
     /// Asks for every result; until they are read the staging buffers are not ours.
@@ -235,6 +267,8 @@ impl SliceHead {
         out.loss = batch.loss;
         out.row_losses.clear();
         out.row_losses.extend(states.iter().map(|r| r.loss));
+        out.grad_scale = 0.0;
+        out.grad_bias.clear();
         out.target_cosines.clear();
         out.target_cosines.extend(states.iter().map(|r| if broken { 0.0 } else { r.cosine }));
         out.other_cosines.clear();

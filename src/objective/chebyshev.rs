@@ -85,6 +85,27 @@ impl Series {
         self.damping.apply(&mut c);
         c
     }
+
+    /// The damped coefficients of arccos x.
+    pub fn arccos(&self) -> Vec<f64> {
+        let mut c = match &self.coefficients {
+            Coefficients::Closed => arccos(self.degree),
+            Coefficients::Fit => fit(f64::acos, self.degree),
+            Coefficients::Given(values) => values.clone(),
+        };
+        self.damping.apply(&mut c);
+        c
+    }
+
+    /// The damped coefficients of `cos aθ` and of `sin aθ`: those of `cos(aθ + b)` are `cos b` times the first minus
+    /// `sin b` times the second, whatever b is. Given coefficients stand in the first, for b = 0.
+    pub(crate) fn basis(&self, a: f64) -> [Vec<f64>; 2] {
+        let turned = match &self.coefficients {
+            Coefficients::Given(values) => vec![0.0; values.len()],
+            _ => self.coefficients(a, -PI / 2.0),
+        };
+        [self.coefficients(a, 0.0), turned]
+    }
 }
 
 impl Damping {
@@ -119,6 +140,16 @@ pub fn closed(a: f64, b: f64, degree: usize) -> Vec<f64> {
         let half = sinc(delta / 2.0);
         let c = 2.0 * ratio * (b.cos() * sinc(delta) - b.sin() * (PI * delta / 2.0) * half * half);
         if k == 0.0 { c / 2.0 } else { c }
+    };
+    (0..=degree).map(coefficient).collect()
+}
+
+/// The Chebyshev coefficients of arccos x: π/2 and, for odd k, −(4/π)/k².
+pub fn arccos(degree: usize) -> Vec<f64> {
+    let coefficient = |k: usize| match k {
+        0 => PI / 2.0,
+        k if k % 2 == 1 => -4.0 / (PI * (k * k) as f64),
+        _ => 0.0,
     };
     (0..=degree).map(coefficient).collect()
 }

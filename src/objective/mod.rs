@@ -1,16 +1,29 @@
 //! WHAT is computed: a loss as plain, validated data, and its scalar formulas. No device, no threads.
 
+mod adaptive;
+mod angle;
 pub mod chebyshev;
+mod custom;
+mod link;
 pub mod others;
+mod power;
 mod presets;
+mod state;
 mod unified;
 
+pub(crate) use adaptive::RowFacts;
+pub use adaptive::{AdaFace, Adaptive, Elastic, MagFace};
+pub use angle::Angle;
 pub use chebyshev::{Coefficients, Damping, Series};
-pub use others::Others;
+pub use custom::{Custom, Margin};
+pub use link::{Binary, Link};
+pub use others::{Filter, Others, TopK};
+pub use power::Power;
 pub use presets::{PRESETS, Preset};
+pub use state::State;
 pub use unified::{Curve, Fallback, Slope, Unified};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Shape};
 
 /// A vector shorter than this counts as zero: its direction is x/1e-12 and its gradient exactly 0.
 pub const SHORTEST: f64 = 1e-12;
@@ -23,6 +36,9 @@ pub const SHORTEST: f64 = 1e-12;
 /// loss_i = cross_entropy(z_i, y_i), label smoothing and class weights as in torch.nn.functional.cross_entropy
 /// ```
 ///
+/// [`product`](Self::product) may put plain products in the place of cosines, [`link`](Self::link) one binary problem per
+/// class in the place of the cross entropy, [`adaptive`](Self::adaptive) margins that follow the row.
+///
 /// Fields are public; change a margin or the scale between steps and pass the loss to `update`: nothing is
 /// recompiled or allocated.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +49,13 @@ pub struct MarginSoftmax {
     pub target: Target,
     /// The transform of every other class; default: the cosine itself.
     pub others: Others,
-    /// s, the inverse temperature: 0 < s ≤ 1e6; default 64.
+    /// Cosines, or plain products; default cosines.
+    pub product: Product,
+    /// How logits become a loss; default softmax.
+    pub link: Link,
+    /// Where the margins of a row come from; default: from here.
+    pub adaptive: Adaptive,
+    /// s, the inverse temperature: 0 < s ≤ 1e6; default 64. Learnable: its gradient is among the outputs.
     pub scale: f64,
     /// ε of label smoothing, 0 ≤ ε < 1; default 0.
     pub label_smoothing: f64,
@@ -50,6 +72,26 @@ pub struct MarginSoftmax {
 pub enum Target {
     /// m0..m3: NormFace, CosFace, ArcFace, SphereFace, AmpFace, ChebyAAM and their combinations.
     Unified(Unified),
+    /// Linear in the angle: ArcGrad, Li-ArcFace.
+    Angle(Angle),
+    /// SphereFace2's curve.
+    Power(Power),
+    /// A curve from outside; has no JSON form.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    Custom(Custom),
+}
+
+/// What stands in the place of c_ij.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Product {
+    /// The cosine of embedding and prototype.
+    #[default]
+    Cosine,
+    /// The plain product with an optional bias per class: w_j·x_i + b_j, the linear layer of a classifier. Takes a straight
+    /// target (m0·x − m3), no transform of the other classes, and nothing adaptive.
+    Linear,
 }
 
 /// How the rows' losses become one value.
@@ -83,10 +125,23 @@ impl Default for MarginSoftmax {
         Self {
             target: Target::Unified(Unified::default()),
             others: Others::Identity,
+            product: Product::Cosine,
+            link: Link::Softmax,
+            adaptive: Adaptive::None,
             scale: 64.0,
             label_smoothing: 0.0,
             reduction: Reduction::Mean,
             ignore_index: None,
+        }
+    }
+}
+
+impl Product {
+    /// The name as it stands in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Product::Cosine => "cosine",
+            Product::Linear => "linear",
         }
     }
 }
@@ -96,21 +151,50 @@ impl Target {
     pub fn name(&self) -> &'static str {
         match self {
             Target::Unified(_) => "unified",
+            Target::Angle(_) => "angle",
+            Target::Power(_) => "power",
+            Target::Custom(_) => "custom",
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        match self {
+            Target::Unified(margin) => margin.validate(),
+            Target::Angle(angle) => angle.validate(),
+            Target::Power(power) => power.validate(),
+            Target::Custom(custom) => custom.validate(),
         }
     }
 
     /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them.
     pub fn value_slope(&self, x: f64) -> (f64, f64) {
+        let [value, slope, _] = self.evaluator()(x, self.margins());
+        (value, slope)
+    }
+
+    /// m0..m3; for a curve that has none, those of a line.
+    pub(crate) fn margins(&self) -> [f64; 4] {
         match self {
-            Target::Unified(margin) => margin.value_slope(x),
+            Target::Unified(margin) => margin.margins(),
+            _ => Unified::default().margins(),
         }
     }
 
-    /// The same for many cosines; what is common to them is computed once.
-    pub(crate) fn evaluator(&self) -> impl Fn(f64) -> (f64, f64) + '_ {
-        let Target::Unified(margin) = self;
-        let prepared = margin.prepare();
-        move |x| prepared.value_slope(x)
+    /// φ, dφ/dx and dφ/dm2 at many cosines with the margins of their rows; what is common is computed once.
+    pub(crate) fn evaluator(&self) -> Box<dyn Fn(f64, [f64; 4]) -> [f64; 3] + Send + Sync + '_> {
+        let alone = |(value, slope): (f64, f64)| [value, slope, 0.0];
+        match self {
+            Target::Unified(margin) => {
+                let prepared = margin.prepare();
+                Box::new(move |x, m| prepared.at(x, m))
+            }
+            Target::Angle(angle) => {
+                let series = angle.series();
+                Box::new(move |x, _| alone(angle.value_slope(x, series.as_deref())))
+            }
+            Target::Power(power) => Box::new(move |x, _| alone(power.target(x))),
+            Target::Custom(custom) => Box::new(move |x, _| alone(custom.margin().value_slope(x))),
+        }
     }
 }
 
@@ -129,9 +213,102 @@ impl MarginSoftmax {
         {
             return Err(Error::Parameter { what: "ignore_index", found: index as f64, allowed: "an i32" });
         }
-        match &self.target {
-            Target::Unified(margin) => margin.validate(),
+        self.target.validate()?;
+        self.others.validate()?;
+        self.link.validate()?;
+        self.adaptive.validate()?;
+        self.combines()
+    }
+
+    /// Which parts exclude each other.
+    fn combines(&self) -> Result<()> {
+        let refuse = |what, why| Err(Error::Combination { what, why });
+        let unified = match &self.target {
+            Target::Unified(margin) => Some(margin),
+            _ => None,
+        };
+        if self.product == Product::Linear {
+            if !unified.is_some_and(Unified::is_linear) {
+                return refuse("product.linear", "it needs a straight target: m1 = 1 and m2 = 0");
+            }
+            if self.others != Others::Identity || self.link != Link::Softmax || self.adaptive != Adaptive::None {
+                return refuse("product.linear", "it takes no transform of the others, no link and nothing adaptive");
+            }
         }
+        if self.link != Link::Softmax && self.label_smoothing > 0.0 {
+            return refuse("label_smoothing", "the binary link has no label distribution to smooth");
+        }
+        if self.others == Others::Curricular && unified.is_none() {
+            return refuse("others.curricular", "the bound cos(theta + m2) needs the margins of a unified target");
+        }
+        let Some(margin) = unified else {
+            return match self.adaptive {
+                Adaptive::None | Adaptive::AdaCos => Ok(()),
+                _ => refuse("adaptive", "margins that follow the row need a unified target"),
+            };
+        };
+        match self.adaptive {
+            Adaptive::AdaFace(_) if margin.m2 != 0.0 || margin.m3 != 0.0 => {
+                refuse("adaptive.adaface", "it sets m2 and m3, which must be 0 in the target")
+            }
+            Adaptive::MagFace(_) if margin.m2 != 0.0 => {
+                refuse("adaptive.magface", "it sets m2, which must be 0 in the target")
+            }
+            Adaptive::AdaFace(AdaFace { margin: m, .. }) => {
+                margin.with_margins([margin.m0, margin.m1, m, m]).validate_row()?;
+                self.follows("adaptive.adaface", margin)
+            }
+            Adaptive::MagFace(MagFace { upper_margin, .. }) => {
+                margin.with_margins([margin.m0, margin.m1, upper_margin, margin.m3]).validate_row()?;
+                self.follows("adaptive.magface", margin)
+            }
+            Adaptive::Elastic(Elastic { cosine: false, .. }) => self.follows("adaptive.elastic", margin),
+            _ => Ok(()),
+        }
+    }
+
+    /// A curve whose m2 moves cannot have fixed coefficients, nor a fallback that is refused for some m2.
+    fn follows(&self, what: &'static str, margin: &Unified) -> Result<()> {
+        let given = matches!(&margin.curve, Curve::Series(s) if matches!(s.coefficients, Coefficients::Given(_)));
+        if given {
+            let why = "given series coefficients cannot follow m2";
+            return Err(Error::Combination { what, why });
+        }
+        if matches!(self.adaptive, Adaptive::Elastic(_)) && margin.fallback == Fallback::Easy {
+            let why = "the easy fallback does not exist for every m2 that may be drawn";
+            return Err(Error::Combination { what, why });
+        }
+        Ok(())
+    }
+
+    /// What the compiled paths do not have yet.
+    pub(crate) fn not_yet(&self) -> Result<()> {
+        let plain = matches!(self.target, Target::Unified(_))
+            && matches!(self.others, Others::Identity | Others::Rectified)
+            && self.product == Product::Cosine
+            && self.link == Link::Softmax
+            && self.adaptive == Adaptive::None;
+        if plain {
+            Ok(())
+        } else {
+            Err(Error::Combination { what: "loss", why: "only the reference computes it so far" })
+        }
+    }
+
+    /// What depends on the number of classes.
+    pub(crate) fn validate_for(&self, shape: Shape) -> Result<()> {
+        self.validate()?;
+        if let Others::TopK(TopK { count, .. }) = self.others
+            && count >= shape.classes()
+        {
+            let (found, allowed) = (count as f64, "a number below that of the classes");
+            return Err(Error::Parameter { what: "top_k.count", found, allowed });
+        }
+        if self.product == Product::Linear && shape.sub_centers() > 1 {
+            let why = "sub-centres are compared by cosine";
+            return Err(Error::Combination { what: "product.linear", why });
+        }
+        State::new(self, shape).map(|_| ())
     }
 
     /// φ and dφ/dx at the target cosine x, without the scale.
@@ -139,10 +316,12 @@ impl MarginSoftmax {
         self.target.value_slope(x)
     }
 
-    /// The margins, to change them in place.
+    /// The margins of a unified target, to change them in place.
     pub fn unified_mut(&mut self) -> Option<&mut Unified> {
-        let Target::Unified(margin) = &mut self.target;
-        Some(margin)
+        match &mut self.target {
+            Target::Unified(margin) => Some(margin),
+            _ => None,
+        }
     }
 
     /// With another scale.
@@ -162,6 +341,12 @@ impl MarginSoftmax {
     /// With another transform of the other classes.
     pub fn with_others(mut self, others: Others) -> Self {
         self.others = others;
+        self
+    }
+
+    /// With margins that follow the row, or a scale that follows the batch.
+    pub fn with_adaptive(mut self, adaptive: Adaptive) -> Self {
+        self.adaptive = adaptive;
         self
     }
 

@@ -1,6 +1,9 @@
 //! Every named loss with its numbers and their source: one table.
 
-use super::{Coefficients, Curve, Fallback, MarginSoftmax, Series, Slope, Target, Unified};
+use super::{
+    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Elastic, Fallback, Filter, Link, MagFace, MarginSoftmax,
+    Others, Power, Product, Series, Slope, Target, TopK, Unified,
+};
 use crate::{Error, Result};
 
 /// A named loss.
@@ -34,6 +37,28 @@ impl Preset {
 /// | `ampface` | 0.35 | 1 | 0 | 0 | 64 | line | analytic | – | the unified paper |
 /// | `chebyaam` | 1 | 1 | 0.2 | 0 | 30 | series 30, closed form | analytic | continuous | ChebyAAM |
 /// | `chebyaam_fit` | 1 | 1 | 0.2 | 0 | 30 | series 30, fit | analytic | continuous | ChebyAAM's released code |
+///
+/// | name | what it is | scale | source |
+/// |---|---|---|---|
+/// | `softmax` | w·x + b, no normalisation | 1 | every framework |
+/// | `m_softmax` | the same with m3 = 0.5 at the label | 1 | M-Softmax |
+/// | `arcgrad` | −θ for every class, exact slope | 30 | ArcGrad |
+/// | `arcgrad_series` | the same, slope of the Chebyshev series of degree 31 | 30 | ArcGrad |
+/// | `li_arcface` | (π − 2(θ + 0.4))/π, others (π − 2θ)/π | 64 | Li-ArcFace (AirFace) |
+/// | `curricularface` | m2 = 0.5, fallback sine, hard others c·(t + c) | 64 | CurricularFace |
+/// | `adaface` | m2, m3 by the length of the embedding, m = 0.4, h = 0.333, fallback clip 1e-3 | 64 | AdaFace |
+/// | `magface` | m2 by the length of the embedding, fallback easy, λ = 35 | 64 | MagFace |
+/// | `elasticface_arc` | m2 ~ Normal(0.5, 0.05), fallback none | 64 | ElasticFace |
+/// | `elasticface_arc_plus` | m2 ~ Normal(0.5, 0.0175), the largest for the hardest row | 64 | ElasticFace |
+/// | `elasticface_cos` | m3 ~ Normal(0.35, 0.05) | 64 | ElasticFace |
+/// | `elasticface_cos_plus` | m3 ~ Normal(0.35, 0.02), the largest for the hardest row | 64 | ElasticFace |
+/// | `sphereface2` | binary link, g(c) ∓ 0.2, t = 3, λ = 0.7 | 32 | SphereFace2-C, wespeaker |
+/// | `sphereface2_angular` | binary link, g(cos(θ ± 0.15)) | 32 | SphereFace2-A, wespeaker |
+/// | `sphereface2_opensphere` | as C with m = 0.4, κ = 50/s, detached | 40 | opensphere |
+/// | `adacos` | cosine softmax whose scale follows the batch | – | AdaCos (dynamic) |
+/// | `arcface_topk` | m2 = 0.2, the 5 hardest others closer by 0.06 | 32 | inter-topk, wespeaker |
+/// | `arcface_filter` | m2 = 0.5, others above 0.4 filtered | 64 | insightface |
+/// | `ampface_rectified` | m0 = 0.35, others max(c, 0) | 64 | WC-ReLU, the unified paper |
 ///
 /// "Line": m1 = 1 and m2 = 0, so φ is the straight line m0·x − m3 and has neither curve nor threshold. "The unified
 /// paper" is "Unifying Margin-Based Softmax Losses in Face Recognition", WACV 2023.
@@ -79,6 +104,75 @@ pub const PRESETS: &[Preset] = &[
             MarginSoftmax::cheby_aam().with_margin(|m| m.curve = Curve::Series(series))
         },
     },
+    Preset { name: "softmax", source: "the linear layer of a classifier", make: MarginSoftmax::softmax },
+    Preset { name: "m_softmax", source: "M-Softmax", make: MarginSoftmax::m_softmax },
+    Preset { name: "arcgrad", source: "ArcGrad", make: MarginSoftmax::arcgrad },
+    Preset {
+        name: "arcgrad_series",
+        source: "ArcGrad",
+        make: || {
+            let curve = Curve::Series(Series { degree: 31, ..Default::default() });
+            let angle = Angle { curve, ..Default::default() };
+            MarginSoftmax { target: Target::Angle(angle.clone()), ..MarginSoftmax::arcgrad() }
+                .with_others(Others::Angle(angle))
+        },
+    },
+    Preset { name: "li_arcface", source: "Li-ArcFace (AirFace)", make: MarginSoftmax::li_arcface },
+    Preset { name: "curricularface", source: "CurricularFace", make: MarginSoftmax::curricularface },
+    Preset { name: "adaface", source: "AdaFace", make: MarginSoftmax::adaface },
+    Preset { name: "magface", source: "MagFace", make: MarginSoftmax::magface },
+    Preset { name: "elasticface_arc", source: "ElasticFace", make: MarginSoftmax::elasticface_arc },
+    Preset {
+        name: "elasticface_arc_plus",
+        source: "ElasticFace",
+        make: || {
+            let elastic = Elastic { deviation: 0.0175, sorted: true, ..Default::default() };
+            MarginSoftmax::elasticface_arc().with_adaptive(Adaptive::Elastic(elastic))
+        },
+    },
+    Preset { name: "elasticface_cos", source: "ElasticFace", make: MarginSoftmax::elasticface_cos },
+    Preset {
+        name: "elasticface_cos_plus",
+        source: "ElasticFace",
+        make: || {
+            let elastic = Elastic { cosine: true, deviation: 0.02, sorted: true };
+            MarginSoftmax::elasticface_cos().with_adaptive(Adaptive::Elastic(elastic))
+        },
+    },
+    Preset { name: "sphereface2", source: "SphereFace2, wespeaker", make: MarginSoftmax::sphereface2 },
+    Preset {
+        name: "sphereface2_angular",
+        source: "SphereFace2, wespeaker",
+        make: || MarginSoftmax::binary(Power { margin: 0.15, angular: true, ..Default::default() }),
+    },
+    Preset {
+        name: "sphereface2_opensphere",
+        source: "opensphere",
+        make: || MarginSoftmax {
+            scale: 40.0,
+            link: Link::Binary(Binary { factor: 50.0 / 40.0, ..Default::default() }),
+            ..MarginSoftmax::binary(Power { margin: 0.4, slope: Slope::Detached, ..Default::default() })
+        },
+    },
+    Preset { name: "adacos", source: "AdaCos", make: MarginSoftmax::adacos },
+    Preset {
+        name: "arcface_topk",
+        source: "wespeaker",
+        make: || {
+            let arc = MarginSoftmax::arcface().with_margin(|m| m.m2 = 0.2).with_scale(32.0);
+            arc.with_others(Others::TopK(TopK::default()))
+        },
+    },
+    Preset {
+        name: "arcface_filter",
+        source: "insightface",
+        make: || MarginSoftmax::arcface().with_others(Others::Filter(Filter::default())),
+    },
+    Preset {
+        name: "ampface_rectified",
+        source: "Unifying Margin-Based Softmax Losses in Face Recognition",
+        make: || MarginSoftmax::ampface().with_others(Others::Rectified),
+    },
 ];
 
 impl MarginSoftmax {
@@ -123,5 +217,73 @@ impl MarginSoftmax {
     pub fn cheby_aam() -> Self {
         let curve = Curve::Series(Series::default());
         Self::unified(1.0, 1.0, 0.2, 0.0).with_margin(|m| m.curve = curve).with_scale(30.0)
+    }
+
+    /// The linear layer of a classifier, w·x + b, with softmax cross entropy: no normalisation, scale 1.
+    pub fn softmax() -> Self {
+        Self { product: Product::Linear, scale: 1.0, ..Self::normface() }
+    }
+
+    /// M-Softmax: the linear layer with 0.5 taken off at the label, scale 1.
+    pub fn m_softmax() -> Self {
+        Self::softmax().with_margin(|m| m.m3 = 0.5)
+    }
+
+    /// ArcGrad: −θ for every class, exact slope, scale 30; see
+    /// [`arcgrad_scale`](crate::theory::arcgrad_scale) for a scale of your own.
+    pub fn arcgrad() -> Self {
+        let angle = Angle::default();
+        Self { target: Target::Angle(angle.clone()), others: Others::Angle(angle), scale: 30.0, ..Default::default() }
+    }
+
+    /// Li-ArcFace (AirFace): (π − 2(θ + 0.4))/π at the label, (π − 2θ)/π elsewhere, scale 64.
+    pub fn li_arcface() -> Self {
+        let other = Angle { factor: std::f64::consts::FRAC_2_PI, offset: 1.0, ..Default::default() };
+        let target = Angle { margin: 0.4, ..other.clone() };
+        Self { target: Target::Angle(target), others: Others::Angle(other), ..Default::default() }
+    }
+
+    /// CurricularFace: m2 = 0.5, fallback sine, scale 64.
+    pub fn curricularface() -> Self {
+        Self::arcface().with_margin(|m| m.fallback = Fallback::Sine).with_others(Others::Curricular)
+    }
+
+    /// AdaFace: m = 0.4, h = 0.333, fallback clip 1e-3, scale 64.
+    pub fn adaface() -> Self {
+        let margin = |m: &mut Unified| m.fallback = Fallback::Clip(1e-3);
+        Self::normface().with_margin(margin).with_adaptive(Adaptive::AdaFace(AdaFace::default()))
+    }
+
+    /// MagFace: lengths 10 to 110, margins 0.45 to 0.8, λ = 35, fallback easy, scale 64.
+    pub fn magface() -> Self {
+        let margin = |m: &mut Unified| m.fallback = Fallback::Easy;
+        Self::normface().with_margin(margin).with_adaptive(Adaptive::MagFace(MagFace::default()))
+    }
+
+    /// ElasticFace-Arc: m2 around 0.5 with deviation 0.05, fallback none, scale 64.
+    pub fn elasticface_arc() -> Self {
+        let elastic = Adaptive::Elastic(Elastic::default());
+        Self::arcface().with_margin(|m| m.fallback = Fallback::None).with_adaptive(elastic)
+    }
+
+    /// ElasticFace-Cos: m3 around 0.35 with deviation 0.05, scale 64.
+    pub fn elasticface_cos() -> Self {
+        Self::cosface().with_adaptive(Adaptive::Elastic(Elastic { cosine: true, ..Default::default() }))
+    }
+
+    /// SphereFace2-C: m = 0.2, t = 3, λ = 0.7, κ = 1, b = 0, scale 32.
+    pub fn sphereface2() -> Self {
+        Self::binary(Power::default())
+    }
+
+    fn binary(power: Power) -> Self {
+        let link = Link::Binary(Binary::default());
+        Self { target: Target::Power(power), others: Others::Power(power), link, scale: 32.0, ..Default::default() }
+    }
+
+    /// AdaCos with a dynamic scale. For the fixed one take [`normface`](Self::normface) with
+    /// [`adacos_scale`](crate::theory::adacos_scale).
+    pub fn adacos() -> Self {
+        Self::normface().with_adaptive(Adaptive::AdaCos)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::chebyshev::{Series, value_slope};
+use super::chebyshev::{Coefficients, Series, value_slope};
 use crate::{Error, Result};
 
 /// The four margins of the unified family and how the curve behaves at its ends.
@@ -117,29 +117,44 @@ impl Unified {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        let range = |what, found: f64, inside: bool, allowed| {
-            if found.is_finite() && inside { Ok(()) } else { Err(Error::Parameter { what, found, allowed }) }
-        };
-        range("m0", self.m0, self.m0 > 0.0 && self.m0 <= 1e6, "0 < m0 <= 1e6")?;
-        range("m1", self.m1, self.m1 > 0.0 && self.m1 <= 16.0, "0 < m1 <= 16")?;
-        range("m2", self.m2, (0.0..PI).contains(&self.m2), "0 <= m2 < pi (radians)")?;
-        range("m3", self.m3, self.m3.abs() <= 1e6, "-1e6 <= m3 <= 1e6")?;
-        match self.fallback {
-            Fallback::Sine if self.m1 != 1.0 => {
-                let why = "the sine fallback is defined for m1 = 1 only";
-                return Err(Error::Combination { what: "fallback", why });
-            }
-            Fallback::Easy if !self.is_linear() && self.threshold().is_some_and(|t| t > 0.0) => {
-                let why = "the easy fallback needs the threshold cos((pi - m2)/m1) at or below 0";
-                return Err(Error::Combination { what: "fallback", why });
-            }
-            Fallback::Clip(e) => range("fallback.clip", e, e > 0.0 && e < 0.5, "0 < e < 0.5 (radians)")?,
-            _ => {}
+        in_range("m2", self.m2, (0.0..PI).contains(&self.m2), "0 <= m2 < pi (radians)")?;
+        self.validate_row()?;
+        if let Fallback::Clip(e) = self.fallback {
+            in_range("fallback.clip", e, e > 0.0 && e < 0.5, "0 < e < 0.5 (radians)")?;
         }
         match &self.curve {
             Curve::Exact => Ok(()),
             Curve::Series(series) => series.validate(),
         }
+    }
+
+    /// Whether these margins may be those of a row: as those of a loss, but m2 may be negative.
+    pub(crate) fn validate_row(&self) -> Result<()> {
+        in_range("m0", self.m0, self.m0 > 0.0 && self.m0 <= 1e6, "0 < m0 <= 1e6")?;
+        in_range("m1", self.m1, self.m1 > 0.0 && self.m1 <= 16.0, "0 < m1 <= 16")?;
+        in_range("m2", self.m2, self.m2.abs() < PI, "-pi < m2 < pi (radians)")?;
+        in_range("m3", self.m3, self.m3.abs() <= 1e6, "-1e6 <= m3 <= 1e6")?;
+        match self.fallback {
+            Fallback::Sine if self.m1 != 1.0 => {
+                let why = "the sine fallback is defined for m1 = 1 only";
+                Err(Error::Combination { what: "fallback", why })
+            }
+            Fallback::Easy if !self.is_linear() && self.threshold().is_some_and(|t| t > 0.0) => {
+                let why = "the easy fallback needs the threshold cos((pi - m2)/m1) at or below 0";
+                Err(Error::Combination { what: "fallback", why })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// m0..m3.
+    pub fn margins(&self) -> [f64; 4] {
+        [self.m0, self.m1, self.m2, self.m3]
+    }
+
+    /// The same curve with other margins.
+    pub(crate) fn with_margins(&self, [m0, m1, m2, m3]: [f64; 4]) -> Self {
+        Self { m0, m1, m2, m3, ..self.clone() }
     }
 
     /// The damped series coefficients of ψ, where this loss uses them.
@@ -152,7 +167,11 @@ impl Unified {
 
     /// Ready to evaluate: the series coefficients are computed once.
     pub(crate) fn prepare(&self) -> Prepared<'_> {
-        Prepared { margin: self, series: self.series() }
+        let series = match &self.curve {
+            Curve::Series(series) => Some(Basis::new(series, self.m1)),
+            Curve::Exact => None,
+        };
+        Prepared { margin: self, series }
     }
 
     /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them. Computes the series anew at
@@ -162,59 +181,122 @@ impl Unified {
     }
 }
 
-/// A unified margin with its series coefficients at hand.
+/// A number of the loss within its range; NaN and infinity lie outside every range.
+pub(crate) fn in_range(what: &'static str, found: f64, inside: bool, allowed: &'static str) -> Result<()> {
+    if found.is_finite() && inside { Ok(()) } else { Err(Error::Parameter { what, found, allowed }) }
+}
+
+/// The series of cos(m1·θ + m2) for any m2, and for another m1 at the price of new coefficients.
+struct Basis<'a> {
+    series: &'a Series,
+    m1: f64,
+    /// Of cos m1·θ and sin m1·θ.
+    terms: [Vec<f64>; 2],
+    given: bool,
+}
+
+impl<'a> Basis<'a> {
+    fn new(series: &'a Series, m1: f64) -> Self {
+        let given = matches!(series.coefficients, Coefficients::Given(_));
+        Self { series, m1, terms: series.basis(m1), given }
+    }
+
+    /// Value and slope of the series of cos(m1·θ + m2).
+    fn value_slope(&self, x: f64, m1: f64, m2: f64) -> (f64, f64) {
+        if self.given {
+            return value_slope(&self.terms[0], x);
+        }
+        let other;
+        let terms = if m1 == self.m1 {
+            &self.terms
+        } else {
+            other = self.series.basis(m1);
+            &other
+        };
+        let ((a, a_slope), (b, b_slope)) = (value_slope(&terms[0], x), value_slope(&terms[1], x));
+        let (sin, cos) = m2.sin_cos();
+        (cos * a - sin * b, cos * a_slope - sin * b_slope)
+    }
+}
+
+/// A unified margin, ready to evaluate.
 pub(crate) struct Prepared<'a> {
     margin: &'a Unified,
-    series: Option<Vec<f64>>,
+    series: Option<Basis<'a>>,
+}
+
+/// ψ at one cosine.
+struct Psi {
+    value: f64,
+    /// dψ/dx.
+    slope: f64,
+    /// dψ/dm2.
+    turn: f64,
 }
 
 impl Prepared<'_> {
+    /// φ and dφ/dx with the margins of the loss.
     pub fn value_slope(&self, x: f64) -> (f64, f64) {
-        let margin = self.margin;
-        let (value, slope) = if margin.is_linear() { (x, 1.0) } else { self.psi(x) };
-        let slope = match margin.slope {
-            Slope::Analytic => margin.m0 * slope,
-            Slope::Detached => 1.0,
-        };
-        (margin.m0 * value - margin.m3, slope)
+        let [value, slope, _] = self.at(x, self.margin.margins());
+        (value, slope)
     }
 
-    /// ψ and ψ' with the fallback applied.
-    fn psi(&self, x: f64) -> (f64, f64) {
-        let Unified { m1, m2, fallback, .. } = *self.margin;
+    /// φ, dφ/dx and dφ/dm2 with the margins of a row.
+    pub fn at(&self, x: f64, m: [f64; 4]) -> [f64; 3] {
+        let [m0, m1, m2, m3] = m;
+        let linear = m1 == 1.0 && m2 == 0.0;
+        let psi = if linear { Psi { value: x, slope: 1.0, turn: 0.0 } } else { self.psi(x, m) };
+        match self.margin.slope {
+            Slope::Analytic => [m0 * psi.value - m3, m0 * psi.slope, m0 * psi.turn],
+            Slope::Detached => [m0 * psi.value - m3, 1.0, 0.0],
+        }
+    }
+
+    /// ψ with the fallback applied.
+    fn psi(&self, x: f64, m: [f64; 4]) -> Psi {
+        let [_, m1, m2, _] = m;
         let sine = ((1.0 - x) * (1.0 + x)).max(0.0).sqrt();
         let angle = m1 * sine.atan2(x) + m2;
-        let threshold = self.margin.threshold();
+        let threshold = self.margin.with_margins(m).threshold();
         let beyond = threshold.is_some_and(|t| if self.series.is_some() { x < t } else { x <= t });
-        match fallback {
-            Fallback::Continuous if beyond => (x - threshold.unwrap_or(-1.0) - 1.0, 1.0),
-            Fallback::Sine if beyond => (x - m2 * m2.sin(), 1.0),
-            Fallback::Easy if x <= 0.0 => (x, 1.0),
-            Fallback::Clip(e) if angle < e => (e.cos(), 0.0),
-            Fallback::Clip(e) if angle > PI - e => (-e.cos(), 0.0),
+        match self.margin.fallback {
+            Fallback::Continuous if beyond => {
+                let turn = -((PI - m2) / m1).sin() / m1;
+                Psi { value: x - threshold.unwrap_or(-1.0) - 1.0, slope: 1.0, turn }
+            }
+            Fallback::Sine if beyond => Psi { value: x - m2 * m2.sin(), slope: 1.0, turn: -m2.sin() - m2 * m2.cos() },
+            Fallback::Easy if x <= 0.0 => Psi { value: x, slope: 1.0, turn: 0.0 },
+            Fallback::Clip(e) if angle < e => Psi { value: e.cos(), slope: 0.0, turn: 0.0 },
+            Fallback::Clip(e) if angle > PI - e => Psi { value: -e.cos(), slope: 0.0, turn: 0.0 },
             Fallback::Mirror => {
                 // at θ = π and integer m1 the floor would start a new branch that has no room
                 let most = ((m1 + m2 / PI).ceil() - 1.0).max(0.0);
-                let k = (angle / PI).floor().min(most);
+                let k = (angle / PI).floor().clamp(0.0, most);
                 let sign = if k % 2.0 == 0.0 { 1.0 } else { -1.0 };
-                let (value, slope) = self.cosine(x, sine);
-                (sign * value - 2.0 * k, sign * slope)
+                let psi = self.cosine(x, sine, m1, m2);
+                Psi { value: sign * psi.value - 2.0 * k, slope: sign * psi.slope, turn: sign * psi.turn }
             }
-            _ => self.cosine(x, sine),
+            _ => self.cosine(x, sine, m1, m2),
         }
     }
 
-    /// cos(m1·θ + m2), or its series, and the slope in x.
-    fn cosine(&self, x: f64, sine: f64) -> (f64, f64) {
+    /// cos(m1·θ + m2), or its series.
+    fn cosine(&self, x: f64, sine: f64, m1: f64, m2: f64) -> Psi {
         if let Some(series) = &self.series {
-            return value_slope(series, x);
+            let (value, slope) = series.value_slope(x, m1, m2);
+            let turn = if series.given { 0.0 } else { series.value_slope(x, m1, m2 + PI / 2.0).0 };
+            return Psi { value, slope, turn };
         }
-        let Unified { m1, m2, .. } = *self.margin;
         // the angle from the nearer end, and the phase there: sin(m1·φ)/S then keeps its limit m1 at both ends
         let (near, phase) = if x >= 0.0 { (sine.atan2(x), -m2) } else { (sine.atan2(-x), m1 * PI + m2) };
         let (s1, c1) = (m1 * near).sin_cos();
         let ratio = if sine > 0.0 { s1 / sine } else { m1 };
         let slope = phase.cos() * ratio - phase.sin() * c1 / sine.max(SMALLEST_SINE);
-        (phase.cos() * c1 + phase.sin() * s1, m1 * if x >= 0.0 { slope } else { -slope })
+        Psi {
+            value: phase.cos() * c1 + phase.sin() * s1,
+            slope: m1 * if x >= 0.0 { slope } else { -slope },
+            // −sin(m1·θ + m2); the angle runs the other way behind the equator
+            turn: (phase.cos() * s1 - phase.sin() * c1) * if x >= 0.0 { -1.0 } else { 1.0 },
+        }
     }
 }

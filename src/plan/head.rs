@@ -30,6 +30,7 @@ impl Plan {
         options: &Options,
     ) -> Result<Self> {
         loss.validate()?;
+        loss.not_yet()?;
         if layout.shards.contains(&0) {
             return Err(Error::Zero { what: "shards" });
         }

@@ -2,7 +2,7 @@
 //! `r` read only, `w` read and written.
 
 use super::kernel::{Kernel, Loader, Recipe};
-use crate::{MarginSoftmax, Others, Target, Tile};
+use crate::{MarginSoftmax, Others, Tile};
 
 macro_rules! shader {
     ($name:literal) => {
@@ -23,26 +23,22 @@ const BLOCK: &str = shader!("tile/block");
 pub(crate) struct Snippets {
     target: &'static str,
     margin: &'static str,
-    others: Others,
+    others: &'static str,
+    other: &'static str,
 }
 
 impl Snippets {
     pub fn of(loss: &MarginSoftmax) -> Self {
-        let margin = match &loss.target {
-            Target::Unified(_) => shader!("margin/unified"),
+        let other = match loss.others {
+            Others::Rectified => shader!("others/rectified"),
+            _ => shader!("others/identity"),
         };
-        Self { target: loss.target.name(), margin, others: loss.others }
+        let (margin, others) = (shader!("margin/unified"), loss.others.name());
+        Self { target: loss.target.name(), margin, others, other }
     }
 
     pub fn name(&self) -> String {
-        format!("{} + {}", self.target, self.others.name())
-    }
-}
-
-fn other(others: Others) -> &'static str {
-    match others {
-        Others::Identity => shader!("others/identity"),
-        Others::Rectified => shader!("others/rectified"),
+        format!("{} + {}", self.target, self.others)
     }
 }
 
@@ -90,7 +86,7 @@ pub(crate) fn cosines(tile: Tile, x: Loader, w: Loader, out: Loader) -> Kernel {
 
 pub(crate) fn row_stats(snippets: Snippets) -> Kernel {
     let recipe = Recipe::new("row_stats", "rrrw", shader!("row_stats"));
-    recipe.part(EXPONENTIAL).part(other(snippets.others)).kernel()
+    recipe.part(EXPONENTIAL).part(snippets.other).kernel()
 }
 
 pub(crate) fn row_loss() -> Kernel {
@@ -107,7 +103,7 @@ pub(crate) fn row_gradients() -> Kernel {
 
 pub(crate) fn grad_cosines(snippets: Snippets) -> Kernel {
     let recipe = Recipe::new("grad_cosines", "wrrw", shader!("grad_cosines"));
-    recipe.part(EXPONENTIAL).part(other(snippets.others)).kernel()
+    recipe.part(EXPONENTIAL).part(snippets.other).kernel()
 }
 
 pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader) -> Kernel {
@@ -132,12 +128,12 @@ pub(crate) fn column_sums() -> Kernel {
 
 pub(crate) fn margin_logits(snippets: Snippets) -> Kernel {
     let recipe = Recipe::new("margin_logits", "rrw", shader!("margin_logits")).part(ANGLE).part(SERIES);
-    recipe.part(snippets.margin).part(other(snippets.others)).kernel()
+    recipe.part(snippets.margin).part(snippets.other).kernel()
 }
 
 pub(crate) fn margin_slopes(snippets: Snippets) -> Kernel {
     let recipe = Recipe::new("margin_slopes", "rrrw", shader!("margin_slopes")).part(ANGLE).part(SERIES);
-    recipe.part(snippets.margin).part(other(snippets.others)).kernel()
+    recipe.part(snippets.margin).part(snippets.other).kernel()
 }
 
 pub(crate) fn logit_rows() -> Kernel {
@@ -157,7 +153,7 @@ pub fn all() -> Vec<(String, Kernel)> {
     {
         add("-".into(), kernel);
     }
-    for &others in Others::ALL {
+    for others in [Others::Identity, Others::Rectified] {
         let snippets = Snippets::of(&MarginSoftmax { others, ..Default::default() });
         for kernel in [row_stats(snippets), grad_cosines(snippets), margin_logits(snippets), margin_slopes(snippets)] {
             add(snippets.name(), kernel);

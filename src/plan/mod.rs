@@ -270,6 +270,7 @@ impl Plan {
     /// [`Error::Recompile`] where the loss needs other kernels than the plan has.
     pub fn settings(&self, loss: &MarginSoftmax, call: &Call) -> Result<Settings> {
         loss.validate()?;
+        loss.not_yet()?;
         let needed = kernels::Snippets::of(loss);
         if needed != self.snippets {
             return Err(Error::Recompile { needed: needed.name(), compiled: self.snippets.name() });

@@ -133,6 +133,7 @@ impl Plan {
     /// Logits from cosines \[B, N, C\] and labels \[B, N\]; with `backward` dL/dcosines from dL/dlogits instead.
     pub fn margin(loss: &MarginSoftmax, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
         loss.validate()?;
+        loss.not_yet()?;
         let snippets = k::Snippets::of(loss);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
@@ -155,6 +156,7 @@ impl Plan {
     pub fn cross_entropy(options: &CrossEntropy, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
         let loss = options.loss();
         loss.validate()?;
+        loss.not_yet()?;
         let snippets = k::Snippets::of(&loss);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let (rows, entries) = (sizes.rows(), sizes.entries as u64);

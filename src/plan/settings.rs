@@ -116,7 +116,7 @@ impl Settings {
         if loss.reduction == Reduction::Mean {
             new.flags |= MEAN;
         }
-        let Target::Unified(margin) = &loss.target;
+        let Target::Unified(margin) = &loss.target else { return new };
         let (m1, m2) = (margin.m1, margin.m2);
         [new.m0, new.m1, new.m2, new.m3] = [margin.m0, m1, m2, margin.m3].map(|m| m as f32);
         if margin.is_linear() {

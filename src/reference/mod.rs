@@ -1,111 +1,418 @@
 //! The f64 oracle on slices: short, obvious, slow. The CPU and GPU paths are judged by it, and it is judged by finite
 //! differences and by golden vectors.
 
+use std::ops::Range;
+
 use crate::{
-    Batch, Counts, Label, Output, Reduction, Result, Shape, Want,
-    objective::{MarginSoftmax, SHORTEST},
+    Adaptive, Batch, Binary, Counts, Error, Label, Link, Others, Output, Product, Reduction, Result, Shape, State,
+    Want,
+    objective::{MarginSoftmax, RowFacts, SHORTEST, others::Place},
+    shard::{RowStatistics, Statistics, Targets},
 };
 
-/// Loss and gradients of one batch in f64, everything N×C materialised.
+/// Loss and gradients of one batch in f64, everything N×C materialised; the state is that before the first step.
 pub fn evaluate<L: Label>(
     loss: &MarginSoftmax,
     shape: Shape,
     want: Want,
     batch: &Batch<'_, L, f64>,
 ) -> Result<Output<f64>> {
-    loss.validate()?;
-    let labels = batch.check(loss, shape)?;
-    let (rows, classes, dim) = (labels.len(), shape.classes(), shape.dim());
-    let x = Directions::new(batch.embeddings, dim);
-    let w = Directions::new(batch.prototypes, dim);
-    let weight = |class: usize| batch.class_weights.map_or(1.0, |w| w[class]);
-    let all_weights: f64 = (0..classes).map(weight).sum();
-    let epsilon = loss.label_smoothing;
-    let broken = w.non_finite.iter().any(|&bad| bad);
-    let target = loss.target.evaluator();
+    evaluate_with(loss, shape, want, batch, &State::new(loss, shape)?)
+}
 
-    let ignored = |i: usize| Some(labels[i]) == loss.ignore_index;
-    let counts_for_nothing = |i: usize| ignored(i) || x.non_finite[i] || broken;
-    let z: f64 = match loss.reduction {
-        Reduction::Mean => {
-            (0..rows).filter(|&i| !ignored(i) && !x.non_finite[i]).map(|i| weight(labels[i] as usize)).sum()
-        }
-        _ => 1.0,
-    };
+/// The same at any state.
+pub fn evaluate_with<L: Label>(
+    loss: &MarginSoftmax,
+    shape: Shape,
+    want: Want,
+    batch: &Batch<'_, L, f64>,
+    state: &State,
+) -> Result<Output<f64>> {
+    step(loss, shape, want, batch, &mut state.clone(), false)
+}
 
-    let mut out = Output {
-        row_losses: vec![0.0; rows],
-        target_cosines: vec![0.0; rows],
-        other_cosines: vec![-1.0; rows],
-        counts: Counts {
-            rows: (0..rows).filter(|&i| !ignored(i) && !x.non_finite[i]).count(),
-            ignored: (0..rows).filter(|&i| ignored(i)).count(),
-            non_finite_rows: (0..rows).filter(|&i| !ignored(i) && x.non_finite[i]).count(),
-            invalid_labels: 0,
-            zero_embeddings: (0..rows).filter(|&i| !ignored(i) && x.short(i)).count(),
-            zero_prototypes: (0..classes).filter(|&j| w.short(j)).count(),
-            non_finite_prototypes: w.non_finite.iter().filter(|&&bad| bad).count(),
-        },
-        ..Default::default()
-    };
-    // G[i][j] = dL/dc_ij
-    let mut g = vec![0.0; rows * classes];
-    for i in 0..rows {
-        if counts_for_nothing(i) {
-            out.row_losses[i] = if ignored(i) { 0.0 } else { f64::NAN };
-            continue;
-        }
-        let y = labels[i] as usize;
-        let cosines: Vec<f64> = (0..classes).map(|j| dot(x.row(i), w.row(j))).collect();
-        let others = || (0..classes).filter(move |&j| j != y);
-        let (value, slope) = target(cosines[y]);
-        let zy = loss.scale * value;
-        let logits: Vec<f64> = cosines.iter().map(|&c| loss.scale * loss.others.value_slope(c).0).collect();
-
-        let most = others().map(|j| logits[j]).fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = others().map(|j| (logits[j] - most).exp()).sum();
-        let log_others = if classes > 1 { most + sum.ln() } else { f64::NEG_INFINITY };
-        let d = log_others - zy;
-        let log_all = zy.max(log_others) + (-d.abs()).exp().ln_1p();
-        let mass = (1.0 - epsilon) * weight(y) + epsilon / classes as f64 * all_weights;
-        let smoothed: f64 = others().map(|j| weight(j) * (zy - logits[j])).sum();
-        out.row_losses[i] = mass * softplus(d) + epsilon / classes as f64 * smoothed;
-        out.target_cosines[i] = cosines[y];
-        out.other_cosines[i] = others().map(|j| cosines[j]).fold(-1.0, f64::max);
-
-        let upstream = batch.upstream.map_or(1.0, |up| if up.len() == 1 { up[0] } else { up[i] });
-        // divided by z last: a tiny z must not overflow
-        let gain = |pull: f64| if z > 0.0 { upstream * loss.scale * (pull / z) } else { 0.0 };
-        for j in others() {
-            let q = epsilon / classes as f64 * weight(j);
-            let p = (logits[j] - log_all).exp();
-            g[i * classes + j] = gain(mass * p - q) * loss.others.value_slope(cosines[j]).1;
-        }
-        let rest = epsilon / classes as f64 * others().map(weight).sum::<f64>();
-        g[i * classes + y] = gain(rest - mass * sigmoid(d)) * slope;
-    }
-    // an empty sum of f64 is -0.0
-    let sum = out.row_losses.iter().fold(0.0, |sum, loss| sum + loss);
-    out.loss = match loss.reduction {
-        // NaN where a row is NaN, 0 where no row counts
-        Reduction::Mean if z > 0.0 || sum.is_nan() => sum / z,
-        Reduction::Mean => 0.0,
-        _ if broken => f64::NAN,
-        _ => sum,
-    };
-    if broken {
-        out.loss = f64::NAN;
-    }
-
-    if want.grad_embeddings {
-        let column = |i: usize, j: usize| g[i * classes + j];
-        out.grad_embeddings = gradient(&x, &w, rows, column);
-    }
-    if want.grad_prototypes {
-        let column = |j: usize, i: usize| g[i * classes + j];
-        out.grad_prototypes = gradient(&w, &x, classes, column);
-    }
+/// A training step: the state follows the batch first, then counts the step.
+pub fn train<L: Label>(
+    loss: &MarginSoftmax,
+    shape: Shape,
+    want: Want,
+    batch: &Batch<'_, L, f64>,
+    state: &mut State,
+) -> Result<Output<f64>> {
+    let mut next = *state;
+    let out = step(loss, shape, want, batch, &mut next, true)?;
+    next.step += 1;
+    *state = next;
     Ok(out)
+}
+
+/// One batch at a state, which follows it first if it is to.
+pub(crate) fn step<L: Label>(
+    loss: &MarginSoftmax,
+    shape: Shape,
+    want: Want,
+    batch: &Batch<'_, L, f64>,
+    state: &mut State,
+    follow: bool,
+) -> Result<Output<f64>> {
+    let shard = Shard::new(loss, shape, 0..shape.classes(), batch, state)?;
+    let targets = shard.targets(state);
+    if follow {
+        shard.follow(&targets, state);
+    }
+    let statistics = shard.statistics(&targets, state)?;
+    shard.gradients(want, &targets, &statistics, state)
+}
+
+/// A batch and the classes of one shard. A whole head has one.
+pub struct Shard<'a> {
+    loss: &'a MarginSoftmax,
+    /// Of the shard; its rows are those of the batch.
+    shape: Shape,
+    range: Range<usize>,
+    classes: usize,
+    labels: Vec<i64>,
+    class_weights: Option<&'a [f64]>,
+    upstream: Option<&'a [f64]>,
+    margins: Option<Vec<[f64; 4]>>,
+    x: Directions,
+    w: Directions,
+    /// \[N, classes of the shard\]: the class' cosine, and the prototype it belongs to.
+    cosines: Vec<(f64, usize)>,
+}
+
+impl<'a> Shard<'a> {
+    /// `shape` is that of the whole head, and so are class weights and class margins; prototypes and bias are those of the
+    /// classes in `range`.
+    pub fn new<L: Label>(
+        loss: &'a MarginSoftmax,
+        shape: Shape,
+        range: Range<usize>,
+        batch: &Batch<'a, L, f64>,
+        state: &State,
+    ) -> Result<Self> {
+        loss.validate_for(shape)?;
+        state.validate(shape)?;
+        let classes = shape.classes();
+        if range.is_empty() || range.end > classes {
+            return Err(Error::Shards { found: range, expected: 0, classes });
+        }
+        let labels = batch.check_range(loss, shape, &range)?;
+        let margins = batch.margins(loss, &labels)?;
+        let (rows, dim) = (labels.len(), shape.dim());
+        let shape = Shape::new(rows, range.len(), dim)?.with_sub_centers(shape.sub_centers())?;
+        let unit = loss.product == Product::Cosine;
+        let x = Directions::new(batch.embeddings, dim, unit);
+        let w = Directions::new(batch.prototypes, dim, unit);
+        let k = shape.sub_centers();
+        let mut cosines = Vec::with_capacity(rows * range.len());
+        for i in 0..rows {
+            for j in 0..range.len() {
+                let cosine = |v: usize| dot(x.row(i), w.row(v)) + batch.bias.map_or(0.0, |b| b[j]);
+                let first = (cosine(j * k), j * k);
+                let larger = |best: (f64, usize), v| if cosine(v) > best.0 { (cosine(v), v) } else { best };
+                cosines.push((j * k + 1..(j + 1) * k).fold(first, larger));
+            }
+        }
+        let (class_weights, upstream) = (batch.class_weights, batch.upstream);
+        Ok(Self { loss, shape, range, classes, labels, class_weights, upstream, margins, x, w, cosines })
+    }
+
+    fn ignored(&self, i: usize) -> bool {
+        Some(self.labels[i]) == self.loss.ignore_index
+    }
+
+    fn counts(&self, i: usize) -> bool {
+        !self.ignored(i) && !self.x.non_finite[i]
+    }
+
+    /// Of a class of this shard.
+    fn weight(&self, local: usize) -> f64 {
+        self.class_weights.map_or(1.0, |w| w[self.range.start + local])
+    }
+
+    /// The label's place in this shard.
+    fn local(&self, i: usize) -> Option<usize> {
+        let label = self.labels[i] as usize;
+        (!self.ignored(i) && self.range.contains(&label)).then(|| label - self.range.start)
+    }
+
+    /// The other classes of a row in this shard.
+    fn others(&self, i: usize) -> impl Iterator<Item = usize> + Clone + '_ {
+        let own = self.local(i);
+        (0..self.range.len()).filter(move |&j| Some(j) != own)
+    }
+
+    fn cosine(&self, i: usize, j: usize) -> f64 {
+        self.cosines[i * self.range.len() + j].0
+    }
+
+    /// What this shard knows of the rows before margins apply.
+    pub fn targets(&self, state: &State) -> Targets {
+        let rows = 0..self.labels.len();
+        let best = |i: usize, k: usize| {
+            let mut all: Vec<_> = self.others(i).map(|j| (self.cosine(i, j), self.range.start + j)).collect();
+            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            all.truncate(k);
+            all
+        };
+        let sum = |i: usize| {
+            let logits = self.others(i).map(|j| state.scale * self.cosine(i, j));
+            let most = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+            [most, logits.map(|z| (z - most).exp()).sum()]
+        };
+        Targets {
+            range: self.range.clone(),
+            cosines: rows.clone().map(|i| self.local(i).map(|j| self.cosine(i, j))).collect(),
+            top: match &self.loss.others {
+                Others::TopK(top) => rows.clone().map(|i| best(i, top.count)).collect(),
+                _ => vec![],
+            },
+            sums: if self.loss.adaptive == Adaptive::AdaCos { rows.map(sum).collect() } else { vec![] },
+            zero_prototypes: (0..self.shape.vectors()).filter(|&v| self.w.short(v)).count(),
+            non_finite_prototypes: self.w.non_finite.iter().filter(|&&bad| bad).count(),
+        }
+    }
+
+    fn facts(&self, targets: &Targets) -> Vec<RowFacts> {
+        let fact = |i: usize| RowFacts {
+            counts: self.counts(i),
+            length: self.x.length[i],
+            cosine: targets.cosines[i].unwrap_or(0.0),
+        };
+        (0..self.labels.len()).map(fact).collect()
+    }
+
+    /// Moves the state to this step: a training step does so before anything else.
+    pub fn follow(&self, targets: &Targets, state: &mut State) {
+        targets.follow(self.loss, &self.facts(targets), state);
+    }
+
+    /// The rows with their margins applied.
+    fn rows(&self, targets: &Targets, state: &State) -> Vec<Row> {
+        let facts = self.facts(targets);
+        let own = self.loss.target.margins();
+        let mut margins = self.margins.clone().unwrap_or_else(|| vec![own; facts.len()]);
+        self.loss.adaptive.apply(state, &facts, &mut margins);
+        let target = self.loss.target.evaluator();
+        let row = |(i, (fact, m)): (usize, (&RowFacts, [f64; 4]))| {
+            let [value, slope, turn] = target(fact.cosine, m);
+            let chosen = targets.top.get(i).and_then(|top| top.last());
+            Row {
+                value,
+                slope,
+                turn,
+                bound: chosen.map_or(self.loss.others.bound(fact.cosine, m[2]), |(cosine, _)| *cosine),
+                last: chosen.map_or(0, |(_, class)| *class),
+            }
+        };
+        facts.iter().zip(margins).enumerate().map(row).collect()
+    }
+
+    fn place(&self, row: &Row, j: usize) -> Place<f64> {
+        Place { bound: row.bound, late: self.range.start + j > row.last }
+    }
+
+    /// The rows' sums over the other classes of this shard.
+    pub fn statistics(&self, targets: &Targets, state: &State) -> Result<Statistics> {
+        self.complete(targets)?;
+        let (scale, other) = (state.scale_of(self.loss), self.loss.others.prepare(state.hardness));
+        let rows = self.rows(targets, state);
+        let statistics = |(i, row): (usize, &Row)| {
+            let mut all = RowStatistics::EMPTY;
+            let values = self.others(i).map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
+            if let Link::Softmax = self.loss.link {
+                all.most = values.clone().map(|(_, v)| scale * v).fold(all.most, f64::max);
+            } else {
+                all.most = 0.0;
+            }
+            for (j, v) in values {
+                all.nearest = all.nearest.max(self.cosine(i, j));
+                match self.loss.link {
+                    Link::Softmax => {
+                        let e = (scale * v - all.most).exp();
+                        all.sum += e;
+                        all.tilt += e * v;
+                        all.weighted += self.weight(j) * v;
+                    }
+                    Link::Binary(Binary { bias, .. }) => {
+                        let z = scale * v + bias;
+                        all.sum += softplus(z);
+                        all.tilt += sigmoid(z) * v;
+                        all.weighted += sigmoid(z);
+                    }
+                }
+            }
+            all
+        };
+        Ok(Statistics { range: self.range.clone(), rows: rows.iter().enumerate().map(statistics).collect() })
+    }
+
+    /// Whether merged targets are those of this batch.
+    fn complete(&self, targets: &Targets) -> Result<()> {
+        let shape = Shape::new(self.labels.len(), self.classes, self.shape.dim())?;
+        targets.check(self.loss, shape, self.labels.len())
+    }
+
+    /// The loss of the batch, dW of this shard, and its share of everything else: dX, and the gradients of scale and bias,
+    /// which the shard from class 0 alone reports where they are sums over rows.
+    pub fn gradients(
+        &self,
+        want: Want,
+        targets: &Targets,
+        statistics: &Statistics,
+        state: &State,
+    ) -> Result<Output<f64>> {
+        self.complete(targets)?;
+        let (n, classes) = (self.labels.len(), self.classes);
+        if statistics.range != (0..classes) {
+            return Err(Error::Shards { found: statistics.range.clone(), expected: 0, classes });
+        }
+        if statistics.rows.len() != n {
+            return Err(Error::Length { what: "statistics.rows", found: statistics.rows.len(), expected: n });
+        }
+        let loss = self.loss;
+        let (scale, other) = (state.scale_of(loss), loss.others.prepare(state.hardness));
+        let rows = self.rows(targets, state);
+        let broken = targets.non_finite_prototypes > 0;
+        let share = loss.label_smoothing / classes as f64;
+        // of the label, which may lie in another shard
+        let weight = |i: usize| self.class_weights.map_or(1.0, |w| w[self.labels[i] as usize]);
+        let weights = self.class_weights.map_or(classes as f64, |w| w.iter().sum());
+        let counted = (0..n).filter(|&i| self.counts(i));
+        let z: f64 = match loss.reduction {
+            Reduction::Mean => counted.clone().map(weight).sum(),
+            _ => 1.0,
+        };
+        let mut out = Output {
+            row_losses: vec![0.0; n],
+            target_cosines: vec![0.0; n],
+            other_cosines: vec![-1.0; n],
+            counts: Counts {
+                rows: counted.clone().count(),
+                ignored: (0..n).filter(|&i| self.ignored(i)).count(),
+                non_finite_rows: (0..n).filter(|&i| !self.ignored(i) && self.x.non_finite[i]).count(),
+                invalid_labels: 0,
+                zero_embeddings: counted.clone().filter(|&i| self.x.short(i)).count(),
+                zero_prototypes: targets.zero_prototypes,
+                non_finite_prototypes: targets.non_finite_prototypes,
+            },
+            ..Default::default()
+        };
+        // G[i][v] = dL/dc of row i with prototype v
+        let vectors = self.shape.vectors();
+        let mut g = vec![0.0; n * vectors];
+        let mut stretch = vec![0.0; n];
+        let (mut grad_scale, mut grad_bias) = (0.0, 0.0);
+        for i in 0..n {
+            if !self.counts(i) || broken {
+                out.row_losses[i] = if self.ignored(i) { 0.0 } else { f64::NAN };
+                continue;
+            }
+            let (row, sums, w) = (&rows[i], &statistics.rows[i], weight(i));
+            let upstream = self.upstream.map_or(1.0, |up| if up.len() == 1 { up[0] } else { up[i] });
+            // divided by z last: a tiny z must not overflow
+            let gain = |pull: f64| if z > 0.0 { upstream * (pull / z) } else { 0.0 };
+            out.target_cosines[i] = targets.cosines[i].unwrap_or(0.0);
+            out.other_cosines[i] = sums.nearest.max(-1.0);
+            if loss.product == Product::Linear && classes > 1 {
+                out.other_cosines[i] = sums.nearest;
+            }
+            let pull = match loss.link {
+                Link::Softmax => {
+                    let zy = scale * row.value;
+                    let log_others = if classes > 1 { sums.most + sums.sum.ln() } else { f64::NEG_INFINITY };
+                    let d = log_others - zy;
+                    let log_all = zy.max(log_others) + (-d.abs()).exp().ln_1p();
+                    let mass = (1.0 - loss.label_smoothing) * w + share * weights;
+                    let rest = share * (weights - w);
+                    let smoothed = rest * row.value - share * sums.weighted;
+                    out.row_losses[i] = mass * softplus(d) + scale * smoothed;
+                    let mean = if classes > 1 { sums.tilt / sums.sum } else { row.value };
+                    grad_scale += gain(mass * sigmoid(d) * (mean - row.value) + smoothed);
+                    for j in self.others(i) {
+                        let (value, slope) = other(self.cosine(i, j), self.place(row, j));
+                        let p = (scale * value - log_all).exp();
+                        let (_, v) = self.cosines[i * self.range.len() + j];
+                        g[i * vectors + v] = scale * gain(mass * p - share * self.weight(j)) * slope;
+                    }
+                    rest - mass * sigmoid(d)
+                }
+                Link::Binary(Binary { weight: own, factor, bias }) => {
+                    let (own, rest) = (w * factor * own, w * factor * (1.0 - own));
+                    let zy = scale * row.value + bias;
+                    out.row_losses[i] = own * softplus(-zy) + rest * sums.sum;
+                    let pull = -own * sigmoid(-zy);
+                    grad_scale += gain(pull * row.value + rest * sums.tilt);
+                    grad_bias += gain(pull + rest * sums.weighted);
+                    for j in self.others(i) {
+                        let (value, slope) = other(self.cosine(i, j), self.place(row, j));
+                        let (_, v) = self.cosines[i * self.range.len() + j];
+                        g[i * vectors + v] = scale * gain(rest * sigmoid(scale * value + bias)) * slope;
+                    }
+                    pull
+                }
+            };
+            if let Some(j) = self.local(i) {
+                let (_, v) = self.cosines[i * self.range.len() + j];
+                g[i * vectors + v] = scale * gain(pull) * row.slope;
+            }
+            if let (Adaptive::MagFace(family), 0) = (loss.adaptive, self.range.start) {
+                let length = self.x.length[i];
+                let rise = if family.length(length).1 { family.rise() } else { 0.0 };
+                let outer = if loss.reduction == Reduction::None { 1.0 } else { upstream };
+                stretch[i] = scale * gain(pull) * row.turn * rise
+                    + outer * family.weight * family.pull(length).1 / out.counts.rows as f64;
+            }
+        }
+        // an empty sum of f64 is -0.0
+        let sum = out.row_losses.iter().fold(0.0, |sum, loss| sum + loss);
+        out.loss = match loss.reduction {
+            // NaN where a row is NaN, 0 where no row counts
+            Reduction::Mean if z > 0.0 || sum.is_nan() => sum / z,
+            Reduction::Mean => 0.0,
+            _ => sum,
+        };
+        if let (Adaptive::MagFace(family), true) = (loss.adaptive, out.counts.rows > 0) {
+            let pulls: f64 = counted.map(|i| family.pull(self.x.length[i]).0).sum();
+            out.loss += family.weight * pulls / out.counts.rows as f64;
+        }
+        if broken {
+            out.loss = f64::NAN;
+        }
+        let first = self.range.start == 0;
+        if want.grad_embeddings {
+            out.grad_embeddings = gradient(&self.x, &self.w, n, |i, v| g[i * vectors + v]);
+            for (i, row) in out.grad_embeddings.chunks_exact_mut(self.shape.dim()).enumerate() {
+                row.iter_mut().zip(self.x.row(i)).for_each(|(d, unit)| *d += stretch[i] * unit);
+            }
+        }
+        if want.grad_prototypes {
+            out.grad_prototypes = gradient(&self.w, &self.x, vectors, |v, i| g[i * vectors + v]);
+        }
+        if want.grad_scale && first {
+            out.grad_scale = grad_scale;
+        }
+        if want.grad_bias {
+            out.grad_bias = match (loss.product, loss.link) {
+                (Product::Linear, _) => (0..vectors).map(|j| (0..n).map(|i| g[i * vectors + j]).sum()).collect(),
+                (_, Link::Binary(_)) => vec![if first { grad_bias } else { 0.0 }],
+                _ => vec![],
+            };
+        }
+        Ok(out)
+    }
+}
+
+/// A row with its margins applied.
+struct Row {
+    /// φ, dφ/dx and dφ/dm2.
+    value: f64,
+    slope: f64,
+    turn: f64,
+    /// Of the transform of the other classes.
+    bound: f64,
+    last: usize,
 }
 
 /// The gradient to `count` vectors of `own` from dL/d(cosine with each vector of `others`): sum the directions, take out
@@ -120,6 +427,10 @@ fn gradient(own: &Directions, others: &Directions, count: usize, g: impl Fn(usiz
                 pull.iter_mut().zip(others.row(b)).for_each(|(p, v)| *p += g * v);
             }
         }
+        if !own.normalised {
+            out.extend(if own.non_finite[a] { vec![0.0; own.dim] } else { pull });
+            continue;
+        }
         let radial = dot(&pull, own.row(a));
         let keep = !own.short(a) && !own.non_finite[a];
         out.extend(pull.iter().zip(own.row(a)).map(|(p, v)| if keep { (p - radial * v) / own.length[a] } else { 0.0 }));
@@ -127,21 +438,24 @@ fn gradient(own: &Directions, others: &Directions, count: usize, g: impl Fn(usiz
     out
 }
 
-/// Unit vectors, and what was left out on the way.
+/// Unit vectors, or for a linear head the vectors themselves, and what was left out on the way.
 struct Directions {
     dim: usize,
+    normalised: bool,
     unit: Vec<f64>,
     length: Vec<f64>,
     non_finite: Vec<bool>,
 }
 
 impl Directions {
-    fn new(data: &[f64], dim: usize) -> Self {
-        let mut new = Self { dim, unit: Vec::with_capacity(data.len()), length: vec![], non_finite: vec![] };
+    fn new(data: &[f64], dim: usize, normalised: bool) -> Self {
+        let mut new =
+            Self { dim, normalised, unit: Vec::with_capacity(data.len()), length: vec![], non_finite: vec![] };
         for v in data.chunks_exact(dim) {
             let bad = v.iter().any(|x| !x.is_finite());
             let length = v.iter().fold(0.0_f64, |h, x| h.hypot(*x));
-            new.unit.extend(v.iter().map(|x| if bad { 0.0 } else { x / length.max(SHORTEST) }));
+            let divisor = if normalised { length.max(SHORTEST) } else { 1.0 };
+            new.unit.extend(v.iter().map(|x| if bad { 0.0 } else { x / divisor }));
             new.length.push(length);
             new.non_finite.push(bad);
         }
@@ -152,8 +466,9 @@ impl Directions {
         &self.unit[i * self.dim..(i + 1) * self.dim]
     }
 
+    /// A linear head divides by no length.
     fn short(&self, i: usize) -> bool {
-        !self.non_finite[i] && self.length[i] < SHORTEST
+        self.normalised && !self.non_finite[i] && self.length[i] < SHORTEST
     }
 }
 

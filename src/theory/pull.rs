@@ -3,7 +3,9 @@
 use std::f64::consts::{FRAC_PI_2, PI};
 
 use super::{any_finite, range, search::first_reached, special::softplus};
-use crate::{Error, Fallback, MarginSoftmax, Result, Target, Unified};
+use crate::{
+    Adaptive, Error, Fallback, Link, MarginSoftmax, Product, Result, Target, Unified, objective::others::Place,
+};
 
 /// When training counts as finished for an embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,9 +43,14 @@ fn curve(loss: &MarginSoftmax) -> Result<impl Fn(f64) -> (f64, f64) + '_> {
         let why = "the theory is that of one-hot targets, label_smoothing 0";
         return Err(Error::Combination { what: "label_smoothing", why });
     }
+    let plain = loss.product == Product::Cosine && loss.link == Link::Softmax && loss.adaptive == Adaptive::None;
+    if !plain {
+        let why = "the theory is that of a softmax over cosines with fixed margins";
+        return Err(Error::Combination { what: "product, link, adaptive", why });
+    }
     let target = loss.target.evaluator();
     Ok(move |angle: f64| {
-        let (value, slope) = target(angle.cos());
+        let [value, slope, _] = target(angle.cos(), loss.target.margins());
         (value, slope * angle.sin())
     })
 }
@@ -87,8 +94,11 @@ pub fn gradient(loss: &MarginSoftmax, ln_b: f64, angle: f64) -> Result<f64> {
 pub fn termination_angle(loss: &MarginSoftmax, ln_b: f64, criterion: Criterion) -> Result<Option<f64>> {
     let (curve, ln_b) = (curve(loss)?, any_finite("ln_b", ln_b)?);
     criterion.validate()?;
-    let Target::Unified(margin) = &loss.target;
-    let points = grid(margin);
+    let points = grid(&match &loss.target {
+        Target::Unified(margin) => margin.clone(),
+        // smooth in between
+        _ => Unified::default(),
+    });
     Ok(match criterion {
         Criterion::Gradient(e) => first_reached(&points, |angle| {
             let (value, fall) = curve(angle);
@@ -131,6 +141,6 @@ pub fn collapse_loss(loss: &MarginSoftmax, classes: usize) -> Result<f64> {
     let curve = curve(loss)?;
     let inside = (1..1 << 31).contains(&classes);
     let others = range("classes", classes as f64, inside, "1 <= classes < 2^31")? - 1.0;
-    let (other, _) = loss.others.value_slope(-1.0_f64);
+    let (other, _) = loss.others.prepare(0.0)(-1.0, Place { bound: f64::INFINITY, late: true });
     Ok(softplus(others.ln() + loss.scale * (other - curve(PI).0)))
 }

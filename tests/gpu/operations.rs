@@ -140,7 +140,7 @@ fn target_cosines_agree_with_the_reference(context: &Context) -> Result<(), Fail
 fn angles(loss: &MarginSoftmax) -> Vec<f32> {
     let mut cosines: Vec<f32> = (-50..=50).map(|i| i as f32 / 50.0).collect();
     cosines.extend([0.999, -0.999, 0.99999, -0.99999, 1.0 - 6e-8, -1.0 + 6e-8, 1.000_000_1, -1.000_000_1, 1e-6, -1e-6]);
-    let Target::Unified(margin) = &loss.target;
+    let Target::Unified(margin) = &loss.target else { unreachable!() };
     let mut bends = vec![0.0];
     bends.extend(margin.threshold());
     if let Fallback::Clip(e) = margin.fallback {
@@ -167,8 +167,9 @@ fn every_curve_and_slope_is_right_at_every_angle(context: &Context) -> Result<()
     ];
     for (name, loss) in families().into_iter().chain(steep) {
         for fallback in [&FALLBACKS[..], &[Fallback::Clip(0.45)]].concat() {
-            for others in Others::ALL {
-                let loss = loss.clone().with_scale(1.0).with_others(*others).with_margin(|m| m.fallback = fallback);
+            for others in &[Others::Identity, Others::Rectified] {
+                let loss =
+                    loss.clone().with_scale(1.0).with_others(others.clone()).with_margin(|m| m.fallback = fallback);
                 if loss.validate().is_err() {
                     continue;
                 }

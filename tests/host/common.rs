@@ -117,6 +117,7 @@ impl<L: Label> Case<L> {
             labels: &self.labels,
             class_weights: self.weights.as_deref(),
             upstream: self.upstream.as_deref(),
+            ..Default::default()
         };
         let shape = Shape::new(self.labels.len(), self.classes, self.dim)?;
         reference::evaluate(&self.loss, shape, Want::ALL, &batch)

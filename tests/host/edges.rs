@@ -1,15 +1,21 @@
 //! Where naive code gives NaN, infinity or a lost gradient: the reference must stay finite and meaningful.
 
 use half::f16;
-use margin_softmax::{Counts, MarginSoftmax, Others, Reduction, objective::PRESETS};
+use margin_softmax::{Adaptive, Counts, Link, MarginSoftmax, Others, Product, Reduction, Target, objective::PRESETS};
 
 use crate::common::*;
 
 const REDUCTIONS: [Reduction; 3] = [Reduction::Mean, Reduction::Sum, Reduction::None];
 
-/// Every preset and every margin of the list, at scale 64.
+/// Softmax over cosines with margins of the loss alone; the other families have edges of their own.
+fn is_plain(loss: &MarginSoftmax) -> bool {
+    matches!((&loss.target, &loss.others), (Target::Unified(_), Others::Identity | Others::Rectified))
+        && (loss.product, loss.link, loss.adaptive) == (Product::Cosine, Link::Softmax, Adaptive::None)
+}
+
+/// Every plain preset and every margin of the list, at scale 64.
 fn losses() -> Vec<MarginSoftmax> {
-    let presets = PRESETS.iter().map(|preset| preset.loss());
+    let presets = PRESETS.iter().map(|preset| preset.loss()).filter(is_plain);
     presets.chain(every_margin().into_iter().map(loss_of)).map(|loss| loss.with_scale(64.0)).collect()
 }
 
@@ -38,7 +44,7 @@ fn an_embedding_on_or_opposite_its_prototype_has_a_finite_gradient() {
 /// sample must not be the one without a gradient (SpeechBrain) or with NaN (wespeaker).
 #[test]
 fn the_worst_sample_is_pulled_to_its_prototype() {
-    for preset in PRESETS.iter().filter(|preset| preset.name != "sphereface_raw") {
+    for preset in PRESETS.iter().filter(|p| is_plain(&p.loss()) && p.name != "sphereface_raw") {
         for tilt in [1e-3, 1e-6] {
             let (cos, sin) = (f64::cos(tilt), f64::sin(tilt));
             // from −w_0 towards the z axis, where no prototype is; w_1 is at right angles and adds nothing along w_0
@@ -58,8 +64,8 @@ fn the_worst_sample_is_pulled_to_its_prototype() {
 #[test]
 fn a_wrong_class_at_cosine_one_is_finite() {
     for loss in losses() {
-        for others in Others::ALL {
-            let case = facing(loss.clone().with_others(*others), [-4.0, 3.0, 0.0]); // on w_1, at right angles to w_0
+        for others in &[Others::Identity, Others::Rectified] {
+            let case = facing(loss.clone().with_others(others.clone()), [-4.0, 3.0, 0.0]); // on w_1, at right angles to w_0
             let out = case.run();
             finite(format_args!("{case:?}"), &out);
             close("largest other cosine", out.other_cosines[0], 1.0, 1e-15);

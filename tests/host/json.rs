@@ -33,6 +33,7 @@ fn every_loss_survives_a_round_trip() {
         label_smoothing: 0.1,
         reduction: Reduction::None,
         ignore_index: Some(-100),
+        ..Default::default()
     });
     let listed = every_margin().into_iter().map(loss_of);
     for loss in PRESETS.iter().map(|preset| preset.loss()).chain(rich).chain(listed) {
@@ -44,8 +45,9 @@ fn every_loss_survives_a_round_trip() {
 /// The names in a message, in a shader and in JSON are one.
 #[test]
 fn variants_are_called_by_their_names() {
-    for others in Others::ALL {
-        assert_eq!(to_value(others).unwrap(), others.name());
+    for others in Others::all() {
+        let value = to_value(&others).unwrap();
+        assert!(value == others.name() || value.get(others.name()).is_some(), "{value}");
     }
     for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
         assert_eq!(to_value(reduction).unwrap(), reduction.name());

@@ -3,6 +3,7 @@
 mod common;
 mod edges;
 mod errors;
+mod families;
 mod golden;
 mod gradients;
 #[cfg(feature = "serde")]

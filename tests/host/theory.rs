@@ -433,8 +433,8 @@ fn collapse_losses_are_as_printed() {
 #[test]
 fn a_collapsed_batch_has_the_collapse_loss() {
     for margin in every_margin() {
-        for others in Others::ALL {
-            let loss = loss_of(margin.clone()).with_others(*others).with_scale(3.0);
+        for others in &[Others::Identity, Others::Rectified] {
+            let loss = loss_of(margin.clone()).with_others(others.clone()).with_scale(3.0);
             let prototypes = [0.0, 2.0].repeat(7);
             let case = Case::new(loss.clone(), 2, vec![0.0, -1.0, 0.0, -3.0], prototypes, vec![0, 5]);
             let expected = case.run().loss;

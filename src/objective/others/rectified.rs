@@ -1,5 +1,7 @@
 use num_traits::Float;
 
+use super::Place;
+
 /// WC-ReLU: wrong classes behind the equator exert no force. "Unifying Margin-Based Softmax Losses in Face
 /// Recognition", WACV 2023.
 #[derive(Debug, Clone, Copy)]
@@ -7,7 +9,7 @@ pub struct Rectified;
 
 impl super::Other for Rectified {
     #[inline(always)]
-    fn value_slope<T: Float>(&self, c: T) -> (T, T) {
+    fn value_slope<T: Float>(&self, c: T, _: Place<T>) -> (T, T) {
         if c > T::zero() { (c, T::one()) } else { (T::zero(), T::zero()) }
     }
 }

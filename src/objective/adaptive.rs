@@ -1,0 +1,269 @@
+//! Margins that differ from row to row, and scales that follow the batch.
+
+use super::{State, unified::in_range};
+use crate::{Error, Result};
+
+/// Where the margins of a row, or the scale of a step, come from.
+///
+/// What a run must keep is in [`State`]: it moves in `train` calls only, never in an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Adaptive {
+    /// From the loss, and from the margins of classes and rows that a batch may bring.
+    #[default]
+    None,
+    /// m2 and m3 follow the length of the embedding among the lengths seen so far.
+    #[cfg_attr(feature = "serde", serde(rename = "adaface"))]
+    AdaFace(AdaFace),
+    /// m2 follows the length of the embedding, which gets a gradient too.
+    #[cfg_attr(feature = "serde", serde(rename = "magface"))]
+    MagFace(MagFace),
+    /// m2 or m3 is drawn per row and step.
+    Elastic(Elastic),
+    /// The scale follows the batch (AdaCos, dynamic); `scale` of the loss is not used.
+    #[cfg_attr(feature = "serde", serde(rename = "adacos"))]
+    AdaCos,
+}
+
+/// AdaFace: `ẑ = clip(h·(|x| − μ)/(σ + 1e-3), −1, 1)`, m2 = −m·ẑ, m3 = m·(1 + ẑ), with |x| within \[1e-3, 100\] and
+/// running mean μ and deviation σ of the lengths. No gradient through ẑ.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct AdaFace {
+    /// m, 0 ≤ m < π/2; default 0.4 (AdaFace).
+    pub margin: f64,
+    /// h, 0 < h ≤ 100; default 0.333 (AdaFace).
+    pub concentration: f64,
+    /// How fast the running statistics follow, 0 < rate ≤ 1; default 0.01 (the authors' code).
+    pub rate: f64,
+}
+
+impl Default for AdaFace {
+    fn default() -> Self {
+        Self { margin: 0.4, concentration: 0.333, rate: 0.01 }
+    }
+}
+
+/// MagFace: m2 grows linearly from `lower_margin` to `upper_margin` while |x| grows from `lower_length` to
+/// `upper_length`; |x| counts as at the nearer end beyond them. To the reduced loss comes
+/// `weight · mean_i(|x|/upper_length² + 1/|x|)` over the rows that count, once and whatever the reduction is.
+///
+/// |x| gets a gradient between the two lengths, from both terms; none from the first where the slope is detached. (An
+/// upstream gradient of the reduced loss multiplies the second term too; with `Reduction::None` it is added as it is.)
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct MagFace {
+    /// l_a > 0; default 10 (MagFace).
+    pub lower_length: f64,
+    /// u_a, l_a < u_a ≤ 1e6; default 110 (MagFace).
+    pub upper_length: f64,
+    /// l_m ≥ 0; default 0.45 (MagFace).
+    pub lower_margin: f64,
+    /// u_m, l_m ≤ u_m < π; default 0.8 (MagFace).
+    pub upper_margin: f64,
+    /// λ, 0 ≤ λ ≤ 1e6; default 35 (MagFace). Below
+    /// s·(u_m − l_m)/(u_a − l_a)·u_a²·l_a²/(u_a² − l_a²) the best length may be infinite.
+    pub weight: f64,
+}
+
+impl Default for MagFace {
+    fn default() -> Self {
+        Self { lower_length: 10.0, upper_length: 110.0, lower_margin: 0.45, upper_margin: 0.8, weight: 35.0 }
+    }
+}
+
+impl MagFace {
+    /// dm2/d|x| between the two lengths.
+    pub(crate) fn rise(&self) -> f64 {
+        (self.upper_margin - self.lower_margin) / (self.upper_length - self.lower_length)
+    }
+
+    /// The length as it counts, and whether it is free to move.
+    pub(crate) fn length(&self, length: f64) -> (f64, bool) {
+        let inside = (self.lower_length..=self.upper_length).contains(&length);
+        (length.clamp(self.lower_length, self.upper_length), inside)
+    }
+
+    pub(crate) fn margin(&self, length: f64) -> f64 {
+        self.lower_margin + self.rise() * (self.length(length).0 - self.lower_length)
+    }
+
+    /// A row's part of the second term, without weight and mean, and its slope in |x|.
+    pub(crate) fn pull(&self, length: f64) -> (f64, f64) {
+        let ((a, inside), square) = (self.length(length), self.upper_length * self.upper_length);
+        (a / square + 1.0 / a, if inside { 1.0 / square - 1.0 / (a * a) } else { 0.0 })
+    }
+}
+
+/// ElasticFace: m2 (Arc) or m3 (Cos) is normally distributed around the value in the loss, per row and step. The draws
+/// follow from [`State::seed`] and [`State::step`]; m2 is kept within ±3.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct Elastic {
+    /// Whether m3 is drawn, instead of m2; default false.
+    pub cosine: bool,
+    /// The standard deviation, 0 ≤ d ≤ 10; default 0.05 (ElasticFace).
+    pub deviation: f64,
+    /// "+": the largest draw goes to the row with the smallest target cosine, and so on; default false.
+    pub sorted: bool,
+}
+
+impl Default for Elastic {
+    fn default() -> Self {
+        Self { cosine: false, deviation: 0.05, sorted: false }
+    }
+}
+
+impl Elastic {
+    /// What a step adds to the rows' margins; with `sorted` in ascending order, for the rows from the largest target
+    /// cosine to the smallest.
+    pub fn draws(&self, state: &State, rows: usize) -> Vec<f64> {
+        let draw = |row: usize| self.deviation * super::state::normal(state.seed, state.step, row as u64);
+        let mut all: Vec<f64> = (0..rows).map(draw).collect();
+        if self.sorted {
+            all.sort_by(f64::total_cmp);
+        }
+        all
+    }
+
+    /// A margin with its draw.
+    pub(crate) fn moved(&self, margin: f64, draw: f64) -> f64 {
+        if self.cosine { margin + draw } else { (margin + draw).clamp(-3.0, 3.0) }
+    }
+}
+
+impl Adaptive {
+    /// The name as it stands in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Adaptive::None => "none",
+            Adaptive::AdaFace(_) => "adaface",
+            Adaptive::MagFace(_) => "magface",
+            Adaptive::Elastic(_) => "elastic",
+            Adaptive::AdaCos => "adacos",
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        match *self {
+            Adaptive::None | Adaptive::AdaCos => Ok(()),
+            Adaptive::AdaFace(AdaFace { margin, concentration, rate }) => {
+                let half = std::f64::consts::FRAC_PI_2;
+                in_range("adaface.margin", margin, (0.0..half).contains(&margin), "0 <= m < pi/2")?;
+                let inside = concentration > 0.0 && concentration <= 100.0;
+                in_range("adaface.concentration", concentration, inside, "0 < h <= 100")?;
+                in_range("adaface.rate", rate, rate > 0.0 && rate <= 1.0, "0 < rate <= 1")
+            }
+            Adaptive::MagFace(MagFace { lower_length, upper_length, lower_margin, upper_margin, weight }) => {
+                let least = lower_length >= 1e-6 && lower_length < upper_length;
+                in_range("magface.lower_length", lower_length, least, "1e-6 <= lower_length < upper_length")?;
+                in_range("magface.upper_length", upper_length, upper_length <= 1e6, "upper_length <= 1e6")?;
+                let low = (0.0..=upper_margin).contains(&lower_margin);
+                in_range("magface.lower_margin", lower_margin, low, "0 <= lower_margin <= upper_margin")?;
+                let high = upper_margin < std::f64::consts::PI;
+                in_range("magface.upper_margin", upper_margin, high, "upper_margin < pi (radians)")?;
+                in_range("magface.weight", weight, (0.0..=1e6).contains(&weight), "0 <= weight <= 1e6")
+            }
+            Adaptive::Elastic(Elastic { deviation, .. }) => {
+                in_range("elastic.deviation", deviation, (0.0..=10.0).contains(&deviation), "0 <= deviation <= 10")
+            }
+        }
+    }
+}
+
+/// What is known of a row before margins apply.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowFacts {
+    /// Neither ignored nor left out.
+    pub counts: bool,
+    /// |x|.
+    pub length: f64,
+    /// The raw target cosine.
+    pub cosine: f64,
+}
+
+impl Adaptive {
+    /// Replaces the rows' margins by what this family says.
+    pub(crate) fn apply(&self, state: &State, rows: &[RowFacts], margins: &mut [[f64; 4]]) {
+        match self {
+            Adaptive::None | Adaptive::AdaCos => {}
+            Adaptive::AdaFace(family) => {
+                for (row, m) in rows.iter().zip(margins) {
+                    let length = row.length.clamp(SHORT_LENGTH, LONG_LENGTH);
+                    let z = family.concentration * (length - state.norm_mean) / (state.norm_deviation + 1e-3);
+                    let z = z.clamp(-1.0, 1.0);
+                    (m[2], m[3]) = (-family.margin * z, family.margin * (1.0 + z));
+                }
+            }
+            Adaptive::MagFace(family) => rows.iter().zip(margins).for_each(|(row, m)| m[2] = family.margin(row.length)),
+            Adaptive::Elastic(family) => {
+                let which = if family.cosine { 3 } else { 2 };
+                let mut order: Vec<usize> = (0..rows.len()).collect();
+                if family.sorted {
+                    // the hardest row gets the largest margin; rows that are left out come first
+                    let key = |i: usize| if rows[i].counts { rows[i].cosine } else { f64::INFINITY };
+                    order.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
+                }
+                for (draw, i) in family.draws(state, rows.len()).into_iter().zip(order) {
+                    margins[i][which] = family.moved(margins[i][which], draw);
+                }
+            }
+        }
+    }
+}
+
+const SHORT_LENGTH: f64 = 1e-3;
+const LONG_LENGTH: f64 = 100.0;
+
+impl State {
+    /// Moves the running statistics of a training step that follow from target cosines and lengths, before they are used.
+    pub(crate) fn follow(&mut self, loss: &super::MarginSoftmax, rows: &[RowFacts]) {
+        let rows = || rows.iter().filter(|r| r.counts);
+        let n = rows().count() as f64;
+        if n == 0.0 {
+            return;
+        }
+        if matches!(loss.others, super::Others::Curricular) {
+            self.hardness = 0.01 * (rows().map(|r| r.cosine).sum::<f64>() / n) + 0.99 * self.hardness;
+        }
+        if let Adaptive::AdaFace(AdaFace { rate, .. }) = loss.adaptive {
+            let lengths = || rows().map(|r| r.length.clamp(SHORT_LENGTH, LONG_LENGTH));
+            let mean = lengths().sum::<f64>() / n;
+            self.norm_mean = rate * mean + (1.0 - rate) * self.norm_mean;
+            if n > 1.0 {
+                let variance = lengths().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1.0);
+                self.norm_deviation = rate * variance.sqrt() + (1.0 - rate) * self.norm_deviation;
+            }
+        }
+    }
+
+    /// AdaCos' step: `log_sum` is the log of Σ_i Σ_{j≠y} exp(s·c_ij) over the rows that count, at the scale so far.
+    pub(crate) fn follow_scale(&mut self, log_sum: f64, rows: &[RowFacts]) {
+        let mut cosines: Vec<f64> = rows.iter().filter(|r| r.counts).map(|r| r.cosine).collect();
+        if cosines.is_empty() {
+            return;
+        }
+        // the lower median of the angles is the upper one of the cosines
+        cosines.sort_by(|a, b| b.total_cmp(a));
+        let middle = cosines[(cosines.len() - 1) / 2];
+        let least = middle.max(std::f64::consts::FRAC_1_SQRT_2).min(1.0);
+        let scale = (log_sum - (cosines.len() as f64).ln()) / least;
+        self.scale = if scale.is_finite() { scale.max(SMALLEST_SCALE) } else { self.scale };
+    }
+}
+
+/// Dynamic AdaCos stays above this: with few classes far from every embedding log B falls below 0.
+pub(crate) const SMALLEST_SCALE: f64 = 1e-2;
+
+/// AdaCos' first scale, √2·log(C − 1); an error below three classes, where it would be 0 for ever.
+pub(crate) fn first_scale(classes: usize) -> Result<f64> {
+    if classes < 3 {
+        let why = "AdaCos needs at least 3 classes: its scale starts at sqrt(2) log(classes - 1)";
+        return Err(Error::Combination { what: "adaptive.adacos", why });
+    }
+    Ok(std::f64::consts::SQRT_2 * (classes as f64 - 1.0).ln())
+}

@@ -1,0 +1,73 @@
+//! Logits that are linear in the angle itself: ArcGrad and Li-ArcFace.
+
+use super::{
+    chebyshev::value_slope,
+    unified::{Curve, SMALLEST_SINE, Slope, in_range},
+};
+use crate::Result;
+
+/// `φ(cos θ) = offset − factor · (θ + margin)`, for the labelled class and for the others.
+///
+/// ArcGrad is factor 1 for every class: its logits are −s·θ, so that its gradient does not fade as θ → 0. Li-ArcFace is
+/// factor 2/π and offset 1, with a margin at the label.
+///
+/// The slope of the exact curve is factor / max(sin θ, 1e-4). A series is that of arccos: its slope is at most
+/// `factor · (4/π)·⌈degree/2⌉`.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct Angle {
+    /// What an angle of one radian costs, 0 < factor ≤ 1e6; default 1.
+    pub factor: f64,
+    /// Added to the angle, in radians, |margin| < π; default 0.
+    pub margin: f64,
+    /// The value at θ + margin = 0, |offset| ≤ 1e6; default 0.
+    pub offset: f64,
+    /// arccos, or its Chebyshev series.
+    pub curve: Curve,
+    /// What the backward pass takes for the slope.
+    pub slope: Slope,
+}
+
+impl Default for Angle {
+    fn default() -> Self {
+        Self { factor: 1.0, margin: 0.0, offset: 0.0, curve: Curve::Exact, slope: Slope::Analytic }
+    }
+}
+
+impl Angle {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let Self { factor, margin, offset, .. } = *self;
+        in_range("angle.factor", factor, factor > 0.0 && factor <= 1e6, "0 < factor <= 1e6")?;
+        in_range("angle.margin", margin, margin.abs() < std::f64::consts::PI, "-pi < margin < pi (radians)")?;
+        in_range("angle.offset", offset, offset.abs() <= 1e6, "-1e6 <= offset <= 1e6")?;
+        match &self.curve {
+            Curve::Exact => Ok(()),
+            Curve::Series(series) => series.validate(),
+        }
+    }
+
+    /// The damped coefficients of arccos, where this curve is a series.
+    pub(crate) fn series(&self) -> Option<Vec<f64>> {
+        match &self.curve {
+            Curve::Exact => None,
+            Curve::Series(series) => Some(series.arccos()),
+        }
+    }
+
+    /// Value and slope, with the coefficients of [`series`](Self::series).
+    pub(crate) fn value_slope(&self, x: f64, series: Option<&[f64]>) -> (f64, f64) {
+        let (angle, slope) = match series {
+            Some(series) => value_slope(series, x),
+            None => {
+                let sine = ((1.0 - x) * (1.0 + x)).max(0.0).sqrt();
+                (sine.atan2(x), -1.0 / sine.max(SMALLEST_SINE))
+            }
+        };
+        let slope = match self.slope {
+            Slope::Analytic => -self.factor * slope,
+            Slope::Detached => 1.0,
+        };
+        (self.offset - self.factor * (angle + self.margin), slope)
+    }
+}

@@ -1,0 +1,64 @@
+//! A target curve from outside.
+
+use std::{fmt, sync::Arc};
+
+use crate::{Error, Result};
+
+/// A target curve that is not built in: a function of the target cosine and up to sixteen numbers.
+///
+/// The reference and the CPU path call [`value_slope`](Self::value_slope); a GPU runs [`wgsl`](Self::wgsl), which is
+/// checked before it is used. See the example `custom_margin`.
+pub trait Margin: fmt::Debug + Send + Sync {
+    /// The name in messages. Two margins of one name must have one WGSL text.
+    fn name(&self) -> &str;
+
+    /// φ and dφ/dx at the target cosine x, without scale; x may be rounded to 1 + 1e-7. Both finite for such x.
+    fn value_slope(&self, x: f64) -> (f64, f64);
+
+    /// `fn margin_target(x: f32) -> Curve { .. }`, with `Curve(value, slope)`. `parameter(i)` gives the numbers of
+    /// [`parameters`](Self::parameters); `quadrant_angle`, `cos_sin`, `exponential`, `logarithm` are at hand.
+    fn wgsl(&self) -> &str;
+
+    /// The numbers that [`wgsl`](Self::wgsl) reads: at most 16, finite. They may change without a new kernel.
+    fn parameters(&self) -> Vec<f64> {
+        vec![]
+    }
+}
+
+/// A [`Margin`] in a [`Target`](super::Target). Has no JSON form.
+#[derive(Clone, Debug)]
+pub struct Custom(Arc<dyn Margin>);
+
+impl Custom {
+    /// The most parameters.
+    pub const PARAMETERS: usize = 16;
+
+    /// Wraps a margin.
+    pub fn new(margin: impl Margin + 'static) -> Self {
+        Self(Arc::new(margin))
+    }
+
+    /// The margin.
+    pub fn margin(&self) -> &dyn Margin {
+        &*self.0
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let parameters = self.0.parameters();
+        if parameters.len() > Self::PARAMETERS {
+            let (needed, allowed) = (parameters.len() as u64, Self::PARAMETERS as u64);
+            return Err(Error::Size { what: "parameters of a custom margin", needed, allowed });
+        }
+        if let Some(&found) = parameters.iter().find(|p| !(p.abs() <= f64::from(f32::MAX))) {
+            return Err(Error::Parameter { what: "custom.parameters", found, allowed: "finite f32 numbers" });
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Custom {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |c: &Self| (c.0.name().to_owned(), c.0.wgsl().to_owned());
+        Arc::ptr_eq(&self.0, &other.0) || (key(self) == key(other) && self.0.parameters() == other.0.parameters())
+    }
+}

@@ -1,0 +1,34 @@
+use num_traits::Float;
+
+use super::Place;
+use crate::{Result, objective::unified::in_range};
+
+/// The interclass filter of insightface: a cosine above the threshold becomes 0 and exerts no force; it still counts as
+/// exp(0) in the softmax.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct Filter {
+    /// 0 < threshold ≤ 1; default 0.4.
+    pub threshold: f64,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { threshold: 0.4 }
+    }
+}
+
+impl Filter {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let inside = self.threshold > 0.0 && self.threshold <= 1.0;
+        in_range("filter.threshold", self.threshold, inside, "0 < threshold <= 1")
+    }
+}
+
+impl super::Other for Filter {
+    #[inline(always)]
+    fn value_slope<T: Float>(&self, c: T, _: Place<T>) -> (T, T) {
+        if c > super::number(self.threshold) { (T::zero(), T::zero()) } else { (c, T::one()) }
+    }
+}

@@ -1,0 +1,55 @@
+use num_traits::Float;
+
+use super::{Place, number};
+use crate::{
+    Error, Result,
+    objective::unified::{SMALLEST_SINE, in_range},
+};
+
+/// Inter-topk: the k largest cosines of the other classes become cos(max(θ − margin, 0)); of equal ones the lower class
+/// comes first. "Multi-query multi-head attention pooling and Inter-topK penalty for speaker verification", ICASSP 2022.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct TopK {
+    /// k, from 1 to 64 and below the number of classes; default 5 (wespeaker).
+    pub count: usize,
+    /// In radians, 0 ≤ margin < π/2; default 0.06 (wespeaker).
+    pub margin: f64,
+}
+
+impl Default for TopK {
+    fn default() -> Self {
+        Self { count: 5, margin: 0.06 }
+    }
+}
+
+impl TopK {
+    /// The most classes that may be chosen.
+    pub const MOST: usize = 64;
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let (count, margin) = (self.count, self.margin);
+        if !(1..=Self::MOST).contains(&count) {
+            return Err(Error::Parameter { what: "top_k.count", found: count as f64, allowed: "1 ..= 64" });
+        }
+        let half = std::f64::consts::FRAC_PI_2;
+        in_range("top_k.margin", margin, (0.0..half).contains(&margin), "0 <= margin < pi/2 (radians)")
+    }
+}
+
+impl super::Other for TopK {
+    /// `place.bound` is the k-th largest cosine.
+    #[inline(always)]
+    fn value_slope<T: Float>(&self, c: T, place: Place<T>) -> (T, T) {
+        if !(c > place.bound || c == place.bound && !place.late) {
+            return (c, T::one());
+        }
+        let (sine, cosine): (T, T) = (number(self.margin.sin()), number(self.margin.cos()));
+        if c > cosine {
+            return (T::one(), T::zero());
+        }
+        let s = ((T::one() - c) * (T::one() + c)).max(T::zero()).sqrt();
+        (c * cosine + s * sine, cosine - sine * c / s.max(number(SMALLEST_SINE)))
+    }
+}

@@ -1,0 +1,193 @@
+//! One head over several shards of classes, on devices or machines that exchange a few numbers per row.
+//!
+//! ```text
+//! every shard   targets       what it knows of the rows before margins apply
+//! anywhere      Targets::merged
+//! every shard   statistics    of its classes, given the merged targets
+//! anywhere      Statistics::merged
+//! every shard   gradients     loss (the same on all), dW of its classes, its share of dX: add the shares
+//! ```
+
+use std::ops::Range;
+
+use crate::{Adaptive, Batch, Error, MarginSoftmax, Others, Result, Shape, State, batch::Finite, objective::RowFacts};
+
+/// What a shard knows of a batch before margins apply.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Targets {
+    /// The shard's classes among all.
+    pub range: Range<usize>,
+    /// \[N\]: the raw target cosine, where the shard has the label.
+    pub cosines: Vec<Option<f64>>,
+    /// \[N\], for inter-topk: the largest cosines of the other classes with their classes, best first.
+    pub top: Vec<Vec<(f64, usize)>>,
+    /// \[N\], for dynamic AdaCos: the largest scaled cosine of the other classes and the sum of exp(s·c − it).
+    pub sums: Vec<[f64; 2]>,
+    /// Prototypes shorter than 1e-12.
+    pub zero_prototypes: usize,
+    /// Prototypes with a NaN or infinite value.
+    pub non_finite_prototypes: usize,
+}
+
+/// A row's sums over the other classes of a shard.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct RowStatistics {
+    /// The largest logit M; 0 with a binary link.
+    pub most: f64,
+    /// Σ exp(z − M); with a binary link Σ softplus(z).
+    pub sum: f64,
+    /// Σ exp(z − M)·v, with v the logit without scale; with a binary link Σ σ(z)·v.
+    pub tilt: f64,
+    /// Σ w·v over the class weights; with a binary link Σ σ(z).
+    pub weighted: f64,
+    /// The largest raw cosine.
+    pub nearest: f64,
+}
+
+impl RowStatistics {
+    /// Of no class.
+    pub const EMPTY: Self =
+        Self { most: f64::NEG_INFINITY, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: f64::NEG_INFINITY };
+
+    /// Both together.
+    pub fn merged(self, other: Self) -> Self {
+        let most = self.most.max(other.most);
+        let factor = |one: &Self| if one.most == most { 1.0 } else { (one.most - most).exp() };
+        let (a, b) = (factor(&self), factor(&other));
+        Self {
+            most,
+            sum: a * self.sum + b * other.sum,
+            tilt: a * self.tilt + b * other.tilt,
+            weighted: self.weighted + other.weighted,
+            nearest: self.nearest.max(other.nearest),
+        }
+    }
+}
+
+/// The rows' sums over the classes of a shard.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Statistics {
+    /// The shard's classes among all.
+    pub range: Range<usize>,
+    /// \[N\].
+    pub rows: Vec<RowStatistics>,
+}
+
+/// The parts in the order of their classes; together they must be all classes once.
+fn ordered<'a, T>(parts: &'a [T], classes: usize, range: impl Fn(&T) -> &Range<usize>) -> Result<Vec<&'a T>> {
+    let mut parts: Vec<&T> = parts.iter().collect();
+    parts.sort_by_key(|p| range(p).start);
+    let mut end = 0;
+    for part in &parts {
+        let own = range(part);
+        if own.start != end || own.end <= own.start || own.end > classes {
+            return Err(Error::Shards { found: own.clone(), expected: end, classes });
+        }
+        end = own.end;
+    }
+    if end == classes { Ok(parts) } else { Err(Error::Shards { found: end..end, expected: end, classes }) }
+}
+
+fn same_rows(what: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
+}
+
+impl Targets {
+    /// Whether merged targets are those of a batch of this many rows.
+    pub(crate) fn check(&self, loss: &MarginSoftmax, shape: Shape, rows: usize) -> Result<()> {
+        let classes = shape.classes();
+        if self.range != (0..classes) {
+            return Err(Error::Shards { found: self.range.clone(), expected: 0, classes });
+        }
+        same_rows("targets.cosines", self.cosines.len(), rows)?;
+        let wanted = |some: bool| if some { rows } else { 0 };
+        same_rows("targets.top", self.top.len(), wanted(matches!(loss.others, Others::TopK(_))))?;
+        same_rows("targets.sums", self.sums.len(), wanted(loss.adaptive == Adaptive::AdaCos))
+    }
+
+    /// The rows as the families that follow the batch see them.
+    pub(crate) fn facts<L, T: Finite>(
+        &self,
+        loss: &MarginSoftmax,
+        batch: &Batch<'_, L, T>,
+        labels: &[i64],
+        dim: usize,
+    ) -> Vec<RowFacts> {
+        let rows = batch.embeddings.chunks_exact(dim).zip(labels).zip(&self.cosines);
+        let fact = |((x, label), cosine): ((&[T], &i64), &Option<f64>)| {
+            let finite = x.iter().all(|v| v.is_finite());
+            let length = x.iter().fold(0.0_f64, |h, v| h.hypot(v.wide()));
+            RowFacts { counts: finite && Some(*label) != loss.ignore_index, length, cosine: cosine.unwrap_or(0.0) }
+        };
+        rows.map(fact).collect()
+    }
+
+    /// Moves a state to this step.
+    pub(crate) fn follow(&self, loss: &MarginSoftmax, rows: &[RowFacts], state: &mut State) {
+        if self.non_finite_prototypes > 0 {
+            return;
+        }
+        state.follow(loss, rows);
+        if loss.adaptive == Adaptive::AdaCos {
+            let counted = self.sums.iter().zip(rows).filter(|(_, row)| row.counts);
+            let logs: Vec<f64> = counted.map(|([most, sum], _)| most + sum.ln()).collect();
+            let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            state.follow_scale(most + logs.iter().map(|l| (l - most).exp()).sum::<f64>().ln(), rows);
+        }
+    }
+
+    /// What all shards know together. [`Error::Shards`] if they overlap or leave a gap.
+    pub fn merged(parts: &[Self], classes: usize) -> Result<Self> {
+        let parts = ordered(parts, classes, |p| &p.range)?;
+        let Some((first, rest)) = parts.split_first() else {
+            return Err(Error::Zero { what: "shards" });
+        };
+        let mut all = (*first).clone();
+        all.range = 0..classes;
+        for part in rest {
+            let rows = all.cosines.len();
+            same_rows("targets.cosines", part.cosines.len(), rows)?;
+            same_rows("targets.top", part.top.len(), all.top.len())?;
+            same_rows("targets.sums", part.sums.len(), all.sums.len())?;
+            for (a, b) in all.cosines.iter_mut().zip(&part.cosines) {
+                *a = a.or(*b);
+            }
+            for (a, b) in all.top.iter_mut().zip(&part.top) {
+                let most = a.len().max(b.len());
+                a.extend(b);
+                a.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
+                a.truncate(most);
+            }
+            for (a, b) in all.sums.iter_mut().zip(&part.sums) {
+                let most = a[0].max(b[0]);
+                let scaled = |[m, sum]: [f64; 2]| if sum > 0.0 { sum * (m - most).exp() } else { 0.0 };
+                *a = [most, scaled(*a) + scaled(*b)];
+            }
+            all.zero_prototypes += part.zero_prototypes;
+            all.non_finite_prototypes += part.non_finite_prototypes;
+        }
+        Ok(all)
+    }
+}
+
+impl Statistics {
+    /// The sums over all shards, added in the order of their classes.
+    pub fn merged(parts: &[Self], classes: usize) -> Result<Self> {
+        let parts = ordered(parts, classes, |p| &p.range)?;
+        let Some((first, rest)) = parts.split_first() else {
+            return Err(Error::Zero { what: "shards" });
+        };
+        let mut all = (*first).clone();
+        all.range = 0..classes;
+        for part in rest {
+            same_rows("statistics.rows", part.rows.len(), all.rows.len())?;
+            for (a, b) in all.rows.iter_mut().zip(&part.rows) {
+                *a = a.merged(*b);
+            }
+        }
+        Ok(all)
+    }
+}
