@@ -133,6 +133,7 @@
 
 mod backend;
 mod batch;
+mod companions;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod error;
@@ -147,7 +148,9 @@ pub mod theory;
 
 pub use backend::{Backend, SliceHead};
 pub use batch::{Batch, Counts, Label, Output, Want};
+pub use companions::{CenterOutput, Penalty};
 pub use error::{Error, Result};
+pub use objective::{CenterLoss, Regularizer};
 pub use objective::{
     Coefficients, Curve, Damping, Fallback, MarginSoftmax, Others, Reduction, Series, Slope, Target, Unified,
 };

@@ -3,11 +3,13 @@
 pub mod chebyshev;
 pub mod others;
 mod presets;
+mod regularizer;
 mod unified;
 
 pub use chebyshev::{Coefficients, Damping, Series};
 pub use others::Others;
 pub use presets::{PRESETS, Preset};
+pub use regularizer::{CenterLoss, Regularizer};
 pub use unified::{Curve, Fallback, Slope, Unified};
 
 use crate::{Error, Result};

@@ -187,5 +187,6 @@ pub fn all() -> Vec<(String, Kernel)> {
             }
         }
     }
+    list.extend(super::regularizer::all());
     list
 }

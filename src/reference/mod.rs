@@ -1,6 +1,10 @@
 //! The f64 oracle on slices: short, obvious, slow. The CPU and GPU paths are judged by it, and it is judged by finite
 //! differences and by golden vectors.
 
+mod regularizer;
+
+pub use regularizer::{center_loss, regularize, update_centers};
+
 use crate::{
     Batch, Counts, Label, Output, Reduction, Result, Shape, Want,
     objective::{MarginSoftmax, SHORTEST},
