@@ -15,7 +15,8 @@ use crate::{Error, Label, Result, Shape};
 ///
 /// A prototype shorter than 1e-12 takes part with the direction w/1e-12 and has a gradient of exactly 0. If any value is
 /// NaN or infinite, the penalty is NaN and every gradient 0. Where the prototypes balance exactly `RegSs` has gradient 0,
-/// and so has a pair of equal prototypes in `UniformFace`; with one class `UniformFace` is 0.
+/// and two equal prototypes do not push each other in `UniformFace`. Where only rounding is left of a mean or of a
+/// difference, the direction of that part of the gradient is rounding too. With one class `UniformFace` is 0.
 ///
 /// `RegSs` costs one pass over the prototypes. `UniformFace` costs C²·D operations, in memory linear in C: there is never
 /// a C×C matrix.

@@ -8,6 +8,7 @@ mod gradients;
 #[cfg(feature = "serde")]
 mod json;
 mod plan;
+mod regularizers;
 mod series;
 mod slopes;
 mod theory;
