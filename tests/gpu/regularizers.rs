@@ -82,7 +82,8 @@ fn tolerances(regularizer: &Regularizer, w: &[f64], dim: usize, value: f64) -> V
 }
 
 fn regularizers_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
-    for (classes, dim) in SHAPES {
+    // and a grid that folds
+    for (classes, dim) in SHAPES.into_iter().chain([(530_001, 2)]) {
         for element in [Element::F32, Element::F16, Element::Bf16] {
             if element != Element::F32 && classes > 100 {
                 continue;
@@ -101,7 +102,8 @@ fn regularizers_agree_with_the_reference(context: &Context) -> Result<(), Failed
             let w = back(w, element);
             let given = wide(&w);
             let tw = upload(context, &[classes, dim], &w, element);
-            for regularizer in BOTH {
+            // pairs of very many prototypes take a software adapter too long
+            for regularizer in BOTH.into_iter().take(if classes > 10_000 { 1 } else { 2 }) {
                 let at = format!("{} {classes}x{dim} {element:?}", regularizer.name());
                 let expected = reference::regularize(&regularizer, dim, &given)?;
                 let gradient = Tensor::empty(context, &[classes, dim], Element::F32)?;
@@ -110,22 +112,18 @@ fn regularizers_agree_with_the_reference(context: &Context) -> Result<(), Failed
                 let once = gradient.read::<f32>(context)?;
                 // 1e-6: the sum over dim of products of f32 directions
                 let off = (f64::from(value[0]) - expected.value).abs();
-                if off > 3e-6 {
-                    return Err(format!("{at}: value {} is not {}", value[0], expected.value).into());
-                }
+                assert!(off <= 3e-6, "{at}: value {} is not {}", value[0], expected.value);
                 let most = tolerances(&regularizer, &given, dim, expected.value);
                 for (i, (f, e)) in once.iter().zip(&expected.gradient).enumerate() {
                     let most = most[i / dim];
-                    if !((f64::from(*f) - e).abs() <= most) {
-                        return Err(format!("{at} [{i}]: {f} is not {e} within {most:e}").into());
-                    }
+                    assert!((f64::from(*f) - e).abs() <= most, "{at} [{i}]: {f} is not {e} within {most:e}");
                 }
                 // added to what is there: the second time exactly twice
                 same_bits(&at, &run(true)?.read(context)?, &value)?;
                 let twice: Vec<f32> = once.iter().map(|g| 2.0 * g).collect();
                 same_bits(&at, &gradient.read(context)?, &twice)?;
             }
-            if element == Element::F32 {
+            if element == Element::F32 && classes < 10_000 {
                 let out = Backend::Gpu(context.clone()).regularize(&BOTH[0], dim, &w)?;
                 let awaited = pollster::block_on(Backend::Gpu(context.clone()).regularize_async(&BOTH[0], dim, &w))?;
                 assert_eq!(out, awaited);

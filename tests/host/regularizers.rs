@@ -5,6 +5,7 @@ use margin_softmax::{
     plan::{Element, Limits, Plan, Role},
     reference,
 };
+#[cfg(feature = "cpu")]
 use rand::RngExt;
 
 use crate::common::*;
@@ -30,6 +31,7 @@ fn vectors(seed: u64, count: usize, dim: usize) -> Vec<f64> {
 }
 
 /// To f32 and back, so that both precisions see the same numbers.
+#[cfg(feature = "cpu")]
 fn rounded(values: Vec<f64>) -> (Vec<f64>, Vec<f32>) {
     let thin: Vec<f32> = values.into_iter().map(|x| x as f32).collect();
     (thin.iter().map(|&x| x.into()).collect(), thin)
