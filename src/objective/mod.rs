@@ -8,6 +8,7 @@ mod link;
 pub mod others;
 mod power;
 mod presets;
+mod regularizer;
 mod state;
 mod unified;
 
@@ -20,6 +21,7 @@ pub use link::{Binary, Link};
 pub use others::{Filter, Others, TopK};
 pub use power::Power;
 pub use presets::{PRESETS, Preset};
+pub use regularizer::{CenterLoss, Regularizer};
 pub use state::State;
 pub use unified::{Curve, Fallback, Slope, Unified};
 

@@ -1,7 +1,11 @@
 //! The f64 oracle on slices: short, obvious, slow. The CPU and GPU paths are judged by it, and it is judged by finite
 //! differences and by golden vectors.
 
+mod regularizer;
+
 use std::ops::Range;
+
+pub use regularizer::{center_loss, regularize, update_centers};
 
 use crate::{
     Adaptive, Batch, Binary, Counts, Error, Label, Link, Others, Output, Product, Reduction, Result, Shape, State,
