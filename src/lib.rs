@@ -3,8 +3,10 @@
 //! workspace of the size you choose, however many classes there are.
 //!
 //! NormFace, CosFace, ArcFace, SphereFace, AmpFace, ChebyAAM and every combination of their margins, with every fallback
-//! that is in use beyond the threshold, label smoothing, class weights, ignore index and reductions as in PyTorch. No
-//! arccos, so no NaN at a cosine of 1; no N×C matrix beyond your budget; the same bits run after run.
+//! that is in use beyond the threshold; ArcGrad, Li-ArcFace, CurricularFace, AdaFace, MagFace, ElasticFace, SphereFace2,
+//! AdaCos, the linear head and M-Softmax; sub-centres, inter-topk, WC-ReLU; label smoothing, class weights, ignore index
+//! and reductions as in PyTorch. No arccos, so no NaN at a cosine of 1; no N×C matrix beyond your budget; the same bits run
+//! after run.
 //!
 //! # Quickstart
 //!
@@ -32,8 +34,8 @@
 //!
 //! # The losses
 //!
-//! With `c_ij` the cosine of embedding i and prototype j, θ its angle and s the scale, every loss here is the softmax
-//! cross-entropy of `s · φ(c_iy)` at the label and `s · other(c_ij)` elsewhere.
+//! With `c_ij` the cosine of embedding i and prototype j, θ its angle and s the scale, a loss is the softmax cross-entropy
+//! of `s · φ(c_iy)` at the label and `s · other(c_ij)` elsewhere.
 //!
 //! | loss | φ(cos θ) | constructor |
 //! |---|---|---|
@@ -44,10 +46,25 @@
 //! | AmpFace | m0 · cos θ | [`MarginSoftmax::ampface`] |
 //! | ChebyAAM | the Chebyshev series of cos(θ + m2) | [`MarginSoftmax::cheby_aam`] |
 //! | unified | m0 · cos(m1·θ + m2) − m3, exact or as a series | [`MarginSoftmax::unified`] |
+//! | ArcGrad | −θ, for every class | [`MarginSoftmax::arcgrad`] |
+//! | Li-ArcFace | (π − 2(θ + m))/π, others (π − 2θ)/π | [`MarginSoftmax::li_arcface`] |
+//! | CurricularFace | cos(θ + m2), others that are harder c·(t + c) | [`MarginSoftmax::curricularface`] |
+//! | AdaFace | cos(θ + m2) − m3, both by the length of the embedding | [`MarginSoftmax::adaface`] |
+//! | MagFace | cos(θ + m2), m2 by the length of the embedding | [`MarginSoftmax::magface`] |
+//! | ElasticFace | cos(θ + m2) or cos θ − m3, drawn per row | [`MarginSoftmax::elasticface_arc`], [`elasticface_cos`](MarginSoftmax::elasticface_cos) |
+//! | SphereFace2 | g(cos θ) − m, one binary problem per class | [`MarginSoftmax::sphereface2`] |
+//! | AdaCos | cos θ, the scale follows the batch | [`MarginSoftmax::adacos`] |
+//! | softmax, M-Softmax | w·x + b − m3, no normalisation | [`MarginSoftmax::softmax`], [`m_softmax`](MarginSoftmax::m_softmax) |
+//! | your own | any curve | [`Margin`] |
 //!
 //! [`objective::PRESETS`] lists every named loss with its numbers and their source; [`Fallback`] what happens where the
 //! angle passes π; [`Slope`] and [`Curve`] what the backward pass takes for dφ/dx; [`Others`] the transforms of the other
-//! classes.
+//! classes; [`Adaptive`] the margins that follow the row; [`Product`](objective::Product) and [`Link`] what is not a softmax
+//! over cosines. [`Shape::with_sub_centers`] gives a class several prototypes, [`Batch`] brings margins of classes and rows
+//! and a bias, [`Want`] asks for the gradients of scale and bias too.
+//!
+//! What a run must keep is a [`State`]: [`SliceHead::train`] moves it, [`SliceHead::evaluate`] only reads it. Classes may be
+//! divided over devices and machines, see [`shard`].
 //!
 //! # Regularisers and center loss
 //!
