@@ -138,6 +138,7 @@ mod cpu;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+pub mod monitor;
 pub mod objective;
 mod options;
 pub mod plan;

@@ -47,7 +47,7 @@ fn other(others: Others) -> &'static str {
 }
 
 impl Tile {
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             Tile::Direct => shader!("tile/direct"),
             Tile::Tile64 => shader!("tile/tile_64"),
@@ -187,5 +187,6 @@ pub fn all() -> Vec<(String, Kernel)> {
             }
         }
     }
+    list.extend(super::monitor::all());
     list
 }

@@ -1,6 +1,10 @@
 //! The f64 oracle on slices: short, obvious, slow. The CPU and GPU paths are judged by it, and it is judged by finite
 //! differences and by golden vectors.
 
+mod monitor;
+
+pub use monitor::{between, mean_prototype};
+
 use crate::{
     Batch, Counts, Label, Output, Reduction, Result, Shape, Want,
     objective::{MarginSoftmax, SHORTEST},

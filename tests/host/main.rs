@@ -7,6 +7,7 @@ mod golden;
 mod gradients;
 #[cfg(feature = "serde")]
 mod json;
+mod monitor;
 mod plan;
 mod series;
 mod slopes;
