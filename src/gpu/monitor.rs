@@ -108,6 +108,12 @@ pub fn between(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
 
 /// [`between`] as a future: the only form that works in a browser.
 pub async fn between_async(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
+    between_in(context, vectors, 1 << 16).await
+}
+
+/// [`between_async`] in submits of about this many tiles, for tests.
+#[doc(hidden)]
+pub async fn between_in(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f64> {
     let (shards, dim, element) = sizes("vectors", vectors)?;
     let (mut sum, mut finite) = (0.0, true);
     for (i, (&left, &rows)) in vectors.iter().zip(&shards).enumerate() {
@@ -115,7 +121,7 @@ pub async fn between_async(context: &Context, vectors: &[&Tensor]) -> Result<f64
             let tile = if rows.min(columns) <= 32 { Tile::Direct } else { Tile::Tile64 };
             let other = (j > i).then_some(columns);
             let given = if j > i { vec![left, right] } else { vec![left] };
-            for strip in Plan::strips(tile, rows, columns) {
+            for strip in Plan::strips(tile, rows, columns, most) {
                 let plan = Plan::pairs((rows, other), dim, element, (tile, strip), context.limits())?;
                 let tiles = rows.div_ceil(tile.size() as usize) * strip.wide;
                 let groups = rows.div_ceil(64) + other.map_or(0, |count| count.div_ceil(64));

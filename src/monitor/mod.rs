@@ -267,7 +267,7 @@ pub(crate) fn vectors(what: &'static str, dim: usize, len: usize) -> Result<usiz
         return Err(Error::Zero { what: "dim" });
     }
     let count = len / dim;
-    if len % dim != 0 {
+    if !len.is_multiple_of(dim) {
         return Err(Error::Length { what, found: len, expected: count * dim });
     }
     Ok(count)

@@ -112,11 +112,11 @@ impl Plan {
         Ok(finish(b, shape, element, Tile::Direct, steps))
     }
 
-    /// Strips that cover all pairs of `left` vectors with `right` ones, each of at most about 65,536 tiles: so are memory
-    /// and the time of a submit bounded, whatever the number of pairs is.
-    pub fn strips(tile: Tile, left: usize, right: usize) -> Vec<Strip> {
+    /// Strips that cover all pairs of `left` vectors with `right` ones, each of about `most` tiles and at least one per tile
+    /// of left vectors: so are memory and the time of a submit bounded, whatever the number of pairs is.
+    pub fn strips(tile: Tile, left: usize, right: usize, most: usize) -> Vec<Strip> {
         let size = tile.size() as usize;
-        let wide = ((1 << 16) / left.div_ceil(size).max(1)).max(1);
+        let wide = (most / left.div_ceil(size).max(1)).clamp(1, right.div_ceil(size).max(1));
         let strip = |first| Strip { first, wide: wide.min((right - first).div_ceil(size)) };
         (0..right).step_by(wide * size).map(strip).collect()
     }

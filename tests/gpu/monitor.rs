@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{
         Context, Tensor,
-        monitor::{HeadMonitor, between, mean_prototype},
+        monitor::{HeadMonitor, between, between_in, mean_prototype},
     },
     monitor::{Monitor, Report},
     plan::Element,
@@ -27,6 +27,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("monitors_follow_the_rows_of_the_head", monitors_follow_the_rows_of_the_head),
     ("cosines_past_one_are_counted_at_the_ends", cosines_past_one_are_counted_at_the_ends),
     ("spreads_agree_with_the_reference", spreads_agree_with_the_reference),
+    ("spreads_in_strips_are_the_same", spreads_in_strips_are_the_same),
+    ("equal_cosines_are_no_hit", equal_cosines_are_no_hit),
     ("spreads_of_vectors_that_are_zero_or_not_finite", spreads_of_odd_vectors),
     ("monitors_give_the_same_bits_ten_times", monitors_give_the_same_bits_ten_times),
     ("wrong_monitors_are_refused", wrong_monitors_are_refused),
@@ -284,6 +286,41 @@ fn spread_error(dim: usize, v: &[f64]) -> f64 {
         }
     }
     sum / pairs
+}
+
+/// However the pairs are cut into submits; the order of the sums differs.
+fn spreads_in_strips_are_the_same(context: &Context) -> Result<(), Failed> {
+    let (count, dim) = (300, 8);
+    let v = random(&mut ChaCha8Rng::seed_from_u64(12), count * dim);
+    let wide: Vec<f64> = v.iter().map(|&v| v.into()).collect();
+    let expected = reference::between(dim, &wide)?;
+    for cut in [300, 20, 130] {
+        let shards: Vec<Tensor> = [(0, cut), (cut, count - cut)]
+            .into_iter()
+            .filter(|(_, n)| *n > 0)
+            .map(|(first, n)| upload(context, &[n, dim], &v[first * dim..(first + n) * dim], Element::F32))
+            .collect();
+        let shards: Vec<&Tensor> = shards.iter().collect();
+        for most in [0, 1, 7, 11, 1000] {
+            let found = pollster::block_on(between_in(context, &shards, most))?;
+            let off = spread_error(dim, &wide) + 5e-7;
+            assert!((found - expected).abs() <= off, "{cut}, {most} tiles: {found} is not {expected}");
+        }
+    }
+    Ok(())
+}
+
+/// Two prototypes on the same axis as the embedding: both kernels compute the same product.
+fn equal_cosines_are_no_hit(context: &Context) -> Result<(), Failed> {
+    let shape = Shape::new(2, 3, 4)?;
+    let mut data = Data::random(shape, 1);
+    data.embeddings = vec![0.0, 2.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0];
+    data.prototypes = vec![0.0, 4.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 8.0, 0.0, 0.0, 0.0];
+    data.labels = vec![0, 2];
+    let rig = Rig::plain(context, &MarginSoftmax::arcface(), shape, &data)?;
+    let found = monitored(context, &rig, &HeadMonitor::new(context, &rig.bound, 4)?)?.report();
+    assert_eq!((found.rows, found.accuracy), (2, 0.5));
+    Ok(())
 }
 
 fn spreads_of_odd_vectors(context: &Context) -> Result<(), Failed> {

@@ -3,8 +3,9 @@
 use std::f64::consts::PI;
 
 use margin_softmax::{
-    Backend, Batch, Error, MarginSoftmax, Output, Shape,
+    Backend, Batch, Error, MarginSoftmax, Output, Shape, Tile,
     monitor::{ClassCenters, Collapse, CollapseThresholds, MOST_BINS, Monitor, Report},
+    plan::Plan,
     reference,
 };
 use rand::RngExt;
@@ -227,6 +228,33 @@ fn one_class_and_no_rows() {
         assert_eq!((backend.between(3, &[]), backend.between(3, &[1.0, 2.0, 3.0])), (Ok(0.0), Ok(0.0)));
         assert_eq!(backend.mean_prototype(3, &[]), Ok(0.0));
         close(backend.name(), backend.mean_prototype(3, &[1.0, 2.0, 3.0]).unwrap(), 1.0, 2e-7);
+    }
+}
+
+/// The first prototype twice: nobody is nearest.
+#[test]
+fn equal_cosines_are_no_hit() {
+    let w = vec![0.0, 4.0, 0.0, 4.0, 8.0, 0.0];
+    let case = Case::new(MarginSoftmax::arcface(), 2, vec![0.0, 2.0, 1.0, 0.0], w, vec![0, 2]);
+    assert_eq!(measure(&case, 3).report().accuracy, 0.5);
+}
+
+/// Every right vector in exactly one strip, at most as many tiles as asked for or one column of them.
+#[test]
+fn strips_cover_all_pairs_once() {
+    for tile in Tile::ALL {
+        for (left, right) in [(1, 1), (64, 65), (300, 300), (5, 10_000), (85_742, 85_742)] {
+            for most in [0, 1, 7, 1 << 16, usize::MAX] {
+                let size = if *tile == Tile::Direct { 32 } else { 64 };
+                let mut next = 0;
+                for strip in Plan::strips(*tile, left, right, most) {
+                    assert_eq!(strip.first, next);
+                    assert!(strip.wide > 0 && (strip.wide == 1 || strip.wide * left.div_ceil(size) <= most));
+                    next += strip.wide * size;
+                }
+                assert!(next >= right && next < right + size, "{left} {right} {most}");
+            }
+        }
     }
 }
 
