@@ -24,10 +24,11 @@ fn wide(values: &[f32]) -> Vec<f64> {
 }
 
 fn backends() -> Vec<Backend> {
-    let mut all = vec![Backend::reference()];
-    #[cfg(feature = "cpu")]
-    all.push(Backend::cpu());
-    all
+    vec![
+        Backend::reference(),
+        #[cfg(feature = "cpu")]
+        Backend::cpu(),
+    ]
 }
 
 fn measure(case: &Case, bins: usize) -> Monitor {
