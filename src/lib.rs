@@ -121,8 +121,8 @@
 //! # Features and versions
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
-//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], [`monitor`], reference and [`plan`] remain, with
-//! neither wgpu nor threads in the tree.
+//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], [`monitor`], reference and [`plan`]
+//! remain, with neither wgpu nor threads in the tree.
 //!
 //! | margin-softmax | wgpu | minimum Rust |
 //! |---|---|---|
