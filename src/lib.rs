@@ -145,8 +145,8 @@
 //! # Features and versions
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
-//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], reference and [`plan`] remain, with
-//! neither wgpu nor threads in the tree.
+//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], [`monitor`], reference and [`plan`]
+//! remain, with neither wgpu nor threads in the tree.
 //!
 //! | margin-softmax | wgpu | minimum Rust |
 //! |---|---|---|
@@ -163,6 +163,7 @@ mod cpu;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+pub mod monitor;
 pub mod objective;
 mod options;
 pub mod plan;
