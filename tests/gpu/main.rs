@@ -13,6 +13,7 @@ mod operations;
 mod properties;
 mod regularizers;
 mod rig;
+mod sampling;
 
 use agreement::Device;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -30,6 +31,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         memory::CHECKS,
         monitor::CHECKS,
         regularizers::CHECKS,
+        sampling::CHECKS,
     ];
     all.concat()
 }
