@@ -121,7 +121,8 @@
 //! # Features and versions
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
-//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], reference and [`plan`] remain, with
+//! backends. `serde`: losses, schedules and [`checkpoint`]s as JSON. `safetensors` (with `serde`): checkpoints as files.
+//! Without default features objective, [`theory`], reference and [`plan`] remain, with
 //! neither wgpu nor threads in the tree.
 //!
 //! | margin-softmax | wgpu | minimum Rust |
@@ -133,6 +134,7 @@
 
 mod backend;
 mod batch;
+pub mod checkpoint;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod error;
@@ -140,6 +142,7 @@ mod error;
 pub mod gpu;
 pub mod objective;
 mod options;
+pub mod partial;
 pub mod plan;
 pub mod reference;
 mod shape;

@@ -8,7 +8,8 @@ mod link;
 pub mod others;
 mod power;
 mod presets;
-mod state;
+mod schedule;
+pub(crate) mod state;
 mod unified;
 
 pub(crate) use adaptive::RowFacts;
@@ -20,6 +21,7 @@ pub use link::{Binary, Link};
 pub use others::{Filter, Others, TopK};
 pub use power::Power;
 pub use presets::{PRESETS, Preset};
+pub use schedule::{Epochs, Ramp, Schedule, Schedules};
 pub use state::State;
 pub use unified::{Curve, Fallback, Slope, Unified};
 

@@ -1,5 +1,7 @@
 //! The objective and the f64 reference against the mathematics, and the planner; no device needed.
 
+#[cfg(feature = "serde")]
+mod checkpoint;
 mod common;
 mod edges;
 mod errors;
@@ -8,7 +10,9 @@ mod golden;
 mod gradients;
 #[cfg(feature = "serde")]
 mod json;
+mod partial;
 mod plan;
+mod schedule;
 mod series;
 mod slopes;
 mod theory;
