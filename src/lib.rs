@@ -28,7 +28,8 @@
 //! ```
 //!
 //! Compile once, then evaluate any number of batches; [`SliceHead::update`] changes margins and scale between steps
-//! without compiling or allocating.
+//! without compiling or allocating, by hand or on [`objective::Schedules`]. [`partial`] trains on a sample of the classes,
+//! [`checkpoint`] keeps a run.
 //!
 //! # The losses
 //!
@@ -122,8 +123,7 @@
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
 //! backends. `serde`: losses, schedules and [`checkpoint`]s as JSON. `safetensors` (with `serde`): checkpoints as files.
-//! Without default features objective, [`theory`], reference and [`plan`] remain, with
-//! neither wgpu nor threads in the tree.
+//! Without default features objective, [`theory`], reference and [`plan`] remain, with neither wgpu nor threads in the tree.
 //!
 //! | margin-softmax | wgpu | minimum Rust |
 //! |---|---|---|

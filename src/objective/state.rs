@@ -55,8 +55,10 @@ impl State {
             let (found, expected) = (vec![self.classes], vec![shape.classes()]);
             return Err(Error::Shape { what: "state", found, expected });
         }
+        // a cosine may round to a little more than 1, and so may their mean
+        let one = 1.0 + 1e-6;
         for (what, found, least, most, allowed) in [
-            ("state.hardness", self.hardness, -1.0, 1.0, "-1 <= hardness <= 1"),
+            ("state.hardness", self.hardness, -one, one, "-1 <= hardness <= 1"),
             ("state.norm_mean", self.norm_mean, 0.0, 1e30, "0 <= norm_mean <= 1e30"),
             ("state.norm_deviation", self.norm_deviation, 0.0, 1e30, "0 <= norm_deviation <= 1e30"),
             ("state.scale", self.scale, f64::from_bits(1), 1e6, "0 < scale <= 1e6"),

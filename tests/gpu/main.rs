@@ -9,6 +9,7 @@ mod edges;
 mod errors;
 mod memory;
 mod operations;
+mod partial;
 mod properties;
 mod rig;
 
@@ -20,7 +21,7 @@ use margin_softmax::{Tile, gpu::Context};
 type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, memory::CHECKS].concat()
+    [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, memory::CHECKS, partial::CHECKS].concat()
 }
 
 /// The whole table on one device, a trial per family.

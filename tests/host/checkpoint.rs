@@ -192,6 +192,16 @@ fn a_resumed_run_goes_on_bit_for_bit() {
     }
 }
 
+/// The mean of cosines that rounded to more than 1 is still a state.
+#[test]
+fn a_rounded_hardness_is_kept() {
+    let shape = Shape::new(2, 3, 2).unwrap();
+    let state = State { hardness: 1.0 + f64::from(f32::EPSILON), ..awkward().state };
+    assert_eq!(state.validate(shape), Ok(()));
+    let beyond = State { hardness: 1.00001, ..state };
+    assert!(matches!(beyond.validate(shape), Err(Error::Parameter { what: "state.hardness", .. })));
+}
+
 /// What belongs to another head is refused there.
 #[test]
 fn a_state_of_another_head_is_refused() {
