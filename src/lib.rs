@@ -30,7 +30,8 @@
 //! ```
 //!
 //! Compile once, then evaluate any number of batches; [`SliceHead::update`] changes margins and scale between steps
-//! without compiling or allocating.
+//! without compiling or allocating, by hand or on [`objective::Schedules`]. [`partial`] trains on a sample of the classes,
+//! [`checkpoint`] keeps a run.
 //!
 //! # The losses
 //!
@@ -145,8 +146,9 @@
 //! # Features and versions
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
-//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], [`monitor`], reference and [`plan`]
-//! remain, with neither wgpu nor threads in the tree.
+//! backends. `serde`: losses, schedules and [`checkpoint`]s as JSON. `safetensors` (with `serde`): checkpoints as files.
+//! Without default features objective, [`theory`], [`monitor`], reference and [`plan`] remain, with neither wgpu nor threads
+//! in the tree.
 //!
 //! | margin-softmax | wgpu | minimum Rust |
 //! |---|---|---|
@@ -157,6 +159,7 @@
 
 mod backend;
 mod batch;
+pub mod checkpoint;
 mod companions;
 #[cfg(feature = "cpu")]
 mod cpu;
@@ -166,6 +169,7 @@ pub mod gpu;
 pub mod monitor;
 pub mod objective;
 mod options;
+pub mod partial;
 pub mod plan;
 pub mod reference;
 mod shape;
@@ -177,10 +181,10 @@ pub use batch::{Batch, Counts, Label, Margins, Output, Want};
 pub use companions::{CenterOutput, Penalty};
 pub use error::{Error, Result};
 pub use objective::{
-    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter, Link, MagFace,
-    Margin, MarginSoftmax, Others, Power, Product, Reduction, Series, Slope, State, Target, TopK, Unified,
+    AdaFace, Adaptive, Angle, Binary, CenterLoss, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter,
+    Link, MagFace, Margin, MarginSoftmax, Others, Power, Product, Reduction, Regularizer, Series, Slope, State, Target,
+    TopK, Unified,
 };
-pub use objective::{CenterLoss, Regularizer};
 pub use options::{Budget, Options, Tile};
 pub use shape::Shape;
 #[cfg(feature = "gpu")]

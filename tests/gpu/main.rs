@@ -10,6 +10,7 @@ mod errors;
 mod memory;
 mod monitor;
 mod operations;
+mod partial;
 mod properties;
 mod regularizers;
 mod rig;
@@ -30,6 +31,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         errors::CHECKS,
         memory::CHECKS,
         monitor::CHECKS,
+        partial::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
     ];
