@@ -1,6 +1,7 @@
 //! The objective and the f64 reference against the mathematics, and the planner; no device needed.
 
 mod common;
+mod derivatives;
 mod edges;
 mod errors;
 mod families;
@@ -9,6 +10,8 @@ mod gradients;
 #[cfg(feature = "serde")]
 mod json;
 mod plan;
+mod problems;
+mod properties;
 mod series;
 mod slopes;
 mod theory;
