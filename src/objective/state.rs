@@ -6,7 +6,8 @@ use crate::{Error, Result, Shape};
 /// Everything of a loss that a run must keep: step, seed and running statistics. Moved by `train` calls, only read by
 /// evaluations.
 ///
-/// With the same loss, data and backend a run that goes on from a saved state continues bit for bit.
+/// With the same loss, data and backend a run that goes on from a saved state continues bit for bit. (`serde_json` reads
+/// numbers to the last bit with its feature `float_roundtrip` only.)
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
