@@ -5,6 +5,7 @@ mod derivatives;
 mod edges;
 mod errors;
 mod families;
+mod family_edges;
 mod golden;
 mod gradients;
 #[cfg(feature = "serde")]
@@ -15,3 +16,4 @@ mod properties;
 mod series;
 mod slopes;
 mod theory;
+mod values;

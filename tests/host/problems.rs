@@ -142,7 +142,7 @@ impl Problem {
     }
 
     /// The other classes' cosines, the largest first.
-    fn others(&self, i: usize) -> Vec<f64> {
+    pub fn others(&self, i: usize) -> Vec<f64> {
         let mut all: Vec<f64> =
             (0..self.classes()).filter(|&j| j != self.label(i)).map(|j| self.cosine(i, j)).collect();
         all.sort_by(|a, b| b.total_cmp(a));

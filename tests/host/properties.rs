@@ -667,6 +667,30 @@ fn every_property_holds_on_the_cpu() {
     }
 }
 
+/// The splits that go wrong first: one class each, fewer classes than inter-topk chooses, a shard without any label, all
+/// labels in the last.
+#[test]
+fn uneven_shards_and_shards_without_a_label_are_the_whole() {
+    let mut rng = random(51);
+    for (name, loss) in families().into_iter().filter(|(name, _)| objective::PRESETS.iter().any(|p| p.name == name)) {
+        let mut problem = random_problem(&mut rng, &loss);
+        let classes = problem.classes();
+        let last = classes - 1;
+        for labels in [0, last as i64] {
+            (problem.labels, problem.loss.ignore_index) = (vec![labels; problem.rows()], None);
+            let whole = problem.run();
+            let tolerance = Engine::Exact.tolerance(&problem, &mut rng);
+            let single: Vec<Range<usize>> = (0..classes).map(|j| j..j + 1).collect();
+            for mut ranges in [single, vec![0..1, 1..classes], vec![0..last, last..classes]] {
+                ranges.retain(|r| !r.is_empty());
+                let Ok((all, _)) = Engine::Exact.sharded(&problem, &ranges, false) else { panic!("{name} {ranges:?}") };
+                let near = near("all", &numbers(&all), &numbers(&whole), tolerance);
+                assert!(near.is_ok(), "{name} {ranges:?}: {all:?} and {whole:?}");
+            }
+        }
+    }
+}
+
 /// Each exclusion is needed: the property fails for some batch of that family.
 #[test]
 fn every_exclusion_is_needed() {
