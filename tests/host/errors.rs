@@ -694,9 +694,18 @@ fn shards_that_are_not_all_classes_once_are_refused() {
     let shards = |error: Error| matches!(error, Error::Shards { classes: 4, .. });
     let targets = |range| shard(range).targets(&problem.state);
     let whole = targets(0..4);
-    for parts in
-        [&[][..], &[0..2], &[1..4], &[0..2, 3..4], &[0..2, 1..4], &[0..2, 0..2, 2..4], &[0..4, 0..4], &[2..4, 0..1]]
-    {
+    let splits: [&[[usize; 2]]; 8] = [
+        &[],
+        &[[0, 2]],
+        &[[1, 4]],
+        &[[0, 2], [3, 4]],
+        &[[0, 2], [1, 4]],
+        &[[0, 2], [0, 2], [2, 4]],
+        &[[0, 4], [0, 4]],
+        &[[2, 4], [0, 1]],
+    ];
+    for parts in splits {
+        let parts: Vec<std::ops::Range<usize>> = parts.iter().map(|&[start, end]| start..end).collect();
         let targets: Vec<Targets> = parts.iter().cloned().map(targets).collect();
         assert!(shards(Targets::merged(&targets, 4).unwrap_err()), "{parts:?}");
         let sums: Vec<Statistics> =
@@ -704,8 +713,8 @@ fn shards_that_are_not_all_classes_once_are_refused() {
         assert!(shards(Statistics::merged(&sums, 4).unwrap_err()), "{parts:?}");
     }
     // a head of more classes
-    assert!(matches!(Targets::merged(&[whole.clone()], 5).unwrap_err(), Error::Shards { classes: 5, .. }));
-    assert!(matches!(Targets::merged(&[whole.clone()], 3).unwrap_err(), Error::Shards { classes: 3, .. }));
+    assert!(matches!(Targets::merged(std::slice::from_ref(&whole), 5).unwrap_err(), Error::Shards { classes: 5, .. }));
+    assert!(matches!(Targets::merged(std::slice::from_ref(&whole), 3).unwrap_err(), Error::Shards { classes: 3, .. }));
     // any order will do
     assert_eq!(Targets::merged(&[targets(3..4), targets(0..3)], 4).unwrap(), whole);
 

@@ -431,7 +431,8 @@ fn together(parts: &[Output<f64>], linear: bool) -> Output<f64> {
 }
 
 fn near(what: &str, found: &[f64], expected: &[f64], tolerance: f64) -> Result<(), Off> {
-    let worst = found.iter().zip(expected).enumerate().find(|(_, (a, b))| !((*a - *b).abs() <= tolerance));
+    let far = |a: f64, b: f64| (a - b).abs() > tolerance || (a - b).is_nan();
+    let worst = found.iter().zip(expected).enumerate().find(|&(_, (&a, &b))| far(a, b));
     match worst {
         _ if found.len() != expected.len() => Err(Off::Fails(format!("{what}: lengths"))),
         Some((i, (a, b))) => Err(Off::Fails(format!("{what}[{i}]: {a:e} and {b:e}, allowed {tolerance:e}"))),
