@@ -100,7 +100,7 @@ impl Backend {
                 Inner::Gpu(Box::new(gpu::SliceHead::new(context, loss, shape, range.clone(), options)?))
             }
         };
-        Ok(SliceHead { loss: loss.clone(), shape, range, state, inner })
+        Ok(SliceHead { loss: loss.clone(), shape, range, state, following: false, inner })
     }
 }
 
@@ -110,6 +110,8 @@ pub struct SliceHead {
     shape: Shape,
     range: Range<usize>,
     state: State,
+    /// The state has followed a batch whose gradients are to come: the step counts with them.
+    following: bool,
     inner: Inner,
 }
 
@@ -145,7 +147,7 @@ impl SliceHead {
     /// Goes on from a state that was kept.
     pub fn set_state(&mut self, state: &State) -> Result<()> {
         state.validate(self.shape)?;
-        self.state = *state;
+        (self.state, self.following) = (*state, false);
         Ok(())
     }
 
@@ -274,14 +276,14 @@ impl SliceHead {
     }
 
     /// Moves the state of a training step by what all shards know: between [`targets`](Self::targets) and
-    /// [`statistics`](Self::statistics), once per step and on every shard.
+    /// [`statistics`](Self::statistics), once per step and on every shard. The step counts with the
+    /// [`gradients`](Self::gradients), so that what is drawn per step is what one head draws.
     pub fn follow<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<()> {
         let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
         targets.check(&self.loss, self.shape, labels.len())?;
         let mut state = self.state;
         targets.follow(&self.loss, &targets.facts(&self.loss, batch, &labels, self.shape.dim()), &mut state);
-        state.step += 1;
-        self.state = state;
+        (self.state, self.following) = (state, true);
         Ok(())
     }
 
@@ -311,18 +313,20 @@ impl SliceHead {
         targets: &Targets,
         statistics: &Statistics,
     ) -> Result<Output> {
-        match &mut self.inner {
+        let out = match &mut self.inner {
             Inner::Reference(options) => {
                 let wide = Wide::new(batch);
                 let (range, batch) = (self.range.clone(), wide.batch(batch));
                 let shard = reference::Shard::new(&self.loss, self.shape, range, &batch, &self.state)?;
-                Ok(narrow(shard.gradients(options.want, targets, statistics, &self.state)?))
+                narrow(shard.gradients(options.want, targets, statistics, &self.state)?)
             }
             #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.gradients(batch, targets, statistics, &self.state),
+            Inner::Cpu(head) => head.gradients(batch, targets, statistics, &self.state)?,
             #[cfg(feature = "gpu")]
-            Inner::Gpu(head) => head.gradients(batch, targets, statistics, &self.state),
-        }
+            Inner::Gpu(head) => head.gradients(batch, targets, statistics, &self.state)?,
+        };
+        self.state.step += u64::from(std::mem::take(&mut self.following));
+        Ok(out)
     }
 }
 

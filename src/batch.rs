@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result, Shape,
-    objective::{Coefficients, Curve, MarginSoftmax, Product, Target},
+    objective::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Product, Target},
 };
 
 /// A whole number that can label a row.
@@ -39,7 +39,8 @@ pub struct Batch<'a, L = i64, T = f32> {
     pub upstream: Option<&'a [T]>,
     /// b, \[C\]: added to the plain products of a linear head; 0 if absent.
     pub bias: Option<&'a [T]>,
-    /// m0..m3 per class, each \[C\], looked up by the label: in the place of the loss' own.
+    /// m0..m3 per class, each \[C\], looked up by the label: in the place of the loss' own. What [`Adaptive`](crate::Adaptive)
+    /// sets by the row comes in the place of them all.
     pub class_margins: Margins<'a, T>,
     /// m0..m3 per row, each \[N\]: in the place of the class' and the loss' own.
     pub row_margins: Margins<'a, T>,
@@ -311,7 +312,12 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
                     let own = by_row[k].map(|r| r[row]).or(by_class[k].map(|c| c[label as usize]));
                     *m = own.map_or(*m, Finite::wide);
                 }
-                margin.with_margins(m).validate_row()?;
+                let largest = match loss.adaptive {
+                    Adaptive::AdaFace(AdaFace { margin, .. }) => margin,
+                    Adaptive::MagFace(MagFace { upper_margin, .. }) => upper_margin,
+                    _ => m[2],
+                };
+                margin.with_margins([m[0], m[1], largest, m[3]]).validate_row()?;
             }
             Ok(m)
         };

@@ -22,6 +22,8 @@ pub struct Targets {
     pub cosines: Vec<Option<f64>>,
     /// \[N\], for inter-topk: the largest cosines of the other classes with their classes, best first.
     pub top: Vec<Vec<(f64, usize)>>,
+    /// k of inter-topk, which a small shard's lists may fall short of; 0 for any other loss.
+    pub top_count: usize,
     /// \[N\], for dynamic AdaCos: the largest scaled cosine of the other classes and the sum of exp(s·c − it).
     pub sums: Vec<[f64; 2]>,
     /// Prototypes shorter than 1e-12.
@@ -47,9 +49,8 @@ pub struct RowStatistics {
 }
 
 impl RowStatistics {
-    /// Of no class.
-    pub const EMPTY: Self =
-        Self { most: f64::NEG_INFINITY, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: f64::NEG_INFINITY };
+    /// Of no class. (Finite, since JSON has no infinity.)
+    pub const EMPTY: Self = Self { most: f64::MIN, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: f64::MIN };
 
     /// Both together.
     pub fn merged(self, other: Self) -> Self {
@@ -104,7 +105,9 @@ impl Targets {
         }
         same_rows("targets.cosines", self.cosines.len(), rows)?;
         let wanted = |some: bool| if some { rows } else { 0 };
-        same_rows("targets.top", self.top.len(), wanted(matches!(loss.others, Others::TopK(_))))?;
+        let count = if let Others::TopK(top) = loss.others { top.count } else { 0 };
+        same_rows("targets.top_count", self.top_count, count)?;
+        same_rows("targets.top", self.top.len(), wanted(count > 0))?;
         same_rows("targets.sums", self.sums.len(), wanted(loss.adaptive == Adaptive::AdaCos))
     }
 
@@ -150,16 +153,16 @@ impl Targets {
         for part in rest {
             let rows = all.cosines.len();
             same_rows("targets.cosines", part.cosines.len(), rows)?;
+            same_rows("targets.top_count", part.top_count, all.top_count)?;
             same_rows("targets.top", part.top.len(), all.top.len())?;
             same_rows("targets.sums", part.sums.len(), all.sums.len())?;
             for (a, b) in all.cosines.iter_mut().zip(&part.cosines) {
                 *a = a.or(*b);
             }
             for (a, b) in all.top.iter_mut().zip(&part.top) {
-                let most = a.len().max(b.len());
                 a.extend(b);
                 a.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
-                a.truncate(most);
+                a.truncate(all.top_count);
             }
             for (a, b) in all.sums.iter_mut().zip(&part.sums) {
                 let most = a[0].max(b[0]);

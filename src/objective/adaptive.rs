@@ -228,7 +228,9 @@ impl State {
             return;
         }
         if matches!(loss.others, super::Others::Curricular) {
-            self.hardness = 0.01 * (rows().map(|r| r.cosine).sum::<f64>() / n) + 0.99 * self.hardness;
+            let next = 0.01 * (rows().map(|r| r.cosine).sum::<f64>() / n) + 0.99 * self.hardness;
+            // a cosine may round to more than 1
+            self.hardness = next.clamp(-1.0, 1.0);
         }
         if let Adaptive::AdaFace(AdaFace { rate, .. }) = loss.adaptive {
             let lengths = || rows().map(|r| r.length.clamp(SHORT_LENGTH, LONG_LENGTH));
@@ -252,12 +254,14 @@ impl State {
         let middle = cosines[(cosines.len() - 1) / 2];
         let least = middle.clamp(std::f64::consts::FRAC_1_SQRT_2, 1.0);
         let scale = (log_sum - (cosines.len() as f64).ln()) / least;
-        self.scale = if scale.is_finite() { scale.max(SMALLEST_SCALE) } else { self.scale };
+        self.scale = if scale.is_finite() { scale.clamp(SMALLEST_SCALE, LARGEST_SCALE) } else { self.scale };
     }
 }
 
 /// Dynamic AdaCos stays above this: with few classes far from every embedding log B falls below 0.
 pub(crate) const SMALLEST_SCALE: f64 = 1e-2;
+/// And below this, the largest that is accepted: where embeddings lie closer than 45° to wrong classes it grows each step.
+const LARGEST_SCALE: f64 = 1e6;
 
 /// AdaCos' first scale, √2·log(C − 1); an error below three classes, where it would be 0 for ever.
 pub(crate) fn first_scale(classes: usize) -> Result<f64> {

@@ -57,10 +57,16 @@ impl Link {
 impl Binary {
     /// The bias at which a fresh head, all cosines at 0, gives the least loss: opensphere's start.
     ///
-    /// `positive` and `negative` are the logits at the label and elsewhere, without bias; `classes` at least 2.
+    /// `weight` between 0 and 1, `classes` at least 2; `positive` and `negative` are the logits at the label and elsewhere,
+    /// without bias.
     pub fn opensphere_bias(weight: f64, classes: usize, positive: f64, negative: f64) -> f64 {
         let z = weight / ((1.0 - weight) * (classes.max(2) as f64 - 1.0));
         let root = ((1.0 - z).powi(2) + 4.0 * z * (positive - negative).exp()).sqrt();
-        (2.0 * z).ln() - negative - (1.0 - z + root).ln()
+        // two forms of one root: each cancels where the other is used
+        if z > 1.0 {
+            (0.5 * (z - 1.0 + root)).ln() - positive
+        } else {
+            (2.0 * z).ln() - negative - (1.0 - z + root).ln()
+        }
     }
 }

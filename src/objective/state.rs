@@ -55,7 +55,7 @@ impl State {
             let (found, expected) = (vec![self.classes], vec![shape.classes()]);
             return Err(Error::Shape { what: "state", found, expected });
         }
-        // a cosine may round to a little more than 1, and so may their mean
+        // a device's f32 cosine may round to a little more than 1, and so may their mean
         let one = 1.0 + 1e-6;
         for (what, found, least, most, allowed) in [
             ("state.hardness", self.hardness, -one, one, "-1 <= hardness <= 1"),

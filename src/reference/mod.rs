@@ -164,7 +164,7 @@ impl<'a> Shard<'a> {
         };
         let sum = |i: usize| {
             let logits = self.others(i).map(|j| state.scale * self.cosine(i, j));
-            let most = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+            let most = logits.clone().fold(f64::MIN, f64::max);
             [most, logits.map(|z| (z - most).exp()).sum()]
         };
         Targets {
@@ -174,6 +174,7 @@ impl<'a> Shard<'a> {
                 Others::TopK(top) => rows.clone().map(|i| best(i, top.count)).collect(),
                 _ => vec![],
             },
+            top_count: if let Others::TopK(top) = self.loss.others { top.count } else { 0 },
             sums: if self.loss.adaptive == Adaptive::AdaCos { rows.map(sum).collect() } else { vec![] },
             zero_prototypes: (0..self.shape.vectors()).filter(|&v| self.w.short(v)).count(),
             non_finite_prototypes: self.w.non_finite.iter().filter(|&&bad| bad).count(),

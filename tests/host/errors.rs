@@ -1,11 +1,12 @@
 //! Every bad input is a typed error that names the argument, the value found and the values allowed.
 
 use margin_softmax::{
-    Backend, Batch, Coefficients, Curve, Damping, Error, Fallback, MarginSoftmax, Output, Reduction, Series, Shape,
-    Unified, Want, objective::PRESETS,
+    objective::PRESETS,
+    shard::{Statistics, Targets},
+    *,
 };
 
-use crate::common::*;
+use crate::{common::*, problems::*};
 
 /// The message holds the argument, the value and (a part of) what is allowed.
 #[track_caller]
@@ -276,5 +277,567 @@ fn unwanted_gradients_are_empty() {
         assert_eq!(out.grad_embeddings, if want.grad_embeddings { embeddings } else { vec![] });
         assert_eq!(out.grad_prototypes, if want.grad_prototypes { prototypes } else { vec![] });
         assert_eq!((out.loss, out.counts), (full.loss, full.counts));
+    }
+}
+
+/// A number of a family with values just inside and just outside its range; NaN and infinity lie outside every range.
+struct Range {
+    name: &'static str,
+    allowed: &'static str,
+    of: fn(f64) -> MarginSoftmax,
+    inside: Vec<f64>,
+    outside: Vec<f64>,
+}
+
+fn ranges() -> Vec<Range> {
+    use std::f64::consts::{FRAC_PI_2, PI};
+    fn angle(change: impl FnOnce(&mut Angle)) -> MarginSoftmax {
+        let mut angle = Angle::default();
+        change(&mut angle);
+        MarginSoftmax { target: Target::Angle(angle), ..Default::default() }
+    }
+    fn power(margin: f64, angular: bool) -> MarginSoftmax {
+        MarginSoftmax { target: Target::Power(Power { margin, angular, ..Default::default() }), ..Default::default() }
+    }
+    fn binary(change: impl FnOnce(&mut Binary)) -> MarginSoftmax {
+        let mut binary = Binary::default();
+        change(&mut binary);
+        MarginSoftmax { link: Link::Binary(binary), ..Default::default() }
+    }
+    fn adaface(change: impl FnOnce(&mut AdaFace)) -> MarginSoftmax {
+        let mut adaface = AdaFace::default();
+        change(&mut adaface);
+        MarginSoftmax::normface().with_adaptive(Adaptive::AdaFace(adaface))
+    }
+    fn magface(change: impl FnOnce(&mut MagFace)) -> MarginSoftmax {
+        let mut magface = MagFace::default();
+        change(&mut magface);
+        MarginSoftmax::normface().with_adaptive(Adaptive::MagFace(magface))
+    }
+    let (small, big, over) = (5e-324, 1e6, 1e6_f64.next_up());
+    let range = |name, allowed, of, inside: &[f64], outside: &[f64]| {
+        let outside = [outside, &[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]].concat();
+        Range { name, allowed, of, inside: inside.to_vec(), outside }
+    };
+    let (below_pi, below_half) = (PI.next_down(), FRAC_PI_2.next_down());
+    vec![
+        range("angle.factor", "0 < factor <= 1e6", |v| angle(|a| a.factor = v), &[small, big], &[0.0, -1.0, over]),
+        range(
+            "angle.margin",
+            "-pi < margin < pi (radians)",
+            |v| angle(|a| a.margin = v),
+            &[-below_pi, 0.0, below_pi],
+            &[PI, -PI],
+        ),
+        range("angle.offset", "-1e6 <= offset <= 1e6", |v| angle(|a| a.offset = v), &[-big, big], &[over, -over]),
+        range(
+            "angle.factor",
+            "0 < factor <= 1e6",
+            |factor| MarginSoftmax::normface().with_others(Others::Angle(Angle { factor, ..Default::default() })),
+            &[big],
+            &[0.0, over],
+        ),
+        range("power.margin", "-1e6 <= m <= 1e6", |v| power(v, false), &[-big, big], &[over, -over]),
+        range("power.margin", "0 <= m < pi (radians)", |v| power(v, true), &[0.0, below_pi], &[PI, -small]),
+        range(
+            "power.margin",
+            "-1e6 <= m <= 1e6",
+            |margin| MarginSoftmax::normface().with_others(Others::Power(Power { margin, ..Default::default() })),
+            &[big],
+            &[over],
+        ),
+        range(
+            "filter.threshold",
+            "0 < threshold <= 1",
+            |threshold| MarginSoftmax::normface().with_others(Others::Filter(Filter { threshold })),
+            &[small, 1.0],
+            &[0.0, -0.1, 1.0_f64.next_up()],
+        ),
+        range(
+            "top_k.margin",
+            "0 <= margin < pi/2 (radians)",
+            |margin| MarginSoftmax::normface().with_others(Others::TopK(TopK { count: 1, margin })),
+            &[0.0, below_half],
+            &[-small, FRAC_PI_2],
+        ),
+        range(
+            "binary.weight",
+            "0 <= weight <= 1",
+            |v| binary(|b| b.weight = v),
+            &[0.0, 1.0],
+            &[-small, 1.0_f64.next_up()],
+        ),
+        range("binary.factor", "0 < factor <= 1e6", |v| binary(|b| b.factor = v), &[small, big], &[0.0, over]),
+        range("binary.bias", "-1e6 <= bias <= 1e6", |v| binary(|b| b.bias = v), &[-big, big], &[over, -over]),
+        range(
+            "adaface.margin",
+            "0 <= m < pi/2",
+            |v| adaface(|a| a.margin = v),
+            &[0.0, below_half],
+            &[-small, FRAC_PI_2],
+        ),
+        range(
+            "adaface.concentration",
+            "0 < h <= 100",
+            |v| adaface(|a| a.concentration = v),
+            &[small, 100.0],
+            &[0.0, -1.0, 100.0_f64.next_up()],
+        ),
+        range("adaface.rate", "0 < rate <= 1", |v| adaface(|a| a.rate = v), &[small, 1.0], &[0.0, 1.0_f64.next_up()]),
+        range(
+            "magface.lower_length",
+            "1e-6 <= lower_length < upper_length",
+            |v| magface(|m| m.lower_length = v),
+            &[1e-6, 110.0_f64.next_down()],
+            &[1e-6_f64.next_down(), 0.0, -1.0, 110.0, 111.0],
+        ),
+        range(
+            "magface.upper_length",
+            "upper_length <= 1e6",
+            |v| magface(|m| m.upper_length = v),
+            &[10.0_f64.next_up(), big],
+            &[over],
+        ),
+        range(
+            "magface.lower_margin",
+            "0 <= lower_margin <= upper_margin",
+            |v| magface(|m| m.lower_margin = v),
+            &[0.0, 0.8],
+            &[-small, 0.8_f64.next_up()],
+        ),
+        range(
+            "magface.upper_margin",
+            "upper_margin < pi (radians)",
+            |v| magface(|m| m.upper_margin = v),
+            &[0.45, below_pi],
+            &[PI],
+        ),
+        range("magface.weight", "0 <= weight <= 1e6", |v| magface(|m| m.weight = v), &[0.0, big], &[-small, over]),
+        range(
+            "elastic.deviation",
+            "0 <= deviation <= 10",
+            |deviation| {
+                MarginSoftmax::normface().with_adaptive(Adaptive::Elastic(Elastic { deviation, ..Default::default() }))
+            },
+            &[0.0, 10.0],
+            &[-small, 10.0_f64.next_up()],
+        ),
+    ]
+}
+
+#[test]
+fn numbers_of_every_family_outside_their_ranges_are_refused() {
+    for Range { name, allowed, of, inside, outside } in ranges() {
+        for value in inside {
+            assert_eq!(of(value).validate(), Ok(()), "{name} = {value}");
+        }
+        for value in outside {
+            let error = of(value).validate().expect_err(name);
+            // an end that is not a number spoils the range of the other end first
+            let paired = name.starts_with("magface") && !value.is_finite();
+            match error {
+                Error::Parameter { what, .. } if paired => assert!(what.starts_with("magface"), "{what}"),
+                _ => refuses(of(value), name, value, allowed),
+            }
+        }
+    }
+    for exponent in [0, 17, u32::MAX] {
+        let target = Target::Power(Power { exponent, ..Default::default() });
+        refuses(MarginSoftmax { target, ..Default::default() }, "power.exponent", exponent.into(), "1 ..= 16");
+    }
+    for count in [0, 65, 1000] {
+        let others = Others::TopK(TopK { count, margin: 0.1 });
+        refuses(MarginSoftmax::normface().with_others(others), "top_k.count", count as f64, "1 ..= 64");
+    }
+}
+
+/// Inter-topk leaves at least one class that is not chosen; AdaCos needs three; sub-centres are compared by cosine.
+#[test]
+fn losses_that_do_not_fit_the_classes_are_refused() {
+    let head = |loss: &MarginSoftmax, classes: usize, k: usize| {
+        let shape = Shape::new(4, classes, 3).unwrap().with_sub_centers(k).unwrap();
+        Backend::reference().head(loss, shape).map(|_| ())
+    };
+    let top = |count| MarginSoftmax::arcface().with_others(Others::TopK(TopK { count, margin: 0.1 }));
+    for (count, classes) in [(1, 1), (2, 2), (5, 5), (64, 3)] {
+        let error = head(&top(count), classes, 1).unwrap_err();
+        let allowed = "a number below that of the classes";
+        assert_eq!(error, Error::Parameter { what: "top_k.count", found: count as f64, allowed });
+        says(&error, &["top_k.count", &count.to_string(), "classes"]);
+    }
+    assert_eq!((head(&top(1), 2, 1), head(&top(64), 65, 1)), (Ok(()), Ok(())));
+    for classes in [1, 2] {
+        let error = head(&MarginSoftmax::adacos(), classes, 1).unwrap_err();
+        assert!(matches!(error, Error::Combination { what: "adaptive.adacos", .. }), "{error:?}");
+        says(&error, &["at least 3 classes"]);
+    }
+    assert_eq!(head(&MarginSoftmax::adacos(), 3, 1), Ok(()));
+    let error = head(&MarginSoftmax::softmax(), 4, 2).unwrap_err();
+    assert!(matches!(error, Error::Combination { what: "product.linear", .. }), "{error:?}");
+    assert_eq!(Shape::new(1, 2, 3).unwrap().with_sub_centers(0), Err(Error::Zero { what: "sub_centers" }));
+    let most = (1_u64 << 31) - 1;
+    let error = Shape::new(1, 1 << 20, 3).unwrap().with_sub_centers(1 << 11).unwrap_err();
+    assert_eq!(error, Error::Size { what: "classes · sub_centers", needed: 1 << 31, allowed: most });
+    assert!(Shape::new(1, 1 << 20, 3).unwrap().with_sub_centers((1 << 11) - 1).is_ok());
+    assert!(Shape::new(1, 2, 3).unwrap().with_sub_centers(usize::MAX).is_err());
+}
+
+/// What excludes what, by the name of the part that is too much.
+#[test]
+fn parts_that_exclude_each_other_are_refused() {
+    let linear = |loss: MarginSoftmax| MarginSoftmax { product: Product::Linear, ..loss };
+    let binary = |loss: MarginSoftmax| MarginSoftmax { link: Link::Binary(Binary::default()), ..loss };
+    let given = |m: &mut Unified| {
+        let coefficients = Coefficients::Given(vec![0.0, 1.0]);
+        m.curve = Curve::Series(Series { degree: 1, coefficients, damping: Damping::None });
+    };
+    let (adaface, magface) = (Adaptive::AdaFace(AdaFace::default()), Adaptive::MagFace(MagFace::default()));
+    let elastic = |cosine| Adaptive::Elastic(Elastic { cosine, ..Default::default() });
+    let custom = MarginSoftmax { target: Target::Custom(Custom::new(Cubic([1.0; 3]))), ..Default::default() };
+    let easy = |m: &mut Unified| m.fallback = Fallback::Easy;
+    let normface = MarginSoftmax::normface;
+    for (what, loss) in [
+        ("product.linear", linear(MarginSoftmax::arcface())),
+        ("product.linear", linear(MarginSoftmax::sphereface())),
+        ("product.linear", linear(MarginSoftmax { others: Others::Identity, ..MarginSoftmax::arcgrad() })),
+        ("product.linear", linear(normface().with_others(Others::Rectified))),
+        ("product.linear", binary(linear(normface()))),
+        ("product.linear", linear(normface().with_adaptive(Adaptive::AdaCos))),
+        ("product.linear", linear(normface().with_adaptive(elastic(true)))),
+        ("label_smoothing", binary(normface()).with_label_smoothing(0.1)),
+        ("label_smoothing", MarginSoftmax::sphereface2().with_label_smoothing(0.1)),
+        ("others.curricular", MarginSoftmax::arcgrad().with_others(Others::Curricular)),
+        ("others.curricular", custom.clone().with_others(Others::Curricular)),
+        ("adaptive", MarginSoftmax::arcgrad().with_adaptive(adaface)),
+        ("adaptive", MarginSoftmax::sphereface2().with_adaptive(magface)),
+        ("adaptive", custom.clone().with_adaptive(elastic(true))),
+        ("adaptive.adaface", MarginSoftmax::arcface().with_adaptive(adaface)),
+        ("adaptive.adaface", MarginSoftmax::cosface().with_adaptive(adaface)),
+        ("adaptive.magface", MarginSoftmax::arcface().with_adaptive(magface)),
+        ("adaptive.adaface", normface().with_margin(given).with_adaptive(adaface)),
+        ("adaptive.magface", normface().with_margin(given).with_adaptive(magface)),
+        ("adaptive.elastic", MarginSoftmax::arcface().with_margin(given).with_adaptive(elastic(false))),
+        ("adaptive.elastic", MarginSoftmax::arcface().with_margin(easy).with_adaptive(elastic(false))),
+        ("fallback", normface().with_margin(|m| (m.m1, m.fallback) = (1.35, Fallback::Sine)).with_adaptive(magface)),
+        ("fallback", normface().with_margin(|m| (m.m1, m.fallback) = (1.8, Fallback::Easy)).with_adaptive(magface)),
+        ("fallback", normface().with_margin(|m| (m.m1, m.fallback) = (2.0, Fallback::Easy)).with_adaptive(adaface)),
+    ] {
+        let error = loss.validate().expect_err(what);
+        assert!(matches!(error, Error::Combination { what: found, .. } if found == what), "{error:?} for {loss:?}");
+        says(&error, &[what]);
+        let head = Backend::reference().head(&loss, Shape::new(1, 4, 2).unwrap());
+        assert_eq!(head.err(), Some(error));
+    }
+    for loss in [
+        linear(MarginSoftmax::cosface()),
+        linear(MarginSoftmax::ampface()).with_label_smoothing(0.1),
+        binary(MarginSoftmax::arcface()),
+        MarginSoftmax::cosface().with_margin(given).with_adaptive(elastic(true)),
+        MarginSoftmax::cosface().with_adaptive(magface),
+        custom.with_adaptive(Adaptive::AdaCos),
+        MarginSoftmax::adaface().with_others(Others::Curricular),
+    ] {
+        assert_eq!(loss.validate(), Ok(()), "{loss:?}");
+    }
+}
+
+#[derive(Debug)]
+struct Numbers(Vec<f64>);
+
+impl Margin for Numbers {
+    fn name(&self) -> &str {
+        "numbers"
+    }
+    fn value_slope(&self, x: f64) -> (f64, f64) {
+        (x, 1.0)
+    }
+    fn wgsl(&self) -> &str {
+        "fn margin_target(x: f32) -> Curve { return Curve(x, 1.0); }"
+    }
+    fn parameters(&self) -> Vec<f64> {
+        self.0.clone()
+    }
+}
+
+#[test]
+fn numbers_of_a_custom_margin_are_checked() {
+    let custom = |numbers: &[f64]| {
+        let target = Target::Custom(Custom::new(Numbers(numbers.to_vec())));
+        MarginSoftmax { target, ..Default::default() }
+    };
+    let most = f64::from(f32::MAX);
+    assert_eq!((custom(&[most; 16]).validate(), custom(&[]).validate()), (Ok(()), Ok(())));
+    assert_eq!(
+        custom(&[0.0; 17]).validate(),
+        Err(Error::Size { what: "parameters of a custom margin", needed: 17, allowed: 16 })
+    );
+    for bad in [f64::NAN, f64::INFINITY, -f64::INFINITY, most.next_up(), 1e39] {
+        refuses(custom(&[1.0, bad]), "custom.parameters", bad, "finite f32 numbers");
+    }
+    assert_eq!(custom(&[1.0]), custom(&[1.0]));
+    assert_ne!(custom(&[1.0]), custom(&[2.0]));
+    assert_ne!(custom(&[]).target, Target::Custom(Custom::new(Cubic([0.0; 3]))));
+}
+
+/// Two rows of four classes in two dimensions.
+fn problem(loss: MarginSoftmax) -> Problem {
+    let w = vec![1.0, 1.0, 0.0, 2.0, -3.0, 1.0, 0.5, -1.0];
+    Problem::new(loss, Shape::new(2, 4, 2).unwrap(), vec![3.0, 4.0, -1.0, 2.0], w, vec![0, 2])
+}
+
+#[track_caller]
+fn fails(loss: MarginSoftmax, change: impl FnOnce(&mut Problem)) -> Error {
+    let mut problem = problem(loss);
+    change(&mut problem);
+    problem.try_run().expect_err("an error")
+}
+
+#[test]
+fn a_bias_belongs_to_a_linear_head() {
+    let bias = |values: &[f64]| {
+        let values = values.to_vec();
+        move |p: &mut Problem| p.bias = Some(values)
+    };
+    for loss in [MarginSoftmax::arcface(), MarginSoftmax::sphereface2(), MarginSoftmax::arcgrad()] {
+        let error = fails(loss, bias(&[0.0; 4]));
+        assert!(matches!(error, Error::Combination { what: "bias", .. }), "{error:?}");
+    }
+    for found in [0, 3, 5] {
+        let error = fails(MarginSoftmax::softmax(), bias(&vec![0.0; found]));
+        assert_eq!(error, Error::Length { what: "bias", found, expected: 4 });
+    }
+    for value in [f64::NAN, f64::INFINITY] {
+        let error = fails(MarginSoftmax::softmax(), bias(&[0.0, 0.0, value, 0.0]));
+        assert!(matches!(error, Error::Parameter { what: "bias", .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn margins_of_classes_and_rows_are_checked() {
+    let set = |k: usize, rows: bool, values: Vec<f64>| {
+        move |p: &mut Problem| if rows { p.row_margins[k] = Some(values) } else { p.class_margins[k] = Some(values) }
+    };
+    let curve = |coefficients: Coefficients, degree| {
+        MarginSoftmax::arcface()
+            .with_margin(|m| m.curve = Curve::Series(Series { degree, coefficients, damping: Damping::None }))
+    };
+    let given = || curve(Coefficients::Given(vec![0.0, 1.0]), 1);
+    let fit = || curve(Coefficients::Fit, 5);
+    for (rows, count) in [(false, 4), (true, 2)] {
+        let what = if rows { "row_margins" } else { "class_margins" };
+        for k in 0..4 {
+            for found in [0, 1, 5] {
+                let error = fails(MarginSoftmax::arcface(), set(k, rows, vec![0.5; found]));
+                assert_eq!(error, Error::Length { what, found, expected: count });
+            }
+            let custom = Target::Custom(Custom::new(Cubic([1.0; 3])));
+            let custom = MarginSoftmax { target: custom, ..Default::default() };
+            for loss in [MarginSoftmax::arcgrad(), MarginSoftmax::sphereface2(), custom] {
+                let error = fails(loss, set(k, rows, vec![0.5; count]));
+                assert!(matches!(error, Error::Combination { what: "margins of classes and rows", .. }), "{error:?}");
+                says(&error, &["unified"]);
+            }
+            for (loss, refused) in
+                [(MarginSoftmax::softmax(), [1, 2].contains(&k)), (given(), [1, 2].contains(&k)), (fit(), k == 1)]
+            {
+                let mut problem = problem(loss);
+                set(k, rows, vec![0.5; count])(&mut problem);
+                assert_eq!(problem.try_run().is_err(), refused, "m{k} of {:?}", problem.loss);
+            }
+        }
+        // inside: m2 may be negative; outside, by name
+        let pi = std::f64::consts::PI;
+        let nan = [f64::NAN, f64::INFINITY];
+        for (k, name, inside, outside) in [
+            (0, "m0", [5e-324, 1e6], [0.0, 1e6_f64.next_up()]),
+            (1, "m1", [5e-324, 16.0], [0.0, 16.0_f64.next_up()]),
+            (2, "m2", [-pi.next_down(), pi.next_down()], [-pi, pi]),
+            (3, "m3", [-1e6, 1e6], [-1e6_f64.next_up(), 1e6_f64.next_up()]),
+        ] {
+            for value in inside {
+                let mut problem = problem(MarginSoftmax::arcface());
+                set(k, rows, vec![value; count])(&mut problem);
+                let out = problem.run();
+                assert!(out.grad_embeddings.iter().all(|g| g.is_finite()), "{name} = {value}");
+            }
+            for value in outside.into_iter().chain(nan) {
+                let error = fails(MarginSoftmax::arcface(), set(k, rows, vec![value; count]));
+                assert!(matches!(error, Error::Parameter { what, .. } if what == name), "{name} = {value}: {error:?}");
+            }
+        }
+        // fallbacks that do not take the margin of a row
+        let with = |fallback| MarginSoftmax::arcface().with_margin(|m| m.fallback = fallback);
+        for error in [
+            fails(with(Fallback::Sine), set(1, rows, vec![1.35; count])),
+            fails(with(Fallback::Easy), set(2, rows, vec![1.7; count])),
+        ] {
+            assert!(matches!(error, Error::Combination { what: "fallback", .. }), "{error:?}");
+        }
+    }
+    // what is not looked up is not looked at: an ignored row, a class without a row
+    let mut problem = problem(MarginSoftmax::arcface().with_ignore_index(-1));
+    problem.labels[1] = -1;
+    problem.row_margins[2] = Some(vec![0.3, f64::NAN]);
+    problem.class_margins[0] = Some(vec![1.0, f64::NAN, -1.0, 0.0]);
+    assert!(problem.run().loss.is_finite());
+}
+
+/// Shards: each class once, nothing beyond them; what is merged belongs to this batch and this loss.
+#[test]
+fn shards_that_are_not_all_classes_once_are_refused() {
+    let problem = problem(MarginSoftmax::arcface());
+    let shape = problem.shape;
+    let shard = |range: std::ops::Range<usize>| {
+        let batch = Batch { prototypes: &problem.prototypes[2 * range.start..2 * range.end], ..problem.batch() };
+        reference::Shard::new(&problem.loss, shape, range, &batch, &problem.state).unwrap()
+    };
+    let shards = |error: Error| matches!(error, Error::Shards { classes: 4, .. });
+    let targets = |range| shard(range).targets(&problem.state);
+    let whole = targets(0..4);
+    let splits: [&[[usize; 2]]; 8] = [
+        &[],
+        &[[0, 2]],
+        &[[1, 4]],
+        &[[0, 2], [3, 4]],
+        &[[0, 2], [1, 4]],
+        &[[0, 2], [0, 2], [2, 4]],
+        &[[0, 4], [0, 4]],
+        &[[2, 4], [0, 1]],
+    ];
+    for parts in splits {
+        let parts: Vec<std::ops::Range<usize>> = parts.iter().map(|&[start, end]| start..end).collect();
+        let targets: Vec<Targets> = parts.iter().cloned().map(targets).collect();
+        assert!(shards(Targets::merged(&targets, 4).unwrap_err()), "{parts:?}");
+        let sums: Vec<Statistics> =
+            parts.iter().map(|r| shard(r.clone()).statistics(&whole, &problem.state).unwrap()).collect();
+        assert!(shards(Statistics::merged(&sums, 4).unwrap_err()), "{parts:?}");
+    }
+    // a head of more classes
+    assert!(matches!(Targets::merged(std::slice::from_ref(&whole), 5).unwrap_err(), Error::Shards { classes: 5, .. }));
+    assert!(matches!(Targets::merged(std::slice::from_ref(&whole), 3).unwrap_err(), Error::Shards { classes: 3, .. }));
+    // any order will do
+    assert_eq!(Targets::merged(&[targets(3..4), targets(0..3)], 4).unwrap(), whole);
+
+    for range in [0..0, 2..2, 3..5, 4..5, 0..5] {
+        let head = Backend::reference().shard(&problem.loss, shape, range.clone(), &Options::default());
+        assert!(shards(head.err().unwrap()), "{range:?}");
+        let error = reference::Shard::new(&problem.loss, shape, range, &problem.batch(), &problem.state);
+        assert!(shards(error.err().unwrap()));
+    }
+    // the prototypes of another shard
+    let batch = Batch { prototypes: &problem.prototypes[..4], ..problem.batch() };
+    let error = reference::Shard::new(&problem.loss, shape, 0..3, &batch, &problem.state).err().unwrap();
+    assert_eq!(error, Error::Length { what: "prototypes", found: 4, expected: 6 });
+
+    // one shard alone does not know the loss
+    let mut head = Backend::reference().shard(&problem.loss, shape, 0..3, &Options::default()).unwrap();
+    let (x, w) = ([3.0, 4.0, -1.0, 2.0_f32], [1.0, 1.0, 0.0, 2.0, -3.0, 1.0_f32]);
+    let batch = Batch { embeddings: &x, prototypes: &w, labels: &[0_i64, 2], ..Default::default() };
+    for error in [head.evaluate(&batch).unwrap_err(), head.train(&batch).unwrap_err()] {
+        assert!(matches!(error, Error::Combination { what: "shard", .. }), "{error:?}");
+    }
+    // its own part in the place of what all know
+    let part = head.targets(&batch).unwrap();
+    assert!(shards(head.follow(&batch, &part).unwrap_err()));
+    assert!(shards(head.statistics(&batch, &part).unwrap_err()));
+    let sums = head.statistics(&batch, &whole).unwrap();
+    assert!(shards(head.gradients(&batch, &whole, &sums).unwrap_err()));
+    assert_eq!(head.state().step, 0);
+}
+
+#[test]
+fn statistics_of_another_batch_or_loss_are_refused() {
+    let problem = problem(MarginSoftmax::arcface());
+    let (shape, state) = (problem.shape, problem.state);
+    let of = |problem: &Problem| {
+        let shard = reference::Shard::new(&problem.loss, shape, 0..4, &problem.batch(), &state).unwrap();
+        let targets = shard.targets(&state);
+        let sums = shard.statistics(&targets, &state).unwrap();
+        (targets, sums)
+    };
+    let (targets, sums) = of(&problem);
+    let mut shorter = problem.clone();
+    (shorter.labels, shorter.embeddings) = (vec![2], vec![-1.0, 2.0]);
+    let (few, few_sums) = of(&shorter);
+    let topk = |count| MarginSoftmax::arcface().with_others(Others::TopK(TopK { count, margin: 0.1 }));
+    let mut other = problem.clone();
+    other.loss = topk(2);
+    let shard = |problem: &Problem, run: &dyn Fn(&reference::Shard) -> Error| {
+        run(&reference::Shard::new(&problem.loss, shape, 0..4, &problem.batch(), &state).unwrap())
+    };
+    let length = |what, found, expected| Error::Length { what, found, expected };
+    let statistics = |t: &Targets| {
+        let t = t.clone();
+        move |s: &reference::Shard| s.statistics(&t, &state).unwrap_err()
+    };
+    let gradients = |t: &Targets, r: &Statistics| {
+        let (t, r) = (t.clone(), r.clone());
+        move |s: &reference::Shard| s.gradients(Want::ALL, &t, &r, &state).unwrap_err()
+    };
+    assert_eq!(shard(&problem, &statistics(&few)), length("targets.cosines", 1, 2));
+    assert_eq!(shard(&problem, &gradients(&few, &sums)), length("targets.cosines", 1, 2));
+    assert_eq!(shard(&problem, &gradients(&targets, &few_sums)), length("statistics.rows", 1, 2));
+    assert_eq!(shard(&other, &statistics(&targets)), length("targets.top_count", 0, 2));
+    assert_eq!(shard(&problem, &statistics(&of(&other).0)), length("targets.top_count", 2, 0));
+    let adacos = Problem { loss: MarginSoftmax::adacos(), ..problem.clone() };
+    assert_eq!(shard(&adacos, &statistics(&targets)), length("targets.sums", 0, 2));
+    // parts of two batches do not merge
+    let half = |mut t: Targets, range| {
+        t.range = range;
+        t
+    };
+    assert_eq!(
+        Targets::merged(&[half(targets.clone(), 0..2), half(few.clone(), 2..4)], 4).unwrap_err(),
+        length("targets.cosines", 1, 2)
+    );
+    assert_eq!(
+        Targets::merged(&[half(targets, 0..2), half(of(&other).0, 2..4)], 4).unwrap_err(),
+        length("targets.top_count", 2, 0)
+    );
+    let half = |mut s: Statistics, range| {
+        s.range = range;
+        s
+    };
+    assert_eq!(
+        Statistics::merged(&[half(sums, 0..2), half(few_sums, 2..4)], 4).unwrap_err(),
+        length("statistics.rows", 1, 2)
+    );
+}
+
+#[test]
+fn a_state_of_another_head_or_outside_its_ranges_is_refused() {
+    let problem = problem(MarginSoftmax::curricularface());
+    let mut head = Backend::reference().head(&problem.loss, problem.shape).unwrap();
+    let before = *head.state();
+    let mut refuse = |state: State, expected: &dyn Fn(&Error) -> bool| {
+        let error = head.set_state(&state).unwrap_err();
+        assert!(expected(&error), "{error:?}");
+        assert_eq!(Problem { state, ..problem.clone() }.try_run().unwrap_err().to_string(), error.to_string());
+        let mut moved = state;
+        let train = reference::train(&problem.loss, problem.shape, Want::ALL, &problem.batch(), &mut moved);
+        assert!(train.is_err() && format!("{moved:?}") == format!("{state:?}"));
+        assert_eq!(*head.state(), before);
+    };
+    for classes in [0, 3, 5] {
+        let shape = |e: &Error| *e == Error::Shape { what: "state", found: vec![classes], expected: vec![4] };
+        refuse(State { classes, ..before }, &shape);
+    }
+    let named = |name: &'static str| move |e: &Error| matches!(e, Error::Parameter { what, .. } if *what == name);
+    for bad in [1.0 + 2e-6, -1.0 - 2e-6, f64::NAN, f64::INFINITY] {
+        refuse(State { hardness: bad, ..before }, &named("state.hardness"));
+    }
+    for bad in [-5e-324, 1e30_f64.next_up(), f64::NAN] {
+        refuse(State { norm_mean: bad, ..before }, &named("state.norm_mean"));
+        refuse(State { norm_deviation: bad, ..before }, &named("state.norm_deviation"));
+    }
+    for bad in [0.0, -1.0, 1e6_f64.next_up(), f64::NAN] {
+        refuse(State { scale: bad, ..before }, &named("state.scale"));
+    }
+    for state in [
+        State { hardness: -1.0, ..before },
+        State { hardness: 1.0, norm_mean: 1e30, norm_deviation: 0.0, scale: 1e6, step: 1 << 63, ..before },
+    ] {
+        head.set_state(&state).unwrap();
+        assert_eq!(*head.state(), state);
     }
 }

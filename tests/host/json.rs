@@ -1,12 +1,13 @@
 //! Losses as JSON: whole, partial, misspelt.
 
 use margin_softmax::{
-    Budget, Coefficients, Curve, Damping, Error, Fallback, MarginSoftmax, Others, Reduction, Series, Shape, Slope,
-    Target, Tile, Unified, Want, objective::PRESETS,
+    objective::PRESETS,
+    shard::{Statistics, Targets},
+    *,
 };
 use serde_json::{Value, from_str, json, to_string, to_value};
 
-use crate::common::*;
+use crate::{common::*, problems::*};
 
 fn parse(text: &str) -> MarginSoftmax {
     from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -135,4 +136,113 @@ fn options_survive_a_round_trip() {
     }
     let budget = Budget::mib(3);
     assert_eq!(from_str::<Budget>(&to_string(&budget).unwrap()).unwrap().get(), 3 << 20);
+}
+
+/// Every family, and each of its parts, bit for bit.
+#[test]
+fn every_family_survives_a_round_trip() {
+    for (name, loss) in families() {
+        match (&loss.target, to_string(&loss)) {
+            (Target::Custom(_), text) => {
+                let message = text.expect_err(&name).to_string();
+                assert!(message.contains("Custom"), "{message}");
+            }
+            (_, text) => assert_eq!(parse(&text.unwrap()), loss, "{name}"),
+        }
+    }
+}
+
+/// A curve from outside has no JSON form: refused by its name, with the names that have one.
+#[test]
+fn a_custom_target_is_refused_by_name() {
+    for text in [r#"{"target": {"custom": {}}}"#, r#"{"target": "custom"}"#, r#"{"target": {"Custom": {}}}"#] {
+        let message = from_str::<MarginSoftmax>(text).unwrap_err().to_string();
+        assert!(message.to_lowercase().contains("`custom`") && message.contains("power"), "{message}");
+    }
+}
+
+/// Misspelt fields and variants of every part, by name, with the names that exist.
+#[test]
+fn unknown_names_of_every_family_are_refused() {
+    for (text, found, known) in [
+        (r#"{"target": {"angle": {"factr": 1}}}"#, "factr", "factor"),
+        (r#"{"target": {"angle": {"curve": {"series": {"deg": 3}}}}}"#, "deg", "degree"),
+        (r#"{"target": {"power": {"t": 3}}}"#, "`t`", "exponent"),
+        (r#"{"target": {"power": {"slope": "none"}}}"#, "none", "detached"),
+        (r#"{"others": {"topk": {}}}"#, "topk", "top_k"),
+        (r#"{"others": {"top_k": {"k": 5}}}"#, "`k`", "count"),
+        (r#"{"others": {"filter": {"above": 0.4}}}"#, "above", "threshold"),
+        (r#"{"others": {"curricular": {"t": 0}}}"#, "", ""),
+        (r#"{"product": "euclidean"}"#, "euclidean", "linear"),
+        (r#"{"link": {"binary": {"lambda": 0.7}}}"#, "lambda", "weight"),
+        (r#"{"link": "sigmoid"}"#, "sigmoid", "binary"),
+        (r#"{"adaptive": {"ada_face": {}}}"#, "ada_face", "adaface"),
+        (r#"{"adaptive": {"adaface": {"h": 0.3}}}"#, "`h`", "concentration"),
+        (r#"{"adaptive": {"magface": {"lambda": 35}}}"#, "lambda", "weight"),
+        (r#"{"adaptive": {"elastic": {"std": 0.05}}}"#, "std", "deviation"),
+        (r#"{"adaptive": "ada_cos"}"#, "ada_cos", "adacos"),
+    ] {
+        let message = from_str::<MarginSoftmax>(text).expect_err(text).to_string();
+        assert!(message.contains(found) && message.contains(known), "{text}: {message}");
+    }
+    for text in [r#"{"target": {"power": {"exponent": -1}}}"#, r#"{"target": {"power": {"exponent": 2.5}}}"#] {
+        assert!(from_str::<MarginSoftmax>(text).is_err(), "{text}");
+    }
+}
+
+/// The names in messages and in JSON are one; absent fields have their defaults.
+#[test]
+fn parts_are_called_by_their_names() {
+    let named = |value: Value, name: &str| assert!(value == name || value.get(name).is_some(), "{value} {name}");
+    for (_, loss) in families() {
+        if !matches!(loss.target, Target::Custom(_)) {
+            named(to_value(&loss.target).unwrap(), loss.target.name());
+        }
+        named(to_value(&loss.others).unwrap(), loss.others.name());
+        named(to_value(loss.product).unwrap(), loss.product.name());
+        named(to_value(loss.link).unwrap(), loss.link.name());
+        named(to_value(loss.adaptive).unwrap(), loss.adaptive.name());
+    }
+    assert_eq!(parse(r#"{"adaptive": {"magface": {}}}"#).adaptive, Adaptive::MagFace(MagFace::default()));
+    assert_eq!(parse(r#"{"adaptive": {"adaface": {"margin": 0.4}}}"#).adaptive, Adaptive::AdaFace(AdaFace::default()));
+    assert_eq!(parse(r#"{"link": {"binary": {}}}"#).link, Link::Binary(Binary::default()));
+    assert_eq!(parse(r#"{"others": {"filter": {}}}"#).others, Others::Filter(Filter::default()));
+    assert_eq!(parse(r#"{"adaptive": "adacos"}"#), MarginSoftmax::adacos());
+}
+
+/// A run that goes on from a state in JSON continues bit for bit.
+#[test]
+fn a_state_survives_a_round_trip() {
+    let mut rng = random(80);
+    for (name, loss) in families() {
+        let mut problem = random_problem(&mut rng, &loss);
+        problem.train();
+        let text = to_string(&problem.state).unwrap();
+        let state: State = from_str(&text).unwrap();
+        assert_eq!(state, problem.state, "{name}: {text}");
+        let mut resumed = Problem { state, ..problem.clone() };
+        assert_eq!((resumed.train(), resumed.state), (problem.train(), problem.state), "{name}");
+    }
+    let shape = Shape::new(1, 3, 2).unwrap();
+    let text = to_string(&State::new(&MarginSoftmax::arcface(), shape).unwrap()).unwrap();
+    let mut value: Value = from_str(&text).unwrap();
+    value["momentum"] = 0.into();
+    assert!(serde_json::from_value::<State>(value).unwrap_err().to_string().contains("momentum"));
+    let mut value: Value = from_str(&text).unwrap();
+    value.as_object_mut().unwrap().remove("hardness");
+    assert!(serde_json::from_value::<State>(value).unwrap_err().to_string().contains("hardness"));
+}
+
+/// What shards exchange.
+#[test]
+fn shards_survive_a_round_trip() {
+    for loss in [MarginSoftmax::named("arcface_topk").unwrap(), MarginSoftmax::adacos(), MarginSoftmax::sphereface2()] {
+        let problem = random_problem(&mut random(81), &loss);
+        let all = 0..problem.classes();
+        let shard = reference::Shard::new(&problem.loss, problem.shape, all, &problem.batch(), &problem.state).unwrap();
+        let targets = shard.targets(&problem.state);
+        let sums = shard.statistics(&targets, &problem.state).unwrap();
+        assert_eq!(from_str::<Targets>(&to_string(&targets).unwrap()).unwrap(), targets);
+        assert_eq!(from_str::<Statistics>(&to_string(&sums).unwrap()).unwrap(), sums);
+    }
 }

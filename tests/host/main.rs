@@ -3,9 +3,11 @@
 #[cfg(feature = "serde")]
 mod checkpoint;
 mod common;
+mod derivatives;
 mod edges;
 mod errors;
 mod families;
+mod family_edges;
 mod golden;
 mod gradients;
 #[cfg(feature = "serde")]
@@ -13,8 +15,11 @@ mod json;
 mod monitor;
 mod partial;
 mod plan;
+mod problems;
+mod properties;
 mod regularizers;
 mod schedule;
 mod series;
 mod slopes;
 mod theory;
+mod values;
