@@ -303,8 +303,8 @@ impl Head {
         let rows = self.input.rows.iter_mut().zip(&mut self.input.extras);
         for (i, ((row, extra), cosine)) in rows.zip(&targets.cosines).enumerate() {
             row.cosine = if row.counts() { cosine.unwrap_or(0.0) } else { 0.0 };
-            if let Some((bound, class)) = targets.top.get(i).and_then(|top| top.last()) {
-                (extra.bound, extra.last) = (*bound as f32, *class as u32);
+            if let Some((bound, class)) = targets.chosen(&self.loss, i) {
+                (extra.bound, extra.last) = (bound as f32, class as u32);
             }
         }
         self.set_targets(call, state);
@@ -333,7 +333,8 @@ impl Head {
     /// The best `count` of all ranges of a row, and how many there are.
     fn best(&self, call: &Call<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MOST], usize) {
         let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MOST];
-        for range in self.work.top.chunks_exact(call.labels.len() * count).take(self.work.lanes.len()) {
+        let room = call.labels.len() * self.plan.layout.top;
+        for range in self.work.top.chunks_exact(room).take(self.work.lanes.len()) {
             range[i * count..(i + 1) * count].iter().for_each(|&new| table::insert(&mut all[..count], new));
         }
         (all, all[..count].iter().take_while(|(_, class)| *class != u32::MAX).count())
@@ -355,7 +356,7 @@ impl Head {
         let ranges = || self.work.partials.chunks_exact(n).take(self.work.lanes.len());
         let row = |i: usize| {
             let all = ranges().map(|range| &range[i]).fold(Partial::EMPTY, Partial::merged);
-            [all.most.into(), all.sum]
+            [all.most, all.sum]
         };
         (0..n).map(row).collect()
     }
@@ -494,6 +495,7 @@ impl Head {
             extra.stretch = 0.0;
             if row.counts() && !broken {
                 let others = sums(i);
+                extra.best = (others.most / f64::from(scale as f32)) as f32;
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
                 let gain = if z > 0.0 { upstream * scale / z } else { 0.0 };
                 let (epsilon, class_weight) = (loss.label_smoothing, weight(row.class));

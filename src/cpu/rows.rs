@@ -40,12 +40,15 @@ pub(super) struct Extra {
     /// The bound of the other classes' transform, and the last class that may lie on it.
     pub bound: f32,
     pub last: u32,
+    /// The largest value of the other classes.
+    pub best: f32,
     /// What the embedding's direction is multiplied by for the gradient of its length.
     pub stretch: f32,
 }
 
 impl Extra {
-    pub const NONE: Self = Self { value: 0.0, turn: 0.0, center: 0, bound: f32::INFINITY, last: 0, stretch: 0.0 };
+    pub const NONE: Self =
+        Self { value: 0.0, turn: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, stretch: 0.0 };
 }
 
 /// What a row adds to the batch.
@@ -92,8 +95,8 @@ impl Row {
 
     /// What turns exp(z − `most`) into G: upstream · scale / Z · Σ_j q_j · exp(most − log Σ exp).
     #[inline(always)]
-    pub fn gain_at(&self, most: f32) -> f32 {
-        (self.strength * (f64::from(most) - self.log_all).exp()) as f32
+    pub fn gain_at(&self, most: f64) -> f32 {
+        (self.strength * (most - self.log_all).exp()) as f32
     }
 
     /// What turns σ(z) into G with a binary link.
@@ -170,7 +173,7 @@ pub(super) struct Weights {
 #[derive(Clone, Copy)]
 pub(super) struct Partial {
     /// The largest logit, 0 with a binary link; −∞ before the first class.
-    pub most: f32,
+    pub most: f64,
     /// The largest cosine.
     pub nearest: f32,
     /// Σ exp(z − most); with a binary link Σ softplus(z).
@@ -183,17 +186,17 @@ pub(super) struct Partial {
 
 impl Partial {
     pub const EMPTY: Self =
-        Self { most: f32::NEG_INFINITY, nearest: f32::NEG_INFINITY, sum: 0.0, tilt: 0.0, weighted: 0.0 };
+        Self { most: f64::NEG_INFINITY, nearest: f32::NEG_INFINITY, sum: 0.0, tilt: 0.0, weighted: 0.0 };
 
     /// With more classes, at least one; the order of the calls decides the last bits.
     #[inline(always)]
-    pub fn join(&mut self, most: f32, [sum, tilt]: [f64; 2], nearest: f32) {
+    pub fn join(&mut self, most: f64, [sum, tilt]: [f64; 2], nearest: f32) {
         if most > self.most {
-            let factor = (f64::from(self.most) - f64::from(most)).exp();
+            let factor = (self.most - most).exp();
             (self.sum, self.tilt) = (self.sum * factor + sum, self.tilt * factor + tilt);
             self.most = most;
         } else {
-            let factor = (f64::from(most) - f64::from(self.most)).exp();
+            let factor = (most - self.most).exp();
             (self.sum, self.tilt) = (self.sum + sum * factor, self.tilt + tilt * factor);
         }
         self.nearest = self.nearest.max(nearest);
@@ -202,7 +205,7 @@ impl Partial {
     /// Both together.
     pub fn merged(mut self, other: &Self) -> Self {
         self.weighted += other.weighted;
-        if other.most > f32::NEG_INFINITY || other.sum.is_nan() {
+        if other.most > f64::NEG_INFINITY || other.sum.is_nan() {
             self.join(other.most, [other.sum, other.tilt], other.nearest);
         }
         self
@@ -211,7 +214,7 @@ impl Partial {
     /// As shards exchange it.
     pub fn wide(&self) -> RowStatistics {
         RowStatistics {
-            most: self.most.into(),
+            most: self.most,
             sum: self.sum,
             tilt: self.tilt,
             weighted: self.weighted,

@@ -66,7 +66,7 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
             let most = scale * larger(a.0, b.0);
             let sum = exp_sum::<O, STORE>(self.others, left, scale, most)
                 + exp_sum::<O, STORE>(self.others, right, scale, most);
-            partial.join(most, [f64::from(sum), 0.0], larger(a.1, b.1));
+            partial.join(f64::from(most), [f64::from(sum), 0.0], larger(a.1, b.1));
             if STORE {
                 self.most[i] = most;
             }
@@ -96,7 +96,7 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
                 continue;
             }
             let most = if STORED { self.most[i] } else { row.most };
-            let gain = row.gain_at(most);
+            let gain = row.gain_at(f64::from(most));
             match weights {
                 None => {
                     for x in values.iter_mut() {

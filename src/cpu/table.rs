@@ -105,11 +105,16 @@ fn sums<const M: usize>(values: &[f32], f: impl Fn(f32) -> [f32; M]) -> [f32; M]
     lanes.map(|lanes| fold(lanes, |a, b| a + b))
 }
 
-/// exp(scale·v − most). A logit of 1e8 rounds `most` by more than exp can bear: there f32 has no digits left anyway.
+/// exp(scale·(v − best)): exactly 1 at the best value, however large the logits are.
 #[inline(always)]
-fn weight(scale: f32, value: f32, most: f32) -> f32 {
-    let x = scale.mul_add(value, -most);
-    exp(if x > 1.0 { 1.0 } else { x })
+fn weight(scale: f32, value: f32, best: f32) -> f32 {
+    exp(scale * (value - best))
+}
+
+/// The logit of a value, exact.
+#[inline(always)]
+fn logit(scale: f32, value: f32) -> f64 {
+    f64::from(scale) * f64::from(value)
 }
 
 /// log(1 + e^z), relative error below 4e-7, and 1/(1 + e^−z).
@@ -161,9 +166,8 @@ impl WithSimd for Scan<'_> {
                 && (!left.is_empty() || !right.is_empty())
             {
                 let nearest = larger(most(left), most(right));
-                let most = scale * nearest;
-                let sum = |part| sums(part, |c| [weight(scale, c, most)])[0];
-                partial.join(most, [f64::from(sum(left) + sum(right)), 0.0], nearest);
+                let sum = |part| sums(part, |c| [weight(scale, c, nearest)])[0];
+                partial.join(logit(scale, nearest), [f64::from(sum(left) + sum(right)), 0.0], nearest);
             }
             if self.count > 0 {
                 let top = &mut self.top[i * self.count..(i + 1) * self.count];
@@ -230,15 +234,16 @@ impl WithSimd for Statistics<'_> {
             let nearest = larger(most(c), most(d));
             match *binary {
                 None => {
-                    let most = scale * larger(most(a), most(b));
+                    let best = larger(most(a), most(b));
                     let terms = |part| {
                         sums(part, |v| {
-                            let e = weight(scale, v, most);
+                            let e = weight(scale, v, best);
                             [e, e * v]
                         })
                     };
                     let ([sum, tilt], [more, slant]) = (terms(a), terms(b));
-                    partial.join(most, [f64::from(sum + more), f64::from(tilt + slant)], nearest);
+                    let both = [f64::from(sum + more), f64::from(tilt + slant)];
+                    partial.join(logit(scale, best), both, nearest);
                     if let Some(weights) = weights {
                         let [left, right] = without(weights, label);
                         partial.weighted += weighted(Identity, a, left) + weighted(Identity, b, right);
@@ -293,15 +298,15 @@ impl WithSimd for Gradients<'_> {
                     }
                 }
                 (None, None) => {
-                    let gain = row.gain_at(row.most);
+                    let gain = row.gain_at(logit(scale, extra.best));
                     for (v, slope) in values.iter_mut().zip(&*slopes) {
-                        *v = normal(gain * weight(scale, *v, row.most) * slope);
+                        *v = normal(gain * weight(scale, *v, extra.best) * slope);
                     }
                 }
                 (None, Some(weights)) => {
-                    let gain = row.gain_at(row.most);
+                    let gain = row.gain_at(logit(scale, extra.best));
                     for ((v, slope), w) in values.iter_mut().zip(&*slopes).zip(weights) {
-                        let p = gain * weight(scale, *v, row.most);
+                        let p = gain * weight(scale, *v, extra.best);
                         *v = normal((-row.smoothing).mul_add(*w, p) * slope);
                     }
                 }
