@@ -74,30 +74,71 @@ impl Curve {
     ) {
         let place = Place { bound: row.bound, late: true };
         match self {
-            Self::Identity => each::<SLOPES>(cosines, values, slopes, |c| Identity.value_slope(c, place)),
-            Self::Rectified => each::<SLOPES>(cosines, values, slopes, |c| Rectified.value_slope(c, place)),
-            Self::Harder(harder) => each::<SLOPES>(cosines, values, slopes, |c| harder.value_slope(c, place)),
-            Self::Filter(filter) => each::<SLOPES>(cosines, values, slopes, |c| filter.value_slope(c, place)),
+            Self::Identity => each::<SLOPES>(
+                cosines,
+                values,
+                slopes,
+                #[inline(always)]
+                |c| Identity.value_slope(c, place),
+            ),
+            Self::Rectified => each::<SLOPES>(
+                cosines,
+                values,
+                slopes,
+                #[inline(always)]
+                |c| Rectified.value_slope(c, place),
+            ),
+            Self::Harder(harder) => each::<SLOPES>(
+                cosines,
+                values,
+                slopes,
+                #[inline(always)]
+                |c| harder.value_slope(c, place),
+            ),
+            Self::Filter(filter) => each::<SLOPES>(
+                cosines,
+                values,
+                slopes,
+                #[inline(always)]
+                |c| filter.value_slope(c, place),
+            ),
             Self::TopK(top) => {
                 // classes up to the last chosen one may lie on the bound
                 let early = (row.last as usize + 1).saturating_sub(first).min(cosines.len());
                 let ((a, b), (va, vb), (sa, sb)) =
                     (cosines.split_at(early), values.split_at_mut(early), slopes.split_at_mut(early));
-                each::<SLOPES>(a, va, sa, |c| top.value_slope(c, Place { late: false, ..place }));
-                each::<SLOPES>(b, vb, sb, |c| top.value_slope(c, place));
+                each::<SLOPES>(
+                    a,
+                    va,
+                    sa,
+                    #[inline(always)]
+                    |c| top.value_slope(c, Place { late: false, ..place }),
+                );
+                each::<SLOPES>(
+                    b,
+                    vb,
+                    sb,
+                    #[inline(always)]
+                    |c| top.value_slope(c, place),
+                );
             }
             Self::Angle(line) => {
-                each::<SLOPES>(cosines, values, slopes, |c| line.at(arcsine(c), 1.0 / sine(c).max(SMALLEST_SINE)));
+                each::<SLOPES>(
+                    cosines,
+                    values,
+                    slopes,
+                    #[inline(always)]
+                    |c| line.at(arcsine(c), 1.0 / sine(c).max(SMALLEST_SINE)),
+                );
             }
             Self::Series(line, terms) => {
-                let at = |[angle, slope]: [f32; 2]| line.at(FRAC_PI_2 - angle, -slope);
                 let blocks = cosines.chunks(SIDE).zip(values.chunks_mut(SIDE)).zip(slopes.chunks_mut(SIDE));
                 for ((cosines, values), slopes) in blocks {
                     let mut x = [0.0; SIDE];
                     x[..cosines.len()].copy_from_slice(cosines);
-                    let found = clenshaw(terms, &x);
+                    let found = clenshaw::<SLOPES>(terms, &x);
                     for ((value, slope), found) in values.iter_mut().zip(slopes).zip(found) {
-                        let (v, s) = at(found);
+                        let (v, s) = line.at(FRAC_PI_2 - found[0], -found[1]);
                         *value = v;
                         if SLOPES {
                             *slope = s;
@@ -106,11 +147,23 @@ impl Curve {
                 }
             }
             Self::Power(stretch) => match stretch.turn {
-                None => each::<SLOPES>(cosines, values, slopes, |c| stretch.at(c, 1.0)),
-                Some((cos, sin)) => each::<SLOPES>(cosines, values, slopes, |c| {
-                    let s = sine(c);
-                    stretch.at(c.mul_add(cos, s * sin), cos - sin * c / s.max(SMALLEST_SINE))
-                }),
+                None => each::<SLOPES>(
+                    cosines,
+                    values,
+                    slopes,
+                    #[inline(always)]
+                    |c| stretch.at(c, 1.0),
+                ),
+                Some((cos, sin)) => each::<SLOPES>(
+                    cosines,
+                    values,
+                    slopes,
+                    #[inline(always)]
+                    |c| {
+                        let s = sine(c);
+                        stretch.at(c.mul_add(cos, s * sin), cos - sin * c / s.max(SMALLEST_SINE))
+                    },
+                ),
             },
         }
     }
@@ -177,7 +230,7 @@ fn arcsine(c: f32) -> f32 {
     let far = size > 0.5;
     let square = if far { (0.5 * (1.0 - size)).max(0.0) } else { size * size };
     let x = if far { square.sqrt() } else { size };
-    let p = square.mul_add(4.216_32e-2, 2.418_131_1e-2);
+    let p = square.mul_add(4.216_32e-2, 2.418_131e-2);
     let p = square.mul_add(p, 4.547_002_5e-2);
     let p = square.mul_add(p, 7.495_300_3e-2);
     let p = square.mul_add(p, 1.666_675_3e-1);
@@ -185,32 +238,44 @@ fn arcsine(c: f32) -> f32 {
     (if far { (-2.0_f32).mul_add(near, FRAC_PI_2) } else { near }).copysign(c)
 }
 
-/// Σ c_k T_k(x) and its slope; even and odd half each in y = T_2(x), as in `objective::chebyshev`.
+/// Σ c_k T_k(x) and, with `SLOPES`, its slope; even and odd half each in y = T_2(x), as in `objective::chebyshev`.
 #[inline(always)]
-fn clenshaw(terms: &[f32], x: &[f32; SIDE]) -> [[f32; 2]; SIDE] {
-    let y: [f32; SIDE] = std::array::from_fn(|l| (-2.0_f32).mul_add((1.0 - x[l]) * (1.0 + x[l]), 1.0));
-    let half = |odd: usize| {
-        let (mut b1, mut b2, mut d1, mut d2) = ([0.0_f32; SIDE], [0.0_f32; SIDE], [0.0_f32; SIDE], [0.0_f32; SIDE]);
-        // the constant of the even half comes last and otherwise
-        for pair in terms[2 - odd..].chunks(2).rev() {
-            let c = pair[0];
-            for l in 0..SIDE {
-                let twice = 2.0 * y[l];
-                let b = twice.mul_add(b1[l], c - b2[l]);
-                let d = twice.mul_add(d1[l], 2.0_f32.mul_add(b1[l], -d2[l]));
-                (b1[l], b2[l], d1[l], d2[l]) = (b, b1[l], d, d1[l]);
-            }
-        }
-        (b1, b2, d1, d2)
-    };
-    let (e1, e2, f1, f2) = half(0);
-    let (o1, o2, p1, p2) = half(1);
-    std::array::from_fn(|l| {
+fn clenshaw<const SLOPES: bool>(terms: &[f32], x: &[f32; SIDE]) -> [[f32; 2]; SIDE] {
+    let mut y = [0.0; SIDE];
+    for l in 0..SIDE {
+        y[l] = (-2.0_f32).mul_add((1.0 - x[l]) * (1.0 + x[l]), 1.0);
+    }
+    // the constant of the even half comes last and otherwise
+    let [e1, e2, f1, f2] = half::<SLOPES>(&terms[2..], &y);
+    let [o1, o2, p1, p2] = half::<SLOPES>(&terms[1..], &y);
+    let mut found = [[0.0; 2]; SIDE];
+    for l in 0..SIDE {
         let even = (y[l].mul_add(e1[l], terms[0] - e2[l]), e1[l] + y[l].mul_add(f1[l], -f2[l]));
         let odd = (o1[l] - o2[l], p1[l] - p2[l]);
-        let (value, slope) = (x[l].mul_add(odd.0, even.0), 4.0 * x[l] * x[l].mul_add(odd.1, even.1) + odd.0);
-        [value, slope]
-    })
+        found[l] = [x[l].mul_add(odd.0, even.0), 4.0 * x[l] * x[l].mul_add(odd.1, even.1) + odd.0];
+    }
+    found
+}
+
+/// The last two sums of every second term, and of their slopes in y.
+#[inline(always)]
+fn half<const SLOPES: bool>(terms: &[f32], y: &[f32; SIDE]) -> [[f32; SIDE]; 4] {
+    let [mut b1, mut b2, mut d1, mut d2] = [[0.0_f32; SIDE]; 4];
+    // arccos has no even terms
+    let used = terms.iter().step_by(2).rposition(|c| *c != 0.0).map_or(0, |last| last + 1);
+    for k in (0..used).rev() {
+        let c = terms[2 * k];
+        for l in 0..SIDE {
+            let twice = 2.0 * y[l];
+            let b = twice.mul_add(b1[l], c - b2[l]);
+            if SLOPES {
+                let d = twice.mul_add(d1[l], 2.0_f32.mul_add(b1[l], -d2[l]));
+                (d1[l], d2[l]) = (d, d1[l]);
+            }
+            (b1[l], b2[l]) = (b, b1[l]);
+        }
+    }
+    [b1, b2, d1, d2]
 }
 
 #[cfg(test)]

@@ -44,18 +44,62 @@ impl Scratch {
 /// The largest cosine of each class; the first on ties.
 #[inline(always)]
 fn largest<'a>(columns: &'a [f32], centers: usize, cosines: &'a mut [f32], which: &mut [u32]) -> &'a [f32] {
-    if centers == 1 {
-        return columns;
-    }
-    for ((columns, cosine), which) in columns.chunks_exact(centers).zip(&mut *cosines).zip(which) {
-        (*cosine, *which) = (columns[0], 0);
-        for (k, &c) in columns.iter().enumerate().skip(1) {
-            if c > *cosine {
-                (*cosine, *which) = (c, k as u32);
+    match centers {
+        1 => return columns,
+        2 => largest_of::<2>(columns, cosines, which),
+        3 => largest_of::<3>(columns, cosines, which),
+        4 => largest_of::<4>(columns, cosines, which),
+        _ => {
+            for ((columns, cosine), which) in columns.chunks_exact(centers).zip(&mut *cosines).zip(which) {
+                (*cosine, *which) = (columns[0], 0);
+                for (k, &c) in columns.iter().enumerate().skip(1) {
+                    if c > *cosine {
+                        (*cosine, *which) = (c, k as u32);
+                    }
+                }
             }
         }
     }
     cosines
+}
+
+/// The same for a number that is known to the compiler: without branches.
+#[inline(always)]
+fn largest_of<const K: usize>(columns: &[f32], cosines: &mut [f32], which: &mut [u32]) {
+    for ((columns, cosine), which) in columns.as_chunks::<K>().0.iter().zip(cosines).zip(which) {
+        let (mut best, mut at) = (columns[0], 0);
+        for k in 1..K {
+            at = if columns[k] > best { k as u32 } else { at };
+            best = larger(columns[k], best);
+        }
+        (*cosine, *which) = (best, at);
+    }
+}
+
+/// G of each class at its nearest prototype, 0 at the others.
+#[inline(always)]
+fn spread(columns: &mut [f32], centers: usize, which: &[u32], values: &[f32]) {
+    match centers {
+        1 => columns.copy_from_slice(values),
+        2 => spread_to::<2>(columns, which, values),
+        3 => spread_to::<3>(columns, which, values),
+        4 => spread_to::<4>(columns, which, values),
+        _ => {
+            columns.fill(0.0);
+            for ((columns, which), v) in columns.chunks_exact_mut(centers).zip(which).zip(values) {
+                columns[*which as usize] = *v;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn spread_to<const K: usize>(columns: &mut [f32], which: &[u32], values: &[f32]) {
+    for ((columns, &which), &v) in columns.as_chunks_mut::<K>().0.iter_mut().zip(which).zip(values) {
+        for k in 0..K {
+            columns[k] = if k as u32 == which { v } else { 0.0 };
+        }
+    }
 }
 
 /// The row left and right of the labelled class; all of it where the label lies elsewhere.
@@ -95,14 +139,26 @@ fn sums<const M: usize>(values: &[f32], f: impl Fn(f32) -> [f32; M]) -> [f32; M]
         // a whole block again, so that the rest is vectorised too
         let mut padded = [0.0; LANES];
         padded[..rest.len()].copy_from_slice(rest);
-        let terms = padded.map(f);
-        for (l, terms) in terms.iter().enumerate().take(rest.len()) {
+        let mut terms = [[0.0; M]; LANES];
+        for l in 0..LANES {
+            terms[l] = f(padded[l]);
+        }
+        for l in 0..rest.len() {
             for m in 0..M {
-                lanes[m][l] += terms[m];
+                lanes[m][l] += terms[l][m];
             }
         }
     }
-    lanes.map(|lanes| fold(lanes, |a, b| a + b))
+    lanes.map(
+        #[inline(always)]
+        |lanes| {
+            fold(
+                lanes,
+                #[inline(always)]
+                |a, b| a + b,
+            )
+        },
+    )
 }
 
 /// exp(scale·(v − best)): exactly 1 at the best value, however large the logits are.
@@ -133,6 +189,32 @@ fn softplus_sigmoid(z: f32) -> (f32, f32) {
     let log = 2.0 * (p * square).mul_add(q, q);
     let (above, share) = if z > 0.0 { (z, 1.0) } else { (0.0, v) };
     (above + log, share / (1.0 + v))
+}
+
+/// Σ exp(scale·(v − best)), and the same with each term times its value.
+#[inline(always)]
+fn softmax(values: &[f32], scale: f32, best: f32) -> [f32; 2] {
+    sums(
+        values,
+        #[inline(always)]
+        |v| {
+            let e = weight(scale, v, best);
+            [e, e * v]
+        },
+    )
+}
+
+/// Σ softplus(z), Σ σ(z)·v and Σ σ(z).
+#[inline(always)]
+fn sigmoids(values: &[f32], scale: f32, bias: f32) -> [f32; 3] {
+    sums(
+        values,
+        #[inline(always)]
+        |v| {
+            let (softplus, sigmoid) = softplus_sigmoid(scale.mul_add(v, bias));
+            [softplus, sigmoid * v, sigmoid]
+        },
+    )
 }
 
 /// Before the passes: what a selection or a scale needs of the raw cosines.
@@ -166,8 +248,8 @@ impl WithSimd for Scan<'_> {
                 && (!left.is_empty() || !right.is_empty())
             {
                 let nearest = larger(most(left), most(right));
-                let sum = |part| sums(part, |c| [weight(scale, c, nearest)])[0];
-                partial.join(logit(scale, nearest), [f64::from(sum(left) + sum(right)), 0.0], nearest);
+                let sum = softmax(left, scale, nearest)[0] + softmax(right, scale, nearest)[0];
+                partial.join(logit(scale, nearest), [f64::from(sum), 0.0], nearest);
             }
             if self.count > 0 {
                 let top = &mut self.top[i * self.count..(i + 1) * self.count];
@@ -235,13 +317,7 @@ impl WithSimd for Statistics<'_> {
             match *binary {
                 None => {
                     let best = larger(most(a), most(b));
-                    let terms = |part| {
-                        sums(part, |v| {
-                            let e = weight(scale, v, best);
-                            [e, e * v]
-                        })
-                    };
-                    let ([sum, tilt], [more, slant]) = (terms(a), terms(b));
+                    let ([sum, tilt], [more, slant]) = (softmax(a, scale, best), softmax(b, scale, best));
                     let both = [f64::from(sum + more), f64::from(tilt + slant)];
                     partial.join(logit(scale, best), both, nearest);
                     if let Some(weights) = weights {
@@ -250,13 +326,8 @@ impl WithSimd for Statistics<'_> {
                     }
                 }
                 Some(bias) => {
-                    let terms = |part| {
-                        sums(part, |v| {
-                            let (softplus, sigmoid) = softplus_sigmoid(scale.mul_add(v, bias));
-                            [softplus, sigmoid * v, sigmoid]
-                        })
-                    };
-                    let ([sum, tilt, share], [more, slant, rest]) = (terms(a), terms(b));
+                    let ([sum, tilt, share], [more, slant, rest]) =
+                        (sigmoids(a, scale, bias), sigmoids(b, scale, bias));
                     partial.join(0.0, [f64::from(sum + more), f64::from(tilt + slant)], nearest);
                     partial.weighted += f64::from(share + rest);
                 }
@@ -311,14 +382,7 @@ impl WithSimd for Gradients<'_> {
                     }
                 }
             }
-            if centers == 1 {
-                columns.copy_from_slice(values);
-            } else {
-                columns.fill(0.0);
-                for ((columns, which), v) in columns.chunks_exact_mut(centers).zip(&*which).zip(&*values) {
-                    columns[*which as usize] = *v;
-                }
-            }
+            spread(columns, centers, which, values);
             let label = row.class.wrapping_sub(first);
             if label < width {
                 let own = &mut columns[label * centers..(label + 1) * centers];
