@@ -1086,6 +1086,27 @@ fn every_shape_of_a_table_agrees_with_the_reference() {
     }
 }
 
+/// One class leaves a softmax nothing to choose from, and a binary link its own problem.
+#[test]
+fn one_class_of_a_family() {
+    for (name, centers) in [("normface", 2), ("arcgrad", 1), ("softmax", 1), ("sphereface2", 1), ("sphereface2", 3)] {
+        let loss = MarginSoftmax::named(name).unwrap();
+        let data = Data::random(3, 1, 8, 93).fit(&loss);
+        let data = if centers > 1 { data.with_centers(centers, 94) } else { data };
+        let expected = data.reference(&loss, WANT);
+        for (schedule, options) in schedules_of(&loss, &data, WANT) {
+            let out = data.cpu(&loss, &options);
+            assert_agrees(&format!("{name} {schedule}"), &loss, &out, &expected, name == "sphereface2");
+            assert_eq!(out.other_cosines, [-1.0; 3]);
+            if name != "sphereface2" {
+                assert_eq!((out.loss, out.grad_scale), (0.0, 0.0));
+                assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|&g| g == 0.0));
+                assert!(out.grad_bias.iter().all(|&g| g == 0.0));
+            }
+        }
+    }
+}
+
 /// Of equal sub-centres the first gets the gradient; of equal classes the first are the nearest.
 #[test]
 fn ties_go_to_the_first() {

@@ -4,7 +4,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::{
-        Mutex,
+        Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
@@ -78,7 +78,13 @@ fn least_of(loss: &MarginSoftmax, shape: Shape, want: Want) -> u64 {
 }
 
 /// Two threads whose `gemm` has its block of the size of the L2 cache already: it belongs to the thread, not to a head.
-fn pool() -> rayon::ThreadPool {
+/// They never end, since a thread gives its memory back at a moment of its own.
+fn pool() -> &'static rayon::ThreadPool {
+    static POOL: OnceLock<rayon::ThreadPool> = OnceLock::new();
+    POOL.get_or_init(new_pool)
+}
+
+fn new_pool() -> rayon::ThreadPool {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     let (x, w) = (numbers(32 * 64), numbers(128 * 64));
     pool.broadcast(|_| {

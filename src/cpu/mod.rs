@@ -88,17 +88,17 @@ struct Input {
 /// The workspace of the ranges.
 #[derive(Default)]
 struct Work {
-    /// [ranges].
+    /// \[ranges\].
     lanes: Vec<Lane>,
-    /// [ranges, N].
+    /// \[ranges, N\].
     partials: Vec<Partial>,
-    /// [tiles][N, prototypes of the tile]: what survives pass 1.
+    /// \[tiles\]\[N, prototypes of the tile\]: what survives pass 1.
     kept: Vec<f32>,
-    /// [tiles, N]: the largest logits that `kept` refers to.
+    /// \[tiles, N\]: the largest logits that `kept` refers to.
     most: Vec<f32>,
-    /// [ranges][N, k]: the largest cosines and their classes.
+    /// \[ranges\]\[N, k\]: the largest cosines and their classes.
     top: Vec<(f32, u32)>,
-    /// [ranges, N, D].
+    /// \[ranges, N, D\].
     shares: Vec<f32>,
 }
 
@@ -120,7 +120,7 @@ struct Found {
 }
 
 impl Head {
-    /// Chooses the layout and makes the workspace; [`Error::Budget`](crate::Error::Budget) before anything is allocated.
+    /// Chooses the layout and makes the workspace; [`Error::Budget`] before anything is allocated.
     pub fn new(loss: &MarginSoftmax, shape: Shape, range: Range<usize>, options: &Options) -> Result<Self> {
         loss.validate_for(shape)?;
         let plan = Self::plan(loss, shape, &range, options)?;

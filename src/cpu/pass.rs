@@ -30,7 +30,7 @@ pub(super) struct Lane {
     /// Ŵ of a tile, and the lengths of its prototypes.
     pub directions: Vec<f32>,
     pub lengths: Vec<f64>,
-    /// [rows of a block, prototypes of a tile] in *recompute*.
+    /// \[rows of a block, prototypes of a tile\] in *recompute*.
     pub cosines: Vec<f32>,
     pub scratch: Scratch,
     pub zero: usize,
@@ -94,6 +94,7 @@ impl Task<'_> {
         let mut kept = self.kept;
         for (t, prototypes) in self.prototypes.chunks(layout.tile * dim).enumerate() {
             lane.load(common, prototypes);
+            lane.count(common, prototypes);
             if look.top == 0 && !look.sums {
                 continue;
             }
@@ -130,6 +131,7 @@ impl Task<'_> {
             let first = self.first + offset;
             if !ready {
                 lane.load(common, prototypes);
+                lane.count(common, prototypes);
             }
             for (b, rows) in common.rows.chunks(layout.block).enumerate() {
                 let at = b * layout.block;
@@ -226,12 +228,17 @@ fn front_of(all: &[f32], offset: usize, len: usize) -> &[f32] {
 }
 
 impl Lane {
-    /// Ŵ and the lengths of one tile, and what they count.
+    /// Ŵ and the lengths of one tile.
     fn load(&mut self, common: &Common<'_>, prototypes: &[f32]) {
         let dim = common.plan.dim;
         let to = &mut self.directions[..prototypes.len()];
         let lengths = &mut self.lengths[..prototypes.len() / dim];
-        directions(common.plan.arch, common.linear, (prototypes, dim), to, &mut *lengths, false);
+        directions(common.plan.arch, common.linear, (prototypes, dim), to, lengths, false);
+    }
+
+    /// What the lengths of the tile tell.
+    fn count(&mut self, common: &Common<'_>, prototypes: &[f32]) {
+        let lengths = &self.lengths[..prototypes.len() / common.plan.dim];
         if !common.linear {
             self.zero += lengths.iter().filter(|&&l| l < SHORTEST).count();
         }

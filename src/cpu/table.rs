@@ -68,9 +68,9 @@ fn largest<'a>(columns: &'a [f32], centers: usize, cosines: &'a mut [f32], which
 fn largest_of<const K: usize>(columns: &[f32], cosines: &mut [f32], which: &mut [u32]) {
     for ((columns, cosine), which) in columns.as_chunks::<K>().0.iter().zip(cosines).zip(which) {
         let (mut best, mut at) = (columns[0], 0);
-        for k in 1..K {
-            at = if columns[k] > best { k as u32 } else { at };
-            best = larger(columns[k], best);
+        for (k, &c) in columns.iter().enumerate().skip(1) {
+            at = if c > best { k as u32 } else { at };
+            best = larger(c, best);
         }
         (*cosine, *which) = (best, at);
     }
@@ -96,8 +96,8 @@ fn spread(columns: &mut [f32], centers: usize, which: &[u32], values: &[f32]) {
 #[inline(always)]
 fn spread_to<const K: usize>(columns: &mut [f32], which: &[u32], values: &[f32]) {
     for ((columns, &which), &v) in columns.as_chunks_mut::<K>().0.iter_mut().zip(which).zip(values) {
-        for k in 0..K {
-            columns[k] = if k as u32 == which { v } else { 0.0 };
+        for (k, column) in columns.iter_mut().enumerate() {
+            *column = if k as u32 == which { v } else { 0.0 };
         }
     }
 }
