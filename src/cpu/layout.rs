@@ -2,7 +2,7 @@
 //! sum follows it.
 
 use super::{
-    Lane,
+    pass::Lane,
     product::packing_bytes,
     rows::{Extra, Partial, Row},
     table::Scratch,

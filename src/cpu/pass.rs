@@ -3,12 +3,12 @@
 use pulp::Arch;
 
 use super::{
-    Plan,
     product::{Matrix, product},
     rows::{Extra, Partial, Row},
     sweep::{Block, Gradients, Statistics},
     table::{self, Scan, Scratch, Table},
     vector::{Add, Normalize, Plain, Project},
+    work::Plan,
 };
 use crate::objective::{
     SHORTEST,
