@@ -10,7 +10,9 @@
 
 use std::ops::Range;
 
-use crate::{Adaptive, Batch, Error, MarginSoftmax, Others, Result, Shape, State, batch::Finite, objective::RowFacts};
+use crate::{
+    Adaptive, Batch, Error, MarginSoftmax, Others, Result, Shape, State, TopK, batch::Finite, objective::RowFacts,
+};
 
 /// What a shard knows of a batch before margins apply.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +22,8 @@ pub struct Targets {
     pub range: Range<usize>,
     /// \[N\]: the raw target cosine, where the shard has the label.
     pub cosines: Vec<Option<f64>>,
-    /// \[N\], for inter-topk: the largest cosines of the other classes with their classes, best first.
+    /// \[N\], for inter-topk: the largest cosines of the other classes with their classes, best first: k of them, fewer
+    /// where a shard has no more.
     pub top: Vec<Vec<(f64, usize)>>,
     /// k of inter-topk, which a small shard's lists may fall short of; 0 for any other loss.
     pub top_count: usize,
@@ -97,6 +100,12 @@ fn same_rows(what: &'static str, found: usize, expected: usize) -> Result<()> {
 }
 
 impl Targets {
+    /// The last of the classes that inter-topk chooses for a row, with its cosine.
+    pub(crate) fn chosen(&self, loss: &MarginSoftmax, row: usize) -> Option<(f64, usize)> {
+        let Others::TopK(TopK { count, .. }) = loss.others else { return None };
+        self.top.get(row).and_then(|top| top.iter().take(count).next_back()).copied()
+    }
+
     /// Whether merged targets are those of a batch of this many rows.
     pub(crate) fn check(&self, loss: &MarginSoftmax, shape: Shape, rows: usize) -> Result<()> {
         let classes = shape.classes();

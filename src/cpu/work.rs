@@ -1,0 +1,214 @@
+//! What a head holds, and how a call divides it among the ranges.
+
+use std::ops::Range;
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{
+    curve::Curve,
+    layout::Layout,
+    pass::{Common, Lane, Path, Task, directions, front},
+    rows::{Extra, Partial, Row},
+    table::{Scratch, Table},
+    vector::DotLength,
+};
+use crate::{Batch, Link, MarginSoftmax, Product, Shape, State, Want, objective::SHORTEST};
+
+/// What stays the same from call to call.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub arch: Arch,
+    pub layout: Layout,
+    pub want: Want,
+    pub dim: usize,
+}
+
+/// The batch as the ranges read it.
+#[derive(Default)]
+pub(super) struct Input {
+    /// X̂, \[N, D\], and the lengths of X, \[N\].
+    pub directions: Vec<f32>,
+    pub lengths: Vec<f64>,
+    pub rows: Vec<Row>,
+    pub extras: Vec<Extra>,
+    /// The class weights of a tile where the caller gives none.
+    pub ones: Vec<f32>,
+}
+
+/// The workspace of the ranges.
+#[derive(Default)]
+pub(super) struct Work {
+    /// \[ranges\].
+    pub lanes: Vec<Lane>,
+    /// \[ranges, N\].
+    pub partials: Vec<Partial>,
+    /// \[tiles\]\[N, prototypes of the tile\]: what survives pass 1.
+    pub kept: Vec<f32>,
+    /// \[tiles, N\]: the largest logits that `kept` refers to.
+    pub most: Vec<f32>,
+    /// \[ranges\]\[N, k\]: the largest cosines and their classes.
+    pub top: Vec<(f32, u32)>,
+    /// \[ranges, N, D\].
+    pub shares: Vec<f32>,
+}
+
+/// One call: a batch that was checked, with what follows from it alone.
+pub(super) struct Call<'a> {
+    /// Without its labels.
+    pub batch: Batch<'a, ()>,
+    pub labels: Vec<i64>,
+    pub margins: Option<Vec<[f64; 4]>>,
+    /// Less work than this is done before a second thread has woken up.
+    pub parallel: bool,
+}
+
+/// Rows per task where rows are independent.
+pub(super) const ROWS: usize = 32;
+
+impl Input {
+    pub fn new(plan: Plan, rows: usize) -> Self {
+        Self {
+            directions: vec![0.0; rows * plan.dim],
+            lengths: vec![0.0; rows],
+            rows: vec![Row::NONE; rows],
+            extras: vec![Extra::NONE; rows],
+            ones: vec![1.0; plan.layout.tile_classes()],
+        }
+    }
+
+    /// Directions, and the target cosines of the labels in `range`.
+    pub fn prepare(&mut self, plan: Plan, loss: &MarginSoftmax, range: &Range<usize>, call: &Call<'_>) {
+        let Plan { arch, dim, .. } = plan;
+        let Call { batch, labels, parallel, .. } = call;
+        let linear = loss.product == Product::Linear;
+        let class_values = batch.prototypes.len() / range.len();
+        // the cosine of the vectors as they came, all in f64: the largest of the class' prototypes, the first on ties
+        let target = |x: &[f32], length: f64, class: usize| {
+            let (mut best, local) = ((0.0, 0), class - range.start);
+            let own = &batch.prototypes[local * class_values..(local + 1) * class_values];
+            for (k, prototype) in own.chunks_exact(dim).enumerate() {
+                let (dot, other_length) = arch.dispatch(DotLength(x, prototype));
+                let cosine = match linear {
+                    true => dot + batch.bias.map_or(0.0, |b| f64::from(b[local])),
+                    false => dot / (length.max(SHORTEST) * other_length.max(SHORTEST)),
+                };
+                if cosine.is_finite() && (k == 0 || cosine > best.0) {
+                    best = (cosine, k as u32);
+                }
+            }
+            best
+        };
+        let own = self.lengths.chunks_mut(ROWS).zip(self.rows.chunks_mut(ROWS)).zip(self.extras.chunks_mut(ROWS));
+        let own = own.zip(labels.chunks(ROWS));
+        let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
+        each(*parallel, x.zip(own).collect(), |((x, to), (((lengths, rows), extras), labels))| {
+            let (to, lengths) = (&mut to[..x.len()], &mut lengths[..labels.len()]);
+            directions(arch, linear, (x, dim), to, lengths, true);
+            let rows = rows.iter_mut().zip(extras).zip(labels);
+            for ((x, &length), ((row, extra), &label)) in x.chunks_exact(dim).zip(&*lengths).zip(rows) {
+                (*row, *extra) = (Row::NONE, Extra::NONE);
+                if Some(label) != loss.ignore_index && length.is_finite() {
+                    let class = label as usize;
+                    let (cosine, center) = if range.contains(&class) { target(x, length, class) } else { (0.0, 0) };
+                    (*row, extra.center) = (Row::new(class, cosine), center);
+                }
+            }
+        });
+    }
+
+    pub fn common<'a>(
+        &'a self,
+        plan: Plan,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        path: Path,
+        call: &Call<'a>,
+        state: &State,
+    ) -> Common<'a> {
+        let n = call.labels.len();
+        Common {
+            plan,
+            path,
+            table: Table {
+                curve: Curve::new(&loss.others, state.hardness),
+                binary: match loss.link {
+                    Link::Softmax => None,
+                    Link::Binary(link) => Some(link.bias as f32),
+                },
+                centers: shape.sub_centers(),
+            },
+            linear: loss.product == Product::Linear,
+            scale: state.scale_of(loss) as f32,
+            directions: &self.directions[..n * plan.dim],
+            rows: &self.rows[..n],
+            extras: &self.extras[..n],
+            weights: (loss.label_smoothing > 0.0).then_some((call.batch.class_weights, &self.ones)),
+        }
+    }
+}
+
+impl Work {
+    pub fn new(plan: Plan, rows: usize) -> Self {
+        let layout = plan.layout;
+        let lane = || Lane {
+            directions: vec![0.0; layout.tile * plan.dim],
+            lengths: vec![0.0; layout.tile],
+            cosines: vec![0.0; layout.lane_cosines()],
+            scratch: Scratch::new(layout.tile_classes()),
+            zero: 0,
+            non_finite: 0,
+        };
+        Self {
+            lanes: (0..layout.ranges).map(|_| lane()).collect(),
+            partials: vec![Partial::EMPTY; rows * layout.ranges],
+            kept: vec![0.0; layout.kept() as usize],
+            most: vec![0.0; layout.most() as usize],
+            top: vec![(0.0, 0); layout.chosen() as usize],
+            shares: vec![0.0; layout.shares() as usize],
+        }
+    }
+
+    /// The workspace, dW and db divided into ranges of classes; an empty slice gives every range an empty one.
+    pub fn tasks<'a>(
+        &'a mut self,
+        plan: Plan,
+        range: &Range<usize>,
+        call: &Call<'a>,
+        grad: &'a mut [f32],
+        grad_bias: &'a mut [f32],
+    ) -> Vec<Task<'a>> {
+        let (Plan { layout, dim, .. }, n) = (plan, call.labels.len());
+        let (mut prototypes, mut bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
+        let (mut grad, mut grad_bias, mut partials) = (grad, grad_bias, &mut self.partials[..]);
+        let (mut kept, mut most, mut shares) = (&mut self.kept[..], &mut self.most[..], &mut self.shares[..]);
+        let mut top = &mut self.top[..];
+        let task = |(index, lane): (usize, &'a mut Lane)| {
+            let columns = layout.range_columns().min(prototypes.len() / dim);
+            let classes = layout.range_columns() / layout.tile * layout.tile_classes();
+            Task {
+                first: range.start + index * classes,
+                prototypes: prototypes.split_off(..columns * dim).unwrap_or_default(),
+                bias: bias.split_off(..classes.min(bias.len())).unwrap_or_default(),
+                lane,
+                partials: front(&mut partials, n),
+                kept: front(&mut kept, n * columns),
+                most: front(&mut most, n * columns.div_ceil(layout.tile)),
+                top: front(&mut top, n * layout.top),
+                share: front(&mut shares, n * dim),
+                grad: front(&mut grad, columns * dim),
+                grad_bias: front(&mut grad_bias, classes),
+            }
+        };
+        self.lanes.iter_mut().enumerate().map(task).collect()
+    }
+}
+
+/// Every item once, in any order, on the threads of the current pool or on this one.
+pub(super) fn each<T: Send>(parallel: bool, items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    if parallel {
+        items.into_par_iter().with_max_len(1).for_each(f);
+    } else {
+        items.into_iter().for_each(f);
+    }
+}
