@@ -177,6 +177,11 @@ impl Context {
         Ok(buffer)
     }
 
+    /// Whether a kernel is compiled.
+    pub(super) fn has(&self, kernel: &Kernel) -> bool {
+        self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&kernel.source)
+    }
+
     /// Compiles a kernel, or finds it.
     pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
         let mut cache = self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,9 +2,12 @@
 
 mod bound;
 mod context;
+mod custom;
 mod head;
 pub mod ops;
 mod readback;
+#[cfg(not(target_arch = "wasm32"))]
+mod shards;
 mod slices;
 mod tensor;
 

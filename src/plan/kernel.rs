@@ -1,5 +1,7 @@
 //! What the host must know about a shader, and how its text is put together.
 
+use std::borrow::Cow;
+
 use super::settings::{PART_BYTES, SETTINGS_BYTES};
 
 /// How an operand's values lie in memory, and so which snippet reads them.
@@ -83,7 +85,7 @@ impl Kernel {
 /// A shader's recipe: common parts, operands, own text.
 pub(crate) struct Recipe {
     name: &'static str,
-    parts: Vec<&'static str>,
+    parts: Vec<Cow<'static, str>>,
     operands: String,
     bindings: Vec<Binding>,
     text: &'static str,
@@ -97,12 +99,23 @@ fn bindings(kinds: &str) -> Vec<Binding> {
 impl Recipe {
     /// `kinds` has one letter per storage binding: `r` read only, `w` read and written.
     pub fn new(name: &'static str, kinds: &str, text: &'static str) -> Self {
-        let parts = vec![include_str!("../../shaders/common/params.wgsl")];
+        let parts = vec![include_str!("../../shaders/common/params.wgsl").into()];
         Self { name, parts, operands: String::new(), bindings: bindings(kinds), text }
     }
 
-    pub fn part(mut self, text: &'static str) -> Self {
-        self.parts.push(text);
+    pub fn part(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.parts.push(text.into());
+        self
+    }
+
+    /// A part with a buffer of its own, which is bound last.
+    pub fn bound_part(mut self, text: &'static str) -> Self {
+        if text.contains("BINDING") {
+            self.operands += &named(text, "", self.bindings.len());
+            self.bindings.push(Binding::Read);
+        } else {
+            self.parts.push(text.into());
+        }
         self
     }
 

@@ -13,6 +13,8 @@ mod ops;
 mod schedule;
 pub(crate) mod settings;
 
+use std::ops::Range;
+
 use builder::Builder;
 pub use grid::Grid;
 pub use head::Layout;
@@ -140,6 +142,12 @@ pub enum Slot {
     GradCosines,
     Logits,
     GradLogits,
+    ClassMargins,
+    RowMargins,
+    Bias,
+    State,
+    GradScale,
+    GradBias,
 }
 
 impl Slot {
@@ -159,6 +167,12 @@ impl Slot {
             Slot::GradCosines => "grad_cosines",
             Slot::Logits => "logits",
             Slot::GradLogits => "grad_logits",
+            Slot::ClassMargins => "class_margins",
+            Slot::RowMargins => "row_margins",
+            Slot::Bias => "bias",
+            Slot::State => "state",
+            Slot::GradScale => "grad_scale",
+            Slot::GradBias => "grad_bias",
         }
     }
 }
@@ -202,6 +216,7 @@ pub struct Step {
 #[derive(Debug, Clone)]
 pub struct Plan {
     shape: Shape,
+    range: Range<usize>,
     entries: usize,
     /// Of the embeddings and the prototypes.
     elements: [Element; 2],
@@ -211,7 +226,22 @@ pub struct Plan {
     kernels: Vec<Kernel>,
     parts: Vec<Part>,
     forward: Vec<Step>,
+    /// Where follow, statistics and losses begin.
+    cuts: [usize; 3],
     backward: Vec<Step>,
+}
+
+/// A part of the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Norms, target cosines, and for inter-topk the hardest classes: what is known before margins apply.
+    Targets,
+    /// What follows the batch; run in training steps only. Empty for most losses.
+    Follow,
+    /// The margins of the rows, and the rows' sums over the other classes.
+    Statistics,
+    /// The rows' losses and the reduced one.
+    Losses,
 }
 
 /// Bytes from one part to the next in its uniform buffer: the largest offset alignment that a device may ask for.
@@ -243,9 +273,25 @@ impl Plan {
         &self.parts
     }
 
-    /// Statistics and loss.
+    /// Statistics and loss: all stages, one after the other. An evaluation leaves [`Stage::Follow`] out.
     pub fn forward(&self) -> &[Step] {
         &self.forward
+    }
+
+    /// The steps of one stage among those of the forward pass.
+    pub fn stage(&self, stage: Stage) -> Range<usize> {
+        let [follow, statistics, losses] = self.cuts;
+        match stage {
+            Stage::Targets => 0..follow,
+            Stage::Follow => follow..statistics,
+            Stage::Statistics => statistics..losses,
+            Stage::Losses => losses..self.forward.len(),
+        }
+    }
+
+    /// The classes of this plan among those of its shape: all of them for a whole head.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
     }
 
     /// Gradients; empty where none is wanted.
@@ -269,16 +315,15 @@ impl Plan {
     ///
     /// [`Error::Recompile`] where the loss needs other kernels than the plan has.
     pub fn settings(&self, loss: &MarginSoftmax, call: &Call) -> Result<Settings> {
-        loss.validate()?;
-        loss.not_yet()?;
-        let needed = kernels::Snippets::of(loss);
+        loss.validate_for(self.shape)?;
+        let needed = kernels::Snippets::of(loss, self.shape);
         if needed != self.snippets {
             return Err(Error::Recompile { needed: needed.name(), compiled: self.snippets.name() });
         }
         if call.rows > self.shape.rows() {
             return Err(Error::Rows { found: call.rows, allowed: self.shape.rows() });
         }
-        Ok(Settings::new(loss, self.shape, self.entries * call.rows, call.rows).with(loss, call))
+        Ok(Settings::new(loss, self.shape, &self.range, self.entries, call))
     }
 
     /// Classes of each prototype shard.
