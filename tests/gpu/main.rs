@@ -7,6 +7,7 @@ mod agreement;
 mod cases;
 mod edges;
 mod errors;
+mod families;
 mod memory;
 mod operations;
 mod properties;
@@ -20,7 +21,7 @@ use margin_softmax::{Tile, gpu::Context};
 type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, memory::CHECKS].concat()
+    [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, families::CHECKS, memory::CHECKS].concat()
 }
 
 /// The whole table on one device, a trial per family.
