@@ -96,6 +96,12 @@ fn same_rows(what: &'static str, found: usize, expected: usize) -> Result<()> {
 }
 
 impl Targets {
+    /// The last of a row's classes that inter-topk chooses, and its cosine.
+    pub(crate) fn last_chosen(&self, loss: &MarginSoftmax, row: usize) -> Option<(f64, usize)> {
+        let Others::TopK(family) = &loss.others else { return None };
+        self.top.get(row)?.get(family.count.checked_sub(1)?).copied()
+    }
+
     /// Whether merged targets are those of a batch of this many rows.
     pub(crate) fn check(&self, loss: &MarginSoftmax, shape: Shape, rows: usize) -> Result<()> {
         let classes = shape.classes();
@@ -156,10 +162,9 @@ impl Targets {
                 *a = a.or(*b);
             }
             for (a, b) in all.top.iter_mut().zip(&part.top) {
-                let most = a.len().max(b.len());
+                // how many are chosen is the loss' to say: a small shard may know fewer
                 a.extend(b);
                 a.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
-                a.truncate(most);
             }
             for (a, b) in all.sums.iter_mut().zip(&part.sums) {
                 let most = a[0].max(b[0]);

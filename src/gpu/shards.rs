@@ -132,8 +132,8 @@ impl SliceHead {
         let mut found: Vec<Row> = self.read("rows", rows)?;
         for (i, (row, cosine)) in found.iter_mut().zip(&targets.cosines).enumerate() {
             row.cosine = cosine.unwrap_or(0.0) as f32;
-            if let Some((bound, last)) = targets.top.get(i).and_then(|top| top.last()) {
-                (row.bound, row.last) = (*bound as f32, *last as u32);
+            if let Some((bound, last)) = targets.last_chosen(&self.loss, i) {
+                (row.bound, row.last) = (bound as f32, last as u32);
             }
         }
         let mut counts: Vec<BatchState> = self.read("batch", 1)?;

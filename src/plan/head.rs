@@ -93,8 +93,8 @@ impl Plan {
             let (needed, allowed) = (shape.rows() as u64, MOST_COUNTED as u64);
             return Err(Error::Size { what: "rows of this loss on a GPU", needed, allowed });
         }
-        let x = layout.embeddings.loader("embeddings", shape.dim())?;
-        let w = layout.prototypes.loader("prototypes", shape.dim())?;
+        let x = layout.embeddings.loader("embeddings", shape.dim(), limits)?;
+        let w = layout.prototypes.loader("prototypes", shape.dim(), limits)?;
         let out = Loader::plain(shape.dim());
         let chunk_loader = Loader::F32x4;
 

@@ -66,10 +66,12 @@ impl Element {
     }
 
     /// How vectors of this element and width are read.
-    pub(crate) fn loader(self, what: &'static str, width: usize) -> Result<Loader> {
+    pub(crate) fn loader(self, what: &'static str, width: usize, limits: &Limits) -> Result<Loader> {
         let quads = width.is_multiple_of(4);
         Ok(match (self, quads) {
             (Element::F32, _) => Loader::plain(width),
+            (Element::F16, true) if limits.f16 => Loader::Halfx4,
+            (Element::F16, false) if limits.f16 => Loader::Half,
             (Element::F16, true) => Loader::F16x4,
             (Element::F16, false) => Loader::F16,
             (Element::Bf16, true) => Loader::Bf16x4,
@@ -97,6 +99,9 @@ pub struct Limits {
     pub workgroup_bytes: u32,
     /// What the offset of a storage binding must be a multiple of.
     pub alignment: u32,
+    /// Whether shaders know the type f16; tensors of that element do without it too.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub f16: bool,
 }
 
 impl Limits {
@@ -109,6 +114,7 @@ impl Limits {
         invocations: 256,
         workgroup_bytes: 16 << 10,
         alignment: 256,
+        f16: false,
     };
 
     pub(crate) fn check(&self) -> Result<()> {

@@ -78,8 +78,8 @@ impl Plan {
         let Batched { shape, elements, .. } = sizes;
         let (rows, dim, entries) = (sizes.rows(), shape.dim() as u64, sizes.entries as u32);
         let classes = (sizes.entries * shape.classes()) as u64;
-        let x = elements[0].loader("embeddings", shape.dim())?;
-        let w = elements[1].loader("prototypes", shape.dim())?;
+        let x = elements[0].loader("embeddings", shape.dim(), limits)?;
+        let w = elements[1].loader("prototypes", shape.dim(), limits)?;
         let (cell, out) = (Loader::plain(shape.classes()), Loader::plain(shape.dim()));
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let embeddings = b.given(Slot::Embeddings, rows * dim * elements[0].bytes())?;
@@ -135,7 +135,7 @@ impl Plan {
 
     /// Logits from cosines \[B, N, C\] and labels \[B, N\]; with `backward` dL/dcosines from dL/dlogits instead.
     pub fn margin(loss: &MarginSoftmax, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
-        loss.validate_for(sizes.shape)?;
+        loss.validate()?;
         let why = match (&loss.others, loss.adaptive) {
             (Others::Curricular, _) => "CurricularFace looks at the target of the row, and at the state of a run",
             (Others::TopK(_), _) => "inter-topk looks at all classes of the row",
@@ -145,6 +145,7 @@ impl Plan {
         if !why.is_empty() {
             return Err(Error::Combination { what: "margin of one cosine", why });
         }
+        loss.validate_for(sizes.shape)?;
         let snippets = &k::Snippets::of(loss, sizes.shape);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
