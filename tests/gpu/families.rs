@@ -3,6 +3,7 @@
 use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{Context, Tensor, ops},
+    plan::{Role, Slot},
     shard::{Statistics, Targets},
     *,
 };
@@ -17,6 +18,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("the_simple_front_follows_the_batch", the_simple_front_follows_the_batch),
     ("shards_agree_with_the_whole_head", shards_agree_with_the_whole_head),
     ("every_family_gives_the_same_bits_again", every_family_gives_the_same_bits_again),
+    ("updates_compile_nothing_and_workspaces_are_exact", updates_compile_nothing_and_workspaces_are_exact),
+    ("f16_is_the_same_with_and_without_the_type", f16_is_the_same_with_and_without_the_type),
     ("a_bad_curve_from_outside_is_refused", a_bad_curve_from_outside_is_refused),
     ("other_kernels_are_refused", other_kernels_are_refused),
     ("bad_margins_on_a_device_make_their_rows_invalid", bad_margins_on_a_device_make_their_rows_invalid),
@@ -164,6 +167,81 @@ fn every_family_gives_the_same_bits_again(context: &Context) -> Result<(), Faile
                 }
             }
         }
+    }
+    Ok(())
+}
+
+fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result<(), Failed> {
+    for case in cases() {
+        let (data, shards) = (Data::new(&case), [case.shape.1]);
+        let options = Options { want: case.want(), ..Default::default() };
+        let mut other = case.loss.clone().with_scale(case.loss.scale * 0.5);
+        if let Others::Filter(filter) = &mut other.others {
+            filter.threshold = 0.3;
+        }
+        if let Link::Binary(link) = &mut other.link {
+            link.bias = 0.5;
+        }
+        if let Target::Custom(custom) = &mut other.target {
+            *custom = Custom::new(crate::cases::Bent { m0: 0.5, m3: 0.1 });
+        }
+        let fresh = Rig::new(context, &other, case.shape(), &plain(&shards), &options, &data)?.run(context)?;
+        let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
+        let before = (context.allocated_bytes(), context.compiled_kernels());
+        rig.bound.update(&other, case.shape.0)?;
+        // a state starts with the head: that of AdaCos holds the scale
+        rig.bound.set_state(&State::new(&other, case.shape())?)?;
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        rig.record(&mut encoder);
+        context.queue().submit([encoder.finish()]);
+        assert_eq!((context.allocated_bytes(), context.compiled_kernels()), before, "{}", case.describe());
+        same_output(&fresh, &rig.tensors.read(context)?).map_err(|e| format!("{}: {e}", case.describe()))?;
+
+        let before = context.allocated_bytes();
+        drop(rig.tensors.bind(&rig.head)?);
+        let given = |slot: Slot| match slot {
+            Slot::RowLosses => true,
+            Slot::ClassWeights => data.weights.is_some(),
+            Slot::Upstream => data.upstream.is_some(),
+            Slot::Bias => data.bias.is_some(),
+            Slot::ClassMargins => data.class_margins.iter().any(Option::is_some),
+            Slot::RowMargins => data.row_margins.iter().any(Option::is_some),
+            _ => false,
+        };
+        let buffers = rig.head.plan().buffers().iter();
+        let lent =
+            buffers.filter(|b| matches!(b.role, Role::Optional(slot) if given(slot))).map(|b| b.bytes).sum::<u64>();
+        let made = context.allocated_bytes() - before;
+        assert_eq!(made + lent, rig.head.plan().workspace_bytes(), "{}", case.describe());
+    }
+    Ok(())
+}
+
+/// f16 is f16, whether a shader unpacks it or the device knows it.
+fn f16_is_the_same_with_and_without_the_type(context: &Context) -> Result<(), Failed> {
+    let adapter = context.name().split(" (").next().unwrap_or_default().to_owned();
+    let bare = pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapters = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
+        let found = adapters.into_iter().find(|a| a.get_info().name.starts_with(&adapter)).unwrap();
+        let required_limits = found.limits();
+        found.request_device(&wgpu::DeviceDescriptor { required_limits, ..Default::default() }).await
+    })?;
+    let bare = Context::from_device(&bare.0, &bare.1)?;
+    assert!(!bare.limits().f16);
+    for d in [8, 7] {
+        let shape = Shape::new(9, 70, d)?;
+        let case = Case { elements: [plan::Element::F16; 2], ..Case::random(shape, 4) };
+        let data = Data::new(&case);
+        let layout = plan::Layout { shards: &[70], embeddings: plan::Element::F16, prototypes: plan::Element::F16 };
+        let options = Options { tile: Some(Tile::Direct), ..Default::default() };
+        let run = |context: &Context| {
+            let rig = Rig::new(context, &MarginSoftmax::arcface(), shape, &layout, &options, &data)?;
+            let typed = rig.head.plan().kernels().iter().any(|k| k.source.starts_with("enable f16;"));
+            assert_eq!(typed, context.limits().f16);
+            rig.run(context)
+        };
+        same_output(&run(context)?, &run(&bare)?)?;
     }
     Ok(())
 }
