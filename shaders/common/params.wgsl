@@ -1,5 +1,5 @@
 // What every kernel knows: the settings of this call and its part of the work.
-// Twins: src/plan/settings.rs (checked field by field in tests/host/shaders.rs)
+// Twins: src/plan/settings.rs (checked field by field in tests/shaders.rs)
 
 struct Settings {
     rows: u32,              // rows of this call, all batches together

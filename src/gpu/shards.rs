@@ -132,7 +132,7 @@ impl SliceHead {
         let mut found: Vec<Row> = self.read("rows", rows)?;
         for (i, (row, cosine)) in found.iter_mut().zip(&targets.cosines).enumerate() {
             row.cosine = cosine.unwrap_or(0.0) as f32;
-            if let Some((bound, last)) = targets.last_chosen(&self.loss, i) {
+            if let Some((bound, last)) = targets.chosen(&self.loss, i) {
                 (row.bound, row.last) = (bound as f32, last as u32);
             }
         }

@@ -36,7 +36,7 @@ pub(super) const ROWS_PER_PASS: u32 = 1 << 16;
 pub(super) const CLASSES_PER_SPAN: usize = 1 << 13;
 
 /// Rows that one lane of 64 can go through, for the same reason again.
-const MOST_COUNTED: usize = 1 << 22;
+const MOST_COUNTED: usize = 1 << 21;
 
 impl Plan {
     /// Plans a head: `Limit` and `Budget` errors come from here, before anything is allocated.
@@ -89,7 +89,7 @@ impl Plan {
         let snippets = k::Snippets::of(loss, whole);
         let stages = snippets.stages;
         let work = Work::new(loss, want, stages);
-        if (stages.scale || stages.draws || work.linear) && shape.rows() > MOST_COUNTED {
+        if (stages.follow || stages.draws || work.linear) && shape.rows() > MOST_COUNTED {
             let (needed, allowed) = (shape.rows() as u64, MOST_COUNTED as u64);
             return Err(Error::Size { what: "rows of this loss on a GPU", needed, allowed });
         }

@@ -351,6 +351,7 @@ pub(crate) struct Stats {
     pub pad: [u32; 3],
 }
 
+#[cfg(feature = "gpu")]
 impl Stats {
     /// What stands for minus infinity on a device.
     pub const LOWEST: f32 = -3.0e38;
@@ -389,6 +390,7 @@ pub(crate) struct Row {
     pub stretch: f32,
 }
 
+#[cfg(feature = "gpu")]
 impl Row {
     /// It counts.
     pub const COUNTS: u32 = 0;

@@ -197,7 +197,7 @@ impl<'a> Shard<'a> {
         let target = self.loss.target.evaluator();
         let row = |(i, (fact, m)): (usize, (&RowFacts, [f64; 4]))| {
             let [value, slope, turn] = target(fact.cosine, m);
-            let chosen = targets.last_chosen(self.loss, i);
+            let chosen = targets.chosen(self.loss, i);
             Row {
                 value,
                 slope,

@@ -388,7 +388,6 @@ fn further() -> Vec<Case> {
                 further: j != 5,
                 loss,
                 seed: 0,
-                ..Case::random(Shape::new(n, c, d).unwrap(), 0)
             };
             if linear && j > 3 {
                 (case.class_margins, case.row_margins) = ([true, false, false, true], [false, false, false, true]);
