@@ -39,18 +39,7 @@ impl Rig {
         let (tx, tw) = (Tensor::upload(context, &[n, d], &x).unwrap(), Tensor::upload(context, &[c, d], &w).unwrap());
         let (ty, out) =
             (Tensor::upload(context, &[n], &labels).unwrap(), Tensor::empty(context, &[1], Element::F32).unwrap());
-        let io = Io {
-            embeddings: &tx,
-            prototypes: &[&tw],
-            labels: &ty,
-            class_weights: None,
-            upstream: None,
-            loss: &out,
-            row_losses: None,
-            grad_embeddings: None,
-            grad_prototypes: &[],
-        };
-        let bound = head.bind(&io).unwrap();
+        let bound = head.bind(&Io::new(&tx, &[&tw], &ty, &out)).unwrap();
         let monitor = HeadMonitor::new(context, &bound, BINS).unwrap();
         let rig = Self { context: context.clone(), bound, monitor };
         rig.submit(true);

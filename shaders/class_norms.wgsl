@@ -1,12 +1,13 @@
-// class_norms: inverse length and weight of every class of a shard.
+// class_norms: inverse length and weight of every prototype of a shard.
 //
 //   in      prototype  [shard, dim]
 //   in      weights    [classes]           f32; unused without class weights
-//   out     classes    [classes]           vec2 (inverse length, weight); 0 for a prototype that is not finite,
+//   out     classes    [vectors]           vec2 (inverse length, weight); 0 for a prototype that is not finite,
 //                                          negative for one shorter than 1e-12
-//   out     totals     [groups]            vec4 (sum of weights, short, not finite, -) of 64 classes
+//   out     totals     [groups]            vec4 (sum of weights, short, not finite, -) of 64 prototypes; the weight
+//                                          of a class counts once
 //
-// Eight lanes per class, eight classes at a time, 64 per workgroup.
+// Eight lanes per prototype, eight at a time, 64 per workgroup.
 // Twin: Directions in src/reference/mod.rs
 
 @group(0) @binding(3) var<storage, read> weights: array<f32>;
@@ -29,9 +30,11 @@ fn class_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gr
         let length = measure(min(j, part.count - 1u), lane);
         if (j < part.count && (lane & 7u) == 0u) {
             let index = part.first + j;
-            let weight = select(1.0, weights[min(index, arrayLength(&weights) - 1u)], has(CLASS_WEIGHTS));
+            let place = min(settings.offset + index / settings.centers, arrayLength(&weights) - 1u);
+            let weight = select(1.0, weights[place], has(CLASS_WEIGHTS));
+            let first = index % settings.centers == 0u;
             classes[index] = vec2(select(length.inverse, -length.inverse, length.short), weight);
-            total += vec4(weight, select(0.0, 1.0, length.short), select(0.0, 1.0, length.inverse == 0.0), 0.0);
+            total += vec4(select(0.0, weight, first), select(0.0, 1.0, length.short), select(0.0, 1.0, length.inverse == 0.0), 0.0);
         }
     }
     if ((lane & 7u) == 0u) { found[lane >> 3u] = total; }

@@ -1,8 +1,8 @@
-// finish_embeddings: adds the slabs in order, takes out the radial part, divides by the length.
+// finish_embeddings: adds the slabs in order, takes out the radial part, divides by the length; adds what the length gets.
 //
 //   in      embedding       [rows, dim]
 //   in      inverses        [rows]                  f32
-//   in      rows            [rows]                  Row: its state
+//   in      rows            [rows]                  Row: its state and stretch
 //   inout   slabs           [splits, rows, dim]     the sum is put into the first
 //   inout   store_gradient  [rows, dim]
 //
@@ -40,10 +40,11 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
         if (lane < size) { lanes[lane] += lanes[lane + size]; }
         workgroupBarrier();
     }
-    radial = lanes[0];
+    radial = select(lanes[0], 0.0, has(PLAIN));
+    let stretch = rows[row].stretch;
     for (var q = lane; q < quads; q += 64u) {
         let unit = select(vec4(0.0), embedding(row, q * 4u) * inverse, keep);
-        let v = (slabs[row * quads + q] - radial * unit) * inverse;
+        let v = (slabs[row * quads + q] - radial * unit) * inverse + select(0.0, stretch, settings.adaptive == MAGFACE) * unit;
         store_gradient(row, q * 4u, select(vec4(0.0), v, keep), has(ADD_EMBEDDINGS));
     }
 }

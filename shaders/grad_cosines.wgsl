@@ -2,10 +2,12 @@
 //
 //   inout   cosine   [rows, stride]           f32: cosine in, gradient out; 0 in the padding
 //   in      rows     [rows]                   Row
-//   in      classes  [classes]                vec2 (inverse length, weight)
-//   out     columns  [rows / 64, stride]      f32: sum of gradient * cosine, the radial part of dW
+//   in      classes  [vectors]                vec2 (inverse length, weight)
+//   inout   columns  [rows / 64, stride]      f32: sum of gradient * cosine, the radial part of dW; of the gradient alone
+//                                             for a linear head, which has a bias and no radial part
+//   in      bias     [classes]                f32; of a linear head alone
 //
-// 64 classes by 64 rows per workgroup, a class per lane.
+// 64 classes by 64 rows per workgroup, a class per lane: of its prototypes the one with the largest cosine is pulled.
 
 @group(0) @binding(2) var<storage, read_write> cosine: array<f32>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;
@@ -16,26 +18,50 @@
 fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                 @builtin(local_invocation_index) lane: u32) {
     let group = unfold(id, groups);
-    let wide = (part.stride + 63u) / 64u;
+    let units = (part.stride + centers() - 1u) / centers();
+    let wide = (units + 63u) / 64u;
     let block = group / wide;
-    let column = group % wide * 64u + lane;
-    if (block * 64u >= settings.rows || column >= part.stride) { return; }
-    let j = part.first + column;
+    let unit = group % wide * 64u + lane;
+    if (block * 64u >= settings.rows || unit >= units) { return; }
+    let column = unit * centers();
+    // fewer than all prototypes in the padding
+    let here = min(centers(), part.stride - column);
     let inside = column < part.count;
+    let j = part.first / centers() + unit;
+    let label = settings.offset + j;
     // a class that does not exist has no weight
-    let weight = settings.share * classes[select(part.first, j, inside)].y;
+    let weight = settings.share * classes[select(part.first, part.first + column, inside)].y;
+    let bias = product_bias(j);
+    let plain = has(PLAIN);
     var sum = 0.0;
+    if (centers() > 1u) {
+        for (var k = 0u; k < here; k++) { columns[block * part.stride + column + k] = 0.0; }
+    }
     for (var row = block * 64u; row < min(block * 64u + 64u, settings.rows); row++) {
         let place = row * part.stride + column;
-        let c = cosine[place];
-        let curve = other(c);
-        let probability = exponential(settings.scale * curve.value - rows[row].total);
-        let share = (rows[row].mass * probability - weight) / rows[row].normalizer;
-        let shared_pull = rows[row].gain * share * curve.slope;
-        let pull = select(shared_pull, rows[row].pull, rows[row].label == j);
+        var c = cosine[place];
+        var best = 0u;
+        if (centers() > 1u) {
+            for (var k = 1u; k < here; k++) {
+                let one = cosine[place + k];
+                if (one > c) { c = one; best = k; }
+            }
+        }
+        c += bias;
+        let curve = other(c, Place(rows[row].bound, rows[row].bend, label > rows[row].last));
+        let push = link_push(rows[row].scale * curve.value, rows[row].mass, rows[row].total, weight);
+        let shared_pull = rows[row].gain * (push / rows[row].normalizer) * curve.slope;
+        let pull = select(shared_pull, rows[row].pull, rows[row].label == label);
         let g = select(0.0, pull, inside && rows[row].gain != 0.0);
-        cosine[place] = g;
-        sum = fma(g, c, sum);
+        let radial = select(c, 1.0, plain);
+        if (centers() > 1u) {
+            for (var k = 0u; k < here; k++) { cosine[place + k] = select(0.0, g, k == best); }
+            let at = block * part.stride + column + best;
+            columns[at] = fma(g, radial, columns[at]);
+        } else {
+            cosine[place] = g;
+            sum = fma(g, radial, sum);
+        }
     }
-    columns[block * part.stride + column] = select(0.0, sum, inside);
+    if (centers() == 1u) { columns[block * part.stride + column] = select(0.0, sum, inside); }
 }

@@ -44,7 +44,9 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     if (m >= part.count) { return; }
     let blocks = (settings.batch_rows + 63u) / 64u;
     var radial = 0.0;
-    for (var i = part.row_first / 64u; i < (row_end() + 63u) / 64u; i++) {
+    // a linear head has no radial part to take out
+    let blocks_end = select((row_end() + 63u) / 64u, 0u, has(PLAIN));
+    for (var i = part.row_first / 64u; i < blocks_end; i++) {
         radial += columns[(entry * blocks + i) * part.stride + m];
     }
     let j = entry * part.count + m;

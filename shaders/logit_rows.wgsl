@@ -30,7 +30,7 @@ fn logit_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
 
     var r = labelled_row(row, select(COUNTS, NON_FINITE, own != 0u));
     if (counts(r.state)) { r.cosine = logits[row * settings.classes + r.label]; }
-    r.logit = r.cosine;
+    r.value = r.cosine;
     r.slope = 1.0;
     rows[row] = r;
 }

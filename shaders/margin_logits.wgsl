@@ -19,7 +19,8 @@ fn margin_logits(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     let j = group % wide * 64u + lane;
     if (row >= settings.rows || j >= settings.classes) { return; }
     let place = row * settings.classes + j;
-    var curve = other(cosine[place]);
+    var curve = other(cosine[place], Place(-LOWEST, 0.0, true));
+    margin_of_loss();
     if (labels[row] == i32(j)) { curve = margin_target(cosine[place]); }
-    logits[place] = settings.scale * curve.value;
+    logits[place] = fma(settings.scale, curve.value, settings.bias);
 }

@@ -2,7 +2,7 @@
 //
 //   in      batch     [batch]       Batch
 //   in      upstream  [1 | rows]    f32; unused without an upstream gradient
-//   inout   rows      [rows]        Row: writes gain and pull; 0 for a row that does not count
+//   inout   rows      [rows]        Row: writes gain, pull, tilt, lean, stretch; 0 for a row that does not count
 
 @group(0) @binding(2) var<storage, read> batch: array<Batch>;
 @group(0) @binding(3) var<storage, read> upstream: array<f32>;
@@ -14,16 +14,27 @@ fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     let row = unfold(id, groups) * 64u + lane;
     if (row >= settings.rows) { return; }
     let entry = row / settings.batch_rows;
-    let r = rows[row];
+    var r = rows[row];
     var up = 1.0;
     if (has(UPSTREAM)) { up = upstream[select(entry, row, has(UPSTREAM_ROWS))]; }
     let normalizer = batch[entry].normalizer;
-    let good = counts(r.state) && batch[0].non_finite_prototypes == 0u && normalizer > 0.0;
-    let gain = select(0.0, up * settings.scale, good);
+    let known = counts(r.state) && batch[0].non_finite_prototypes == 0u;
+    let good = known && normalizer > 0.0;
+    r.gain = select(0.0, up * r.scale, good);
     // divided last: a tiny normalizer must not overflow
-    let divisor = select(1.0, normalizer, normalizer > 0.0);
-    let rest = settings.share * (batch[0].weights - r.weight);
-    rows[row].gain = gain;
-    rows[row].normalizer = divisor;
-    rows[row].pull = select(0.0, gain * ((rest - r.mass * sigmoid(r.others - r.logit)) / divisor) * r.slope, good);
+    r.normalizer = select(1.0, normalizer, normalizer > 0.0);
+    let pull = r.gain * (link_pull(r, batch[0].weights) / r.normalizer);
+    r.pull = select(0.0, pull * r.slope, good);
+    r.tilt = select(0.0, up * (r.tilt / r.normalizer), good);
+    r.lean = select(0.0, up * (r.lean / r.normalizer), good);
+    if (settings.adaptive == MAGFACE) {
+        // the length counts at the nearer end outside of these
+        let free = r.length >= settings.lower && r.length <= settings.upper && known && settings.offset == 0u;
+        let a = max(r.length, settings.lower);
+        let outer = select(up, 1.0, has(UPSTREAM_ROWS));
+        let second = outer * settings.strength * (1.0 / (settings.upper * settings.upper) - 1.0 / (a * a))
+            / f32(max(batch[entry].rows, 1u));
+        r.stretch = select(0.0, select(0.0, pull * r.turn * settings.rise, good) + second, free);
+    }
+    rows[row] = r;
 }

@@ -27,5 +27,7 @@ fn row_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
 
     let fresh = select(select(COUNTS, SHORT, length.short), NON_FINITE, length.inverse == 0.0);
     inverses[row] = length.inverse;
-    rows[row] = labelled_row(row, fresh);
+    var r = labelled_row(row, fresh);
+    r.length = length.length;
+    rows[row] = r;
 }

@@ -1,23 +1,33 @@
-// row_stats: log-sum-exp statistics of the other classes, a span of a chunk per workgroup.
+// row_stats: the sums over the other classes, a span of a chunk per workgroup.
 //
 //   in      cosine   [rows, stride]  f32
 //   in      rows     [rows]          Row
-//   in      classes  [classes]       vec2 (inverse length, weight)
-//   inout   slots    [rows, slots]   vec4 (max logit, sum of exp, largest cosine, sum of weight * logit)
+//   in      classes  [vectors]       vec2 (inverse length, weight)
+//   inout   slots    [rows, slots]   Stats
+//   in      bias     [classes]       f32; of a linear head alone
 //
 // A slot goes on from chunk to chunk, in order. The labelled class stays out: it joins in row_loss.
 
 @group(0) @binding(2) var<storage, read> cosine: array<f32>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;
 @group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
-@group(0) @binding(5) var<storage, read_write> slots: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> slots: array<Stats>;
 
-var<workgroup> lanes: array<vec4<f32>, 64>;
+var<workgroup> lanes: array<Stats, 64>;
 
-fn merge(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
-    let most = max(a.x, b.x);
-    let sum = a.y * exponential(a.x - most) + b.y * exponential(b.x - most);
-    return vec4(most, sum, max(a.z, b.z), a.w + b.w);
+fn merge(a: Stats, b: Stats) -> Stats {
+    let most = max(a.most, b.most);
+    let fa = exponential(a.most - most);
+    let fb = exponential(b.most - most);
+    return Stats(most, a.sum * fa + b.sum * fb, a.tilt * fa + b.tilt * fb, a.weighted + b.weighted,
+                 max(a.nearest, b.nearest), 0u, 0u, 0u);
+}
+
+fn class_cosine(start: u32, j: u32) -> f32 {
+    let place = start + j * centers();
+    var c = cosine[place];
+    for (var k = 1u; k < centers(); k++) { c = max(c, cosine[place + k]); }
+    return c + product_bias(part.first / centers() + j);
 }
 
 @compute @workgroup_size(64)
@@ -27,26 +37,33 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     let row = group / part.slots;
     if (row >= settings.rows) { return; }
     let slot = group % part.slots;
-    let label = rows[row].label;
+    // counted among the classes of this chunk
+    let own = settings.offset + part.first / centers();
+    let label = rows[row].label - own;
+    let last = rows[row].last;
+    let scale = rows[row].scale;
+    let bound = rows[row].bound;
+    let bend = rows[row].bend;
     let start = row * part.stride;
     let first = slot * part.slot_span;
-    let end = min(first + part.slot_span, part.count);
+    let end = min(first + part.slot_span, part.count / centers());
 
-    // smoothing only: the weights are read for nobody else
-    let weighs = settings.smoothing > 0.0;
-    var stats = vec4(LOWEST, 0.0, -1.0, 0.0);
+    // the weights are read for label smoothing alone
+    let weighs = has(WEIGHS);
+    var stats = Stats(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
     for (var j = first + lane; j < end; j += 64u) {
-        let c = cosine[start + j];
-        if (part.first + j != label) {
-            let z = settings.scale * other(c).value;
-            stats.x = max(stats.x, z);
-            stats.z = max(stats.z, c);
-            if (weighs) { stats.w += classes[part.first + j].y * z; }
+        if (j != label) {
+            let c = class_cosine(start, j);
+            stats.nearest = max(stats.nearest, c);
+            stats.most = link_most(stats.most, scale * other(c, Place(bound, bend, own + j > last)).value);
         }
     }
     for (var j = first + lane; j < end; j += 64u) {
-        if (part.first + j != label) {
-            stats.y += exponential(settings.scale * other(cosine[start + j]).value - stats.x);
+        if (j != label) {
+            let v = other(class_cosine(start, j), Place(bound, bend, own + j > last)).value;
+            var weight = 0.0;
+            if (weighs) { weight = classes[part.first + j * centers()].y; }
+            stats = link_add(stats, v, scale * v, weight);
         }
     }
     lanes[lane] = stats;

@@ -136,8 +136,7 @@
 //! # let (y, l) = (tensor(&[512], Element::I32)?, tensor(&[1], Element::F32)?);
 //! # let (dx, dw) = (tensor(&[512, 128], Element::F32)?, tensor(&[10_000, 128], Element::F32)?);
 //! let mut bound = head.bind(&Io {
-//!     embeddings: &x, prototypes: &[&w], labels: &y, class_weights: None, upstream: None,
-//!     loss: &l, row_losses: None, grad_embeddings: Some(&dx), grad_prototypes: &[&dw],
+//!     grad_embeddings: Some(&dx), grad_prototypes: &[&dw], ..Io::new(&x, &[&w], &y, &l)
 //! })?;
 //! bound.update(&loss, 500)?; // new margins, another number of rows: one queue write
 //! let mut encoder = device.create_command_encoder(&Default::default());

@@ -30,3 +30,16 @@ fn cos_sin(a: f32) -> vec2<f32> {
     let turned = select(vec2(c, s), vec2(s, c), (n & 1u) == 1u);
     return turned * vec2(select(1.0, -1.0, n == 1u || n == 2u), select(1.0, -1.0, n >= 2u));
 }
+
+// The same for a of either sign.
+fn cos_sin_of(a: f32) -> vec2<f32> {
+    return cos_sin(abs(a)) * vec2(1.0, select(1.0, -1.0, a < 0.0));
+}
+
+// arccos x and its slope, bounded as everywhere.
+fn arc(x: f32) -> Curve {
+    let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
+    // from the nearer end, where it keeps all its digits
+    let near = quadrant_angle(s, abs(x));
+    return Curve(select(near, PI - near, x < 0.0), -1.0 / max(s, 1.0e-4));
+}

@@ -14,5 +14,7 @@ fn labelled_row(row: u32, fresh: u32) -> Row {
     r.weight = select(0.0, select(1.0, weights[y], has(CLASS_WEIGHTS)), known);
     r.nearest = -1.0;
     r.others = LOWEST;
+    r.scale = settings.scale;
+    r.bound = -LOWEST;
     return r;
 }

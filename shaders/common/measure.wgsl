@@ -27,5 +27,8 @@ fn measure(i: u32, lane: u32) -> Length {
     // beyond 8.5e37 the inverse is subnormal, which a device may flush: such a length is none that an f32 can divide by
     let endless = !short && !(inverse >= 1.17549435e-38);
     let none = bad || endless;
-    return Length(select(select(inverse, 1.0 / SHORTEST, short), 0.0, none), short && !none);
+    // a linear head divides by no length
+    if (has(PLAIN)) { return Length(select(1.0, 0.0, bad), false, most); }
+    let length = select(most * (safe * root), most, tiny);
+    return Length(select(select(inverse, 1.0 / SHORTEST, short), 0.0, none), short && !none, length);
 }

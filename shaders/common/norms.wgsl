@@ -4,6 +4,7 @@
 struct Length {
     inverse: f32,           // 1 / max(length, 1e-12); 0 where a value is NaN or infinite
     short: bool,
+    length: f32,
 }
 
 var<workgroup> norm_partial: array<f32, 64>;

@@ -1,5 +1,5 @@
 // What every kernel knows: the settings of this call and its part of the work.
-// Twins: src/plan/settings.rs (checked field by field in tests/host/shaders.rs)
+// Twins: src/plan/settings.rs (checked field by field in tests/shaders.rs)
 
 struct Settings {
     rows: u32,              // rows of this call, all batches together
@@ -26,22 +26,41 @@ struct Settings {
     clipped: f32,           // the value where the angle is clipped
     clip_low: f32,          // cosines below this one are clipped
     clip_high: f32,         // and above this one
-    pad0: u32,
-    pad1: u32,
-    series: array<vec4<f32>, 17>,
+    clip: f32,              // the angle kept from both ends
+    offset: u32,            // the head's first class, where it is one of several
+    centers: u32,           // prototypes of a class
+    adaptive: u32,          // what the margins of a row follow
+    chosen: u32,            // classes that inter-topk chooses
+    bias: f32,              // of the binary link
+    lower: f32,             // the lengths between which MagFace's margin grows
+    upper: f32,
+    base: f32,              // the margin at the lower one; AdaFace's margin
+    rise: f32,              // its slope; AdaFace's concentration
+    strength: f32,          // of MagFace's second term
+    rate: f32,              // how fast AdaFace's statistics follow
+    attract: f32,           // factors of the binary link at the label and elsewhere
+    repel: f32,
+    other_a: f32,           // numbers of the transform of the other classes
+    other_b: f32,
+    other_c: f32,
+    other_pairs: u32,
+    series: array<vec4<f32>, 17>,       // of the target; of cos m1 angle where margins differ from row to row
+    turned: array<vec4<f32>, 17>,       // of sin m1 angle; the numbers of a custom margin
+    damping: array<vec4<f32>, 17>,      // factors on coefficients that are computed here
+    other_series: array<vec4<f32>, 17>,
 }
 
 struct Part {
-    first: u32,             // the chunk's first class
-    count: u32,             // its classes
-    local: u32,             // the first class, counted in its shard
-    stride: u32,            // classes from row to row of the chunk
+    first: u32,             // the chunk's first prototype
+    count: u32,             // its prototypes
+    local: u32,             // the first prototype, counted in its shard
+    stride: u32,            // prototypes from row to row of the chunk
     splits: u32,            // parts of the sum over classes in grad_embeddings
     slots: u32,             // statistics held per row
-    split_span: u32,        // classes of one split
+    split_span: u32,        // prototypes of one split
     slot_span: u32,         // classes of one slot
     begin: u32,             // 1 where sums start, 0 where they go on
-    row_first: u32,         // the rows of one pass of grad_prototypes
+    row_first: u32,         // the rows of one pass of grad_prototypes, the classes of one span of select_classes
     row_count: u32,
     pad0: u32,
 }
@@ -51,8 +70,15 @@ struct Row {
     label: u32,
     weight: f32,            // of the labelled class
     cosine: f32,            // of the labelled class
-    logit: f32,
+    value: f32,             // the margin's curve there, without scale
     slope: f32,
+    turn: f32,              // its derivative in m2
+    length: f32,            // |x|
+    scale: f32,
+    bound: f32,             // from here on a class is a hard one
+    last: u32,              // the last class that may lie on the bound
+    bend: f32,              // a number of the transform of the other classes
+    draw: f32,              // what ElasticFace adds to the margin
     nearest: f32,           // the largest cosine of the other classes
     others: f32,            // log sum exp over the other classes
     total: f32,             // and over all
@@ -61,8 +87,21 @@ struct Row {
     gain: f32,              // upstream * scale
     normalizer: f32,        // of its batch entry
     pull: f32,              // dL/dcosine of the labelled class
+    tilt: f32,              // dL/dscale
+    lean: f32,              // dL/dbias of a binary link
+    stretch: f32,           // MagFace's second term; in the backward pass dL/d|x|
+}
+
+// A row's sums over the other classes, or over some of them. v is the logit without scale.
+struct Stats {
+    most: f32,              // the largest logit; 0 with a binary link
+    sum: f32,               // of exp(z - most); with a binary link of softplus z
+    tilt: f32,              // of exp(z - most) v; with a binary link of sigmoid(z) v
+    weighted: f32,          // of class weight * v; with a binary link of sigmoid(z)
+    nearest: f32,           // the largest cosine
     pad0: u32,
     pad1: u32,
+    pad2: u32,
 }
 
 struct Batch {
@@ -76,12 +115,15 @@ struct Batch {
     zero_embeddings: u32,
     zero_prototypes: u32,
     non_finite_prototypes: u32,
+    middle: f32,            // the median of the target cosines
     pad0: u32,
-    pad1: u32,
 }
 
 // value and slope of a curve
 struct Curve { value: f32, slope: f32 }
+
+// what a transform of the other classes may know beside the cosine; `late` comes after Row.last
+struct Place { bound: f32, bend: f32, late: bool }
 
 const HAS_IGNORE = 1u;
 const LINEAR = 2u;
@@ -93,6 +135,27 @@ const UPSTREAM_ROWS = 64u;
 const MEAN = 128u;
 const ADD_EMBEDDINGS = 256u;
 const ADD_PROTOTYPES = 512u;
+const PLAIN = 1024u;            // plain products in the place of cosines
+const CLASS_MARGINS = 2048u;
+const ROW_MARGINS = 4096u;
+const VARIED = 8192u;           // margins differ from row to row
+const CLOSED = 16384u;          // series coefficients follow m1
+const TRAINING = 32768u;        // the state follows the batch
+const OWN_SCALE = 65536u;       // the scale is the state's
+const CURRICULAR = 131072u;
+const OTHER_SERIES = 262144u;
+const OTHER_DETACHED = 524288u;
+const ANGULAR = 1048576u;
+const OTHER_ANGULAR = 2097152u;
+const WEIGHS = 4194304u;        // the sum of the weighted logits is used
+const SORTED = 8388608u;
+const GIVEN = 16777216u;          // series coefficients follow nothing
+
+// settings.adaptive
+const ADAFACE = 1u;
+const MAGFACE = 2u;
+const ELASTIC_ANGLE = 3u;
+const ELASTIC_COSINE = 4u;
 
 // Row.state: which row counts, and why not
 const COUNTS = 0u;

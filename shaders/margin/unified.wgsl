@@ -8,41 +8,126 @@ const NONE = 3u;
 const CLIP = 4u;
 const EASY = 5u;
 
+// Margins with what follows from them.
+struct Own {
+    m: vec4<f32>,
+    front: vec2<f32>,
+    back: vec2<f32>,
+    threshold: f32,
+    beyond_turn: f32,       // the derivative in m2 beyond it
+    sine: f32,
+    folds: f32,
+    clip_low: f32,
+    clip_high: f32,
+    linear: bool,
+    which: u32,             // the series' coefficients
+}
+
+var<private> own: Own;
+var<private> own_turn: f32;
+
+// The margins of the loss, prepared on the host.
+fn margin_of_loss() {
+    own = Own(vec4(settings.m0, settings.m1, settings.m2, settings.m3), settings.front, settings.back,
+              settings.threshold, 0.0, settings.sine, settings.folds, settings.clip_low, settings.clip_high,
+              has(LINEAR), OF_LOSS);
+}
+
+// The margins of a row, |m2| < pi; false where a loss must not have them.
+fn margin_of_row(m: vec4<f32>) -> bool {
+    own.m = m;
+    own.linear = m.y == 1.0 && m.z == 0.0;
+    let turned = cos_sin_of(m.z);
+    own.front = turned * vec2(1.0, -1.0);
+    // m1 in whole and rest, so that no large angle is reduced
+    let whole = round(m.y);
+    let rest = m.y - whole;
+    own.back = cos_sin_of(fma(rest, PI, m.z)) * select(1.0, -1.0, (u32(max(whole, 0.0)) & 1u) == 1u);
+    own.threshold = -2.0;
+    own.sine = m.z * turned.y;
+    own.beyond_turn = -turned.y - m.z * turned.x;
+    if (fma(m.y - 1.0, PI, m.z) > 0.0) {
+        // pi in two pieces
+        let at = cos_sin(max(((PI - m.z) - 8.7422780e-8) / m.y, 0.0));
+        own.threshold = at.x;
+        if (settings.fallback == CONTINUOUS) { own.beyond_turn = -at.y / m.y; }
+    }
+    own.folds = max(ceil(m.y + m.z / PI) - 1.0, 0.0);
+    own.clip_high = clip_bound((settings.clip - m.z) / m.y);
+    own.clip_low = clip_bound((PI - settings.clip - m.z) / m.y);
+    series_phase = turned;
+    series_m1 = m.y;
+    series_whole = whole;
+    series_half = cos_sin_of(rest * HALF_PI);
+    let same = m.y == settings.m1;
+    own.which = select(select(OF_CLOSED, OF_ROW, same), OF_LOSS, has(GIVEN));
+
+    let fits = m.x > 0.0 && m.x <= 1.0e6 && m.y > 0.0 && m.y <= 16.0 && abs(m.z) <= PI && abs(m.w) <= 1.0e6;
+    let follows = !has(SERIES) || has(CLOSED) || (same && (m.z == settings.m2 || !has(GIVEN)));
+    let sine = settings.fallback != SINE || m.y == 1.0;
+    let easy = settings.fallback != EASY || own.linear || own.threshold <= 0.0;
+    let straight = own.linear || !has(PLAIN);
+    return fits && straight && follows && sine && easy && finite(m);
+}
+
+fn clip_bound(angle: f32) -> f32 {
+    if (angle <= 0.0) { return 2.0; }
+    if (angle >= PI) { return -2.0; }
+    return cos_sin(angle).x;
+}
+
 fn margin_target(x: f32) -> Curve {
     var curve = Curve(x, 1.0);
-    if (!has(LINEAR)) { curve = psi(x); }
-    return Curve(settings.m0 * curve.value - settings.m3, select(settings.m0 * curve.slope, 1.0, has(DETACHED)));
+    own_turn = 0.0;
+    if (!own.linear) { curve = psi(x); }
+    own_turn = select(own.m.x * own_turn, 0.0, has(DETACHED));
+    return Curve(own.m.x * curve.value - own.m.w, select(own.m.x * curve.slope, 1.0, has(DETACHED)));
 }
+
+// dphi/dm2 at the cosine of the last call
+fn margin_turn() -> f32 { return own_turn; }
 
 fn psi(x: f32) -> Curve {
     let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
     // the angle from the nearer end, where it keeps all its digits
     let near = quadrant_angle(s, abs(x));
     var curve = Curve(0.0, 0.0);
-    if (has(SERIES)) { curve = series(x); } else { curve = cosine_curve(x, s, near); }
+    if (has(SERIES)) { curve = series_curve(x); } else { curve = cosine_curve(x, s, near); }
 
-    let beyond = x < settings.threshold || (x == settings.threshold && !has(SERIES));
+    let beyond = x < own.threshold || (x == own.threshold && !has(SERIES));
     switch (settings.fallback) {
         case CONTINUOUS: {
-            if (beyond) { curve = Curve(x - settings.threshold - 1.0, 1.0); }
+            if (beyond) { curve = Curve(x - own.threshold - 1.0, 1.0); own_turn = own.beyond_turn; }
         }
         case SINE: {
-            if (beyond) { curve = Curve(x - settings.sine, 1.0); }
+            if (beyond) { curve = Curve(x - own.sine, 1.0); own_turn = own.beyond_turn; }
         }
         case EASY: {
-            if (x <= 0.0) { curve = Curve(x, 1.0); }
+            if (x <= 0.0) { curve = Curve(x, 1.0); own_turn = 0.0; }
         }
         case CLIP: {
-            if (x > settings.clip_high) { curve = Curve(settings.clipped, 0.0); }
-            if (x < settings.clip_low) { curve = Curve(-settings.clipped, 0.0); }
+            if (x > own.clip_high) { curve = Curve(settings.clipped, 0.0); own_turn = 0.0; }
+            if (x < own.clip_low) { curve = Curve(-settings.clipped, 0.0); own_turn = 0.0; }
         }
         case MIRROR: {
-            let angle = settings.m1 * select(near, PI - near, x < 0.0) + settings.m2;
-            let k = clamp(floor(angle / PI), 0.0, settings.folds);
+            let angle = own.m.y * select(near, PI - near, x < 0.0) + own.m.z;
+            let k = clamp(floor(angle / PI), 0.0, own.folds);
             let sign = select(1.0, -1.0, (u32(k) & 1u) == 1u);
             curve = Curve(sign * curve.value - 2.0 * k, sign * curve.slope);
+            own_turn *= sign;
         }
         default: {}
+    }
+    return curve;
+}
+
+fn series_curve(x: f32) -> Curve {
+    let curve = series(x, own.which, settings.pairs);
+    if (settings.adaptive == MAGFACE) {
+        let phase = series_phase;
+        series_phase = vec2(-phase.y, phase.x);
+        own_turn = series(x, own.which, settings.pairs).value;
+        series_phase = phase;
     }
     return curve;
 }
@@ -50,9 +135,11 @@ fn psi(x: f32) -> Curve {
 // cos(m1 angle + m2) and its slope in x. sin(m1 angle)/s tends to m1 at both ends: written so that it is found there.
 fn cosine_curve(x: f32, s: f32, near: f32) -> Curve {
     var turned = vec2(abs(x), s);
-    if (settings.m1 != 1.0) { turned = cos_sin(settings.m1 * near); }
-    let phase = select(settings.back, settings.front, x >= 0.0);
-    let ratio = select(settings.m1, turned.y / max(s, 1.0e-30), s > 0.0);
-    let slope = settings.m1 * (phase.x * ratio - phase.y * turned.x / max(s, 1.0e-4));
+    if (own.m.y != 1.0) { turned = cos_sin(own.m.y * near); }
+    let phase = select(own.back, own.front, x >= 0.0);
+    let ratio = select(own.m.y, turned.y / max(s, 1.0e-30), s > 0.0);
+    let slope = own.m.y * (phase.x * ratio - phase.y * turned.x / max(s, 1.0e-4));
+    // -sin(m1 angle + m2); the angle runs the other way behind the equator
+    own_turn = (phase.x * turned.y - phase.y * turned.x) * select(1.0, -1.0, x >= 0.0);
     return Curve(phase.x * turned.x + phase.y * turned.y, select(-slope, slope, x >= 0.0));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Context, Tensor, context::Pipeline, tensor::write};
 use crate::{
     Error, MarginSoftmax, Result,
-    plan::{Binding, Buffer, Call, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Step},
+    plan::{Binding, Buffer, Call, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Stage, Step},
 };
 
 /// The buffers of one use of a plan, bound to its kernels.
@@ -48,6 +48,7 @@ impl Bound {
         call: &Call,
     ) -> Result<Self> {
         let settings = plan.settings(loss, call)?;
+        super::custom::check(context, loss, plan)?;
         let find = |slot: Slot| given.iter().find(|(s, _)| *s == slot).map(|(_, tensor)| *tensor);
         // everything that can be refused is refused before anything is made
         let alignment = u64::from(context.limits().alignment);
@@ -141,8 +142,33 @@ impl Bound {
         self.plan.find(name).map(|i| &self.buffers[i].buffer)
     }
 
-    pub(super) fn record_forward(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.record("forward", &self.forward, encoder);
+    /// Overwrites the first bytes of a buffer of the plan; takes effect before any later submit.
+    pub(super) fn write(&self, name: &'static str, bytes: &[u8]) -> Result<()> {
+        let Some(range) = self.plan.find(name).map(|i| &self.buffers[i]) else { return Ok(()) };
+        if !range.buffer.usage().contains(wgpu::BufferUsages::COPY_DST) {
+            return Err(Error::Usage { what: name, usage: "COPY_DST" });
+        }
+        write(&self.context, &range.buffer, range.offset, bytes)
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn record_stage(&self, stage: Stage, encoder: &mut wgpu::CommandEncoder) {
+        let steps = self.plan.stage(stage);
+        if !steps.is_empty() {
+            self.record("forward", &self.forward[steps], encoder);
+        }
+    }
+
+    /// All stages; `follow` in a training step.
+    pub(super) fn record_forward(&self, follow: bool, encoder: &mut wgpu::CommandEncoder) {
+        if follow && !self.plan.stage(Stage::Follow).is_empty() {
+            return self.record("forward", &self.forward, encoder);
+        }
+        self.record_stage(Stage::Targets, encoder);
+        self.record("forward", &self.forward[self.plan.stage(Stage::Statistics).start..], encoder);
     }
 
     pub(super) fn record_backward(&self, encoder: &mut wgpu::CommandEncoder) {

@@ -15,7 +15,8 @@ use crate::{
 
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
 ///
-/// The library never replaces the callbacks of a device that it was given, and asks for no feature.
+/// The library never replaces the callbacks of a device that it was given, and asks nothing of it; of a device that it
+/// opens itself it asks for the shader type f16, where the adapter has it.
 #[derive(Clone)]
 pub struct Context(Arc<Shared>);
 
@@ -102,6 +103,8 @@ impl Context {
             label: Some("margin-softmax"),
             // our own device: whatever the adapter can hold
             required_limits: adapter.limits(),
+            // f16 tensors are then read as they are
+            required_features: adapter.features() & wgpu::Features::SHADER_F16,
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| Error::NoAdapter(e.to_string()))?;
@@ -112,7 +115,7 @@ impl Context {
     }
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<wgpu::AdapterInfo>) -> Result<Self> {
-        let limits = limits(&device.limits());
+        let limits = Limits { f16: device.features().contains(wgpu::Features::SHADER_F16), ..limits(&device.limits()) };
         limits.check()?;
         Ok(Self(Arc::new(Shared {
             device,
@@ -175,6 +178,11 @@ impl Context {
         let buffer = self.guarded(|| self.0.device.create_buffer(&descriptor))?;
         self.0.allocated.fetch_add(bytes, Ordering::Relaxed);
         Ok(buffer)
+    }
+
+    /// Whether a kernel is compiled.
+    pub(super) fn has(&self, kernel: &Kernel) -> bool {
+        self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&kernel.source)
     }
 
     /// Compiles a kernel, or finds it.
@@ -266,6 +274,7 @@ fn limits(device: &wgpu::Limits) -> Limits {
         invocations: device.max_compute_invocations_per_workgroup.min(device.max_compute_workgroup_size_x),
         workgroup_bytes: device.max_compute_workgroup_storage_size,
         alignment: device.min_storage_buffer_offset_alignment,
+        f16: false,
     }
 }
 

@@ -28,6 +28,6 @@ pub fn gather(
     let out = Tensor::empty(context, &[q, d], Element::F32)?;
     let given = [(Slot::Prototypes(0), prototypes), (Slot::Labels, classes), (Slot::GradPrototypes(0), &out)];
     let call = Call { rows: q, ..Call::default() };
-    Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call)?.record_forward(encoder);
+    Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call)?.record_forward(false, encoder);
     Ok(out)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Bound, Context, Tensor, bound::expect};
 use crate::{
-    Error, MarginSoftmax, Reduction, Result,
+    Adaptive, Error, MarginSoftmax, Product, Reduction, Result, State,
     plan::{Call, Element, Plan, Slot},
 };
 
@@ -19,17 +19,30 @@ pub struct Head {
 /// The caller's tensors. N rows, C classes, D values a vector, as planned; shards as planned.
 ///
 /// Every offset must be a multiple of the device's `min_storage_buffer_offset_alignment`. A tensor that is written must
-/// not share a buffer with one that the same kernel reads; [`Error::Overlap`] names the two.
+/// not share a buffer with one that the same kernel reads; [`Error::Overlap`] names the two. What may be absent is left
+/// out by [`Io::new`].
 #[derive(Clone, Copy)]
 pub struct Io<'a> {
     /// X, \[N, D\].
     pub embeddings: &'a Tensor,
-    /// W, one tensor [classes of the shard, D] per shard.
+    /// W, one tensor [classes of the shard, D] per shard; with K > 1 sub-centres [classes of the shard, K, D].
     pub prototypes: &'a [&'a Tensor],
     /// y, \[N\], i32. A label that names no class makes its row's loss NaN.
     pub labels: &'a Tensor,
     /// w, \[C\], f32, finite and ≥ 0; 1 if absent.
     pub class_weights: Option<&'a Tensor>,
+    /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN stands for the loss' own. Margins that no loss may
+    /// have make the rows of the class invalid, like a label that names no class; so do other m1 (and m2) where the series
+    /// is fitted (given), and any m1 and m2 in a linear head.
+    pub class_margins: Option<&'a Tensor>,
+    /// m0..m3 of every row, \[N, 4\], f32; NaN stands for those of the class, or the loss' own.
+    pub row_margins: Option<&'a Tensor>,
+    /// b, \[C\], f32, of a linear head; 0 if absent.
+    pub bias: Option<&'a Tensor>,
+    /// What follows the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
+    /// [`State`]). Read, and written in training steps. If absent the head has its own, which starts as
+    /// [`State::new`] says.
+    pub state: Option<&'a Tensor>,
     /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent.
     pub upstream: Option<&'a Tensor>,
     /// The reduced loss, \[1\], f32; written.
@@ -40,12 +53,40 @@ pub struct Io<'a> {
     pub grad_embeddings: Option<&'a Tensor>,
     /// dL/dW, like the prototypes, f32; written if it was planned.
     pub grad_prototypes: &'a [&'a Tensor],
+    /// dL/ds, \[1\], f32; written if it was planned.
+    pub grad_scale: Option<&'a Tensor>,
+    /// dL/db, f32: \[C\] for a linear head, \[1\] for a binary link; written if it was planned.
+    pub grad_bias: Option<&'a Tensor>,
+}
+
+impl<'a> Io<'a> {
+    /// What no head can do without; everything else is absent.
+    pub fn new(embeddings: &'a Tensor, prototypes: &'a [&'a Tensor], labels: &'a Tensor, loss: &'a Tensor) -> Self {
+        Self {
+            embeddings,
+            prototypes,
+            labels,
+            class_weights: None,
+            class_margins: None,
+            row_margins: None,
+            bias: None,
+            state: None,
+            upstream: None,
+            loss,
+            row_losses: None,
+            grad_embeddings: None,
+            grad_prototypes: &[],
+            grad_scale: None,
+            grad_bias: None,
+        }
+    }
 }
 
 impl Head {
     /// Compiles the plan's kernels, or finds them in the context's cache.
     pub fn new(context: &Context, loss: &MarginSoftmax, plan: Plan) -> Result<Self> {
         plan.settings(loss, &Call::default())?;
+        super::custom::check(context, loss, &plan)?;
         for kernel in plan.kernels() {
             context.pipeline(kernel)?;
         }
@@ -69,7 +110,8 @@ impl Head {
     /// The same with an upstream tensor of \[N\] whatever the reduction is.
     pub(super) fn bind_any(&self, io: &Io<'_>, upstream: Option<&Tensor>) -> Result<BoundHead> {
         let shape = self.plan.shape();
-        let (n, c, d) = (shape.rows(), shape.classes(), shape.dim());
+        let (n, c, d, k) = (shape.rows(), shape.classes(), shape.dim(), shape.sub_centers());
+        let vectors = |classes: usize| if k > 1 { vec![classes, k, d] } else { vec![classes, d] };
         let mut given = vec![];
         let mut add = |slot: Slot, tensor, shape: &[usize], element: Element| {
             expect(slot.name(), tensor, shape, element)?;
@@ -88,23 +130,51 @@ impl Head {
         count("prototypes", io.prototypes.len(), shards)?;
         let sizes = self.plan.shard_sizes();
         for (i, (&tensor, &size)) in io.prototypes.iter().zip(&sizes).enumerate() {
-            add(Slot::Prototypes(i), tensor, &[size, d], tensor.element())?;
+            add(Slot::Prototypes(i), tensor, &vectors(size), tensor.element())?;
         }
         if let Some(weights) = io.class_weights {
             add(Slot::ClassWeights, weights, &[c], Element::F32)?;
+        }
+        let unified = matches!(self.loss.target, crate::Target::Unified(_));
+        for (slot, tensor, count) in [(Slot::ClassMargins, io.class_margins, c), (Slot::RowMargins, io.row_margins, n)]
+        {
+            if let Some(tensor) = tensor {
+                if !unified {
+                    return Err(Error::Combination { what: slot.name(), why: "only a unified target has m0..m3" });
+                }
+                add(slot, tensor, &[count, 4], Element::F32)?;
+            }
+        }
+        if let Some(bias) = io.bias {
+            if self.loss.product != Product::Linear {
+                return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
+            }
+            add(Slot::Bias, bias, &[self.plan.range().len()], Element::F32)?;
+        }
+        if let Some(state) = io.state {
+            add(Slot::State, state, &[4], Element::F32)?;
+        }
+        let why = "the plan computes this gradient";
+        if planned(Slot::GradScale) {
+            let tensor = io.grad_scale.ok_or(Error::Missing { what: "grad_scale", why })?;
+            add(Slot::GradScale, tensor, &[1], Element::F32)?;
+        }
+        if planned(Slot::GradBias) {
+            let tensor = io.grad_bias.ok_or(Error::Missing { what: "grad_bias", why })?;
+            let count = if self.loss.product == Product::Linear { self.plan.range().len() } else { 1 };
+            add(Slot::GradBias, tensor, &[count], Element::F32)?;
         }
         if let Some(rows) = io.row_losses {
             add(Slot::RowLosses, rows, &[n], Element::F32)?;
         }
         if planned(Slot::GradEmbeddings) {
-            let why = "the plan computes this gradient";
             let tensor = io.grad_embeddings.ok_or(Error::Missing { what: "grad_embeddings", why })?;
             add(Slot::GradEmbeddings, tensor, &[n, d], Element::F32)?;
         }
         if planned(Slot::GradPrototypes(0)) {
             count("grad_prototypes", io.grad_prototypes.len(), shards)?;
             for (i, (&tensor, &size)) in io.grad_prototypes.iter().zip(&sizes).enumerate() {
-                add(Slot::GradPrototypes(i), tensor, &[size, d], Element::F32)?;
+                add(Slot::GradPrototypes(i), tensor, &vectors(size), Element::F32)?;
             }
         }
         if let Some(upstream) = upstream
@@ -119,10 +189,18 @@ impl Head {
             rows: n,
             class_weights: io.class_weights.is_some(),
             upstream: io.upstream.is_some(),
-            accumulate: false,
+            class_margins: io.class_margins.is_some(),
+            row_margins: io.row_margins.is_some(),
+            ..Call::default()
         };
         let bound = Bound::new(&self.context, &self.plan, &given, &self.loss, &call)?;
-        Ok(BoundHead { bound, loss: self.loss.clone(), call })
+        let state = State::new(&self.loss, shape)?;
+        let bound = BoundHead { bound, loss: self.loss.clone(), call, state };
+        if io.state.is_none() {
+            bound.write_state()?;
+        }
+        bound.write_draws()?;
+        Ok(bound)
     }
 }
 
@@ -131,6 +209,7 @@ pub struct BoundHead {
     pub(super) bound: Bound,
     loss: MarginSoftmax,
     call: Call,
+    state: State,
 }
 
 impl BoundHead {
@@ -144,7 +223,8 @@ impl BoundHead {
             let why = "the bound upstream gradient has the length of the old one; bind again";
             return Err(Error::Combination { what: "reduction", why });
         }
-        self.call(loss, Call { rows, ..self.call })
+        self.call(loss, Call { rows, ..self.call })?;
+        self.write_draws()
     }
 
     /// Whether gradients are added to what the tensors hold, instead of overwriting it. Off at first. Holds for every
@@ -154,12 +234,41 @@ impl BoundHead {
         self.call(&loss, Call { accumulate: on, ..self.call })
     }
 
+    /// Whether what is recorded from now on is a training step: what follows the batch then moves first, in the state
+    /// that is bound. Off at first. The step itself is counted by the caller: [`set_state`](Self::set_state) with the
+    /// next one, where ElasticFace draws.
+    pub fn set_training(&mut self, on: bool) -> Result<()> {
+        let loss = self.loss.clone();
+        self.call(&loss, Call { training: on, ..self.call })
+    }
+
+    /// Goes on from a state: writes the numbers that follow the batch, and ElasticFace's draws for this step. Holds for
+    /// every later submit.
+    pub fn set_state(&mut self, state: &State) -> Result<()> {
+        state.validate(self.bound.plan().shape())?;
+        self.state = *state;
+        self.write_state()?;
+        self.write_draws()
+    }
+
+    fn write_state(&self) -> Result<()> {
+        let State { hardness, norm_mean, norm_deviation, scale, .. } = self.state;
+        let values = [hardness, norm_mean, norm_deviation, scale].map(|v| v as f32);
+        self.bound.write("state", bytemuck::cast_slice(&values))
+    }
+
+    fn write_draws(&self) -> Result<()> {
+        let Adaptive::Elastic(family) = self.loss.adaptive else { return Ok(()) };
+        let draws: Vec<f32> = family.draws(&self.state, self.call.rows).into_iter().map(|d| d as f32).collect();
+        self.bound.write("draws", bytemuck::cast_slice(&draws))
+    }
+
     /// Records the forward pass: statistics and loss. Creates, writes, submits and polls nothing.
     ///
     /// The dispatches are those of the current number of rows: update before recording, and record again after an update
     /// that changed it.
     pub fn record_forward(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.bound.record_forward(encoder);
+        self.bound.record_forward(self.call.training, encoder);
     }
 
     /// Records the backward pass. One follows each forward pass of this bound set: it may turn the cosines that the

@@ -2,12 +2,15 @@
 
 mod bound;
 mod context;
+mod custom;
 mod gather;
 mod head;
 pub mod monitor;
 pub mod ops;
 mod readback;
 pub mod regularizer;
+#[cfg(not(target_arch = "wasm32"))]
+mod shards;
 mod slices;
 mod tensor;
 

@@ -92,7 +92,7 @@ pub fn mean_prototype(context: &Context, encoder: &mut wgpu::CommandEncoder, pro
     let (shards, dim, element) = sizes("prototypes", prototypes)?;
     let plan = Plan::mean_prototype(&shards, dim, element, context.limits())?;
     let bound = bind(context, plan, prototypes)?;
-    bound.record_forward(encoder);
+    bound.record_forward(false, encoder);
     workspace(&bound, "mean", 1)
 }
 
@@ -128,7 +128,7 @@ pub async fn between_in(context: &Context, vectors: &[&Tensor], most: usize) -> 
                 let bound = bind(context, plan, &given)?;
                 context.guarded(|| {
                     let mut encoder = context.device().create_command_encoder(&Default::default());
-                    bound.record_forward(&mut encoder);
+                    bound.record_forward(false, &mut encoder);
                     context.queue().submit([encoder.finish()]);
                 })?;
                 let sums = workspace(&bound, "sums", tiles)?.read_async::<f32>(context).await?;

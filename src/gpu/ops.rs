@@ -180,7 +180,7 @@ fn entropy(
     if let Some((gradient, _)) = &backward {
         encoder.copy_buffer_to_buffer(logits.buffer(), logits.offset(), gradient.buffer(), 0, logits.bytes());
     }
-    bound.record_forward(encoder);
+    bound.record_forward(false, encoder);
     Ok((Losses { loss, row_losses }, backward.map(|(gradient, _)| gradient)))
 }
 
@@ -193,7 +193,7 @@ fn run(
     call: Call,
 ) -> Result<()> {
     // the encoder keeps the bindings and the workspace alive
-    bind(context, plan, given, loss, call)?.record_forward(encoder);
+    bind(context, plan, given, loss, call)?.record_forward(false, encoder);
     Ok(())
 }
 

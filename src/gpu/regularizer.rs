@@ -106,7 +106,7 @@ fn run(
 ) -> Result<()> {
     let call = Call { rows: plan.shape().rows(), accumulate, ..Call::default() };
     // the encoder keeps the bindings and the workspace alive
-    Bound::new(context, &Arc::new(plan), given, loss, &call)?.record_forward(encoder);
+    Bound::new(context, &Arc::new(plan), given, loss, &call)?.record_forward(false, encoder);
     Ok(())
 }
 

@@ -6,20 +6,21 @@ use bytemuck::Zeroable;
 
 use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
 use crate::{
-    Batch, Counts, Error, Label, MarginSoftmax, Options, Output, Result, Shape, State,
+    Adaptive, Batch, Counts, Error, Label, MarginSoftmax, Options, Others, Output, Product, Result, Shape, State,
+    Target,
     plan::{
-        Call, Element, Layout, Plan,
+        Call, Element, Layout, Plan, Slot, Stage,
         settings::{BatchState, Row},
     },
-    shard::{Statistics, Targets},
 };
 
 /// Everything is made once: tensors, staging, bindings.
 pub(crate) struct SliceHead {
-    context: Context,
-    bound: BoundHead,
-    loss: MarginSoftmax,
-    shape: Shape,
+    pub(super) context: Context,
+    pub(super) bound: BoundHead,
+    pub(super) loss: MarginSoftmax,
+    pub(super) shape: Shape,
+    pub(super) range: Range<usize>,
     inputs: Inputs,
     /// One per result that is read back.
     staging: Vec<Staging>,
@@ -34,6 +35,8 @@ struct Inputs {
     prototypes: Vec<Tensor>,
     labels: Tensor,
     class_weights: Tensor,
+    row_margins: Option<Tensor>,
+    bias: Option<Tensor>,
     upstream: Tensor,
 }
 
@@ -51,6 +54,9 @@ enum What {
     GradEmbeddings,
     /// first value in dW, values
     GradPrototypes(usize, usize),
+    GradScale,
+    GradBias(usize),
+    State,
 }
 
 impl SliceHead {
@@ -58,43 +64,55 @@ impl SliceHead {
         context: &Context,
         loss: &MarginSoftmax,
         shape: Shape,
-        _range: Range<usize>,
+        range: Range<usize>,
         options: &Options,
     ) -> Result<Self> {
         // one row at least, so that no tensor is empty
         let held = Shape::new(shape.rows().max(1), shape.classes(), shape.dim())?;
-        let shards = Plan::shards(held, Element::F32, context.limits())?;
+        let held = held.with_sub_centers(shape.sub_centers())?;
+        let (n, d, k) = (held.rows(), held.dim(), held.sub_centers());
+        let own = Shape::new(n, range.len(), d)?.with_sub_centers(k)?;
+        let shards = Plan::shards(own, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
         let mut options = *options;
-        if options.tile.is_none() && context.is_software() && held.rows() * held.classes() <= 1 << 16 {
+        if options.tile.is_none() && context.is_software() && own.rows() * own.vectors() <= 1 << 16 {
             options.tile = Some(crate::Tile::Direct);
         }
-        let plan = Plan::head(loss, held, &layout, context.limits(), &options)?;
+        let plan = Plan::shard(loss, held, range.clone(), &layout, context.limits(), &options)?;
+        let follows = !plan.stage(Stage::Follow).is_empty();
+        let scale = plan.buffers().iter().any(|b| b.name == Slot::GradScale.name());
+        let biased = plan.buffers().iter().any(|b| b.name == Slot::GradBias.name());
         let head = Head::new(context, loss, plan)?;
-        let (n, c, d) = (held.rows(), held.classes(), held.dim());
         let f32_tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
-        let per_shard = || shards.iter().map(|&count| f32_tensor(&[count, d])).collect::<Result<Vec<_>>>();
+        let vectors = |count: usize| if k > 1 { vec![count, k, d] } else { vec![count, d] };
+        let per_shard = || shards.iter().map(|&count| f32_tensor(&vectors(count))).collect::<Result<Vec<_>>>();
+        let linear = loss.product == Product::Linear;
+        let unified = matches!(loss.target, Target::Unified(_));
         let inputs = Inputs {
             embeddings: f32_tensor(&[n, d])?,
             prototypes: per_shard()?,
             labels: Tensor::empty(context, &[n], Element::I32)?,
-            class_weights: f32_tensor(&[c])?,
+            class_weights: f32_tensor(&[shape.classes()])?,
+            row_margins: unified.then(|| f32_tensor(&[n, 4])).transpose()?,
+            bias: linear.then(|| f32_tensor(&[range.len()])).transpose()?,
             upstream: f32_tensor(&[n])?,
         };
         let loss_out = f32_tensor(&[1])?;
         let want = options.want;
         let grad_embeddings = want.grad_embeddings.then(|| f32_tensor(&[n, d])).transpose()?;
         let grad_prototypes = if want.grad_prototypes { per_shard()? } else { vec![] };
+        let grad_scale = scale.then(|| f32_tensor(&[1])).transpose()?;
+        let grad_bias = biased.then(|| f32_tensor(&[if linear { range.len() } else { 1 }])).transpose()?;
+        let prototypes = inputs.prototypes.iter().collect::<Vec<_>>();
         let io = Io {
-            embeddings: &inputs.embeddings,
-            prototypes: &inputs.prototypes.iter().collect::<Vec<_>>(),
-            labels: &inputs.labels,
             class_weights: Some(&inputs.class_weights),
-            upstream: None,
-            loss: &loss_out,
-            row_losses: None,
+            row_margins: inputs.row_margins.as_ref(),
+            bias: inputs.bias.as_ref(),
             grad_embeddings: grad_embeddings.as_ref(),
             grad_prototypes: &grad_prototypes.iter().collect::<Vec<_>>(),
+            grad_scale: grad_scale.as_ref(),
+            grad_bias: grad_bias.as_ref(),
+            ..Io::new(&inputs.embeddings, &prototypes, &inputs.labels, &loss_out)
         };
         // upstream has N values in any case: with a reduction only the first is read
         let bound = head.bind_any(&io, Some(&inputs.upstream))?;
@@ -117,7 +135,17 @@ impl SliceHead {
             stage(What::GradPrototypes(first, tensor.len()), tensor.buffer(), tensor.bytes())?;
             first += tensor.len();
         }
-        Ok(Self { context: context.clone(), bound, loss: loss.clone(), shape, inputs, staging, shards, pending: None })
+        if let Some(tensor) = &grad_scale {
+            stage(What::GradScale, tensor.buffer(), 4)?;
+        }
+        if let Some(tensor) = &grad_bias {
+            stage(What::GradBias(tensor.len()), tensor.buffer(), tensor.bytes())?;
+        }
+        if follows {
+            stage(What::State, workspace("state")?, 16)?;
+        }
+        let (context, loss) = (context.clone(), loss.clone());
+        Ok(Self { context, bound, loss, shape, range, inputs, staging, shards, pending: None })
     }
 
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
@@ -131,46 +159,34 @@ impl SliceHead {
     pub fn step<L: Label>(
         &mut self,
         batch: &Batch<'_, L>,
-        _state: &mut State,
-        _follow: bool,
+        state: &mut State,
+        follow: bool,
         out: &mut Output,
     ) -> Result<()> {
-        let (rows, submission) = self.submit(batch)?;
+        let (rows, submission) = self.submit(batch, state, follow)?;
         for mapping in self.map(rows)? {
             mapping.wait(&submission)?;
         }
-        self.collect(rows, out)
+        self.collect(rows, out, follow.then_some(state))
     }
 
     pub async fn step_async<L: Label>(
         &mut self,
         batch: &Batch<'_, L>,
-        _state: &mut State,
-        _follow: bool,
+        state: &mut State,
+        follow: bool,
     ) -> Result<Output> {
-        let (rows, _) = self.submit(batch)?;
+        let (rows, _) = self.submit(batch, state, follow)?;
         for mapping in self.map(rows)? {
             mapping.await?;
         }
         let mut out = Output::default();
-        self.collect(rows, &mut out)?;
+        self.collect(rows, &mut out, follow.then_some(state))?;
         Ok(out)
     }
 
-    pub fn targets<L: Label>(&mut self, _: &Batch<'_, L>, _: &State) -> Result<Targets> {
-        todo!()
-    }
-
-    pub fn statistics<L: Label>(&mut self, _: &Batch<'_, L>, _: &Targets, _: &State) -> Result<Statistics> {
-        todo!()
-    }
-
-    pub fn gradients<L: Label>(&mut self, _: &Batch<'_, L>, _: &Targets, _: &Statistics, _: &State) -> Result<Output> {
-        todo!()
-    }
-
     /// Asks for every result; until they are read the staging buffers are not ours.
-    fn map(&mut self, rows: usize) -> Result<Vec<readback::Mapping>> {
+    pub(super) fn map(&mut self, rows: usize) -> Result<Vec<readback::Mapping>> {
         self.pending = Some(rows);
         let start = |(staging, bytes): (&Staging, u64)| readback::Mapping::start(&self.context, &staging.buffer, bytes);
         self.wanted(rows).map(start).collect()
@@ -187,8 +203,35 @@ impl SliceHead {
     }
 
     /// Uploads, records and submits one batch.
-    fn submit<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<(usize, wgpu::SubmissionIndex)> {
-        let labels: Vec<i32> = batch.check(&self.loss, self.shape)?.into_iter().map(|y| y as i32).collect();
+    fn submit<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        state: &State,
+        follow: bool,
+    ) -> Result<(usize, wgpu::SubmissionIndex)> {
+        let rows = self.upload(batch, state, follow)?;
+        let context = &self.context;
+        let submission = context.guarded(|| {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            self.bound.record_forward(&mut encoder);
+            self.bound.record_backward(&mut encoder);
+            self.copy_results(rows, &mut encoder);
+            context.queue().submit([encoder.finish()])
+        })?;
+        Ok((rows, submission))
+    }
+
+    pub(super) fn copy_results(&self, rows: usize, encoder: &mut wgpu::CommandEncoder) {
+        for (staging, bytes) in self.wanted(rows) {
+            encoder.copy_buffer_to_buffer(&staging.source, 0, &staging.buffer, 0, bytes);
+        }
+    }
+
+    /// Checks and uploads one batch; returns its rows.
+    pub(super) fn upload<L: Label>(&mut self, batch: &Batch<'_, L>, state: &State, follow: bool) -> Result<usize> {
+        let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
+        let margins = batch.margins(&self.loss, &labels)?;
+        let labels: Vec<i32> = labels.into_iter().map(|y| y as i32).collect();
         let rows = labels.len();
         self.unmap();
         let context = &self.context;
@@ -197,29 +240,35 @@ impl SliceHead {
         upload(&self.inputs.labels, bytemuck::cast_slice(&labels))?;
         let mut rest = batch.prototypes;
         for (tensor, count) in self.inputs.prototypes.iter().zip(&self.shards) {
-            let (own, next) = rest.split_at(count * self.shape.dim());
+            let (own, next) = rest.split_at(count * self.shape.sub_centers() * self.shape.dim());
             upload(tensor, bytemuck::cast_slice(own))?;
             rest = next;
         }
         if let Some(weights) = batch.class_weights {
             upload(&self.inputs.class_weights, bytemuck::cast_slice(weights))?;
         }
+        if let (Some(margins), Some(tensor)) = (&margins, &self.inputs.row_margins) {
+            let margins: Vec<[f32; 4]> = margins.iter().map(|m| m.map(|m| m as f32)).collect();
+            upload(tensor, bytemuck::cast_slice(&margins))?;
+        }
+        if let Some(tensor) = &self.inputs.bias {
+            let none = if batch.bias.is_none() { vec![0.0; self.range.len()] } else { vec![] };
+            upload(tensor, bytemuck::cast_slice(batch.bias.unwrap_or(&none)))?;
+        }
         if let Some(upstream) = batch.upstream {
             upload(&self.inputs.upstream, bytemuck::cast_slice(upstream))?;
         }
-        let (class_weights, upstream) = (batch.class_weights.is_some(), batch.upstream.is_some());
-        self.bound.call(&self.loss, Call { rows, class_weights, upstream, accumulate: false })?;
-
-        let submission = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            self.bound.record_forward(&mut encoder);
-            self.bound.record_backward(&mut encoder);
-            for (staging, bytes) in self.wanted(rows) {
-                encoder.copy_buffer_to_buffer(&staging.source, 0, &staging.buffer, 0, bytes);
-            }
-            context.queue().submit([encoder.finish()])
-        })?;
-        Ok((rows, submission))
+        let call = Call {
+            rows,
+            class_weights: batch.class_weights.is_some(),
+            upstream: batch.upstream.is_some(),
+            row_margins: margins.is_some(),
+            training: follow,
+            ..Call::default()
+        };
+        self.bound.call(&self.loss, call)?;
+        self.bound.set_state(state)?;
+        Ok(rows)
     }
 
     /// What is read back for this many rows.
@@ -230,7 +279,9 @@ impl SliceHead {
                 What::Rows => rows * size_of::<Row>(),
                 What::Batch => size_of::<BatchState>(),
                 What::GradEmbeddings => rows * dim * 4,
-                What::GradPrototypes(_, len) => len * 4,
+                What::GradPrototypes(_, len) | What::GradBias(len) => len * 4,
+                What::GradScale => 4,
+                What::State => 16,
             };
             bytes as u64
         };
@@ -238,7 +289,8 @@ impl SliceHead {
     }
 
     /// Copies the mapped results out. Nothing can fail once the first value of `out` is written.
-    fn collect(&mut self, rows: usize, out: &mut Output) -> Result<()> {
+    pub(super) fn collect(&mut self, rows: usize, out: &mut Output, state: Option<&mut State>) -> Result<()> {
+        let mut moved = [0.0_f32; 4];
         let mut states = vec![Row::zeroed(); rows];
         let mut batch = BatchState::zeroed();
         let dim = self.shape.dim();
@@ -246,6 +298,8 @@ impl SliceHead {
         let views = self.wanted(rows).map(view).collect::<Result<Vec<_>>>()?;
         out.grad_embeddings.clear();
         out.grad_prototypes.clear();
+        out.grad_scale = 0.0;
+        out.grad_bias.clear();
         for (result, view) in &views {
             let into: &mut [u8] = match *result {
                 What::Rows => bytemuck::cast_slice_mut(&mut states),
@@ -258,6 +312,12 @@ impl SliceHead {
                     out.grad_prototypes.resize(first + len, 0.0);
                     bytemuck::cast_slice_mut(&mut out.grad_prototypes[first..])
                 }
+                What::GradScale => bytemuck::bytes_of_mut(&mut out.grad_scale),
+                What::GradBias(len) => {
+                    out.grad_bias.resize(len, 0.0);
+                    bytemuck::cast_slice_mut(&mut out.grad_bias)
+                }
+                What::State => bytemuck::bytes_of_mut(&mut moved),
             };
             into.copy_from_slice(view);
         }
@@ -267,10 +327,9 @@ impl SliceHead {
         out.loss = batch.loss;
         out.row_losses.clear();
         out.row_losses.extend(states.iter().map(|r| r.loss));
-        out.grad_scale = 0.0;
-        out.grad_bias.clear();
         out.target_cosines.clear();
-        out.target_cosines.extend(states.iter().map(|r| if broken { 0.0 } else { r.cosine }));
+        let known = |r: &Row| matches!(r.state, Row::COUNTS | Row::SHORT) && !broken;
+        out.target_cosines.extend(states.iter().map(|r| if known(r) { r.cosine } else { 0.0 }));
         out.other_cosines.clear();
         out.other_cosines.extend(states.iter().map(|r| if broken { -1.0 } else { r.nearest }));
         out.counts = Counts {
@@ -282,6 +341,21 @@ impl SliceHead {
             zero_prototypes: batch.zero_prototypes as usize,
             non_finite_prototypes: batch.non_finite_prototypes as usize,
         };
+        if let Some(state) = state {
+            self.follow(moved, state);
+        }
         Ok(())
+    }
+
+    /// What moved; everything else keeps its digits.
+    fn follow(&self, [hardness, mean, deviation, scale]: [f32; 4], state: &mut State) {
+        if self.loss.others == Others::Curricular {
+            state.hardness = hardness.into();
+        }
+        match self.loss.adaptive {
+            Adaptive::AdaFace(_) => (state.norm_mean, state.norm_deviation) = (mean.into(), deviation.into()),
+            Adaptive::AdaCos => state.scale = scale.into(),
+            _ => {}
+        }
     }
 }

@@ -109,6 +109,13 @@ impl Series {
 }
 
 impl Damping {
+    /// g_0 .. g_degree.
+    pub(crate) fn factors(self, degree: usize) -> Vec<f64> {
+        let mut all = vec![1.0; degree + 1];
+        self.apply(&mut all);
+        all
+    }
+
     fn apply(self, c: &mut [f64]) {
         let n = c.len() as f64; // degree + 1
         for (k, c) in c.iter_mut().enumerate() {

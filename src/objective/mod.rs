@@ -285,20 +285,6 @@ impl MarginSoftmax {
         Ok(())
     }
 
-    /// What the compiled paths do not have yet.
-    pub(crate) fn not_yet(&self) -> Result<()> {
-        let plain = matches!(self.target, Target::Unified(_))
-            && matches!(self.others, Others::Identity | Others::Rectified)
-            && self.product == Product::Cosine
-            && self.link == Link::Softmax
-            && self.adaptive == Adaptive::None;
-        if plain {
-            Ok(())
-        } else {
-            Err(Error::Combination { what: "loss", why: "only the reference computes it so far" })
-        }
-    }
-
     /// What depends on the number of classes.
     pub(crate) fn validate_for(&self, shape: Shape) -> Result<()> {
         self.validate()?;

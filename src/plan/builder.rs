@@ -1,10 +1,15 @@
 //! Puts a plan together; every size and every dispatch is checked against the limits here.
 
+use std::ops::Range;
+
 use super::{Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Slot, Step, kernels};
 use crate::{Error, Result, Shape};
 
 /// A vector's loops take a thirtieth of its length in turns, eight vectors to a lane; see `ROWS_PER_PASS`.
 const MOST_DIM: usize = 1 << 16;
+
+/// One lane looks at all prototypes of a class for 64 rows, and at their dot products with one; see `ROWS_PER_PASS`.
+const MOST_CENTERS: usize = 256;
 
 pub(super) struct Builder {
     limits: Limits,
@@ -21,6 +26,14 @@ impl Builder {
         if shape.dim() > MOST_DIM {
             let (needed, allowed) = (shape.dim() as u64, MOST_DIM as u64);
             return Err(Error::Size { what: "dim on a GPU", needed, allowed });
+        }
+        let turns = crate::shape::elements(shape.sub_centers(), shape.dim());
+        if shape.sub_centers() > 1 && turns > 1 << 20 {
+            return Err(Error::Size { what: "sub_centers · dim on a GPU", needed: turns, allowed: 1 << 20 });
+        }
+        if shape.sub_centers() > MOST_CENTERS {
+            let (needed, allowed) = (shape.sub_centers() as u64, MOST_CENTERS as u64);
+            return Err(Error::Size { what: "sub_centers on a GPU", needed, allowed });
         }
         Ok(Self { limits: *limits, rows: rows as u32, buffers: vec![], kernels: vec![], parts: vec![] })
     }
@@ -65,13 +78,19 @@ impl Builder {
 
     pub fn plan(
         self,
-        (shape, entries, elements): (Shape, usize, [Element; 2]),
+        (shape, range, entries, elements): (Shape, Range<usize>, usize, [Element; 2]),
         snippets: kernels::Snippets,
         schedule: Schedule,
-        [forward, backward]: [Vec<Step>; 2],
+        [targets, follow, statistics, losses, backward]: [Vec<Step>; 5],
     ) -> Plan {
         let Self { buffers, kernels, parts, .. } = self;
-        Plan { shape, entries, elements, snippets, schedule, buffers, kernels, parts, forward, backward }
+        let mut forward = targets;
+        let mut cuts = [forward.len(); 3];
+        for (i, steps) in [follow, statistics, losses].into_iter().enumerate() {
+            cuts[i] = forward.len();
+            forward.extend(steps);
+        }
+        Plan { shape, range, entries, elements, snippets, schedule, buffers, kernels, parts, forward, cuts, backward }
     }
 }
 

@@ -36,10 +36,11 @@ impl Plan {
         let data = b.given(Slot::Prototypes(0), elements * prototypes.bytes())?;
         let labels = b.given(Slot::Labels, rows * 4)?;
         let out = b.given(Slot::GradPrototypes(0), rows * dim * 4)?;
-        let kernel = gather_rows(prototypes.loader("prototypes", shape.dim())?, Loader::plain(shape.dim()));
+        let kernel = gather_rows(prototypes.loader("prototypes", shape.dim(), limits)?, Loader::plain(shape.dim()));
         let step = b.step(&kernel, Part::default(), Grid::over_rows(8, 1), &[data, labels, out])?;
         let schedule = Schedule::single(Tile::Direct, shape.classes());
-        let snippets = Snippets::of(&MarginSoftmax::default());
-        Ok(b.plan((shape, 1, [Element::F32, prototypes]), snippets, schedule, [vec![step], vec![]]))
+        let snippets = Snippets::of(&MarginSoftmax::default(), shape);
+        let sizes = (shape, 0..shape.classes(), 1, [Element::F32, prototypes]);
+        Ok(b.plan(sizes, snippets, schedule, [vec![step], vec![], vec![], vec![], vec![]]))
     }
 }

@@ -1,5 +1,7 @@
 //! What the host must know about a shader, and how its text is put together.
 
+use std::borrow::Cow;
+
 use super::settings::{PART_BYTES, SETTINGS_BYTES};
 
 /// How an operand's values lie in memory, and so which snippet reads them.
@@ -13,6 +15,10 @@ pub enum Loader {
     F16x4,
     /// f16, any width.
     F16,
+    /// f16, width a multiple of 4, where the device has the type.
+    Halfx4,
+    /// f16, any width, where the device has the type.
+    Half,
     /// bf16, width a multiple of 4.
     Bf16x4,
     /// bf16, any width.
@@ -21,7 +27,16 @@ pub enum Loader {
 
 impl Loader {
     /// All of them.
-    pub const ALL: &[Loader] = &[Loader::F32x4, Loader::F32, Loader::F16x4, Loader::F16, Loader::Bf16x4, Loader::Bf16];
+    pub const ALL: &[Loader] = &[
+        Loader::F32x4,
+        Loader::F32,
+        Loader::F16x4,
+        Loader::F16,
+        Loader::Halfx4,
+        Loader::Half,
+        Loader::Bf16x4,
+        Loader::Bf16,
+    ];
 
     fn snippet(self) -> String {
         let scalar = include_str!("../../shaders/elements/scalar.wgsl");
@@ -30,12 +45,14 @@ impl Loader {
             Loader::F32 => include_str!("../../shaders/elements/f32.wgsl"),
             Loader::F16x4 => include_str!("../../shaders/elements/f16x4.wgsl"),
             Loader::F16 => include_str!("../../shaders/elements/f16.wgsl"),
+            Loader::Halfx4 => include_str!("../../shaders/elements/halfx4.wgsl"),
+            Loader::Half => include_str!("../../shaders/elements/half.wgsl"),
             Loader::Bf16x4 => include_str!("../../shaders/elements/bf16x4.wgsl"),
             Loader::Bf16 => include_str!("../../shaders/elements/bf16.wgsl"),
         };
         match self {
-            Loader::F32x4 | Loader::F16x4 | Loader::Bf16x4 => one.to_owned(),
-            Loader::F32 | Loader::F16 | Loader::Bf16 => format!("{one}\n{scalar}"),
+            Loader::F32x4 | Loader::F16x4 | Loader::Halfx4 | Loader::Bf16x4 => one.to_owned(),
+            Loader::F32 | Loader::F16 | Loader::Half | Loader::Bf16 => format!("{one}\n{scalar}"),
         }
     }
 
@@ -44,6 +61,11 @@ impl Loader {
             Loader::F32x4 => include_str!("../../shaders/elements/store_f32x4.wgsl"),
             _ => include_str!("../../shaders/elements/store_f32.wgsl"),
         }
+    }
+
+    /// Whether it needs the device's f16.
+    pub(crate) fn is_half(self) -> bool {
+        matches!(self, Loader::Halfx4 | Loader::Half)
     }
 
     /// The f32 loader of this width.
@@ -83,8 +105,10 @@ impl Kernel {
 /// A shader's recipe: common parts, operands, own text.
 pub(crate) struct Recipe {
     name: &'static str,
-    parts: Vec<&'static str>,
+    parts: Vec<Cow<'static, str>>,
     operands: String,
+    /// An operand needs the type f16.
+    half: bool,
     bindings: Vec<Binding>,
     text: &'static str,
 }
@@ -97,18 +121,30 @@ fn bindings(kinds: &str) -> Vec<Binding> {
 impl Recipe {
     /// `kinds` has one letter per storage binding: `r` read only, `w` read and written.
     pub fn new(name: &'static str, kinds: &str, text: &'static str) -> Self {
-        let parts = vec![include_str!("../../shaders/common/params.wgsl")];
-        Self { name, parts, operands: String::new(), bindings: bindings(kinds), text }
+        let parts = vec![include_str!("../../shaders/common/params.wgsl").into()];
+        Self { name, parts, operands: String::new(), half: false, bindings: bindings(kinds), text }
     }
 
-    pub fn part(mut self, text: &'static str) -> Self {
-        self.parts.push(text);
+    pub fn part(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        self.parts.push(text.into());
+        self
+    }
+
+    /// A part with a buffer of its own, which is bound last.
+    pub fn bound_part(mut self, text: &'static str) -> Self {
+        if text.contains("BINDING") {
+            self.operands += &named(text, "", self.bindings.len());
+            self.bindings.push(Binding::Read);
+        } else {
+            self.parts.push(text.into());
+        }
         self
     }
 
     /// An operand read by `name(row, column)` at binding `2 + at`.
     pub fn load(mut self, name: &str, at: usize, loader: Loader) -> Self {
         self.operands += &named(&loader.snippet(), name, at);
+        self.half |= loader.is_half();
         self
     }
 
@@ -119,7 +155,8 @@ impl Recipe {
     }
 
     pub fn kernel(self) -> Kernel {
-        let mut source = self.parts.join("\n");
+        let mut source = String::from(if self.half { "enable f16;\n" } else { "" });
+        source += &self.parts.join("\n");
         source += "\n";
         source += &self.operands;
         source += self.text;

@@ -1,8 +1,10 @@
 //! One descriptor per shader file. The letters are the storage bindings in the order of the file's header:
 //! `r` read only, `w` read and written.
 
+use std::sync::Arc;
+
 use super::kernel::{Kernel, Loader, Recipe};
-use crate::{MarginSoftmax, Others, Tile};
+use crate::{Adaptive, Link, MarginSoftmax, Others, Product, Shape, Target, Tile};
 
 macro_rules! shader {
     ($name:literal) => {
@@ -13,32 +15,135 @@ macro_rules! shader {
 const EXPONENTIAL: &str = shader!("common/exponential");
 const ANGLE: &str = shader!("common/angle");
 const SERIES: &str = shader!("common/series");
+const RAISED: &str = shader!("common/raised");
 const NORMS: &str = shader!("common/norms");
 const MEASURE: &str = shader!("common/measure");
 const LABELS: &str = shader!("common/labels");
 const BLOCK: &str = shader!("tile/block");
 
-/// The kernels that depend on the loss; everything else serves every loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What decides which kernels a loss needs; everything else serves every loss.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Snippets {
     target: &'static str,
-    margin: &'static str,
+    /// The text of a curve from outside, and the name of its margin.
+    custom: Option<(Arc<str>, Arc<str>)>,
     others: &'static str,
-    other: &'static str,
+    link: &'static str,
+    product: Product,
+    /// More than one prototype per class.
+    many: bool,
+    pub stages: Stages,
+}
+
+/// The steps that only some losses have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Stages {
+    /// A state that follows the batch.
+    pub follow: bool,
+    /// The scale is among what follows, and needs the cosines at the scale before.
+    pub scale: bool,
+    /// Draws.
+    pub draws: bool,
+    /// The hardest classes are chosen.
+    pub chosen: usize,
 }
 
 impl Snippets {
-    pub fn of(loss: &MarginSoftmax) -> Self {
-        let other = match loss.others {
-            Others::Rectified => shader!("others/rectified"),
-            _ => shader!("others/identity"),
+    pub fn of(loss: &MarginSoftmax, shape: Shape) -> Self {
+        let custom = match &loss.target {
+            Target::Custom(custom) => Some((custom.margin().wgsl().into(), custom.margin().name().into())),
+            _ => None,
         };
-        let (margin, others) = (shader!("margin/unified"), loss.others.name());
-        Self { target: loss.target.name(), margin, others, other }
+        let scale = loss.adaptive == Adaptive::AdaCos;
+        let stages = Stages {
+            follow: scale || matches!(loss.adaptive, Adaptive::AdaFace(_)) || loss.others == Others::Curricular,
+            scale,
+            draws: matches!(loss.adaptive, Adaptive::Elastic(_)),
+            chosen: if let Others::TopK(top) = loss.others { top.count } else { 0 },
+        };
+        Self {
+            target: loss.target.name(),
+            custom,
+            others: loss.others.name(),
+            link: loss.link.name(),
+            product: loss.product,
+            many: shape.sub_centers() > 1,
+            stages,
+        }
     }
 
+    /// Those of the pass that AdaCos makes at the scale before: raw cosines.
+    pub fn raw(&self) -> Self {
+        Self { others: Others::Identity.name(), link: Link::Softmax.name(), ..self.clone() }
+    }
+
+    /// The target and the transform of the others, and whatever else is not usual.
     pub fn name(&self) -> String {
-        format!("{} + {}", self.target, self.others)
+        let mut name = format!("{} + {}", self.target, self.others);
+        if let Some((_, custom)) = &self.custom {
+            name = format!("{custom} + {}", self.others);
+        }
+        if self.link != Link::default().name() {
+            name += &format!(" + {}", self.link);
+        }
+        if self.product != Product::default() {
+            name += &format!(" + {}", self.product.name());
+        }
+        let Stages { follow, scale, draws, chosen } = self.stages;
+        for (on, what) in [(follow && !scale, "state"), (scale, "scale"), (draws, "draws")] {
+            if on {
+                name += &format!(" + {what}");
+            }
+        }
+        if chosen > 0 {
+            name += &format!(" + {chosen} chosen");
+        }
+        name
+    }
+
+    /// The target's curve with what it calls.
+    fn target(&self, recipe: Recipe) -> Recipe {
+        let recipe = recipe.part(ANGLE).part(SERIES);
+        let fixed = shader!("margin/fixed");
+        match (self.target, &self.custom) {
+            ("angle", _) => recipe.part(fixed).part(shader!("margin/angle")),
+            ("power", _) => recipe.part(fixed).part(RAISED).part(shader!("margin/power")),
+            (_, Some((text, _))) => {
+                let recipe = recipe.part(EXPONENTIAL).part(fixed).part(shader!("margin/custom"));
+                recipe.part(text.to_string())
+            }
+            _ => recipe.part(shader!("margin/unified")),
+        }
+    }
+
+    /// The transform of the other classes; `beside` a target, what both call is there already.
+    fn other(&self, recipe: Recipe, beside: bool) -> Recipe {
+        let raised = beside && self.target == "power";
+        match self.others {
+            "rectified" => recipe.part(shader!("others/rectified")),
+            "curricular" => recipe.part(shader!("others/curricular")),
+            "filter" => recipe.part(shader!("others/filter")),
+            "top_k" => recipe.part(shader!("others/top_k")),
+            "angle" if beside => recipe.part(shader!("others/angle")),
+            "angle" => recipe.part(ANGLE).part(SERIES).part(shader!("others/angle")),
+            "power" if raised => recipe.part(shader!("others/power")),
+            "power" => recipe.part(RAISED).part(shader!("others/power")),
+            _ => recipe.part(shader!("others/identity")),
+        }
+    }
+
+    fn link(&self, recipe: Recipe) -> Recipe {
+        let recipe = recipe.part(EXPONENTIAL);
+        recipe.part(if self.link == "binary" { shader!("link/binary") } else { shader!("link/softmax") })
+    }
+
+    /// How a class' cosine follows from those of its prototypes; a linear head binds its bias last.
+    fn classes(&self, recipe: Recipe) -> Recipe {
+        let recipe = recipe.part(if self.many { shader!("centers/many") } else { shader!("centers/one") });
+        recipe.bound_part(match self.product {
+            Product::Cosine => shader!("product/cosine"),
+            Product::Linear => shader!("product/linear"),
+        })
     }
 }
 
@@ -73,10 +178,42 @@ pub(crate) fn class_totals() -> Kernel {
     Recipe::new("class_totals", "rw", shader!("class_totals")).kernel()
 }
 
-pub(crate) fn target_rows(snippets: Snippets, x: Loader, w: Loader) -> Kernel {
-    let recipe = Recipe::new("target_rows", "rrrrw", shader!("target_rows"));
-    let recipe = recipe.part(NORMS).part(ANGLE).part(SERIES).part(snippets.margin);
-    recipe.load("embedding", 0, x).load("prototype", 1, w).kernel()
+pub(crate) fn target_rows(snippets: &Snippets, x: Loader, w: Loader) -> Kernel {
+    let recipe = Recipe::new("target_rows", "rrrrw", shader!("target_rows")).part(NORMS);
+    snippets.classes(recipe.load("embedding", 0, x).load("prototype", 1, w)).kernel()
+}
+
+pub(crate) fn target_margins(snippets: &Snippets) -> Kernel {
+    snippets.target(Recipe::new("target_margins", "wrrr", shader!("target_margins"))).kernel()
+}
+
+pub(crate) fn draw_rows() -> Kernel {
+    Recipe::new("draw_rows", "wr", shader!("draw_rows")).kernel()
+}
+
+pub(crate) fn middle_row() -> Kernel {
+    Recipe::new("middle_row", "rw", shader!("middle_row")).kernel()
+}
+
+pub(crate) fn row_sums() -> Kernel {
+    Recipe::new("row_sums", "rw", shader!("row_sums")).part(EXPONENTIAL).kernel()
+}
+
+pub(crate) fn follow() -> Kernel {
+    Recipe::new("follow", "rrw", shader!("follow")).part(EXPONENTIAL).kernel()
+}
+
+pub(crate) fn select_classes(snippets: &Snippets) -> Kernel {
+    let recipe = Recipe::new("select_classes", "rww", shader!("select_classes"));
+    recipe.part(if snippets.many { shader!("centers/many") } else { shader!("centers/one") }).kernel()
+}
+
+pub(crate) fn sum_rows() -> Kernel {
+    Recipe::new("sum_rows", "rw", shader!("sum_rows")).kernel()
+}
+
+pub(crate) fn grad_bias() -> Kernel {
+    Recipe::new("grad_bias", "rw", shader!("grad_bias")).kernel()
 }
 
 pub(crate) fn cosines(tile: Tile, x: Loader, w: Loader, out: Loader) -> Kernel {
@@ -84,26 +221,26 @@ pub(crate) fn cosines(tile: Tile, x: Loader, w: Loader, out: Loader) -> Kernel {
     recipe.load("embedding", 0, x).load("prototype", 1, w).store("store_cosine", 4, out).kernel()
 }
 
-pub(crate) fn row_stats(snippets: Snippets) -> Kernel {
-    let recipe = Recipe::new("row_stats", "rrrw", shader!("row_stats"));
-    recipe.part(EXPONENTIAL).part(snippets.other).kernel()
+pub(crate) fn row_stats(snippets: &Snippets) -> Kernel {
+    let recipe = snippets.link(Recipe::new("row_stats", "rrrw", shader!("row_stats")));
+    snippets.classes(snippets.other(recipe, false)).kernel()
 }
 
-pub(crate) fn row_loss() -> Kernel {
-    Recipe::new("row_loss", "rrww", shader!("row_loss")).part(EXPONENTIAL).kernel()
+pub(crate) fn row_loss(snippets: &Snippets) -> Kernel {
+    snippets.link(Recipe::new("row_loss", "rrww", shader!("row_loss"))).kernel()
 }
 
 pub(crate) fn batch_loss() -> Kernel {
     Recipe::new("batch_loss", "rww", shader!("batch_loss")).kernel()
 }
 
-pub(crate) fn row_gradients() -> Kernel {
-    Recipe::new("row_gradients", "rrw", shader!("row_gradients")).part(EXPONENTIAL).kernel()
+pub(crate) fn row_gradients(snippets: &Snippets) -> Kernel {
+    snippets.link(Recipe::new("row_gradients", "rrw", shader!("row_gradients"))).kernel()
 }
 
-pub(crate) fn grad_cosines(snippets: Snippets) -> Kernel {
-    let recipe = Recipe::new("grad_cosines", "wrrw", shader!("grad_cosines"));
-    recipe.part(EXPONENTIAL).part(snippets.other).kernel()
+pub(crate) fn grad_cosines(snippets: &Snippets) -> Kernel {
+    let recipe = snippets.link(Recipe::new("grad_cosines", "wrrw", shader!("grad_cosines")));
+    snippets.classes(snippets.other(recipe, false)).kernel()
 }
 
 pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader) -> Kernel {
@@ -126,14 +263,14 @@ pub(crate) fn column_sums() -> Kernel {
     Recipe::new("column_sums", "rrw", shader!("column_sums")).kernel()
 }
 
-pub(crate) fn margin_logits(snippets: Snippets) -> Kernel {
-    let recipe = Recipe::new("margin_logits", "rrw", shader!("margin_logits")).part(ANGLE).part(SERIES);
-    recipe.part(snippets.margin).part(snippets.other).kernel()
+pub(crate) fn margin_logits(snippets: &Snippets) -> Kernel {
+    let recipe = snippets.target(Recipe::new("margin_logits", "rrw", shader!("margin_logits")));
+    snippets.other(recipe, true).kernel()
 }
 
-pub(crate) fn margin_slopes(snippets: Snippets) -> Kernel {
-    let recipe = Recipe::new("margin_slopes", "rrrw", shader!("margin_slopes")).part(ANGLE).part(SERIES);
-    recipe.part(snippets.margin).part(snippets.other).kernel()
+pub(crate) fn margin_slopes(snippets: &Snippets) -> Kernel {
+    let recipe = snippets.target(Recipe::new("margin_slopes", "rrrw", shader!("margin_slopes")));
+    snippets.other(recipe, true).kernel()
 }
 
 pub(crate) fn logit_rows() -> Kernel {
@@ -144,21 +281,71 @@ pub(crate) fn logit_classes() -> Kernel {
     Recipe::new("logit_classes", "rww", shader!("logit_classes")).kernel()
 }
 
-/// Every kernel in every variant that a plan can ask for: what the shader tests compile.
-pub fn all() -> Vec<(String, Kernel)> {
-    let mut list = vec![];
-    let mut add = |variant: String, kernel: Kernel| list.push((format!("{} [{variant}]", kernel.name), kernel));
-    for kernel in
-        [class_totals(), row_loss(), batch_loss(), row_gradients(), column_sums(), logit_rows(), logit_classes()]
-    {
-        add("-".into(), kernel);
-    }
-    for others in [Others::Identity, Others::Rectified] {
-        let snippets = Snippets::of(&MarginSoftmax { others, ..Default::default() });
-        for kernel in [row_stats(snippets), grad_cosines(snippets), margin_logits(snippets), margin_slopes(snippets)] {
-            add(snippets.name(), kernel);
+/// The losses whose kernels differ, each once.
+fn variants() -> Vec<Snippets> {
+    let shape = |k| Shape::new(1, 8, 1).and_then(|s| s.with_sub_centers(k));
+    let plain = MarginSoftmax::default();
+    let mut losses: Vec<MarginSoftmax> = Others::all().into_iter().map(|o| plain.clone().with_others(o)).collect();
+    let links = [Link::Softmax, Link::Binary(crate::Binary::default())];
+    for target in [Target::Angle(Default::default()), Target::Power(Default::default())] {
+        for others in [Others::Identity, Others::Angle(Default::default()), Others::Power(Default::default())] {
+            losses.push(MarginSoftmax { target: target.clone(), others, ..plain.clone() });
         }
     }
+    losses.push(MarginSoftmax { product: Product::Linear, ..plain });
+    let mut all = vec![];
+    for loss in losses {
+        for link in links {
+            for k in [1, 2] {
+                let loss = MarginSoftmax { link, ..loss.clone() };
+                all.extend(shape(k).map(|shape| Snippets::of(&loss, shape)));
+            }
+        }
+    }
+    all
+}
+
+/// Every kernel in every variant that a plan can ask for: what the shader tests compile.
+pub fn all() -> Vec<(String, Kernel)> {
+    let mut list: Vec<(String, Kernel)> = vec![];
+    let mut add = |variant: String, kernel: Kernel| {
+        // one variant of a loss changes some kernels, and leaves the others as they are
+        if !list.iter().rev().take(400).any(|(_, k)| *k == kernel) {
+            list.push((format!("{} [{variant}]", kernel.name), kernel));
+        }
+    };
+    for kernel in [
+        class_totals(),
+        batch_loss(),
+        column_sums(),
+        logit_rows(),
+        logit_classes(),
+        draw_rows(),
+        middle_row(),
+        row_sums(),
+        follow(),
+        sum_rows(),
+        grad_bias(),
+    ] {
+        add("-".into(), kernel);
+    }
+    for snippets in variants() {
+        let s = &snippets;
+        for kernel in [
+            row_stats(s),
+            grad_cosines(s),
+            row_loss(s),
+            row_gradients(s),
+            target_margins(s),
+            margin_logits(s),
+            margin_slopes(s),
+            select_classes(s),
+            target_rows(s, Loader::F32, Loader::F32x4),
+        ] {
+            add(format!("{}{}", s.name(), if s.many { " + centers" } else { "" }), kernel);
+        }
+    }
+    let plain = Shape::new(1, 8, 1).map(|shape| Snippets::of(&MarginSoftmax::default(), shape));
     let stores = [Loader::F32x4, Loader::F32];
     for &x in Loader::ALL {
         add(format!("{x:?}"), row_norms(x));
@@ -167,8 +354,15 @@ pub fn all() -> Vec<(String, Kernel)> {
             add(format!("{x:?} {out:?}"), finish_embeddings(x, out));
         }
         for &w in Loader::ALL {
-            let snippets = Snippets::of(&MarginSoftmax::default());
-            add(format!("{x:?} {w:?}"), target_rows(snippets, x, w));
+            // a device has the type f16 or does not
+            if x.is_half() && matches!(w, Loader::F16x4 | Loader::F16)
+                || w.is_half() && matches!(x, Loader::F16x4 | Loader::F16)
+            {
+                continue;
+            }
+            if let Ok(plain) = &plain {
+                add(format!("{x:?} {w:?}"), target_rows(plain, x, w));
+            }
             for &tile in Tile::ALL {
                 let variant = format!("{} {x:?} {w:?}", tile.name());
                 for out in stores {

@@ -16,6 +16,8 @@ mod regularizer;
 mod schedule;
 pub(crate) mod settings;
 
+use std::ops::Range;
+
 use builder::Builder;
 pub use grid::Grid;
 pub use head::Layout;
@@ -68,10 +70,12 @@ impl Element {
     }
 
     /// How vectors of this element and width are read.
-    pub(crate) fn loader(self, what: &'static str, width: usize) -> Result<Loader> {
+    pub(crate) fn loader(self, what: &'static str, width: usize, limits: &Limits) -> Result<Loader> {
         let quads = width.is_multiple_of(4);
         Ok(match (self, quads) {
             (Element::F32, _) => Loader::plain(width),
+            (Element::F16, true) if limits.f16 => Loader::Halfx4,
+            (Element::F16, false) if limits.f16 => Loader::Half,
             (Element::F16, true) => Loader::F16x4,
             (Element::F16, false) => Loader::F16,
             (Element::Bf16, true) => Loader::Bf16x4,
@@ -99,6 +103,9 @@ pub struct Limits {
     pub workgroup_bytes: u32,
     /// What the offset of a storage binding must be a multiple of.
     pub alignment: u32,
+    /// Whether shaders know the type f16; tensors of that element do without it too.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub f16: bool,
 }
 
 impl Limits {
@@ -111,6 +118,7 @@ impl Limits {
         invocations: 256,
         workgroup_bytes: 16 << 10,
         alignment: 256,
+        f16: false,
     };
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -144,6 +152,12 @@ pub enum Slot {
     GradCosines,
     Logits,
     GradLogits,
+    ClassMargins,
+    RowMargins,
+    Bias,
+    State,
+    GradScale,
+    GradBias,
 }
 
 impl Slot {
@@ -163,6 +177,12 @@ impl Slot {
             Slot::GradCosines => "grad_cosines",
             Slot::Logits => "logits",
             Slot::GradLogits => "grad_logits",
+            Slot::ClassMargins => "class_margins",
+            Slot::RowMargins => "row_margins",
+            Slot::Bias => "bias",
+            Slot::State => "state",
+            Slot::GradScale => "grad_scale",
+            Slot::GradBias => "grad_bias",
         }
     }
 }
@@ -206,6 +226,7 @@ pub struct Step {
 #[derive(Debug, Clone)]
 pub struct Plan {
     shape: Shape,
+    range: Range<usize>,
     entries: usize,
     /// Of the embeddings and the prototypes.
     elements: [Element; 2],
@@ -215,7 +236,22 @@ pub struct Plan {
     kernels: Vec<Kernel>,
     parts: Vec<Part>,
     forward: Vec<Step>,
+    /// Where follow, statistics and losses begin.
+    cuts: [usize; 3],
     backward: Vec<Step>,
+}
+
+/// A part of the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Norms, target cosines, and for inter-topk the hardest classes: what is known before margins apply.
+    Targets,
+    /// What follows the batch; run in training steps only. Empty for most losses.
+    Follow,
+    /// The margins of the rows, and the rows' sums over the other classes.
+    Statistics,
+    /// The rows' losses and the reduced one.
+    Losses,
 }
 
 /// Bytes from one part to the next in its uniform buffer: the largest offset alignment that a device may ask for.
@@ -247,9 +283,25 @@ impl Plan {
         &self.parts
     }
 
-    /// Statistics and loss.
+    /// Statistics and loss: all stages, one after the other. An evaluation leaves [`Stage::Follow`] out.
     pub fn forward(&self) -> &[Step] {
         &self.forward
+    }
+
+    /// The steps of one stage among those of the forward pass.
+    pub fn stage(&self, stage: Stage) -> Range<usize> {
+        let [follow, statistics, losses] = self.cuts;
+        match stage {
+            Stage::Targets => 0..follow,
+            Stage::Follow => follow..statistics,
+            Stage::Statistics => statistics..losses,
+            Stage::Losses => losses..self.forward.len(),
+        }
+    }
+
+    /// The classes of this plan among those of its shape: all of them for a whole head.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
     }
 
     /// Gradients; empty where none is wanted.
@@ -273,16 +325,15 @@ impl Plan {
     ///
     /// [`Error::Recompile`] where the loss needs other kernels than the plan has.
     pub fn settings(&self, loss: &MarginSoftmax, call: &Call) -> Result<Settings> {
-        loss.validate()?;
-        loss.not_yet()?;
-        let needed = kernels::Snippets::of(loss);
+        loss.validate_for(self.shape)?;
+        let needed = kernels::Snippets::of(loss, self.shape);
         if needed != self.snippets {
             return Err(Error::Recompile { needed: needed.name(), compiled: self.snippets.name() });
         }
         if call.rows > self.shape.rows() {
             return Err(Error::Rows { found: call.rows, allowed: self.shape.rows() });
         }
-        Ok(Settings::new(loss, self.shape, self.entries * call.rows, call.rows).with(loss, call))
+        Ok(Settings::new(loss, self.shape, &self.range, self.entries, call))
     }
 
     /// Classes of each prototype shard.

@@ -67,7 +67,7 @@ impl Plan {
         }
         let classes = shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
         let shape = Shape::new(1, classes, dim)?;
-        let w = element.loader("prototypes", dim)?;
+        let w = element.loader("prototypes", dim, limits)?;
         let mut b = Builder::new(limits, 1, shape)?;
         let mut data = vec![];
         for (i, &count) in shards.iter().enumerate() {
@@ -141,7 +141,7 @@ impl Plan {
         }
         let all = left.saturating_add(right.unwrap_or(0));
         let shape = Shape::new(1, all, dim)?;
-        let w = element.loader("vectors", dim)?;
+        let w = element.loader("vectors", dim, limits)?;
         let mut b = Builder::new(limits, 1, shape)?;
         let size = tile.size() as usize;
         let wide = strip.wide.min((columns - strip.first).div_ceil(size));
@@ -189,7 +189,8 @@ fn prototypes(count: usize, dim: usize) -> Result<u64> {
 }
 
 fn finish(b: Builder, shape: Shape, element: Element, tile: Tile, steps: Vec<super::Step>) -> Plan {
-    let snippets = k::Snippets::of(&MarginSoftmax::default());
+    let snippets = k::Snippets::of(&MarginSoftmax::default(), shape);
     let schedule = Schedule::single(tile, shape.classes());
-    b.plan((shape, 1, [element, element]), snippets, schedule, [steps, vec![]])
+    let sizes = (shape, 0..shape.classes(), 1, [element, element]);
+    b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]])
 }

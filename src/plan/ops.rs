@@ -3,7 +3,7 @@
 use super::{
     Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, head::ROWS_PER_PASS, kernels as k, settings,
 };
-use crate::{Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
+use crate::{Adaptive, Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
 /// A row's logits are looked at by 64 lanes in one loop each; see `ROWS_PER_PASS`.
 const MOST_LOGITS: usize = 1 << 22;
@@ -64,7 +64,10 @@ impl Batched {
 
     fn finish(self, b: Builder, loss: &MarginSoftmax, tile: Tile, steps: [Vec<super::Step>; 2]) -> Plan {
         let schedule = Schedule::single(tile, self.shape.classes());
-        b.plan((self.shape, self.entries, self.elements), k::Snippets::of(loss), schedule, steps)
+        let [forward, backward] = steps;
+        let (range, snippets) = (0..self.shape.classes(), k::Snippets::of(loss, self.shape));
+        let steps = [forward, vec![], vec![], vec![], backward];
+        b.plan((self.shape, range, self.entries, self.elements), snippets, schedule, steps)
     }
 }
 
@@ -75,8 +78,8 @@ impl Plan {
         let Batched { shape, elements, .. } = sizes;
         let (rows, dim, entries) = (sizes.rows(), shape.dim() as u64, sizes.entries as u32);
         let classes = (sizes.entries * shape.classes()) as u64;
-        let x = elements[0].loader("embeddings", shape.dim())?;
-        let w = elements[1].loader("prototypes", shape.dim())?;
+        let x = elements[0].loader("embeddings", shape.dim(), limits)?;
+        let w = elements[1].loader("prototypes", shape.dim(), limits)?;
         let (cell, out) = (Loader::plain(shape.classes()), Loader::plain(shape.dim()));
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let embeddings = b.given(Slot::Embeddings, rows * dim * elements[0].bytes())?;
@@ -133,8 +136,17 @@ impl Plan {
     /// Logits from cosines \[B, N, C\] and labels \[B, N\]; with `backward` dL/dcosines from dL/dlogits instead.
     pub fn margin(loss: &MarginSoftmax, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
         loss.validate()?;
-        loss.not_yet()?;
-        let snippets = k::Snippets::of(loss);
+        let why = match (&loss.others, loss.adaptive) {
+            (Others::Curricular, _) => "CurricularFace looks at the target of the row, and at the state of a run",
+            (Others::TopK(_), _) => "inter-topk looks at all classes of the row",
+            (_, Adaptive::None) => "",
+            _ => "an adaptive family looks at the batch",
+        };
+        if !why.is_empty() {
+            return Err(Error::Combination { what: "margin of one cosine", why });
+        }
+        loss.validate_for(sizes.shape)?;
+        let snippets = &k::Snippets::of(loss, sizes.shape);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
         let labels = b.given(Slot::Labels, sizes.rows() * 4)?;
@@ -156,8 +168,7 @@ impl Plan {
     pub fn cross_entropy(options: &CrossEntropy, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
         let loss = options.loss();
         loss.validate()?;
-        loss.not_yet()?;
-        let snippets = k::Snippets::of(&loss);
+        let snippets = &k::Snippets::of(&loss, sizes.shape);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let (rows, entries) = (sizes.rows(), sizes.entries as u64);
         if sizes.shape.classes() > MOST_LOGITS {
@@ -174,13 +185,13 @@ impl Plan {
         let batch = b.workspace("batch", entries * size_of::<settings::BatchState>() as u64)?;
         let classes = sizes.shape.classes();
         let slots = classes.div_ceil(1024).min(64);
-        let slot = b.workspace("slots", rows * slots as u64 * 16)?;
+        let slot = b.workspace("slots", rows * slots as u64 * size_of::<settings::Stats>() as u64)?;
         let part = Part { slots: slots as u32, slot_span: classes.div_ceil(slots) as u32, ..sizes.part() };
         let mut steps = vec![
             b.step(&k::logit_rows(), part, Grid::fixed(rows), &[logits, labels, weights, row])?,
             b.step(&k::logit_classes(), part, Grid::fixed(1), &[weights, class, batch])?,
             b.step(&k::row_stats(snippets), part, Grid::fixed(rows * slots as u64), &[logits, row, class, slot])?,
-            b.step(&k::row_loss(), part, Grid::fixed(rows.div_ceil(64)), &[slot, batch, row, row_losses])?,
+            b.step(&k::row_loss(snippets), part, Grid::fixed(rows.div_ceil(64)), &[slot, batch, row, row_losses])?,
             b.step(&k::batch_loss(), part, Grid::fixed(entries), &[row, batch, loss_out])?,
         ];
         if backward {
@@ -188,7 +199,12 @@ impl Plan {
             // a copy of the logits on the way in
             let gradient = b.given(Slot::GradLogits, sizes.cells() * 4)?;
             let columns = b.workspace("columns", rows.div_ceil(64) * classes as u64 * 4)?;
-            steps.push(b.step(&k::row_gradients(), part, Grid::fixed(rows.div_ceil(64)), &[batch, upstream, row])?);
+            steps.push(b.step(
+                &k::row_gradients(snippets),
+                part,
+                Grid::fixed(rows.div_ceil(64)),
+                &[batch, upstream, row],
+            )?);
             let grid = Grid::fixed(rows.div_ceil(64) * (classes as u64).div_ceil(64));
             steps.push(b.step(&k::grad_cosines(snippets), part, grid, &[gradient, row, class, columns])?);
         }

@@ -132,7 +132,9 @@ fn carrier(scale: f64, ignore_index: Option<i64>) -> MarginSoftmax {
 
 fn finish(b: Builder, shape: Shape, elements: [Element; 2], steps: Vec<Step>) -> Plan {
     let schedule = Schedule::single(Tile::Direct, shape.classes());
-    b.plan((shape, 1, elements), Snippets::of(&carrier(1.0, None)), schedule, [steps, vec![]])
+    let sizes = (shape, 0..shape.classes(), 1, elements);
+    let snippets = Snippets::of(&carrier(1.0, None), shape);
+    b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]])
 }
 
 impl Plan {
@@ -143,7 +145,7 @@ impl Plan {
     pub fn regularizer(regularizer: &Regularizer, shape: Shape, element: Element, limits: &Limits) -> Result<Plan> {
         regularizer.validate()?;
         let shape = Shape::new(1, shape.classes(), shape.dim())?;
-        let w = element.loader("prototypes", shape.dim())?;
+        let w = element.loader("prototypes", shape.dim(), limits)?;
         let values = shape.prototypes()? as u64;
         if values >= crate::shape::MOST {
             let allowed = crate::shape::MOST - 1;
@@ -299,7 +301,7 @@ impl Centers {
                 return Err(Error::Size { what, needed, allowed });
             }
         }
-        let (x, c) = (embeddings.loader("embeddings", shape.dim())?, Loader::plain(shape.dim()));
+        let (x, c) = (embeddings.loader("embeddings", shape.dim(), limits)?, Loader::plain(shape.dim()));
         let mut b = Builder::new(limits, shape.rows(), shape)?;
         let given = b.given(Slot::Embeddings, shape.embeddings() as u64 * embeddings.bytes())?;
         let centers = b.given(Slot::Prototypes(0), values * 4)?;

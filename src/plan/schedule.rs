@@ -1,7 +1,65 @@
 //! Keep or recompute, chunks of classes, splits and slots: chosen from shape, budget and limits.
 
-use super::{Limits, settings};
-use crate::{Budget, Error, Result, Shape, Tile, Want};
+use super::{Limits, kernels::Stages, settings};
+use crate::{Budget, Error, Link, MarginSoftmax, Product, Result, Shape, Tile, Want};
+
+/// What a head has to do, as far as its memory is concerned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Work {
+    /// A backward pass.
+    pub any: bool,
+    pub embeddings: bool,
+    pub prototypes: bool,
+    pub scale: bool,
+    pub bias: Option<Bias>,
+    pub linear: bool,
+    pub draws: bool,
+    pub chosen: usize,
+    /// The cosines are read a second time in the forward pass.
+    twice: bool,
+}
+
+/// Whose bias gets a gradient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Bias {
+    /// One per class.
+    Classes,
+    /// The one of a binary link.
+    Link,
+}
+
+impl Work {
+    pub fn new(loss: &MarginSoftmax, want: Want, stages: Stages) -> Self {
+        let linear = loss.product == Product::Linear;
+        let bias = match (linear, loss.link) {
+            _ if !want.grad_bias => None,
+            (true, _) => Some(Bias::Classes),
+            (false, Link::Binary(_)) => Some(Bias::Link),
+            _ => None,
+        };
+        Self {
+            any: want.grad_embeddings || want.grad_prototypes || want.grad_scale || bias.is_some(),
+            embeddings: want.grad_embeddings,
+            prototypes: want.grad_prototypes,
+            scale: want.grad_scale,
+            bias,
+            linear,
+            draws: stages.draws,
+            chosen: stages.chosen,
+            twice: stages.chosen > 0 || stages.scale,
+        }
+    }
+
+    /// Whether the backward pass goes through the cosines.
+    pub fn sweeps(self) -> bool {
+        self.embeddings || self.prototypes || self.bias == Some(Bias::Classes)
+    }
+
+    /// Whether it is worth the memory to keep all cosines.
+    fn keeps(self) -> bool {
+        self.sweeps() || self.twice
+    }
+}
 
 /// A range of classes that one round works on; it lies in one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,12 +72,19 @@ pub struct Chunk {
     pub local: usize,
     /// Classes.
     pub count: usize,
+    /// Prototypes of a class.
+    pub centers: usize,
 }
 
 impl Chunk {
-    /// Classes from row to row of its cosines: whole quads.
+    /// Its prototypes.
+    pub fn vectors(&self) -> usize {
+        self.count * self.centers
+    }
+
+    /// Prototypes from row to row of its cosines: whole quads.
     pub fn stride(&self) -> usize {
-        self.count.next_multiple_of(4)
+        self.vectors().next_multiple_of(4)
     }
 }
 
@@ -44,7 +109,7 @@ const CACHED: u64 = 32 << 20;
 impl Schedule {
     /// Nothing to cut: one chunk holds all classes.
     pub(super) fn single(tile: Tile, classes: usize) -> Self {
-        let chunks = vec![Chunk { shard: 0, first: 0, local: 0, count: classes }];
+        let chunks = vec![Chunk { shard: 0, first: 0, local: 0, count: classes, centers: 1 }];
         Self { tile, keep: true, chunks, slots: 1, splits: 1 }
     }
 
@@ -53,9 +118,10 @@ impl Schedule {
         shards: &[usize],
         limits: &Limits,
         budget: Budget,
-        want: Want,
+        want: Work,
         tile: Option<Tile>,
     ) -> Result<Self> {
+        let centers = shape.sub_centers();
         let small = shape.rows() <= 32 || shape.classes() <= 32;
         let tile = tile.unwrap_or(if small { Tile::Direct } else { Tile::Tile64 });
         let rows = shape.rows().max(1) as u64;
@@ -63,11 +129,11 @@ impl Schedule {
         let smallest = largest.min(64);
 
         // what one binding, and an index, can hold
-        let most = (limits.max_binding.min(limits.max_buffer) / 4).min(crate::shape::MOST - 1) / rows;
+        let most = (limits.max_binding.min(limits.max_buffer) / 4).min(crate::shape::MOST - 1) / rows / centers as u64;
         let most = if most < 64 { most as usize / 4 * 4 } else { most as usize / 64 * 64 };
         if most < smallest {
             let what = "a chunk of cosines";
-            let needed = rows * (smallest as u64).next_multiple_of(4) * 4;
+            let needed = rows * ((smallest * centers) as u64).next_multiple_of(4) * 4;
             let allowed = limits.max_binding.min(limits.max_buffer);
             if needed <= allowed {
                 return Err(Error::Size { what, needed: needed / 4, allowed: crate::shape::MOST - 1 });
@@ -77,7 +143,7 @@ impl Schedule {
 
         // slabs and slots are there for speed, and give way to the chunk
         let blocks = rows.div_ceil(u64::from(tile.size())) * (shape.dim() as u64).div_ceil(u64::from(tile.size()));
-        let mut splits = if want.grad_embeddings { (512 / blocks).clamp(1, 64) } else { 1 };
+        let mut splits = if want.embeddings { (512 / blocks).clamp(1, 64) } else { 1 };
         let slab = rows * (shape.dim() as u64).next_multiple_of(4) * 4;
         while splits > 1 && splits * slab > budget.get() / 4 {
             splits /= 2;
@@ -85,19 +151,19 @@ impl Schedule {
         let slots = (4096 / rows).clamp(1, 64);
         let most = most.min(largest.next_multiple_of(64));
 
-        let cached = ((CACHED / (rows * 4)) as usize / 64 * 64).max(1024);
+        let cached = ((CACHED / (rows * 4)) as usize / centers / 64 * 64).max(1024);
         let mut needed = u64::MAX;
         for (splits, slots) in [(splits, slots), (1, 1)] {
             // no loop over classes takes too many turns, see ROWS_PER_PASS
-            let most = most.min((splits as usize) << 16);
+            let most = most.min(((splits as usize) << 16) / centers / 64 * 64);
             let attempt = |most: usize, keep: bool| {
-                let chunks = cut(shards, most);
+                let chunks = cut(shards, most, centers);
                 let longest = chunks.iter().map(|c| c.count).max().unwrap_or(1);
-                let splits = splits.min(longest.div_ceil(64) as u64) as usize;
+                let splits = splits.min((longest * centers).div_ceil(64) as u64) as usize;
                 let slots = slots.min(longest.div_ceil(256) as u64) as usize;
                 Self { tile, keep, chunks, slots, splits }
             };
-            if want.any() {
+            if want.keeps() {
                 let all = attempt(most, true);
                 if all.bytes(shape, shards, want) <= budget.get() {
                     return Ok(all);
@@ -121,26 +187,43 @@ impl Schedule {
     }
 
     /// Bytes of the workspace of a head, to the last padding: a test compares them with the plan's buffers.
-    fn bytes(&self, shape: Shape, shards: &[usize], want: Want) -> u64 {
+    fn bytes(&self, shape: Shape, shards: &[usize], want: Work) -> u64 {
         let rows = shape.rows().max(1) as u64;
         let stride = |chunk: &Chunk| chunk.stride() as u64;
         let longest = self.chunks.iter().map(stride).max().unwrap_or(4);
         let all: u64 = self.chunks.iter().map(stride).sum();
-        let groups: u64 = shards.iter().map(|c| c.div_ceil(64) as u64).sum();
+        let groups: u64 = shards.iter().map(|c| (c * shape.sub_centers()).div_ceil(64) as u64).sum();
         let passes = rows.div_ceil(u64::from(super::head::ROWS_PER_PASS));
-        let parts = self.chunks.len() as u64 * if want.grad_prototypes { passes } else { 1 } + shards.len() as u64 + 1;
+        let mut parts = self.chunks.len() as u64 * if want.prototypes { passes } else { 1 } + shards.len() as u64 + 1;
+        if want.chosen > 0 {
+            // a span that starts a row's list, or begins at class 0 of its chunk, has a part of its own too
+            parts += self.chunks.iter().map(|c| c.count.div_ceil(super::head::CLASSES_PER_SPAN) as u64).sum::<u64>();
+        }
+        parts += u64::from(want.bias == Some(Bias::Link));
         // the smallest buffer has 16 bytes
         let buffer = |bytes: u64| bytes.max(16);
         let mut bytes = rows * size_of::<settings::Row>() as u64 + size_of::<settings::BatchState>() as u64;
         bytes += 2 * buffer(rows * 4); // inverses, row losses
-        bytes += buffer(shape.classes() as u64 * 8) + groups * 16;
-        bytes += self.slots as u64 * rows * 16;
+        bytes += buffer(shape.vectors() as u64 * 8) + groups * 16;
+        bytes += self.slots as u64 * rows * size_of::<settings::Stats>() as u64;
         bytes += if self.keep { rows * 4 * all } else { rows * 4 * longest };
-        bytes += 16; // class weights that nobody gave
-        if want.any() {
-            bytes += buffer(rows.div_ceil(64) * longest * 4) + 16; // and upstream
+        bytes += 4 * 16; // class weights and margins, row margins, state that nobody gave
+        if want.linear {
+            bytes += buffer(shape.classes() as u64 * 4); // nor a bias
         }
-        if want.grad_embeddings {
+        if want.chosen > 0 {
+            bytes += buffer(rows * want.chosen as u64 * 8);
+        }
+        if want.draws {
+            bytes += buffer(rows * 4);
+        }
+        if want.any {
+            bytes += 16; // nor upstream
+        }
+        if want.sweeps() {
+            bytes += buffer(rows.div_ceil(64) * longest * 4);
+        }
+        if want.embeddings {
             bytes += self.splits as u64 * rows * (shape.dim() as u64).next_multiple_of(4) * 4;
         }
         bytes + parts * super::PART_STRIDE + settings::SETTINGS_BYTES as u64
@@ -148,14 +231,14 @@ impl Schedule {
 }
 
 /// Chunks of at most `most` classes, as even as possible, whole groups of 64.
-fn cut(shards: &[usize], most: usize) -> Vec<Chunk> {
+fn cut(shards: &[usize], most: usize, centers: usize) -> Vec<Chunk> {
     let mut chunks = vec![];
     let mut start = 0;
     for (shard, &classes) in shards.iter().enumerate() {
         let even = classes.div_ceil(classes.div_ceil(most));
         let size = even.next_multiple_of(64).min(most);
         for local in (0..classes).step_by(size) {
-            chunks.push(Chunk { shard, first: start + local, local, count: size.min(classes - local) });
+            chunks.push(Chunk { shard, first: start + local, local, count: size.min(classes - local), centers });
         }
         start += classes;
     }

@@ -1,10 +1,13 @@
 //! The uniform blocks, byte for byte as shaders/common/params.wgsl declares them.
 
-use std::f64::consts::PI;
+use std::{f64::consts::PI, ops::Range};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Fallback, MarginSoftmax, Reduction, Shape, Slope, Target};
+use crate::{
+    Adaptive, Coefficients, Curve, Fallback, Link, MarginSoftmax, Others, Product, Reduction, Shape, Slope, Target,
+    Unified,
+};
 
 pub(crate) const SETTINGS_BYTES: usize = size_of::<Settings>();
 pub(crate) const PART_BYTES: usize = size_of::<Part>();
@@ -38,34 +41,57 @@ pub struct Settings {
     pub(crate) clipped: f32,
     pub(crate) clip_low: f32,
     pub(crate) clip_high: f32,
-    pub(crate) pad: [u32; 2],
+    pub(crate) clip: f32,
+    pub(crate) offset: u32,
+    pub(crate) centers: u32,
+    pub(crate) adaptive: u32,
+    pub(crate) chosen: u32,
+    pub(crate) bias: f32,
+    pub(crate) lower: f32,
+    pub(crate) upper: f32,
+    pub(crate) base: f32,
+    pub(crate) rise: f32,
+    pub(crate) strength: f32,
+    pub(crate) rate: f32,
+    pub(crate) attract: f32,
+    pub(crate) repel: f32,
+    pub(crate) other_a: f32,
+    pub(crate) other_b: f32,
+    pub(crate) other_c: f32,
+    pub(crate) other_pairs: u32,
     /// Coefficients; the shader reads them in (even, odd) pairs.
-    pub(crate) series: [f32; 68],
+    pub(crate) series: Series,
+    pub(crate) turned: Series,
+    pub(crate) damping: Series,
+    pub(crate) other_series: Series,
 }
+
+/// Room for the coefficients of the highest degree.
+type Series = [f32; 68];
 
 /// Twin of `Part` in params.wgsl: what one dispatch works on.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
 pub struct Part {
-    /// The chunk's first class.
+    /// The chunk's first prototype.
     pub first: u32,
-    /// Its classes.
+    /// Its prototypes.
     pub count: u32,
-    /// The first class, counted in its shard.
+    /// The first prototype, counted in its shard.
     pub local: u32,
-    /// Classes from row to row of the chunk.
+    /// Prototypes from row to row of the chunk.
     pub stride: u32,
     /// Parts of the sum over classes.
     pub splits: u32,
     /// Statistics held per row.
     pub slots: u32,
-    /// Classes of one split.
+    /// Prototypes of one split.
     pub split_span: u32,
     /// Classes of one slot.
     pub slot_span: u32,
     /// 1 where sums start.
     pub begin: u32,
-    /// The rows of one pass of grad_prototypes.
+    /// The rows of one pass of grad_prototypes; the classes of one span of select_classes.
     pub row_first: u32,
     /// Their number.
     pub row_count: u32,
@@ -84,6 +110,12 @@ pub struct Call {
     pub upstream: bool,
     /// Gradients are added to what their buffers hold, instead of overwriting it.
     pub accumulate: bool,
+    /// Whether margins of classes are bound.
+    pub class_margins: bool,
+    /// Whether margins of rows are bound.
+    pub row_margins: bool,
+    /// A training step: the state follows the batch first.
+    pub training: bool,
 }
 
 const HAS_IGNORE: u32 = 1;
@@ -96,15 +128,32 @@ const UPSTREAM_ROWS: u32 = 64;
 const MEAN: u32 = 128;
 const ADD_EMBEDDINGS: u32 = 256;
 const ADD_PROTOTYPES: u32 = 512;
+const PLAIN: u32 = 1024;
+const CLASS_MARGINS: u32 = 2048;
+const ROW_MARGINS: u32 = 4096;
+const VARIED: u32 = 8192;
+const CLOSED: u32 = 16384;
+const TRAINING: u32 = 32768;
+const OWN_SCALE: u32 = 65536;
+const CURRICULAR: u32 = 131_072;
+const OTHER_SERIES: u32 = 262_144;
+const OTHER_DETACHED: u32 = 524_288;
+const ANGULAR: u32 = 1_048_576;
+const OTHER_ANGULAR: u32 = 2_097_152;
+const WEIGHS: u32 = 4_194_304;
+const SORTED: u32 = 8_388_608;
+const GIVEN: u32 = 16_777_216;
 
 impl Settings {
-    /// The settings of a loss that does not use class weights or an upstream gradient, for `rows` rows in all.
-    pub(super) fn new(loss: &MarginSoftmax, shape: Shape, rows: usize, batch_rows: usize) -> Self {
+    /// The settings of a loss and a call, for `entries` batches.
+    pub(super) fn new(loss: &MarginSoftmax, shape: Shape, range: &Range<usize>, entries: usize, call: &Call) -> Self {
         let mut new = Self::zeroed();
-        new.rows = rows as u32;
-        new.batch_rows = batch_rows as u32;
+        new.rows = (entries * call.rows) as u32;
+        new.batch_rows = call.rows as u32;
         new.classes = shape.classes() as u32;
         new.dim = shape.dim() as u32;
+        new.offset = range.start as u32;
+        new.centers = shape.sub_centers() as u32;
         new.scale = loss.scale as f32;
         new.smoothing = loss.label_smoothing as f32;
         new.share = (loss.label_smoothing / shape.classes() as f64) as f32;
@@ -113,52 +162,164 @@ impl Settings {
             new.flags |= HAS_IGNORE;
             new.ignore = index as i32; // validated
         }
-        if loss.reduction == Reduction::Mean {
-            new.flags |= MEAN;
+        new.flag(MEAN, loss.reduction == Reduction::Mean);
+        new.flag(PLAIN, loss.product == Product::Linear);
+        // the statistics of a shard are whole, whoever uses them
+        new.flag(WEIGHS, loss.label_smoothing > 0.0 || *range != (0..shape.classes()));
+        new.flag(CLASS_WEIGHTS, call.class_weights);
+        new.flag(UPSTREAM, call.upstream);
+        new.flag(UPSTREAM_ROWS, call.upstream && loss.reduction == Reduction::None);
+        new.flag(ADD_EMBEDDINGS, call.accumulate);
+        new.flag(ADD_PROTOTYPES, call.accumulate);
+        new.flag(CLASS_MARGINS, call.class_margins);
+        new.flag(ROW_MARGINS, call.row_margins);
+        new.flag(TRAINING, call.training);
+        if let Link::Binary(link) = loss.link {
+            new.bias = link.bias as f32;
+            new.attract = (link.factor * link.weight) as f32;
+            new.repel = (link.factor * (1.0 - link.weight)) as f32;
         }
-        let Target::Unified(margin) = &loss.target else { return new };
+        let follows_row = new.adaptive(loss);
+        new.others(loss);
+        let varied = follows_row || call.class_margins || call.row_margins;
+        match &loss.target {
+            Target::Unified(margin) => {
+                new.flag(VARIED, varied);
+                new.unified(margin, varied);
+            }
+            Target::Angle(angle) => {
+                (new.m0, new.m2, new.m3) = (angle.factor as f32, angle.margin as f32, angle.offset as f32);
+                new.flag(DETACHED, angle.slope == Slope::Detached);
+                if let Some(series) = angle.series() {
+                    new.flags |= SERIES;
+                    new.pairs = put(&mut new.series, &series);
+                }
+            }
+            Target::Power(power) => {
+                if power.angular {
+                    let margin = Unified { m2: power.margin, ..Default::default() };
+                    new.unified(&margin, false);
+                    new.flags |= ANGULAR;
+                }
+                new.m1 = power.exponent as f32;
+                new.m3 = if power.angular { 0.0 } else { power.margin as f32 };
+                new.flag(DETACHED, power.slope == Slope::Detached);
+            }
+            Target::Custom(custom) => {
+                put(&mut new.turned, &custom.margin().parameters());
+            }
+        }
+        new
+    }
+
+    /// m0..m3 with what follows from them; `varied` where rows may have others.
+    fn unified(&mut self, margin: &Unified, varied: bool) {
         let (m1, m2) = (margin.m1, margin.m2);
-        [new.m0, new.m1, new.m2, new.m3] = [margin.m0, m1, m2, margin.m3].map(|m| m as f32);
-        if margin.is_linear() {
-            new.flags |= LINEAR;
-        }
-        if margin.slope == Slope::Detached {
-            new.flags |= DETACHED;
-        }
+        [self.m0, self.m1, self.m2, self.m3] = [margin.m0, m1, m2, margin.m3].map(|m| m as f32);
+        self.flag(LINEAR, margin.is_linear());
+        self.flag(DETACHED, margin.slope == Slope::Detached);
         let back = m1 * PI + m2;
-        new.front = [m2.cos() as f32, -m2.sin() as f32];
-        new.back = [back.cos() as f32, back.sin() as f32];
-        new.threshold = margin.threshold().unwrap_or(-2.0) as f32;
-        new.sine = (m2 * m2.sin()) as f32;
-        new.folds = ((m1 + m2 / PI).ceil() - 1.0).max(0.0) as f32;
-        new.fallback = match margin.fallback {
+        self.front = [m2.cos() as f32, -m2.sin() as f32];
+        self.back = [back.cos() as f32, back.sin() as f32];
+        self.threshold = margin.threshold().unwrap_or(-2.0) as f32;
+        self.sine = (m2 * m2.sin()) as f32;
+        self.folds = ((m1 + m2 / PI).ceil() - 1.0).max(0.0) as f32;
+        self.fallback = match margin.fallback {
             Fallback::Continuous => 0,
             Fallback::Sine => 1,
             Fallback::Mirror => 2,
             Fallback::None => 3,
             Fallback::Clip(e) => {
                 let cosine = |angle: f64| angle.cos() as f32;
-                new.clipped = e.cos() as f32;
+                self.clip = e as f32;
+                self.clipped = e.cos() as f32;
                 // the angles where m1·θ + m2 reaches e and π − e; outside [0, π] everything or nothing is clipped
                 let bound = |angle: f64| match angle {
                     a if a <= 0.0 => 2.0,
                     a if a >= PI => -2.0,
                     a => cosine(a),
                 };
-                new.clip_high = bound((e - m2) / m1);
-                new.clip_low = bound((PI - e - m2) / m1);
+                self.clip_high = bound((e - m2) / m1);
+                self.clip_low = bound((PI - e - m2) / m1);
                 4
             }
             Fallback::Easy => 5,
         };
-        if let Some(series) = margin.series() {
-            new.flags |= SERIES;
-            new.pairs = series.len().div_ceil(2) as u32;
-            for (k, c) in series.iter().enumerate() {
-                new.series[k] = *c as f32;
+        match &margin.curve {
+            Curve::Series(series) if varied => {
+                self.flags |= SERIES;
+                let [straight, turned] = series.basis(m1);
+                self.pairs = put(&mut self.series, &straight);
+                put(&mut self.turned, &turned);
+                match series.coefficients {
+                    Coefficients::Closed => {
+                        self.flags |= CLOSED;
+                        put(&mut self.damping, &series.damping.factors(series.degree));
+                    }
+                    Coefficients::Fit => {}
+                    Coefficients::Given(_) => self.flags |= GIVEN,
+                }
+            }
+            _ => {
+                if let Some(series) = margin.series() {
+                    self.flags |= SERIES;
+                    self.pairs = put(&mut self.series, &series);
+                }
             }
         }
-        new
+    }
+
+    /// What margins and scale follow; whether the margins differ from row to row.
+    fn adaptive(&mut self, loss: &MarginSoftmax) -> bool {
+        match loss.adaptive {
+            Adaptive::None => {}
+            Adaptive::AdaFace(family) => {
+                self.adaptive = 1;
+                self.base = family.margin as f32;
+                self.rise = family.concentration as f32;
+                self.rate = family.rate as f32;
+            }
+            Adaptive::MagFace(family) => {
+                self.adaptive = 2;
+                (self.lower, self.upper) = (family.lower_length as f32, family.upper_length as f32);
+                (self.base, self.rise) = (family.lower_margin as f32, family.rise() as f32);
+                self.strength = family.weight as f32;
+            }
+            Adaptive::Elastic(family) => {
+                self.adaptive = if family.cosine { 4 } else { 3 };
+                self.flag(SORTED, family.sorted);
+            }
+            Adaptive::AdaCos => self.flags |= OWN_SCALE,
+        }
+        self.adaptive != 0
+    }
+
+    fn others(&mut self, loss: &MarginSoftmax) {
+        match &loss.others {
+            Others::Identity | Others::Rectified => {}
+            Others::Curricular => self.flags |= CURRICULAR,
+            Others::Filter(filter) => self.other_a = filter.threshold as f32,
+            Others::TopK(top) => {
+                self.chosen = top.count as u32;
+                (self.other_a, self.other_b) = (top.margin.cos() as f32, top.margin.sin() as f32);
+            }
+            Others::Angle(angle) => {
+                self.flag(OTHER_DETACHED, angle.slope == Slope::Detached);
+                self.other_a = angle.factor as f32;
+                (self.other_b, self.other_c) = (angle.margin as f32, angle.offset as f32);
+                if let Some(series) = angle.series() {
+                    self.flags |= OTHER_SERIES;
+                    self.other_pairs = put(&mut self.other_series, &series);
+                }
+            }
+            Others::Power(power) => {
+                self.flag(OTHER_DETACHED, power.slope == Slope::Detached);
+                self.flag(OTHER_ANGULAR, power.angular);
+                self.other_a = power.exponent as f32;
+                self.other_b = if power.angular { power.margin.cos() } else { power.margin } as f32;
+                self.other_c = power.margin.sin() as f32;
+            }
+        }
     }
 
     /// As they go into the uniform buffer.
@@ -166,20 +327,37 @@ impl Settings {
         bytemuck::bytes_of(self)
     }
 
-    /// With what the call says.
-    pub(super) fn with(mut self, loss: &MarginSoftmax, call: &Call) -> Self {
-        self.flag(CLASS_WEIGHTS, call.class_weights);
-        self.flag(UPSTREAM, call.upstream);
-        self.flag(UPSTREAM_ROWS, call.upstream && loss.reduction == Reduction::None);
-        self.flag(ADD_EMBEDDINGS, call.accumulate);
-        self.flag(ADD_PROTOTYPES, call.accumulate);
-        self
-    }
-
     /// With flags set or cleared.
     fn flag(&mut self, flag: u32, on: bool) {
         if on { self.flags |= flag } else { self.flags &= !flag }
     }
+}
+
+/// Numbers into their place; the number of (even, odd) pairs.
+fn put(place: &mut Series, values: &[f64]) -> u32 {
+    place.iter_mut().zip(values).for_each(|(place, v)| *place = *v as f32);
+    values.len().div_ceil(2) as u32
+}
+
+/// Twin of `Stats` in params.wgsl, for the exchange of shards.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
+pub(crate) struct Stats {
+    pub most: f32,
+    pub sum: f32,
+    pub tilt: f32,
+    pub weighted: f32,
+    pub nearest: f32,
+    pub pad: [u32; 3],
+}
+
+#[cfg(feature = "gpu")]
+impl Stats {
+    /// What stands for minus infinity on a device.
+    pub const LOWEST: f32 = -3.0e38;
+    /// Of no class.
+    pub const EMPTY: Self =
+        Self { most: Self::LOWEST, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: Self::LOWEST, pad: [0; 3] };
 }
 
 /// Twin of `Row` in params.wgsl, for reading back.
@@ -190,8 +368,15 @@ pub(crate) struct Row {
     pub label: u32,
     pub weight: f32,
     pub cosine: f32,
-    pub logit: f32,
+    pub value: f32,
     pub slope: f32,
+    pub turn: f32,
+    pub length: f32,
+    pub scale: f32,
+    pub bound: f32,
+    pub last: u32,
+    pub bend: f32,
+    pub draw: f32,
     pub nearest: f32,
     pub others: f32,
     pub total: f32,
@@ -200,7 +385,17 @@ pub(crate) struct Row {
     pub gain: f32,
     pub normalizer: f32,
     pub pull: f32,
-    pub pad: [u32; 2],
+    pub tilt: f32,
+    pub lean: f32,
+    pub stretch: f32,
+}
+
+#[cfg(feature = "gpu")]
+impl Row {
+    /// It counts.
+    pub const COUNTS: u32 = 0;
+    /// It counts, but its embedding is shorter than 1e-12.
+    pub const SHORT: u32 = 4;
 }
 
 /// Twin of `Batch` in params.wgsl, for reading back.
@@ -217,7 +412,8 @@ pub(crate) struct BatchState {
     pub zero_embeddings: u32,
     pub zero_prototypes: u32,
     pub non_finite_prototypes: u32,
-    pub pad: [u32; 2],
+    pub middle: f32,
+    pub pad: u32,
 }
 
 /// A struct's name, its fields with their offsets, and its size.
@@ -233,17 +429,64 @@ pub fn twins() -> Vec<Twin> {
     }
     vec![
         twin!(
-            "Settings", Settings, rows, batch_rows, classes, dim, flags, ignore, fallback, pairs, scale, smoothing,
-            share, nan, m0, m1, m2, m3, front, back, threshold, sine, folds, clipped, clip_low, clip_high, series
+            "Settings",
+            Settings,
+            rows,
+            batch_rows,
+            classes,
+            dim,
+            flags,
+            ignore,
+            fallback,
+            pairs,
+            scale,
+            smoothing,
+            share,
+            nan,
+            m0,
+            m1,
+            m2,
+            m3,
+            front,
+            back,
+            threshold,
+            sine,
+            folds,
+            clipped,
+            clip_low,
+            clip_high,
+            clip,
+            offset,
+            centers,
+            adaptive,
+            chosen,
+            bias,
+            lower,
+            upper,
+            base,
+            rise,
+            strength,
+            rate,
+            attract,
+            repel,
+            other_a,
+            other_b,
+            other_c,
+            other_pairs,
+            series,
+            turned,
+            damping,
+            other_series
         ),
         twin!(
             "Part", Part, first, count, local, stride, splits, slots, split_span, slot_span, begin, row_first,
             row_count
         ),
         twin!(
-            "Row", Row, state, label, weight, cosine, logit, slope, nearest, others, total, mass, loss, gain,
-            normalizer, pull
+            "Row", Row, state, label, weight, cosine, value, slope, turn, length, scale, bound, last, bend, draw,
+            nearest, others, total, mass, loss, gain, normalizer, pull, tilt, lean, stretch
         ),
+        twin!("Stats", Stats, most, sum, tilt, weighted, nearest),
         twin!(
             "Batch",
             BatchState,
@@ -256,7 +499,8 @@ pub fn twins() -> Vec<Twin> {
             invalid_labels,
             zero_embeddings,
             zero_prototypes,
-            non_finite_prototypes
+            non_finite_prototypes,
+            middle
         ),
     ]
 }

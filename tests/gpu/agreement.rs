@@ -90,20 +90,53 @@ impl Trial {
 
 fn compare(device: &Device, case: &Case) -> Result<(), String> {
     let (n, c, d) = case.shape;
-    let shape = Shape::new(n, c, d).unwrap();
     let data = Data::new(case);
-    let expected = data.reference(&case.loss, shape);
+    let (expected, state) = data.expected(case);
     let found = match device {
         Device::Gpu(context, tile) => run(context, case, &data, *tile),
-        Device::Cpu => run_cpu(case, &data),
+        Device::Cpu => match run_cpu(case, &data) {
+            Err(Error::Combination { what: "loss", .. }) => return Ok(()), // not there yet
+            other => other,
+        },
     };
-    let found = found.map_err(|e| e.to_string())?;
+    let (found, found_state) = found.map_err(|e| e.to_string())?;
+    for (what, found, expected) in [
+        ("hardness", found_state.hardness, state.hardness),
+        ("norm_mean", found_state.norm_mean, state.norm_mean),
+        ("norm_deviation", found_state.norm_deviation, state.norm_deviation),
+        ("scale", found_state.scale, state.scale),
+    ] {
+        // sums of f32 over few rows
+        if (found - expected).abs() > 2e-6 * expected.abs().max(0.1) {
+            return Err(format!("the state's {what} is {found}, not {expected}"));
+        }
+    }
 
-    // the gate: an f32 cosine is off by up to 2e-7, which the scale and the curve's true slope multiply, detached or not
-    let curve = case.loss.clone().with_margin(|m| m.slope = Slope::Analytic);
+    // the gate: an f32 cosine is off by up to 2e-7, which the scale and the curve's true slope multiply, detached or not;
+    // a plain product by that much of both lengths
+    let analytic = analytic(&case.loss);
     let rows = || (0..n).filter(|&i| Some(i64::from(data.labels[i])) != case.loss.ignore_index);
-    let steepest = rows().map(|i| curve.target_value_slope(expected.target_cosines[i]).1.abs()).fold(1.0, f64::max);
-    let gate = 1e-5 + 3e-7 * case.loss.scale * steepest;
+    let at = |i: usize| {
+        let target = slopes(case, &analytic, &data, i, expected.target_cosines[i]);
+        let other = analytic.others.value_slope(expected.other_cosines[i]).1.abs();
+        // at a chosen class inter-topk turns by another 0.1, and CurricularFace's slope is at most 1 + 2
+        let turned = match analytic.others {
+            Others::TopK(_) => 1.0 + 0.1 / (1.0 - expected.other_cosines[i].powi(2)).max(1e-8).sqrt(),
+            Others::Curricular => 3.0,
+            _ => other,
+        };
+        target.max(turned)
+    };
+    let steepest = rows().map(at).fold(1.0, f64::max);
+    let longest = |v: &[f32]| {
+        v.chunks_exact(d).map(|v| v.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt()).fold(1.0, f64::max)
+    };
+    let lengths = match case.loss.product {
+        Product::Linear => longest(&data.embeddings) * longest(&data.prototypes),
+        Product::Cosine => 1.0,
+    };
+    let scale = if case.loss.adaptive == Adaptive::AdaCos { state.scale } else { case.loss.scale };
+    let gate = 1e-5 + 3e-7 * scale * steepest * lengths;
 
     let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
     if !(found.loss.is_finite() && finite(&found.row_losses)) {
@@ -112,7 +145,7 @@ fn compare(device: &Device, case: &Case) -> Result<(), String> {
     let mean = relative(found.loss.into(), expected.loss);
     let loose = if case.trained.is_none() && d > 3 { 1e-5 } else { gate };
     // smoothing may bring a loss near 0 as a difference of large numbers; the size of its parts is the measure then
-    let size = |i: usize| expected.row_losses[i].abs().max(case.loss.label_smoothing * case.loss.scale);
+    let size = |i: usize| expected.row_losses[i].abs().max(case.loss.label_smoothing * scale);
     let largest = rows().map(size).fold(0.0, f64::max);
     if mean > loose && (f64::from(found.loss) - expected.loss).abs() > loose * largest {
         return Err(format!("loss {} is not {} ({mean:.1e} > {loose:.1e})", found.loss, expected.loss));
@@ -141,8 +174,7 @@ fn compare(device: &Device, case: &Case) -> Result<(), String> {
         let shortest =
             vectors.chunks_exact(d).map(|v| v.iter().map(|x| x * x).sum::<f32>().sqrt()).fold(f32::MAX, f32::min);
         let up = data.upstream.as_deref().map_or(1.0, |u| u.iter().fold(0.0, |m: f32, u| m.max(u.abs())));
-        let pull = f64::from(up) * case.loss.scale * steepest / f64::from(shortest)
-            * if what == "dW" { n as f64 } else { 1.0 };
+        let pull = f64::from(up) * scale * steepest / f64::from(shortest) * if what == "dW" { n as f64 } else { 1.0 };
         let vacuous = gate > 1e-3 || d == 1;
         let unit = if vacuous { pull } else { most };
         let gate = if vacuous { 1e-5 } else { gate };
@@ -162,6 +194,31 @@ fn compare(device: &Device, case: &Case) -> Result<(), String> {
             return Err(format!("{what} is off by {frobenius:.1e} (Frobenius) > {gate:.1e}"));
         }
     }
+    if case.further {
+        let up = data.upstream.as_deref().map_or(1.0, |u| u.iter().fold(0.0, |m: f32, u| m.max(u.abs())));
+        let weight = data.weights.as_deref().map_or(1.0, |w| w.iter().fold(0.0, |m: f32, w| m.max(*w)));
+        let rows = if case.loss.reduction == Reduction::Mean { 1.0 } else { n as f64 };
+        // dL/ds and db are sums of differences, each of the size of a cosine (a binary link has one per class)
+        let terms = match case.loss.link {
+            Link::Softmax => 2.0 * lengths,
+            Link::Binary(binary) => 2.0 * binary.factor * (binary.weight + (1.0 - binary.weight) * c as f64),
+        };
+        let unit = f64::from(up) * f64::from(weight) * rows * terms;
+        let pairs = std::iter::once((found.grad_scale, expected.grad_scale));
+        let biases = found.grad_bias.iter().copied().zip(expected.grad_bias.iter().copied());
+        if found.grad_bias.len() < expected.grad_bias.len() {
+            return Err("db is not there".into());
+        }
+        for (i, (f, e)) in pairs.chain(biases).enumerate() {
+            let error = (f64::from(f) - e).abs();
+            if error.is_nan() || error > gate * unit.max(e.abs()) {
+                return Err(format!(
+                    "{} is {f:e}, not {e:e}",
+                    if i == 0 { "ds".into() } else { format!("db[{}]", i - 1) }
+                ));
+            }
+        }
+    }
     let zero = |g: &[f64]| g.iter().all(|g| *g == 0.0);
     if !zero(&expected.grad_embeddings) && !zero(&expected.grad_prototypes) && d > 1 {
         count(case, device, 1);
@@ -173,44 +230,91 @@ fn relative(found: f64, expected: f64) -> f64 {
     if found == expected { 0.0 } else { (found - expected).abs() / expected.abs() }
 }
 
+/// The loss with every true slope.
+fn analytic(loss: &MarginSoftmax) -> MarginSoftmax {
+    let mut loss = loss.clone();
+    match &mut loss.target {
+        Target::Unified(m) => m.slope = Slope::Analytic,
+        Target::Angle(m) => m.slope = Slope::Analytic,
+        Target::Power(m) => m.slope = Slope::Analytic,
+        Target::Custom(_) => {}
+    }
+    match &mut loss.others {
+        Others::Angle(m) => m.slope = Slope::Analytic,
+        Others::Power(m) => m.slope = Slope::Analytic,
+        _ => {}
+    }
+    loss
+}
+
+/// The steepest slope at a row's target, over the margins that it may have.
+fn slopes(case: &Case, loss: &MarginSoftmax, data: &Data, row: usize, x: f64) -> f64 {
+    let own = |k: usize, otherwise: f64| {
+        let class = data.class_margins[k].as_ref().map(|v| v[data.labels[row].max(0) as usize]);
+        data.row_margins[k].as_ref().map(|v| v[row]).or(class).map_or(otherwise, f64::from)
+    };
+    let mut m2 = vec![None];
+    if case.loss.adaptive != Adaptive::None {
+        m2.extend([-0.4, 0.2, 0.4, 0.7].map(Some));
+    }
+    let slope = |m2: Option<f64>| {
+        let loss = loss.clone().with_margin(|m| {
+            (m.m0, m.m1, m.m3) = (own(0, m.m0), own(1, m.m1), own(3, m.m3));
+            m.m2 = m2.unwrap_or(own(2, m.m2));
+        });
+        loss.target_value_slope(x).1.abs()
+    };
+    m2.into_iter().map(slope).fold(0.0, f64::max)
+}
+
 /// Runs a case through plan, tensors and the caller's encoder.
-fn run(context: &Context, case: &Case, data: &Data, tile: Tile) -> margin_softmax::Result<Output> {
-    let (n, c, d) = case.shape;
-    let shape = Shape::new(n, c, d)?;
+fn run(context: &Context, case: &Case, data: &Data, tile: Tile) -> margin_softmax::Result<(Output, State)> {
+    let (_, c, _) = case.shape;
+    let shape = case.shape();
     let cut = c / case.shards / 64 * 64;
     let mut shards = if cut == 0 { vec![c] } else { vec![cut; case.shards] };
     let rest = c - shards.iter().sum::<usize>();
     *shards.last_mut().unwrap() += rest;
     let layout = Layout { shards: &shards, embeddings: case.elements[0], prototypes: case.elements[1] };
-    let mut options = Options { tile: Some(tile), ..Default::default() };
+    let mut options = Options { tile: Some(tile), want: case.want(), ..Default::default() };
     if case.chunked {
         options.budget = tight(context, &case.loss, shape, &layout, &options);
     }
-    let rig = Rig::new(context, &case.loss, shape, &layout, &options, data)?;
+    let mut rig = Rig::new(context, &case.loss, shape, &layout, &options, data)?;
     let plan = rig.head.plan();
     assert!(plan.workspace_bytes() <= options.budget.get(), "{}", case.describe());
     if case.chunked && c > 256 {
         assert!(plan.schedule().chunks.len() > 1 && !plan.schedule().keep, "{}", case.describe());
     }
-    rig.run(context)
+    let mut state = case.state();
+    rig.bound = rig.tensors.bind_state(&rig.head)?;
+    rig.bound.set_state(&state)?;
+    rig.bound.set_training(case.training)?;
+    let out = rig.run(context)?;
+    let [hardness, mean, deviation, scale] = rig.tensors.state.read::<f32>(context)?[..] else { unreachable!() };
+    (state.hardness, state.norm_mean, state.norm_deviation) = (hardness.into(), mean.into(), deviation.into());
+    state.scale = scale.into();
+    Ok((out, state))
 }
 
 /// Runs a case on the CPU path: *keep* or the smallest workspace.
 #[cfg(feature = "cpu")]
-fn run_cpu(case: &Case, data: &Data) -> margin_softmax::Result<Output> {
-    let (n, c, d) = case.shape;
-    let shape = Shape::new(n, c, d)?;
-    let mut options = Options::default();
+fn run_cpu(case: &Case, data: &Data) -> margin_softmax::Result<(Output, State)> {
+    let shape = case.shape();
+    let mut options = Options { want: case.want(), ..Default::default() };
     if case.chunked {
         options.budget = Budget::bytes(1);
         if let Err(Error::Budget { needed, .. }) = Backend::cpu().head_with(&case.loss, shape, &options) {
             options.budget = Budget::bytes(needed);
         }
     }
-    Backend::cpu().head_with(&case.loss, shape, &options)?.evaluate(&data.batch())
+    let mut head = Backend::cpu().head_with(&case.loss, shape, &options)?;
+    head.set_state(&case.state())?;
+    let out = if case.training { head.train(&data.batch())? } else { head.evaluate(&data.batch())? };
+    Ok((out, *head.state()))
 }
 
 #[cfg(not(feature = "cpu"))]
-fn run_cpu(_: &Case, _: &Data) -> margin_softmax::Result<Output> {
+fn run_cpu(_: &Case, _: &Data) -> margin_softmax::Result<(Output, State)> {
     Err(Error::Missing { what: "cpu", why: "the feature is off" })
 }

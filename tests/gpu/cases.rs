@@ -22,6 +22,18 @@ pub struct Case {
     /// Classes per chunk, forced by the budget; `None` keeps all.
     pub chunked: bool,
     pub shards: usize,
+    /// Prototypes of a class.
+    pub centers: usize,
+    /// A bias per class, for a linear head.
+    pub bias: bool,
+    /// Which of m0..m3 differ by class and by row.
+    pub class_margins: [bool; 4],
+    pub row_margins: [bool; 4],
+    /// A state in the middle of a run, instead of the first one.
+    pub running: bool,
+    pub training: bool,
+    /// The gradients of scale and bias too.
+    pub further: bool,
     pub seed: u64,
 }
 
@@ -39,8 +51,37 @@ impl Case {
             ignored: 0,
             chunked: false,
             shards: 1,
+            centers: 1,
+            bias: false,
+            class_margins: [false; 4],
+            row_margins: [false; 4],
+            running: false,
+            training: false,
+            further: false,
             seed,
         }
+    }
+
+    pub fn shape(&self) -> Shape {
+        let (n, c, d) = self.shape;
+        Shape::new(n, c, d).unwrap().with_sub_centers(self.centers).unwrap()
+    }
+
+    pub fn want(&self) -> Want {
+        if self.further { Want::ALL.with_scale().with_bias() } else { Want::ALL }
+    }
+
+    /// The state that the batch meets; its numbers are exact in f32.
+    pub fn state(&self) -> State {
+        let mut state = State::new(&self.loss, self.shape()).unwrap();
+        if self.running {
+            (state.seed, state.step) = (7, 3);
+            (state.hardness, state.norm_mean, state.norm_deviation) = (0.25, 3.5, 1.5);
+            if self.loss.adaptive == Adaptive::AdaCos {
+                state.scale = 9.0;
+            }
+        }
+        state
     }
 
     pub fn fallback(&self) -> &'static str {
@@ -55,11 +96,18 @@ impl Case {
     pub fn describe(&self) -> String {
         let (n, c, d) = self.shape;
         format!(
-            "{} {} {} {n}x{c}x{d} s={} eps={} others={} trained={:?} {} weights={} upstream={} ignored={} chunked={} \
+            "{} {} {} {n}x{c}x{d} K={} {} {} margins={:?}/{:?} running={} training={} s={} eps={} others={} trained={:?} {} weights={} upstream={} ignored={} chunked={} \
              shards={} seed={}",
             self.family,
             self.fallback(),
             self.loss.reduction.name(),
+            self.centers,
+            self.loss.link.name(),
+            self.loss.adaptive.name(),
+            self.class_margins,
+            self.row_margins,
+            self.running,
+            self.training,
             self.loss.scale,
             self.loss.label_smoothing,
             self.loss.others.name(),
@@ -112,6 +160,11 @@ const ELEMENTS: [[Element; 2]; 4] = [
 
 /// The whole table; every case runs on both tiles of every adapter.
 pub fn table() -> Vec<Case> {
+    static TABLE: std::sync::OnceLock<Vec<Case>> = std::sync::OnceLock::new();
+    TABLE.get_or_init(make).clone()
+}
+
+fn make() -> Vec<Case> {
     // 1x1, no multiple of a tile, several tiles, D that is no multiple of 4
     let shapes = [
         (3, 5, 3),
@@ -158,7 +211,7 @@ pub fn table() -> Vec<Case> {
                         ignored,
                         chunked: !i.is_multiple_of(3),
                         shards: 1 + usize::from(i % 5 == 4 && shape.1 >= 64) * 2,
-                        seed: i as u64,
+                        ..Case::random(Shape::new(shape.0, shape.1, shape.2).unwrap(), i as u64)
                     });
                 }
             }
@@ -176,6 +229,176 @@ pub fn table() -> Vec<Case> {
             cases.push(Case { family: "large", loss: loss.clone(), chunked, ..Case::random(shape, 1) });
         }
     }
+    cases.extend(further());
+    cases
+}
+
+/// A curve from outside: m0 cos(angle) - m3 sin(angle)^2.
+#[derive(Debug)]
+pub struct Bent {
+    pub m0: f64,
+    pub m3: f64,
+}
+
+impl Margin for Bent {
+    fn name(&self) -> &str {
+        "bent"
+    }
+    fn value_slope(&self, x: f64) -> (f64, f64) {
+        (self.m0 * x - self.m3 * (1.0 - x * x), self.m0 + 2.0 * self.m3 * x)
+    }
+    fn wgsl(&self) -> &str {
+        "fn margin_target(x: f32) -> Curve {
+            let m0 = parameter(0u);
+            let m3 = parameter(1u);
+            return Curve(m0 * x - m3 * (1.0 - x) * (1.0 + x), m0 + 2.0 * m3 * x);
+        }"
+    }
+    fn parameters(&self) -> Vec<f64> {
+        vec![self.m0, self.m3]
+    }
+}
+
+/// The families beside the unified margins, and what combines with these.
+pub fn further_families() -> Vec<(&'static str, MarginSoftmax)> {
+    let named = |name| MarginSoftmax::named(name).unwrap();
+    let series = |degree, coefficients| Curve::Series(Series { degree, coefficients, damping: Damping::Jackson });
+    let lengths = MagFace { lower_length: 1.5, upper_length: 4.5, lower_margin: 0.3, upper_margin: 0.7, weight: 0.5 };
+    let magface = || MarginSoftmax::magface().with_adaptive(Adaptive::MagFace(lengths)).with_scale(30.0);
+    let binary = Link::Binary(Binary { weight: 0.6, factor: 0.5, bias: -3.0 });
+    let angle = |curve| Angle { factor: 0.8, margin: 0.1, offset: 0.3, curve, slope: Slope::Analytic };
+    let top = |count| Others::TopK(TopK { count, margin: 0.1 });
+    vec![
+        ("arcgrad", named("arcgrad")),
+        ("arcgrad_series", named("arcgrad_series")),
+        ("li_arcface", named("li_arcface")),
+        (
+            "angle",
+            MarginSoftmax {
+                target: Target::Angle(angle(series(24, Coefficients::Closed))),
+                others: Others::Angle(angle(Curve::Exact)),
+                scale: 10.0,
+                ..Default::default()
+            },
+        ),
+        (
+            "angle_detached",
+            MarginSoftmax {
+                target: Target::Angle(Angle { slope: Slope::Detached, ..Default::default() }),
+                others: Others::Angle(Angle { slope: Slope::Detached, ..angle(series(9, Coefficients::Fit)) }),
+                scale: 10.0,
+                ..Default::default()
+            },
+        ),
+        ("curricularface", named("curricularface").with_scale(30.0)),
+        ("curricular", MarginSoftmax::cosface().with_others(Others::Curricular).with_scale(16.0)),
+        ("adaface", named("adaface")),
+        ("adaface_continuous", named("adaface").with_margin(|m| m.fallback = Fallback::Continuous)),
+        ("adaface_series", named("adaface").with_margin(|m| m.curve = series(20, Coefficients::Closed))),
+        ("magface", magface()),
+        ("magface_sine", magface().with_margin(|m| m.fallback = Fallback::Sine)),
+        ("magface_continuous", magface().with_margin(|m| m.fallback = Fallback::Continuous)),
+        ("magface_mirror", magface().with_margin(|m| (m.fallback, m.m1) = (Fallback::Mirror, 1.3))),
+        ("magface_detached", magface().with_margin(|m| (m.fallback, m.slope) = (Fallback::None, Slope::Detached))),
+        (
+            "magface_series",
+            magface().with_margin(|m| (m.fallback, m.curve) = (Fallback::Clip(0.1), series(30, Coefficients::Fit))),
+        ),
+        ("elasticface_arc", named("elasticface_arc").with_scale(30.0)),
+        ("elasticface_arc_plus", named("elasticface_arc_plus")),
+        ("elasticface_cos", named("elasticface_cos")),
+        ("elasticface_cos_plus", named("elasticface_cos_plus").with_scale(20.0)),
+        ("elastic_series", MarginSoftmax::cheby_aam().with_adaptive(Adaptive::Elastic(Elastic::default()))),
+        ("sphereface2", named("sphereface2")),
+        ("sphereface2_angular", named("sphereface2_angular")),
+        ("sphereface2_opensphere", named("sphereface2_opensphere")),
+        ("binary_arcface", MarginSoftmax { link: binary, ..named("arcface_speaker") }),
+        ("binary_top", MarginSoftmax { link: binary, others: top(3), ..MarginSoftmax::cosface() }),
+        ("power_softmax", MarginSoftmax { link: Link::Softmax, ..named("sphereface2_angular") }),
+        ("adacos", named("adacos")),
+        ("adacos_margin", MarginSoftmax::cosface().with_adaptive(Adaptive::AdaCos)),
+        ("top", named("arcface_topk")),
+        ("top_two", MarginSoftmax::cheby_aam().with_others(top(2))),
+        ("filter", named("arcface_filter").with_scale(30.0)),
+        ("softmax", named("softmax")),
+        ("m_softmax", named("m_softmax")),
+        (
+            "custom",
+            MarginSoftmax { target: Target::Custom(Custom::new(Bent { m0: 0.9, m3: 0.2 })), ..Default::default() },
+        ),
+        ("margins", MarginSoftmax::arcface()),
+        ("margins_unified", MarginSoftmax::unified(0.7, 1.35, 0.3, 0.1).with_scale(30.0)),
+        ("margins_mirror", MarginSoftmax::sphereface()),
+        ("margins_series", MarginSoftmax::cheby_aam()),
+        (
+            "margins_jackson",
+            MarginSoftmax::unified(1.0, 1.35, 0.2, 0.0).with_margin(|m| m.curve = series(24, Coefficients::Closed)),
+        ),
+        ("margins_fit", named("chebyaam_fit")),
+        ("margins_clip", MarginSoftmax::arcface().with_margin(|m| m.fallback = Fallback::Clip(0.3))),
+        ("margins_none", named("arcface_insightface")),
+        ("centers", MarginSoftmax::arcface()),
+        ("centers_cheby", MarginSoftmax::cheby_aam().with_others(Others::Rectified)),
+    ]
+}
+
+/// Every further family with every other option in turn, on tiny shapes; no case lies near a kink, see `Data::clear`.
+fn further() -> Vec<Case> {
+    let shapes = [(5, 7, 3), (17, 40, 16), (9, 70, 5), (33, 130, 8), (70, 12, 7)];
+    let mut cases = vec![];
+    for (f, (family, loss)) in further_families().into_iter().enumerate() {
+        for j in 0..6 {
+            let i = f * 5 + j * 7 + j / 2;
+            let (n, c, d) = shapes[(f + j) % shapes.len()];
+            let smoothing = if loss.link == Link::Softmax { [0.0, 0.0, 0.1][(i + j) % 3] } else { 0.0 };
+            let mut loss = loss.clone().with_reduction(REDUCTIONS[(f + j) % 3]).with_label_smoothing(smoothing);
+            let ignored = [0, 0, 4][(f + j / 2) % 3];
+            if ignored > 0 {
+                loss = loss.with_ignore_index([-100, 0][j % 2]);
+            }
+            let linear = loss.product == Product::Linear;
+            let differs = family.starts_with("margins");
+            let row = |k: usize| differs && (j + k).is_multiple_of(2);
+            let class = |k: usize| differs && j != 2 && (j / 2 + k).is_multiple_of(2);
+            // no series follows m1 but the closed one; the sine fallback, and a linear head, know none
+            let fits = |k: usize| k != 1 || !family.ends_with("fit");
+            let mut case = Case {
+                family,
+                shape: (n, c, d),
+                trained: [None, Some(0.6), None, Some(0.85), Some(-0.2), None][j]
+                    .filter(|_| d > 4 && !linear && !family.ends_with("plus")),
+                elements: if j < 3 { ELEMENTS[0] } else { ELEMENTS[(f + j) % 4] },
+                weights: (f + j) % 3 == 1,
+                upstream: (f + j) % 4 == 2,
+                ignored,
+                chunked: j % 2 == 1,
+                shards: 1 + usize::from((f + j) % 3 == 0 && c >= 64),
+                centers: if linear {
+                    1
+                } else if family.starts_with("centers") {
+                    2 + j % 3
+                } else {
+                    [1, 2, 1, 3, 1, 1][j]
+                },
+                bias: linear && j != 1,
+                class_margins: std::array::from_fn(|k| class(k) && fits(k)),
+                row_margins: std::array::from_fn(|k| row(k) && fits(k)),
+                running: j % 2 == 0,
+                training: j % 3 != 0,
+                further: j != 5,
+                loss,
+                seed: 0,
+            };
+            if linear && j > 3 {
+                (case.class_margins, case.row_margins) = ([true, false, false, true], [false, false, false, true]);
+            }
+            let first = 1000 + 1000 * i as u64;
+            let clear = |seed: &u64| Data::new(&Case { seed: *seed, ..case.clone() }).clear(&case);
+            let seed = (first..first + 300).find(clear);
+            case.seed = seed.unwrap_or_else(|| panic!("no seed is clear of kinks: {}", case.describe()));
+            cases.push(case);
+        }
+    }
     cases
 }
 
@@ -190,7 +413,8 @@ pub fn covers_every_pair() -> Result<(), Failed> {
         ("element", Case::element),
     ];
     let values = |axis: Axis| {
-        let mut all: Vec<String> = table.iter().filter(|c| c.family != "large").map(axis).collect();
+        let mut all: Vec<String> =
+            table.iter().filter(|c| families().iter().any(|(name, _)| *name == c.family)).map(axis).collect();
         all.sort();
         all.dedup();
         all
@@ -214,12 +438,16 @@ pub fn covers_every_pair() -> Result<(), Failed> {
 }
 
 /// The data of a case: the values as the device sees them, already rounded to their element type.
+#[derive(Clone, Default)]
 pub struct Data {
     pub embeddings: Vec<f32>,
     pub prototypes: Vec<f32>,
     pub labels: Vec<i32>,
     pub weights: Option<Vec<f32>>,
     pub upstream: Option<Vec<f32>>,
+    pub bias: Option<Vec<f32>>,
+    pub class_margins: [Option<Vec<f32>>; 4],
+    pub row_margins: [Option<Vec<f32>>; 4],
 }
 
 /// A standard normal number.
@@ -249,12 +477,12 @@ impl Data {
     pub fn new(case: &Case) -> Self {
         let (n, c, d) = case.shape;
         let rng = &mut ChaCha8Rng::seed_from_u64(case.seed);
-        let prototypes = rounded(random(rng, c * d), case.elements[1]);
+        let prototypes = rounded(random(rng, c * case.centers * d), case.elements[1]);
         let mut labels: Vec<i32> = (0..n).map(|_| rng.random_range(0..c) as i32).collect();
         let mut embeddings = random(rng, n * d);
         if let Some(cosine) = case.trained {
             for (x, &y) in embeddings.chunks_exact_mut(d).zip(&labels) {
-                towards(x, &prototypes[y as usize * d..][..d], cosine);
+                towards(x, &prototypes[y as usize * case.centers * d..][..d], cosine);
             }
         }
         let embeddings = rounded(embeddings, case.elements[0]);
@@ -262,13 +490,121 @@ impl Data {
             labels.iter_mut().step_by(case.ignored).for_each(|y| *y = index as i32);
         }
         let upstream = if case.loss.reduction == Reduction::None { n } else { 1 };
+        let ranges = [0.8..1.2, 0.9..1.3, -0.3..0.6, -0.1..0.2];
+        let mut margins = |some: [bool; 4], count: usize| {
+            std::array::from_fn(|k| {
+                let draw = |_| rng.random_range(ranges[k].clone());
+                some[k].then(|| (0..count).map(draw).collect::<Vec<f32>>())
+            })
+        };
+        let (class_margins, row_margins) = (margins(case.class_margins, c), margins(case.row_margins, n));
         Self {
             embeddings,
             prototypes,
             labels,
             weights: case.weights.then(|| (0..c).map(|_| rng.random_range(0.2..2.0)).collect()),
             upstream: case.upstream.then(|| (0..upstream).map(|_| rng.random_range(-1.5..1.5)).collect()),
+            bias: case.bias.then(|| random(rng, c)),
+            class_margins,
+            row_margins,
         }
+    }
+
+    /// Whether an f32 cosine, off by up to 5e-7, can change no formula: nothing lies near a threshold, a bound, the last
+    /// chosen class, another sub-centre, another row's place in an order.
+    pub fn clear(&self, case: &Case) -> bool {
+        const NEAR: f64 = 4e-6;
+        let ((n, c, d), k) = (case.shape, case.centers);
+        if case.loss.product == Product::Linear {
+            return true;
+        }
+        let loss = &case.loss;
+        let unit = |v: &[f32]| {
+            let length = v.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            (v.iter().map(|&x| f64::from(x) / length).collect::<Vec<f64>>(), length)
+        };
+        let x: Vec<_> = self.embeddings.chunks_exact(d).map(unit).collect();
+        let w: Vec<_> = self.prototypes.chunks_exact(d).map(unit).collect();
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let apart = |mut values: Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            values.windows(2).all(|pair| pair[1] - pair[0] > NEAR)
+        };
+        let mut targets = vec![];
+        for i in 0..n {
+            if Some(i64::from(self.labels[i])) == loss.ignore_index {
+                continue;
+            }
+            let y = self.labels[i] as usize;
+            let all: Vec<Vec<f64>> =
+                (0..c).map(|j| (j * k..(j + 1) * k).map(|v| dot(&x[i].0, &w[v].0)).collect()).collect();
+            if k > 1 && !all.iter().all(|one| apart(one.clone())) {
+                return false;
+            }
+            let cosines: Vec<f64> = all.iter().map(|one| one.iter().copied().fold(f64::MIN, f64::max)).collect();
+            let target = cosines[y];
+            targets.push(target);
+            let others = || cosines.iter().enumerate().filter(|(j, _)| *j != y).map(|(_, c)| *c);
+            // the kinks of the target's curve for the margins that this row may have
+            let Some(own) = (match &loss.target {
+                Target::Unified(margin) => Some(margin.clone()),
+                Target::Power(power) if power.angular => Some(Unified { m2: power.margin, ..Default::default() }),
+                _ => None,
+            }) else {
+                continue;
+            };
+            let mut m = own.margins();
+            for (q, m) in m.iter_mut().enumerate() {
+                let class = self.class_margins[q].as_ref().map(|v| v[y]);
+                if let Some(given) = self.row_margins[q].as_ref().map(|v| v[i]).or(class) {
+                    *m = given.into();
+                }
+            }
+            let mut angles = vec![m[2]];
+            if let Adaptive::MagFace(family) = loss.adaptive {
+                let (low, high) = (family.lower_length, family.upper_length);
+                let length = x[i].1;
+                if (length / low - 1.0).abs() < NEAR || (length / high - 1.0).abs() < NEAR {
+                    return false;
+                }
+                let rise = (family.upper_margin - family.lower_margin) / (high - low);
+                angles = vec![family.lower_margin + rise * (length.clamp(low, high) - low)];
+            }
+            if loss.adaptive != Adaptive::None && !matches!(loss.adaptive, Adaptive::MagFace(_)) {
+                // somewhere within: keep to where the curve has no kink whatever it is
+                angles = vec![m[2], -0.4, -0.2, 0.0, 0.2, 0.4];
+            }
+            for m2 in angles {
+                let at = |u: f64| ((u - m2) / m[1]).clamp(0.0, std::f64::consts::PI).cos();
+                let mut kinks: Vec<f64> = (1..4).map(|q| at(f64::from(q) * std::f64::consts::PI)).collect();
+                kinks.push(0.0);
+                if let Fallback::Clip(e) = own.fallback {
+                    kinks.extend([at(e), at(std::f64::consts::PI - e)]);
+                }
+                if kinks.iter().any(|t| (t - target).abs() < NEAR) {
+                    return false;
+                }
+                if loss.others == Others::Curricular {
+                    let bound = (target.acos() + m2).cos();
+                    if others().any(|c| (c - bound).abs() < NEAR) {
+                        return false;
+                    }
+                }
+            }
+            let bends = match &loss.others {
+                Others::Rectified => others().all(|c| c.abs() > NEAR),
+                Others::Filter(filter) => others().all(|c| (c - filter.threshold).abs() > NEAR),
+                Others::TopK(top) => {
+                    let edge = top.margin.cos();
+                    apart(others().collect()) && others().all(|c| (c - edge).abs() > NEAR)
+                }
+                _ => true,
+            };
+            if !bends {
+                return false;
+            }
+        }
+        !matches!(loss.adaptive, Adaptive::Elastic(Elastic { sorted: true, .. })) || apart(targets)
     }
 
     pub fn batch(&self) -> Batch<'_, i32> {
@@ -278,24 +614,48 @@ impl Data {
             labels: &self.labels,
             class_weights: self.weights.as_deref(),
             upstream: self.upstream.as_deref(),
-            ..Default::default()
+            bias: self.bias.as_deref(),
+            class_margins: Margins::of(&self.class_margins),
+            row_margins: Margins::of(&self.row_margins),
         }
+    }
+
+    /// The oracle's answer to a case, and the state that it leaves.
+    pub fn expected(&self, case: &Case) -> (Output<f64>, State) {
+        let mut state = case.state();
+        let out = self.with_wide(|batch| {
+            let (loss, shape, want) = (&case.loss, case.shape(), case.want());
+            if case.training {
+                reference::train(loss, shape, want, batch, &mut state)
+            } else {
+                reference::evaluate_with(loss, shape, want, batch, &state)
+            }
+        });
+        (out.unwrap(), state)
     }
 
     /// The oracle's answer.
     pub fn reference(&self, loss: &MarginSoftmax, shape: Shape) -> Output<f64> {
+        self.with_wide(|batch| reference::evaluate(loss, shape, Want::ALL, batch)).unwrap()
+    }
+
+    /// The same in f64.
+    fn with_wide<T>(&self, run: impl FnOnce(&Batch<'_, i32, f64>) -> T) -> T {
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         let (embeddings, prototypes) = (wide(&self.embeddings), wide(&self.prototypes));
-        let (weights, upstream) = (self.weights.as_deref().map(wide), self.upstream.as_deref().map(wide));
-        let batch = Batch {
+        let some = |v: &Option<Vec<f32>>| v.as_deref().map(wide);
+        let (weights, upstream, bias) = (some(&self.weights), some(&self.upstream), some(&self.bias));
+        let (by_class, by_row) = (self.class_margins.each_ref().map(some), self.row_margins.each_ref().map(some));
+        run(&Batch {
             embeddings: &embeddings,
             prototypes: &prototypes,
             labels: &self.labels,
             class_weights: weights.as_deref(),
             upstream: upstream.as_deref(),
-            ..Default::default()
-        };
-        reference::evaluate(loss, shape, Want::ALL, &batch).unwrap()
+            bias: bias.as_deref(),
+            class_margins: Margins::of(&by_class),
+            row_margins: Margins::of(&by_row),
+        })
     }
 }
 

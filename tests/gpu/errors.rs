@@ -41,17 +41,7 @@ fn tensors_that_do_not_fit_are_refused(context: &Context) -> Result<(), Failed> 
     let t = &rig.tensors;
     let w = [&t.w[0]];
     let dw = [&t.dw[0]];
-    let io = Io {
-        embeddings: &t.x,
-        prototypes: &w,
-        labels: &t.y,
-        class_weights: None,
-        upstream: None,
-        loss: &t.loss,
-        row_losses: None,
-        grad_embeddings: Some(&t.dx),
-        grad_prototypes: &dw,
-    };
+    let io = Io { grad_embeddings: Some(&t.dx), grad_prototypes: &dw, ..Io::new(&t.x, &w, &t.y, &t.loss) };
     rig.head.bind(&io)?;
     let tensor = |shape: &[usize], element| Tensor::empty(context, shape, element).unwrap();
 

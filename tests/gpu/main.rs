@@ -7,6 +7,7 @@ mod agreement;
 mod cases;
 mod edges;
 mod errors;
+mod families;
 mod memory;
 mod monitor;
 mod operations;
@@ -29,6 +30,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         properties::CHECKS,
         edges::CHECKS,
         errors::CHECKS,
+        families::CHECKS,
         memory::CHECKS,
         monitor::CHECKS,
         partial::CHECKS,

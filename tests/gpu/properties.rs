@@ -105,8 +105,7 @@ fn gradients_of_two_micro_batches_add_up(context: &Context) -> Result<(), Failed
             embeddings: data.embeddings[rows.start * d..rows.end * d].to_vec(),
             labels: data.labels[rows].to_vec(),
             prototypes: data.prototypes.clone(),
-            weights: None,
-            upstream: None,
+            ..Data::default()
         };
         match &mut sums {
             None => {
@@ -230,15 +229,10 @@ fn neighbours_of_a_bound_range_stay_untouched(context: &Context) -> Result<(), F
     let dx = view(&outputs, 2, &[n, d], Element::F32);
     let dw = view(&outputs, 4, &[c, d], Element::F32);
     let bound = rig.head.bind(&Io {
-        embeddings: &x,
-        prototypes: &[&w],
-        labels: &y,
-        class_weights: None,
-        upstream: None,
-        loss: &loss_out,
         row_losses: Some(&row_losses),
         grad_embeddings: Some(&dx),
         grad_prototypes: &[&dw],
+        ..Io::new(&x, &[&w], &y, &loss_out)
     })?;
     let mut encoder = context.device().create_command_encoder(&Default::default());
     bound.record_forward(&mut encoder);

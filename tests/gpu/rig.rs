@@ -15,10 +15,16 @@ pub struct Tensors {
     pub y: Tensor,
     pub weights: Option<Tensor>,
     pub upstream: Option<Tensor>,
+    pub class_margins: Option<Tensor>,
+    pub row_margins: Option<Tensor>,
+    pub bias: Option<Tensor>,
+    pub state: Tensor,
     pub loss: Tensor,
     pub row_losses: Tensor,
     pub dx: Tensor,
     pub dw: Vec<Tensor>,
+    pub ds: Tensor,
+    pub db: Tensor,
 }
 
 pub struct Rig {
@@ -44,17 +50,31 @@ pub fn upload(context: &Context, shape: &[usize], values: &[f32], element: Eleme
 
 impl Tensors {
     pub fn new(context: &Context, shape: Shape, layout: &Layout<'_>, data: &Data) -> Result<Self> {
-        let (n, d) = (shape.rows(), shape.dim());
+        let (n, d, k) = (shape.rows(), shape.dim(), shape.sub_centers());
+        let vectors = |count: usize| if k > 1 { vec![count, k, d] } else { vec![count, d] };
         let (mut w, mut dw, mut first) = (vec![], vec![], 0);
         for &count in layout.shards {
-            let values = &data.prototypes[first * d..(first + count) * d];
-            w.push(upload(context, &[count, d], values, layout.prototypes));
-            dw.push(Tensor::empty(context, &[count, d], Element::F32)?);
+            let values = &data.prototypes[first * k * d..(first + count) * k * d];
+            w.push(upload(context, &vectors(count), values, layout.prototypes));
+            dw.push(Tensor::empty(context, &vectors(count), Element::F32)?);
             first += count;
         }
         let optional =
             |values: &Option<Vec<f32>>| values.as_ref().map(|v| Tensor::upload(context, &[v.len()], v)).transpose();
+        // NaN stands for what is not given
+        let margins = |values: &[Option<Vec<f32>>; 4], count: usize| {
+            let any = values.iter().any(Option::is_some);
+            let one = |i: usize| values.each_ref().map(|v| v.as_ref().map_or(f32::NAN, |v| v[i]));
+            let all: Vec<f32> = (0..count).flat_map(one).collect();
+            any.then(|| Tensor::upload(context, &[count, 4], &all)).transpose()
+        };
         Ok(Self {
+            class_margins: margins(&data.class_margins, shape.classes())?,
+            row_margins: margins(&data.row_margins, n)?,
+            bias: optional(&data.bias)?,
+            state: Tensor::empty(context, &[4], Element::F32)?,
+            ds: Tensor::empty(context, &[1], Element::F32)?,
+            db: Tensor::empty(context, &[shape.classes()], Element::F32)?,
             x: upload(context, &[n, d], &data.embeddings, layout.embeddings),
             w,
             y: Tensor::upload(context, &[n], &data.labels)?,
@@ -68,16 +88,32 @@ impl Tensors {
     }
 
     pub fn bind(&self, head: &Head) -> Result<BoundHead> {
+        self.bind_with(head, None)
+    }
+
+    /// With a state of its own.
+    pub fn bind_state(&self, head: &Head) -> Result<BoundHead> {
+        self.bind_with(head, Some(&self.state))
+    }
+
+    fn bind_with(&self, head: &Head, state: Option<&Tensor>) -> Result<BoundHead> {
+        let prototypes = self.w.iter().collect::<Vec<_>>();
+        // one value, but for a linear head
+        let linear = head.plan().find("bias").is_some();
+        let db = if linear { self.db.clone() } else { Tensor::from_buffer(self.db.buffer(), 0, &[1], Element::F32)? };
         head.bind(&Io {
-            embeddings: &self.x,
-            prototypes: &self.w.iter().collect::<Vec<_>>(),
-            labels: &self.y,
+            class_margins: self.class_margins.as_ref(),
+            row_margins: self.row_margins.as_ref(),
+            bias: self.bias.as_ref(),
+            state,
+            grad_scale: Some(&self.ds),
+            grad_bias: Some(&db),
             class_weights: self.weights.as_ref(),
             upstream: self.upstream.as_ref(),
-            loss: &self.loss,
             row_losses: Some(&self.row_losses),
             grad_embeddings: Some(&self.dx),
             grad_prototypes: &self.dw.iter().collect::<Vec<_>>(),
+            ..Io::new(&self.x, &prototypes, &self.y, &self.loss)
         })
     }
 
@@ -92,6 +128,8 @@ impl Tensors {
             row_losses: self.row_losses.read(context)?,
             grad_embeddings: self.dx.read(context)?,
             grad_prototypes,
+            grad_scale: self.ds.read::<f32>(context)?[0],
+            grad_bias: self.db.read(context)?,
             ..Default::default()
         })
     }

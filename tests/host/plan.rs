@@ -1,8 +1,8 @@
 //! The planner as plain data: budgets, chunks, shards, geometry; no device.
 
 use margin_softmax::{
-    Budget, Error, MarginSoftmax, Options, Shape, Tile, Want,
-    plan::{Element, Grid, Layout, Limits, Plan, Role, Slot},
+    Budget, Error, MarginSoftmax, Options, Product, Shape, Tile, Want,
+    plan::{Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
 };
 
 const WANTS: [Want; 4] = [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL];
@@ -47,6 +47,53 @@ fn the_smallest_budget_is_exact() {
                 for bytes in [needed * 3 / 2, needed * 4, 1 << 32] {
                     let larger = plan(shape, &shards, &options(bytes)).unwrap();
                     assert!(larger.workspace_bytes() <= bytes, "{shape:?} {want:?}");
+                }
+            }
+        }
+    }
+}
+
+/// The same for what only some losses need: states, draws, chosen classes, biases, several prototypes per class.
+#[test]
+fn the_smallest_budget_is_exact_for_every_loss() {
+    let named = |name| MarginSoftmax::named(name).unwrap();
+    let wants = [Want::LOSS, Want::LOSS.with_scale(), Want::LOSS.with_bias(), Want::ALL.with_scale().with_bias()];
+    for name in [
+        "curricularface",
+        "adaface",
+        "magface",
+        "elasticface_arc_plus",
+        "adacos",
+        "arcface_topk",
+        "softmax",
+        "sphereface2",
+    ] {
+        for (n, c, d) in [(1, 7, 3), (70, 1000, 8), (3, 100_003, 4), (2000, 9000, 16)] {
+            for centers in [1, 3] {
+                let loss = named(name);
+                let shape = Shape::new(n, c, d).unwrap().with_sub_centers(centers).unwrap();
+                let half = c / 128 * 64;
+                let shards = if half > 0 { vec![half, c - half] } else { vec![c] };
+                let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
+                if loss.product == Product::Linear && centers > 1 {
+                    continue;
+                }
+                for want in wants {
+                    let plan = |bytes| {
+                        let options = Options { budget: Budget::bytes(bytes), want, tile: None };
+                        Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &options)
+                    };
+                    let Err(Error::Budget { needed, .. }) = plan(1) else {
+                        panic!("{name} {shape:?} {want:?}: a budget of one byte is not refused");
+                    };
+                    for bytes in [needed, needed * 2, 1 << 32] {
+                        let plan = plan(bytes).unwrap();
+                        let found = plan.workspace_bytes();
+                        assert!(found <= bytes && (bytes > needed || found == needed), "{name} {shape:?} {want:?}");
+                        let steps = plan.stage(Stage::Follow).len();
+                        assert_eq!(steps > 0, ["curricularface", "adaface", "adacos"].contains(&name), "{name}");
+                    }
+                    assert!(matches!(plan(needed - 1), Err(Error::Budget { .. })), "{name} {shape:?} {want:?}");
                 }
             }
         }

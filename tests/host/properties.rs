@@ -218,28 +218,12 @@ impl Engine {
         }
     }
 
-    /// Whether this family has come to the backend.
-    fn knows(&self, loss: &MarginSoftmax) -> bool {
-        let shape = Shape::new(1, 8, 2).unwrap();
-        let Engine::Slices(backend) = self else { return true };
-        !matches!(backend.head(loss, shape), Err(Error::Combination { what: "loss", .. }))
-    }
-
-    /// A backend that knows new families knows sub-centres, margins of classes and rows, and shards too.
-    fn is_old(&self) -> bool {
-        !self.knows(&MarginSoftmax::arcgrad())
-    }
-
     fn run(&self, problem: &Problem) -> Result<Output<f64>, Off> {
         self.call(problem, false).map(|(out, _)| out)
     }
 
     /// An evaluation or a training step.
     fn call(&self, problem: &Problem, train: bool) -> Result<(Output<f64>, State), Off> {
-        let margins = problem.class_margins.iter().chain(&problem.row_margins).any(Option::is_some);
-        if self.is_old() && (margins || problem.shape.sub_centers() > 1) {
-            return Err(Off::Skipped);
-        }
         match self {
             Engine::Exact => {
                 let mut moved = problem.clone();
@@ -251,9 +235,6 @@ impl Engine {
     }
 
     fn sharded(&self, problem: &Problem, ranges: &[Range<usize>], train: bool) -> Result<(Output<f64>, State), Off> {
-        if self.is_old() {
-            return Err(Off::Skipped);
-        }
         let (parts, state) = match self {
             Engine::Exact => on_exact_shards(problem, ranges, train)?,
             Engine::Slices(backend) => on_sharded_slices(backend, problem, ranges, train)?,
@@ -664,7 +645,7 @@ fn every_property_holds_on_the_cpu() {
     for property in PROPERTIES {
         let met = check(&engine, property, CASES);
         println!("{property:?}: {met} of {CASES}");
-        assert!(met > CASES / 8 || property == Property::Shards && engine.is_old(), "{property:?}: {met}");
+        assert!(met > CASES / 8, "{property:?}: {met}");
     }
 }
 

@@ -1,0 +1,68 @@
+// follow: moves the state by what the batch shows, in a training step alone.
+//
+//   in      rows   [rows]  Row: target cosine, length, and for AdaCos the log-sum-exp of the other classes
+//   in      batch  [1]     Batch: the median, prototypes that are not finite
+//   inout   state  [4]     f32: hardness, mean and deviation of the lengths, scale
+//
+// One workgroup; each lane adds its rows in order, then the lanes are added in a fixed tree.
+// Twin: State::follow in src/objective/adaptive.rs
+
+@group(0) @binding(2) var<storage, read> rows: array<Row>;
+@group(0) @binding(3) var<storage, read> batch: array<Batch>;
+@group(0) @binding(4) var<storage, read_write> state: array<f32>;
+
+// (rows, cosines, lengths, -), then (largest log-sum-exp, -, squares, sum of exp)
+var<workgroup> lanes: array<vec4<f32>, 256>;
+
+fn clamped(length: f32) -> f32 { return clamp(length, 1.0e-3, 100.0); }
+
+fn gather(lane: u32, own: vec4<f32>) -> vec4<f32> {
+    workgroupBarrier();
+    lanes[lane] = own;
+    workgroupBarrier();
+    for (var size = 128u; size > 0u; size >>= 1u) {
+        if (lane < size) {
+            let a = lanes[lane];
+            let b = lanes[lane + size];
+            lanes[lane] = vec4(max(a.x, b.x), a.yzw + b.yzw);
+        }
+        workgroupBarrier();
+    }
+    return lanes[0];
+}
+
+@compute @workgroup_size(256)
+fn follow(@builtin(local_invocation_index) lane: u32) {
+    var own = vec4(LOWEST, 0.0, 0.0, 0.0);
+    for (var i = lane; i < settings.rows; i += 256u) {
+        if (counts(rows[i].state)) {
+            own += vec4(0.0, rows[i].cosine, clamped(rows[i].length), 1.0);
+            own.x = max(own.x, rows[i].others);
+        }
+    }
+    let first = gather(lane, own);
+    let n = max(first.w, 1.0);
+    let mean = first.z / n;
+    own = vec4(LOWEST, 0.0, 0.0, 0.0);
+    for (var i = lane; i < settings.rows; i += 256u) {
+        if (counts(rows[i].state)) {
+            let away = clamped(rows[i].length) - mean;
+            own += vec4(0.0, 0.0, away * away, exponential(rows[i].others - first.x));
+        }
+    }
+    let second = gather(lane, own);
+    let moves = has(TRAINING) && first.w > 0.0 && batch[0].non_finite_prototypes == 0u;
+    if (lane != 0u || !moves) { return; }
+    if (has(CURRICULAR)) { state[0] = 0.01 * (first.y / n) + 0.99 * state[0]; }
+    if (settings.adaptive == ADAFACE) {
+        state[1] = settings.rate * mean + (1.0 - settings.rate) * state[1];
+        if (n > 1.0) {
+            state[2] = settings.rate * sqrt(second.z / (n - 1.0)) + (1.0 - settings.rate) * state[2];
+        }
+    }
+    if (has(OWN_SCALE)) {
+        let least = min(max(batch[0].middle, 0.70710678), 1.0);
+        let scale = (first.x + logarithm(second.w) - logarithm(n)) / least;
+        if (finite(vec4(scale))) { state[3] = max(scale, 1.0e-2); }
+    }
+}

@@ -1,0 +1,34 @@
+// binary: one binary problem per class (SphereFace2).
+// Twin: Shard::statistics and Shard::gradients in src/reference/mod.rs
+
+fn link_start() -> f32 { return 0.0; }
+
+fn link_most(most: f32, z: f32) -> f32 { return 0.0; }
+
+fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
+    var s = stats;
+    let p = sigmoid(z + settings.bias);
+    s.sum += softplus(z + settings.bias);
+    s.tilt = fma(p, v, s.tilt);
+    s.weighted += p;
+    return s;
+}
+
+fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
+    var r = row;
+    let z = fma(r.scale, r.value, settings.bias);
+    r.mass = r.weight * settings.repel;
+    r.loss = bitcast<u32>(r.weight * settings.attract * softplus(-z) + r.mass * all.sum);
+    let pull = link_pull(r, weights);
+    r.tilt = fma(pull, r.value, r.mass * all.tilt);
+    r.lean = fma(r.mass, all.weighted, pull);
+    return r;
+}
+
+fn link_pull(r: Row, weights: f32) -> f32 {
+    return -r.weight * settings.attract * sigmoid(-fma(r.scale, r.value, settings.bias));
+}
+
+fn link_push(z: f32, mass: f32, total: f32, smoothed: f32) -> f32 {
+    return mass * sigmoid(z + settings.bias);
+}

@@ -1,0 +1,45 @@
+// softmax: cross entropy over all classes, with label smoothing.
+// Twin: Shard::statistics and Shard::gradients in src/reference/mod.rs
+
+// where the largest logit starts
+fn link_start() -> f32 { return LOWEST; }
+
+fn link_most(most: f32, z: f32) -> f32 { return max(most, z); }
+
+// One more class; `most` is final.
+fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
+    var s = stats;
+    let e = exponential(z - s.most);
+    s.sum += e;
+    s.tilt = fma(e, v, s.tilt);
+    s.weighted = fma(weight, v, s.weighted);
+    return s;
+}
+
+// Loss and what the backward pass needs. The target joins last: softplus(others - target) keeps the digits of a tiny loss.
+fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
+    var r = row;
+    let logit = r.scale * r.value;
+    let some = all.sum > 0.0;
+    r.others = select(LOWEST, all.most + logarithm(max(all.sum, 1.0e-30)), some);
+    let d = r.others - logit;
+    // not logit + softplus(d), which cancels where the target lies far below the others
+    r.total = max(logit, r.others) + log_one_plus(exponential(-abs(d)));
+    r.mass = (1.0 - settings.smoothing) * r.weight + settings.share * weights;
+    let smoothed = settings.share * (r.value * (weights - r.weight) - all.weighted);
+    r.loss = bitcast<u32>(r.mass * softplus(d) + r.scale * smoothed);
+    let mean = select(r.value, all.tilt / select(1.0, all.sum, some), some);
+    r.tilt = r.mass * sigmoid(d) * (mean - r.value) + smoothed;
+    return r;
+}
+
+// dL/dlogit at the label, before the upstream gradient
+fn link_pull(r: Row, weights: f32) -> f32 {
+    let rest = settings.share * (weights - r.weight);
+    return rest - r.mass * sigmoid(r.others - r.scale * r.value);
+}
+
+// and elsewhere, from the logit, Row.mass, Row.total and the class' part of the smoothing
+fn link_push(z: f32, mass: f32, total: f32, smoothed: f32) -> f32 {
+    return mass * exponential(z - total) - smoothed;
+}

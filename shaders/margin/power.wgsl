@@ -1,0 +1,18 @@
+// power: SphereFace2's curve with its margin on the cosine (m3), or on the angle (front, threshold). m1 is the exponent.
+// Twin: src/objective/power.rs
+fn margin_target(x: f32) -> Curve {
+    var curve = Curve(0.0, 0.0);
+    if (has(ANGULAR)) {
+        let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
+        // cos(angle + m) and its slope, continuous beyond the threshold
+        var inner = Curve(x * settings.front.x + s * settings.front.y,
+                          settings.front.x - settings.front.y * x / max(s, 1.0e-4));
+        if (x <= settings.threshold) { inner = Curve(x - settings.threshold - 1.0, 1.0); }
+        let outer = raised(inner.value, settings.m1);
+        curve = Curve(outer.value, outer.slope * inner.slope);
+    } else {
+        curve = raised(x, settings.m1);
+        curve.value -= settings.m3;
+    }
+    return Curve(curve.value, select(curve.slope, 1.0, has(DETACHED)));
+}

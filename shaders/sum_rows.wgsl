@@ -1,0 +1,26 @@
+// sum_rows: dL/dscale, or dL/dbias of a binary link: the sum of the rows' parts.
+//
+//   in      rows      [rows]  Row: tilt, or lean where part.local is 1
+//   inout   gradient  [1]     f32
+//
+// One workgroup; each lane adds its own in order, then the lanes are added in a fixed tree.
+
+@group(0) @binding(2) var<storage, read> rows: array<Row>;
+@group(0) @binding(3) var<storage, read_write> gradient: array<f32>;
+
+var<workgroup> lanes: array<f32, 256>;
+
+@compute @workgroup_size(256)
+fn sum_rows(@builtin(local_invocation_index) lane: u32) {
+    var own = 0.0;
+    for (var row = lane; row < settings.rows; row += 256u) {
+        own += select(rows[row].tilt, rows[row].lean, part.local == 1u);
+    }
+    lanes[lane] = own;
+    workgroupBarrier();
+    for (var size = 128u; size > 0u; size >>= 1u) {
+        if (lane < size) { lanes[lane] += lanes[lane + size]; }
+        workgroupBarrier();
+    }
+    if (lane == 0u) { gradient[0] = lanes[0] + select(0.0, gradient[0], has(ADD_EMBEDDINGS)); }
+}

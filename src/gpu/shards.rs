@@ -1,0 +1,185 @@
+//! One shard of a head over several devices: the forward pass in pieces, with the numbers of all shards between them.
+//!
+//! Every call stands for itself and computes what comes before it again.
+
+use bytemuck::Zeroable;
+
+use super::{readback::Mapping, slices::SliceHead};
+use crate::{
+    Adaptive, Batch, Error, Label, Link, Others, Output, Result, State,
+    plan::{
+        Stage,
+        settings::{BatchState, Row, Stats},
+    },
+    shard::{RowStatistics, Statistics, Targets},
+};
+
+impl SliceHead {
+    pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>, state: &State) -> Result<Targets> {
+        let rows = self.upload(batch, state, false)?;
+        let adacos = self.loss.adaptive == Adaptive::AdaCos;
+        self.run(if adacos { &[Stage::Targets, Stage::Follow] } else { &[Stage::Targets] })?;
+        let found: Vec<Row> = self.read("rows", rows)?;
+        let counts: Vec<BatchState> = self.read("batch", 1)?;
+        let counts = counts.first().copied().unwrap_or(BatchState::zeroed());
+        let mut top = vec![];
+        if let Others::TopK(family) = &self.loss.others {
+            let best: Vec<[u32; 2]> = self.read("top", rows * family.count)?;
+            let entry = |[bits, class]: &[u32; 2]| (f32::from_bits(*bits).into(), *class as usize);
+            let known = |row: &[[u32; 2]]| row.iter().filter(|[_, class]| *class != u32::MAX).map(entry).collect();
+            top = best.chunks_exact(family.count).map(known).collect();
+        }
+        // the sum is within the logarithm
+        let sum = |row: &Row| match row.others {
+            others if others > Stats::LOWEST => [others.into(), 1.0],
+            _ => [f64::MIN, 0.0],
+        };
+        let own = |row: &Row| self.range.contains(&(row.label as usize));
+        Ok(Targets {
+            range: self.range.clone(),
+            cosines: found.iter().map(|row| own(row).then_some(row.cosine.into())).collect(),
+            top,
+            top_count: if let Others::TopK(family) = &self.loss.others { family.count } else { 0 },
+            sums: if adacos { found.iter().map(sum).collect() } else { vec![] },
+            zero_prototypes: counts.zero_prototypes as usize,
+            non_finite_prototypes: counts.non_finite_prototypes as usize,
+        })
+    }
+
+    pub fn statistics<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        targets: &Targets,
+        state: &State,
+    ) -> Result<Statistics> {
+        let rows = self.prepare(batch, targets, state)?;
+        let slots = self.bound.bound.plan().schedule().slots;
+        let found: Vec<Stats> = self.read("slots", rows * slots)?;
+        let binary = matches!(self.loss.link, Link::Binary(_));
+        let row = |slots: &[Stats]| {
+            slots.iter().fold(RowStatistics::EMPTY, |all, s| {
+                let below = |x: f32| if x > Stats::LOWEST { f64::from(x) } else { f64::MIN };
+                all.merged(RowStatistics {
+                    most: if binary { 0.0 } else { below(s.most) },
+                    sum: s.sum.into(),
+                    tilt: s.tilt.into(),
+                    weighted: s.weighted.into(),
+                    nearest: below(s.nearest),
+                })
+            })
+        };
+        Ok(Statistics { range: self.range.clone(), rows: found.chunks_exact(slots).map(row).collect() })
+    }
+
+    pub fn gradients<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        targets: &Targets,
+        statistics: &Statistics,
+        state: &State,
+    ) -> Result<Output> {
+        let classes = self.shape.classes();
+        if statistics.range != (0..classes) {
+            return Err(Error::Shards { found: statistics.range.clone(), expected: 0, classes });
+        }
+        let expected = batch.labels.len();
+        if statistics.rows.len() != expected {
+            return Err(Error::Length { what: "statistics.rows", found: statistics.rows.len(), expected });
+        }
+        let rows = self.prepare(batch, targets, state)?;
+        // all of a row's numbers in its first slot
+        let slots = self.bound.bound.plan().schedule().slots;
+        let mut all = vec![Stats::EMPTY; rows * slots];
+        for (slot, row) in all.iter_mut().step_by(slots).zip(&statistics.rows) {
+            let least = |x: f64| (x as f32).max(Stats::LOWEST);
+            *slot = Stats {
+                most: least(row.most),
+                sum: row.sum as f32,
+                tilt: row.tilt as f32,
+                weighted: row.weighted as f32,
+                nearest: least(row.nearest),
+                ..Stats::EMPTY
+            };
+        }
+        self.bound.bound.write("slots", bytemuck::cast_slice(&all))?;
+        let context = self.context.clone();
+        let submission = context.guarded(|| {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            self.bound.bound.record_stage(Stage::Losses, &mut encoder);
+            self.bound.record_backward(&mut encoder);
+            self.copy_results(rows, &mut encoder);
+            context.queue().submit([encoder.finish()])
+        })?;
+        for mapping in self.map(rows)? {
+            mapping.wait(&submission)?;
+        }
+        let mut out = Output::default();
+        self.collect(rows, &mut out, None)?;
+        if self.range.start != 0 {
+            // sums over rows, which the first shard reports
+            out.grad_scale = 0.0;
+            if matches!(self.loss.link, Link::Binary(_)) {
+                out.grad_bias.fill(0.0);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Everything up to the rows' sums, with the merged targets.
+    fn prepare<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets, state: &State) -> Result<usize> {
+        targets.check(&self.loss, self.shape, batch.labels.len())?;
+        let rows = self.upload(batch, state, false)?;
+        self.run(&[Stage::Targets])?;
+        let mut found: Vec<Row> = self.read("rows", rows)?;
+        for (i, (row, cosine)) in found.iter_mut().zip(&targets.cosines).enumerate() {
+            row.cosine = cosine.unwrap_or(0.0) as f32;
+            if let Some((bound, last)) = targets.chosen(&self.loss, i) {
+                (row.bound, row.last) = (bound as f32, last as u32);
+            }
+        }
+        let mut counts: Vec<BatchState> = self.read("batch", 1)?;
+        for counts in &mut counts {
+            let weights = |w: &[f32]| w.iter().map(|&w| f64::from(w)).sum::<f64>();
+            counts.weights = batch.class_weights.map_or(self.shape.classes() as f64, weights) as f32;
+            counts.zero_prototypes = targets.zero_prototypes as u32;
+            counts.non_finite_prototypes = targets.non_finite_prototypes as u32;
+        }
+        self.bound.bound.write("rows", bytemuck::cast_slice(&found))?;
+        self.bound.bound.write("batch", bytemuck::cast_slice(&counts))?;
+        self.run(&[Stage::Statistics])?;
+        Ok(rows)
+    }
+
+    fn run(&self, stages: &[Stage]) -> Result<()> {
+        let context = &self.context;
+        context.guarded(|| {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            for &stage in stages {
+                self.bound.bound.record_stage(stage, &mut encoder);
+            }
+            context.queue().submit([encoder.finish()]);
+        })
+    }
+
+    /// The first values of a buffer of the workspace.
+    fn read<T: bytemuck::Pod>(&self, name: &'static str, count: usize) -> Result<Vec<T>> {
+        let bytes = (count * size_of::<T>()) as u64;
+        let mut values = vec![T::zeroed(); count];
+        if bytes == 0 {
+            return Ok(values);
+        }
+        let why = "a head has it";
+        let source = self.bound.bound.workspace(name).ok_or(Error::Missing { what: name, why })?;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.context.buffer("staging", bytes, usage)?;
+        let context = &self.context;
+        let submission = context.guarded(|| {
+            let mut encoder = context.device().create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(source, 0, &staging, 0, bytes);
+            context.queue().submit([encoder.finish()])
+        })?;
+        Mapping::start(context, &staging, bytes)?.wait(&submission)?;
+        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&super::readback::view(&staging, bytes)?);
+        Ok(values)
+    }
+}

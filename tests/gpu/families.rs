@@ -1,0 +1,355 @@
+//! What the further families add to a head: states, shards over devices, curves from outside, other kernels.
+
+use libtest_mimic::Failed;
+use margin_softmax::{
+    gpu::{Context, Tensor, ops},
+    plan::{Role, Slot},
+    shard::{Statistics, Targets},
+    *,
+};
+
+use crate::{
+    Check,
+    cases::{Case, Data, further_families, table},
+    rig::{Rig, plain, same_bits, same_output},
+};
+
+pub const CHECKS: &[(&str, Check)] = &[
+    ("the_simple_front_follows_the_batch", the_simple_front_follows_the_batch),
+    ("shards_agree_with_the_whole_head", shards_agree_with_the_whole_head),
+    ("every_family_gives_the_same_bits_again", every_family_gives_the_same_bits_again),
+    ("updates_compile_nothing_and_workspaces_are_exact", updates_compile_nothing_and_workspaces_are_exact),
+    ("f16_is_the_same_with_and_without_the_type", f16_is_the_same_with_and_without_the_type),
+    ("a_bad_curve_from_outside_is_refused", a_bad_curve_from_outside_is_refused),
+    ("other_kernels_are_refused", other_kernels_are_refused),
+    ("bad_margins_on_a_device_make_their_rows_invalid", bad_margins_on_a_device_make_their_rows_invalid),
+    ("operations_know_every_curve_of_one_cosine", operations_know_every_curve_of_one_cosine),
+];
+
+/// The cases of this table on f32 data, one of each family.
+fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = table();
+    cases.retain(|c| further_families().iter().any(|(name, _)| *name == c.family) && c.further);
+    cases.iter_mut().for_each(|c| c.elements = Default::default());
+    cases.retain(|c| Data::new(c).clear(c));
+    cases.dedup_by_key(|c| c.family);
+    cases
+}
+
+fn close(what: &str, found: f64, expected: f64, unit: f64) -> Result<(), Failed> {
+    // the f32 paths are judged elsewhere: here a wrong number, a wrong shard, a wrong sign would show
+    if (found - expected).abs() <= 2e-4 * unit.max(expected.abs()).max(1e-6) {
+        return Ok(());
+    }
+    Err(format!("{what}: {found} is not {expected}").into())
+}
+
+fn agrees(name: &str, found: &Output, expected: &Output<f64>) -> Result<(), Failed> {
+    close(&format!("{name}: loss"), found.loss.into(), expected.loss, 1e-2)?;
+    for (what, f, e) in [
+        ("row losses", &found.row_losses, &expected.row_losses),
+        ("target cosines", &found.target_cosines, &expected.target_cosines),
+        ("other cosines", &found.other_cosines, &expected.other_cosines),
+        ("dX", &found.grad_embeddings, &expected.grad_embeddings),
+        ("dW", &found.grad_prototypes, &expected.grad_prototypes),
+        ("db", &found.grad_bias, &expected.grad_bias),
+        ("ds", &vec![found.grad_scale], &vec![expected.grad_scale]),
+    ] {
+        if f.len() != e.len() {
+            return Err(format!("{name}: {} values of {what}, expected {}", f.len(), e.len()).into());
+        }
+        let most = e.iter().fold(0.05, |m: f64, g| m.max(g.abs()));
+        for (f, e) in f.iter().zip(e) {
+            close(&format!("{name}: {what}"), (*f).into(), *e, most)?;
+        }
+    }
+    assert_eq!(found.counts, expected.counts, "{name}");
+    Ok(())
+}
+
+/// Batches of slices, evaluated and trained: results, state and step are those of the reference.
+fn the_simple_front_follows_the_batch(context: &Context) -> Result<(), Failed> {
+    for case in cases() {
+        let data = Data::new(&case);
+        let options = Options { want: case.want(), ..Default::default() };
+        let mut head = Backend::Gpu(context.clone()).head_with(&case.loss, case.shape(), &options)?;
+        head.set_state(&case.state())?;
+        let evaluated = Case { training: false, ..case.clone() };
+        agrees(&case.describe(), &head.evaluate(&data.batch())?, &data.expected(&evaluated).0)?;
+        assert_eq!(*head.state(), case.state(), "an evaluation moved the state");
+        let trained = Case { training: true, ..case.clone() };
+        if !data.clear(&trained) {
+            continue;
+        }
+        let (expected, state) = data.expected(&trained);
+        agrees(&case.describe(), &head.train(&data.batch())?, &expected)?;
+        let found = *head.state();
+        assert_eq!((found.step, found.seed), (state.step, state.seed));
+        for (f, e) in [
+            (found.hardness, state.hardness),
+            (found.norm_mean, state.norm_mean),
+            (found.norm_deviation, state.norm_deviation),
+            (found.scale, state.scale),
+        ] {
+            close("state", f, e, 0.1)?;
+        }
+        // a refused batch leaves output and state as they were
+        let mut out = Output::default();
+        let labels = vec![-7_i32; data.labels.len()];
+        head.train_into(&Batch { labels: &labels, ..data.batch() }, &mut out).unwrap_err();
+        assert_eq!((out, *head.state()), (Output::default(), found));
+    }
+    Ok(())
+}
+
+/// Three shards of classes on one device, as if they were three devices.
+fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
+    for mut case in cases() {
+        case.training = false;
+        let (_, c, d) = case.shape;
+        let k = case.centers;
+        let data = Data::new(&case);
+        if !data.clear(&case) {
+            continue;
+        }
+        let options = Options { want: case.want(), ..Default::default() };
+        let cuts = [0, c / 4, c / 2 + 1, c];
+        let (mut heads, mut batches) = (vec![], vec![]);
+        for range in cuts.windows(2).map(|w| w[0]..w[1]) {
+            let backend = Backend::Gpu(context.clone());
+            let mut head = backend.shard(&case.loss, case.shape(), range.clone(), &options)?;
+            head.set_state(&case.state())?;
+            heads.push(head);
+            batches.push(Batch {
+                prototypes: &data.prototypes[range.start * k * d..range.end * k * d],
+                bias: data.bias.as_ref().map(|b| &b[range]),
+                ..data.batch()
+            });
+        }
+        let each = || batches.iter();
+        let targets = heads.iter_mut().zip(each()).map(|(h, b)| h.targets(b)).collect::<Result<Vec<_>>>()?;
+        let targets = Targets::merged(&targets, c)?;
+        let all = heads.iter_mut().zip(each()).map(|(h, b)| h.statistics(b, &targets)).collect::<Result<Vec<_>>>()?;
+        let all = Statistics::merged(&all, c)?;
+        let outs =
+            heads.iter_mut().zip(each()).map(|(h, b)| h.gradients(b, &targets, &all)).collect::<Result<Vec<_>>>()?;
+        let mut sum = outs[0].clone();
+        for out in &outs[1..] {
+            assert_eq!((out.loss.to_bits(), out.counts), (sum.loss.to_bits(), sum.counts), "{}", case.describe());
+            sum.grad_embeddings.iter_mut().zip(&out.grad_embeddings).for_each(|(a, b)| *a += b);
+            sum.grad_prototypes.extend(&out.grad_prototypes);
+            sum.grad_scale += out.grad_scale;
+            if case.loss.product == Product::Linear {
+                sum.grad_bias.extend(&out.grad_bias);
+            }
+        }
+        agrees(&case.describe(), &sum, &data.expected(&case).0)?;
+    }
+    Ok(())
+}
+
+fn every_family_gives_the_same_bits_again(context: &Context) -> Result<(), Failed> {
+    for case in cases() {
+        let (data, shards) = (Data::new(&case), [case.shape.1]);
+        let options = Options { want: case.want(), ..Default::default() };
+        let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
+        rig.bound.set_training(true)?;
+        let mut first: Option<Output> = None;
+        for _ in 0..5 {
+            rig.bound.set_state(&case.state())?;
+            let out = rig.run(context)?;
+            match &first {
+                None => first = Some(out),
+                Some(first) => {
+                    same_output(first, &out)?;
+                    same_bits("ds", &[first.grad_scale], &[out.grad_scale])?;
+                    same_bits("db", &first.grad_bias, &out.grad_bias)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result<(), Failed> {
+    for case in cases() {
+        let (data, shards) = (Data::new(&case), [case.shape.1]);
+        let options = Options { want: case.want(), ..Default::default() };
+        let mut other = case.loss.clone().with_scale(case.loss.scale * 0.5);
+        if let Others::Filter(filter) = &mut other.others {
+            filter.threshold = 0.3;
+        }
+        if let Link::Binary(link) = &mut other.link {
+            link.bias = 0.5;
+        }
+        if let Target::Custom(custom) = &mut other.target {
+            *custom = Custom::new(crate::cases::Bent { m0: 0.5, m3: 0.1 });
+        }
+        let fresh = Rig::new(context, &other, case.shape(), &plain(&shards), &options, &data)?.run(context)?;
+        let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
+        let before = (context.allocated_bytes(), context.compiled_kernels());
+        rig.bound.update(&other, case.shape.0)?;
+        // a state starts with the head: that of AdaCos holds the scale
+        rig.bound.set_state(&State::new(&other, case.shape())?)?;
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        rig.record(&mut encoder);
+        context.queue().submit([encoder.finish()]);
+        assert_eq!((context.allocated_bytes(), context.compiled_kernels()), before, "{}", case.describe());
+        same_output(&fresh, &rig.tensors.read(context)?).map_err(|e| format!("{}: {e}", case.describe()))?;
+
+        let before = context.allocated_bytes();
+        drop(rig.tensors.bind(&rig.head)?);
+        let given = |slot: Slot| match slot {
+            Slot::RowLosses => true,
+            Slot::ClassWeights => data.weights.is_some(),
+            Slot::Upstream => data.upstream.is_some(),
+            Slot::Bias => data.bias.is_some(),
+            Slot::ClassMargins => data.class_margins.iter().any(Option::is_some),
+            Slot::RowMargins => data.row_margins.iter().any(Option::is_some),
+            _ => false,
+        };
+        let buffers = rig.head.plan().buffers().iter();
+        let lent =
+            buffers.filter(|b| matches!(b.role, Role::Optional(slot) if given(slot))).map(|b| b.bytes).sum::<u64>();
+        let made = context.allocated_bytes() - before;
+        assert_eq!(made + lent, rig.head.plan().workspace_bytes(), "{}", case.describe());
+    }
+    Ok(())
+}
+
+/// f16 is f16, whether a shader unpacks it or the device knows it.
+fn f16_is_the_same_with_and_without_the_type(context: &Context) -> Result<(), Failed> {
+    let adapter = context.name().split(" (").next().unwrap_or_default().to_owned();
+    let bare = pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapters = instance.enumerate_adapters(wgpu::Backends::PRIMARY).await;
+        let found = adapters.into_iter().find(|a| a.get_info().name.starts_with(&adapter)).unwrap();
+        let required_limits = found.limits();
+        found.request_device(&wgpu::DeviceDescriptor { required_limits, ..Default::default() }).await
+    })?;
+    let bare = Context::from_device(&bare.0, &bare.1)?;
+    assert!(!bare.limits().f16);
+    for d in [8, 7] {
+        let shape = Shape::new(9, 70, d)?;
+        let case = Case { elements: [plan::Element::F16; 2], ..Case::random(shape, 4) };
+        let data = Data::new(&case);
+        let layout = plan::Layout { shards: &[70], embeddings: plan::Element::F16, prototypes: plan::Element::F16 };
+        let options = Options { tile: Some(Tile::Direct), ..Default::default() };
+        let run = |context: &Context| {
+            let rig = Rig::new(context, &MarginSoftmax::arcface(), shape, &layout, &options, &data)?;
+            let typed = rig.head.plan().kernels().iter().any(|k| k.source.starts_with("enable f16;"));
+            assert_eq!(typed, context.limits().f16);
+            rig.run(context)
+        };
+        same_output(&run(context)?, &run(&bare)?)?;
+    }
+    Ok(())
+}
+
+/// WGSL that does not parse, does not fit, or reaches out.
+#[derive(Debug)]
+struct Bad(&'static str);
+
+impl Margin for Bad {
+    fn name(&self) -> &str {
+        "bad"
+    }
+    fn value_slope(&self, x: f64) -> (f64, f64) {
+        (x, 1.0)
+    }
+    fn wgsl(&self) -> &str {
+        self.0
+    }
+}
+
+fn a_bad_curve_from_outside_is_refused(context: &Context) -> Result<(), Failed> {
+    let shape = Shape::new(3, 4, 5)?;
+    for text in [
+        "",
+        "this is not WGSL",
+        "fn margin_target(x: f32) -> f32 { return x; }",
+        "fn margin_target(x: f32) -> Curve { return Curve(x, y); }",
+        "fn margin_target(x: f32) -> Curve { return Curve(x, 1.0); } fn has(x: u32) -> bool { return true; }",
+        "@compute @workgroup_size(1) fn more() {} fn margin_target(x: f32) -> Curve { return Curve(x, 1.0); }",
+        "@group(0) @binding(9) var<storage> b: array<f32>; fn margin_target(x: f32) -> Curve { return Curve(b[0], 1.0); }",
+    ] {
+        let loss = MarginSoftmax { target: Target::Custom(Custom::new(Bad(text))), ..Default::default() };
+        match Backend::Gpu(context.clone()).head(&loss, shape) {
+            Err(Error::Wgsl { margin, message }) => assert!(margin == "bad" && !message.is_empty()),
+            other => return Err(format!("{text}: {:?}", other.err()).into()),
+        }
+    }
+    Ok(())
+}
+
+fn other_kernels_are_refused(context: &Context) -> Result<(), Failed> {
+    let shape = Shape::new(4, 10, 8)?;
+    let data = Data::random(shape, 3);
+    let mut head = Backend::Gpu(context.clone()).head(&MarginSoftmax::arcface(), shape)?;
+    let before = head.evaluate(&data.batch())?;
+    for name in
+        ["arcgrad", "curricularface", "adaface", "elasticface_arc", "sphereface2", "adacos", "arcface_topk", "softmax"]
+    {
+        match head.update(&MarginSoftmax::named(name)?) {
+            Err(Error::Recompile { .. }) => {}
+            other => return Err(format!("{name}: {other:?}").into()),
+        }
+    }
+    assert_eq!(head.evaluate(&data.batch())?, before);
+    // MagFace needs no kernel of its own
+    head.update(&MarginSoftmax::magface())?;
+    assert!(head.evaluate(&data.batch())?.loss != before.loss);
+    Ok(())
+}
+
+/// On the host they are an error; a tensor's are seen on the device alone.
+fn bad_margins_on_a_device_make_their_rows_invalid(context: &Context) -> Result<(), Failed> {
+    let shape = Shape::new(4, 10, 8)?;
+    for bad in [f32::INFINITY, -4.0, 1e9] {
+        let mut data = Data::random(shape, 3);
+        let mut m2 = vec![f32::NAN; 4];
+        m2[1] = bad;
+        data.row_margins[2] = Some(m2);
+        let rig = Rig::plain(context, &MarginSoftmax::arcface(), shape, &data)?;
+        let out = rig.run(context)?;
+        assert!(out.loss.is_nan() && out.row_losses[1].is_nan());
+        assert!(out.row_losses.iter().enumerate().all(|(i, l)| i == 1 || l.is_finite()));
+        assert!(out.grad_embeddings[8..16].iter().all(|g| *g == 0.0));
+        assert!(out.grad_prototypes.iter().all(|g| g.is_finite()));
+    }
+    Ok(())
+}
+
+fn operations_know_every_curve_of_one_cosine(context: &Context) -> Result<(), Failed> {
+    let cosines: Vec<f32> = (-49..50).map(|i| i as f32 / 50.0 + 0.003).collect();
+    let n = cosines.len();
+    let cells: Vec<f32> = cosines.iter().flat_map(|&c| [c, c]).collect();
+    let tc = Tensor::upload(context, &[n, 2], &cells)?;
+    let ty = Tensor::upload(context, &[n], &vec![1_i32; n])?;
+    let ones = Tensor::upload(context, &[n, 2], &vec![1.0_f32; 2 * n])?;
+    for (name, loss) in further_families() {
+        let loss = loss.with_scale(1.0);
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        let logits = ops::margin(context, &mut encoder, &loss, &tc, &ty);
+        let alone = loss.adaptive == Adaptive::None && !matches!(loss.others, Others::Curricular | Others::TopK(_));
+        let logits = match logits {
+            Ok(logits) if alone => logits,
+            Err(Error::Combination { .. }) if !alone => continue,
+            other => return Err(format!("{name}: {:?}", other.err()).into()),
+        };
+        let slopes = ops::margin_backward(context, &mut encoder, &loss, &tc, &ty, &ones)?;
+        context.queue().submit([encoder.finish()]);
+        let (logits, slopes) = (logits.read::<f32>(context)?, slopes.read::<f32>(context)?);
+        let bias = if let Link::Binary(binary) = loss.link { binary.bias } else { 0.0 };
+        for (i, &c) in cosines.iter().enumerate() {
+            let curves = [loss.others.value_slope(c.into()), loss.target_value_slope(c.into())];
+            for (j, (value, slope)) in curves.into_iter().enumerate() {
+                let (v, s) = (f64::from(logits[2 * i + j]), f64::from(slopes[2 * i + j]));
+                let at = format!("{name} at {c}, column {j}");
+                assert!((v - value - bias).abs() <= 1e-5 * (1.0 + value.abs()), "{at}: value {v} is not {value}");
+                assert!((s - slope).abs() <= 1e-4 * slope.abs().max(0.1), "{at}: slope {s} is not {slope}");
+            }
+        }
+    }
+    Ok(())
+}
