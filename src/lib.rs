@@ -49,6 +49,13 @@
 //! angle passes π; [`Slope`] and [`Curve`] what the backward pass takes for dφ/dx; [`Others`] the transforms of the other
 //! classes.
 //!
+//! # Regularisers and center loss
+//!
+//! [`Regularizer`] is a penalty on the prototypes beside the head: Reg_ss, the length of the mean direction, or UniformFace,
+//! the mean inverse distance of all pairs in memory linear in C. [`CenterLoss`] draws embeddings to centres that the caller
+//! holds. [`Backend::regularize`], [`Backend::center_loss`] and [`Backend::update_centers`] take slices;
+//! [`gpu::regularizer`] records the same on tensors, and adds to a gradient that is already there if asked.
+//!
 //! # Your own device
 //!
 //! ```no_run
@@ -133,6 +140,7 @@
 
 mod backend;
 mod batch;
+mod companions;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod error;
@@ -148,7 +156,9 @@ pub mod theory;
 
 pub use backend::{Backend, SliceHead};
 pub use batch::{Batch, Counts, Label, Margins, Output, Want};
+pub use companions::{CenterOutput, Penalty};
 pub use error::{Error, Result};
+pub use objective::{CenterLoss, Regularizer};
 pub use objective::{
     AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter, Link, MagFace,
     Margin, MarginSoftmax, Others, Power, Product, Reduction, Series, Slope, State, Target, TopK, Unified,

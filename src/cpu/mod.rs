@@ -13,6 +13,7 @@
 
 mod layout;
 mod product;
+pub(crate) mod regularizer;
 mod rows;
 mod sweep;
 mod vector;

@@ -5,6 +5,7 @@ mod context;
 mod head;
 pub mod ops;
 mod readback;
+pub mod regularizer;
 mod slices;
 mod tensor;
 

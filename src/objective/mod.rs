@@ -9,6 +9,7 @@ pub mod others;
 mod power;
 mod presets;
 mod state;
+mod regularizer;
 mod unified;
 
 pub(crate) use adaptive::RowFacts;
@@ -21,6 +22,7 @@ pub use others::{Filter, Others, TopK};
 pub use power::Power;
 pub use presets::{PRESETS, Preset};
 pub use state::State;
+pub use regularizer::{CenterLoss, Regularizer};
 pub use unified::{Curve, Fallback, Slope, Unified};
 
 use crate::{Error, Result, Shape};

@@ -183,5 +183,6 @@ pub fn all() -> Vec<(String, Kernel)> {
             }
         }
     }
+    list.extend(super::regularizer::all());
     list
 }

@@ -10,6 +10,7 @@ pub(crate) mod kernel;
 #[doc(hidden)]
 pub mod kernels;
 mod ops;
+mod regularizer;
 mod schedule;
 pub(crate) mod settings;
 

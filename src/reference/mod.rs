@@ -2,6 +2,9 @@
 //! differences and by golden vectors.
 
 use std::ops::Range;
+mod regularizer;
+
+pub use regularizer::{center_loss, regularize, update_centers};
 
 use crate::{
     Adaptive, Batch, Binary, Counts, Error, Label, Link, Others, Output, Product, Reduction, Result, Shape, State,

@@ -10,6 +10,7 @@ mod errors;
 mod memory;
 mod operations;
 mod properties;
+mod regularizers;
 mod rig;
 
 use agreement::Device;
@@ -20,7 +21,8 @@ use margin_softmax::{Tile, gpu::Context};
 type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, memory::CHECKS].concat()
+    [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, memory::CHECKS, regularizers::CHECKS]
+        .concat()
 }
 
 /// The whole table on one device, a trial per family.

@@ -9,6 +9,7 @@ mod gradients;
 #[cfg(feature = "serde")]
 mod json;
 mod plan;
+mod regularizers;
 mod series;
 mod slopes;
 mod theory;

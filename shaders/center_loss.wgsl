@@ -1,0 +1,47 @@
+// center_loss: weight / (2 rows) * sum of squares, over the rows that are not ignored.
+//
+//   in      states   [rows]  u32
+//   in      squared  [rows]  f32
+//   out     gain     [1]     f32: weight / rows; 0 where there is no gradient
+//   out     value    [1]     bits of f32
+//
+// One workgroup; each lane adds its rows in order, then the lanes are added in a fixed tree.
+
+@group(0) @binding(2) var<storage, read> states: array<u32>;
+@group(0) @binding(3) var<storage, read> squared: array<f32>;
+@group(0) @binding(4) var<storage, read_write> gain: array<f32>;
+@group(0) @binding(5) var<storage, read_write> value: array<u32>;
+
+struct Sums {
+    squares: f32,
+    good: u32,
+    bad: u32,
+}
+
+var<workgroup> lanes: array<Sums, 256>;
+
+@compute @workgroup_size(256)
+fn center_loss(@builtin(local_invocation_index) lane: u32) {
+    var own: Sums;
+    for (var i = lane; i < settings.rows; i += 256u) {
+        own.squares += squared[i];
+        own.good += select(0u, 1u, states[i] == COUNTS);
+        own.bad += select(0u, 1u, states[i] == NON_FINITE || states[i] == INVALID);
+    }
+    lanes[lane] = own;
+    workgroupBarrier();
+    for (var size = 128u; size > 0u; size >>= 1u) {
+        if (lane < size) {
+            let a = lanes[lane];
+            let b = lanes[lane + size];
+            lanes[lane] = Sums(a.squares + b.squares, a.good + b.good, a.bad + b.bad);
+        }
+        workgroupBarrier();
+    }
+    if (lane == 0u) {
+        let all = lanes[0];
+        let each = settings.scale / f32(max(all.good, 1u));
+        gain[0] = select(0.0, each, all.bad == 0u);
+        value[0] = select(settings.nan, bitcast<u32>(0.5 * each * all.squares), all.bad == 0u);
+    }
+}

@@ -1,0 +1,173 @@
+//! Regularisers and center loss over slices, on every backend.
+
+#[cfg(feature = "cpu")]
+use crate::cpu;
+#[cfg(feature = "gpu")]
+use crate::gpu;
+use crate::{Backend, CenterLoss, Label, Regularizer, Result, reference};
+
+/// A regulariser's value and gradient, the weight included.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Penalty<T = f32> {
+    /// What is added to the loss; NaN if a prototype has a NaN or infinite value.
+    pub value: T,
+    /// \[C, D\], to be added to the gradient of the prototypes.
+    pub gradient: Vec<T>,
+}
+
+/// The center loss and its gradient, the weight included.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CenterOutput<T = f32> {
+    /// λ/(2N) · Σ |t_i − c_{y_i}|²; NaN if a row that counts has a NaN or infinite value.
+    pub loss: T,
+    /// \[N, D\]
+    pub grad_embeddings: Vec<T>,
+}
+
+impl Backend {
+    /// A penalty on prototypes \[C, D\] and its gradient; C is `prototypes.len() / dim`.
+    ///
+    /// On a GPU every call uploads the prototypes, which must fit one binding; for tensors that are already there see
+    /// [`gpu::regularizer`]. Errors: a weight outside its range, a length that is no multiple of `dim`, no prototype.
+    ///
+    /// ```
+    /// use margin_softmax::{Backend, Regularizer};
+    ///
+    /// let prototypes = [1.0, 1.0, 0.0, 2.0, -3.0, 1.0];
+    /// let penalty = Backend::reference().regularize(&Regularizer::reg_ss().with_weight(0.1), 2, &prototypes)?;
+    /// assert!((penalty.value - 0.0679235).abs() < 1e-6);
+    /// # Ok::<(), margin_softmax::Error>(())
+    /// ```
+    pub fn regularize(&self, regularizer: &Regularizer, dim: usize, prototypes: &[f32]) -> Result<Penalty> {
+        let _shape = regularizer.check(dim, prototypes.len())?;
+        match self {
+            Self::Reference => {
+                let Penalty { value, gradient } = reference::regularize(regularizer, dim, &wide(prototypes))?;
+                Ok(Penalty { value: value as f32, gradient: thin(&gradient) })
+            }
+            #[cfg(feature = "cpu")]
+            Self::Cpu => Ok(cpu::regularizer::regularize(regularizer, dim, prototypes)),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(context) => block(gpu::regularizer::penalty(context, regularizer, _shape, prototypes)),
+        }
+    }
+
+    /// [`regularize`](Self::regularize) as a future, the only form in a browser. The CPU paths compute before the first
+    /// await.
+    pub async fn regularize_async(&self, regularizer: &Regularizer, dim: usize, prototypes: &[f32]) -> Result<Penalty> {
+        #[cfg(feature = "gpu")]
+        if let Self::Gpu(context) = self {
+            let shape = regularizer.check(dim, prototypes.len())?;
+            return gpu::regularizer::penalty(context, regularizer, shape, prototypes).await;
+        }
+        self.regularize(regularizer, dim, prototypes)
+    }
+
+    /// The center loss of embeddings \[N, D\] with labels \[N\] around centres \[C, D\], and its gradient to the embeddings.
+    ///
+    /// The centres stay where they are; [`update_centers`](Self::update_centers) moves them. Errors: a number of the loss
+    /// outside its range, a wrong length, a label that is neither a class nor the ignore index.
+    pub fn center_loss<L: Label>(
+        &self,
+        loss: &CenterLoss,
+        dim: usize,
+        embeddings: &[f32],
+        labels: &[L],
+        centers: &[f32],
+    ) -> Result<CenterOutput> {
+        let (_shape, _classes) = loss.check(dim, embeddings.len(), labels, centers.len())?;
+        match self {
+            Self::Reference => {
+                let out = reference::center_loss(loss, dim, &wide(embeddings), labels, &wide(centers))?;
+                Ok(CenterOutput { loss: out.loss as f32, grad_embeddings: thin(&out.grad_embeddings) })
+            }
+            #[cfg(feature = "cpu")]
+            Self::Cpu => Ok(cpu::regularizer::center_loss(loss, dim, embeddings, &_classes, centers)),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(context) => {
+                block(gpu::regularizer::centers(context, loss, _shape, embeddings, &_classes, centers))
+            }
+        }
+    }
+
+    /// [`center_loss`](Self::center_loss) as a future, the only form in a browser.
+    pub async fn center_loss_async<L: Label>(
+        &self,
+        loss: &CenterLoss,
+        dim: usize,
+        embeddings: &[f32],
+        labels: &[L],
+        centers: &[f32],
+    ) -> Result<CenterOutput> {
+        #[cfg(feature = "gpu")]
+        if let Self::Gpu(context) = self {
+            let (shape, classes) = loss.check(dim, embeddings.len(), labels, centers.len())?;
+            return gpu::regularizer::centers(context, loss, shape, embeddings, &classes, centers).await;
+        }
+        self.center_loss(loss, dim, embeddings, labels, centers)
+    }
+
+    /// Moves the centres \[C, D\] towards the embeddings \[N, D\] of their classes, once a step; see [`CenterLoss`].
+    ///
+    /// Classes without rows stay; so does everything on an error. On a GPU a call takes at most 32,768 rows.
+    pub fn update_centers<L: Label>(
+        &self,
+        loss: &CenterLoss,
+        dim: usize,
+        embeddings: &[f32],
+        labels: &[L],
+        centers: &mut [f32],
+    ) -> Result<()> {
+        let (_shape, _classes) = loss.check(dim, embeddings.len(), labels, centers.len())?;
+        match self {
+            Self::Reference => {
+                let mut moved = wide(centers);
+                reference::update_centers(loss, dim, &wide(embeddings), labels, &mut moved)?;
+                centers.copy_from_slice(&thin(&moved));
+            }
+            #[cfg(feature = "cpu")]
+            Self::Cpu => cpu::regularizer::update_centers(loss, dim, embeddings, &_classes, centers),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(context) => {
+                block(gpu::regularizer::moved(context, loss, _shape, embeddings, &_classes, centers))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// [`update_centers`](Self::update_centers) as a future, the only form in a browser.
+    pub async fn update_centers_async<L: Label>(
+        &self,
+        loss: &CenterLoss,
+        dim: usize,
+        embeddings: &[f32],
+        labels: &[L],
+        centers: &mut [f32],
+    ) -> Result<()> {
+        #[cfg(feature = "gpu")]
+        if let Self::Gpu(context) = self {
+            let (shape, classes) = loss.check(dim, embeddings.len(), labels, centers.len())?;
+            return gpu::regularizer::moved(context, loss, shape, embeddings, &classes, centers).await;
+        }
+        self.update_centers(loss, dim, embeddings, labels, centers)
+    }
+}
+
+#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+fn block<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    pollster::block_on(work)
+}
+
+#[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+fn block<T>(_: impl Future<Output = Result<T>>) -> Result<T> {
+    let why = "a browser cannot block: use the async call";
+    Err(crate::Error::Combination { what: "a companion", why })
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| x.into()).collect()
+}
+
+fn thin(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&x| x as f32).collect()
+}

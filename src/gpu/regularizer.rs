@@ -1,0 +1,189 @@
+//! Regularisers and center loss on tensors. Every function records into the caller's encoder; each call compiles what is
+//! new and allocates its small workspace.
+
+use std::sync::Arc;
+
+use super::{Bound, Context, Tensor, bound::expect};
+use crate::{
+    CenterLoss, CenterOutput, Error, MarginSoftmax, Penalty, Regularizer, Result, Shape,
+    plan::{Call, Element, Plan, Slot},
+};
+
+/// Records a penalty on prototypes \[C, D\] (f32, f16 or bf16). Returns its value, \[1\]; its gradient is written into
+/// `gradient` \[C, D\] (f32), or with `accumulate` added to what is there, as to the gradient of a head.
+///
+/// A vector longer than 8e37 has no f32 inverse and counts as not finite. In f32 the mean direction of `RegSs` is known to
+/// 1e-7: where it is not much longer than that, its direction, and so the gradient, is rounding.
+pub fn regularize(
+    context: &Context,
+    encoder: &mut wgpu::CommandEncoder,
+    regularizer: &Regularizer,
+    prototypes: &Tensor,
+    gradient: &Tensor,
+    accumulate: bool,
+) -> Result<Tensor> {
+    let &[classes, dim] = prototypes.shape() else {
+        return Err(Error::Shape { what: "prototypes", found: prototypes.shape().to_vec(), expected: vec![1, 1] });
+    };
+    let shape = Shape::new(1, classes, dim)?;
+    expect("grad_prototypes", gradient, &[classes, dim], Element::F32)?;
+    let plan = Plan::regularizer(regularizer, shape, prototypes.element(), context.limits())?;
+    let value = Tensor::empty(context, &[1], Element::F32)?;
+    let given = [(Slot::Prototypes(0), prototypes), (Slot::GradPrototypes(0), gradient), (Slot::Loss, &value)];
+    run(context, encoder, plan, &given, &regularizer.settings_loss(), accumulate)?;
+    Ok(value)
+}
+
+/// Records the center loss of embeddings \[N, D\] (f32, f16 or bf16) with labels \[N\] (i32) around centres \[C, D\] (f32).
+/// Returns its value, \[1\]; its gradient is written into `grad_embeddings` \[N, D\] (f32), or with `accumulate` added to
+/// what is there.
+///
+/// At least one and at most 2²² rows. A difference of embedding and centre beyond f32 counts as not finite. Errors call the
+/// centres `prototypes` where a buffer cannot be bound.
+#[allow(clippy::too_many_arguments)]
+pub fn center_loss(
+    context: &Context,
+    encoder: &mut wgpu::CommandEncoder,
+    loss: &CenterLoss,
+    embeddings: &Tensor,
+    labels: &Tensor,
+    centers: &Tensor,
+    grad_embeddings: &Tensor,
+    accumulate: bool,
+) -> Result<Tensor> {
+    let shape = sizes(embeddings, labels, centers)?;
+    expect("grad_embeddings", grad_embeddings, embeddings.shape(), Element::F32)?;
+    let plan = Plan::center_loss(loss, shape, embeddings.element(), context.limits())?;
+    let value = Tensor::empty(context, &[1], Element::F32)?;
+    let given = [
+        (Slot::Embeddings, embeddings),
+        (Slot::Prototypes(0), centers),
+        (Slot::Labels, labels),
+        (Slot::GradEmbeddings, grad_embeddings),
+        (Slot::Loss, &value),
+    ];
+    run(context, encoder, plan, &given, &loss.settings_loss(), accumulate)?;
+    Ok(value)
+}
+
+/// Records one move of the centres \[C, D\] (f32), in place, towards the embeddings \[N, D\] (f32, f16 or bf16) of their
+/// classes; labels \[N\] (i32). At least one and at most 32,768 rows.
+pub fn update_centers(
+    context: &Context,
+    encoder: &mut wgpu::CommandEncoder,
+    loss: &CenterLoss,
+    embeddings: &Tensor,
+    labels: &Tensor,
+    centers: &Tensor,
+) -> Result<()> {
+    let shape = sizes(embeddings, labels, centers)?;
+    let plan = Plan::center_update(loss, shape, embeddings.element(), context.limits())?;
+    let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), centers), (Slot::Labels, labels)];
+    run(context, encoder, plan, &given, &loss.update_settings_loss(), false)
+}
+
+fn sizes(embeddings: &Tensor, labels: &Tensor, centers: &Tensor) -> Result<Shape> {
+    let wrong = || {
+        let (found, expected) = (centers.shape().to_vec(), embeddings.shape().to_vec());
+        Err(Error::Shape { what: "centers", found, expected })
+    };
+    let (&[n, d], &[c, e]) = (embeddings.shape(), centers.shape()) else { return wrong() };
+    if d != e {
+        return wrong();
+    }
+    expect("labels", labels, &[n], Element::I32)?;
+    expect("centers", centers, &[c, d], Element::F32)?;
+    Shape::new(n, c, d)
+}
+
+fn run(
+    context: &Context,
+    encoder: &mut wgpu::CommandEncoder,
+    plan: Plan,
+    given: &[(Slot, &Tensor)],
+    loss: &MarginSoftmax,
+    accumulate: bool,
+) -> Result<()> {
+    let call = Call { rows: plan.shape().rows(), accumulate, ..Call::default() };
+    // the encoder keeps the bindings and the workspace alive
+    Bound::new(context, &Arc::new(plan), given, loss, &call)?.record_forward(encoder);
+    Ok(())
+}
+
+fn submit<T>(context: &Context, record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T>) -> Result<T> {
+    let mut encoder = context.guarded(|| context.device().create_command_encoder(&Default::default()))?;
+    let out = record(&mut encoder)?;
+    context.guarded(|| context.queue().submit([encoder.finish()]))?;
+    Ok(out)
+}
+
+/// [`regularize`] of a slice, checked before.
+pub(crate) async fn penalty(
+    context: &Context,
+    regularizer: &Regularizer,
+    shape: Shape,
+    prototypes: &[f32],
+) -> Result<Penalty> {
+    let size = [shape.classes(), shape.dim()];
+    let prototypes = Tensor::upload(context, &size, prototypes)?;
+    let gradient = Tensor::empty(context, &size, Element::F32)?;
+    let value = submit(context, |e| regularize(context, e, regularizer, &prototypes, &gradient, false))?;
+    Ok(Penalty { value: first(value.read_async(context).await?), gradient: gradient.read_async(context).await? })
+}
+
+/// [`center_loss`] of slices, checked before.
+pub(crate) async fn centers(
+    context: &Context,
+    loss: &CenterLoss,
+    shape: Shape,
+    embeddings: &[f32],
+    classes: &[Option<usize>],
+    centers: &[f32],
+) -> Result<CenterOutput> {
+    if shape.rows() == 0 {
+        return Ok(CenterOutput::default());
+    }
+    let (loss, [x, y, c]) = upload(context, loss, shape, embeddings, classes, centers)?;
+    let gradient = Tensor::empty(context, x.shape(), Element::F32)?;
+    let value = submit(context, |e| center_loss(context, e, &loss, &x, &y, &c, &gradient, false))?;
+    let loss = first(value.read_async(context).await?);
+    Ok(CenterOutput { loss, grad_embeddings: gradient.read_async(context).await? })
+}
+
+/// [`update_centers`] of slices, checked before.
+pub(crate) async fn moved(
+    context: &Context,
+    loss: &CenterLoss,
+    shape: Shape,
+    embeddings: &[f32],
+    classes: &[Option<usize>],
+    centers: &mut [f32],
+) -> Result<()> {
+    if shape.rows() == 0 {
+        return Ok(());
+    }
+    let (loss, [x, y, c]) = upload(context, loss, shape, embeddings, classes, centers)?;
+    submit(context, |e| update_centers(context, e, &loss, &x, &y, &c))?;
+    centers.copy_from_slice(&c.read_async::<f32>(context).await?);
+    Ok(())
+}
+
+/// Embeddings, labels and centres; an ignored row has the label −1.
+fn upload(
+    context: &Context,
+    loss: &CenterLoss,
+    shape: Shape,
+    embeddings: &[f32],
+    classes: &[Option<usize>],
+    centers: &[f32],
+) -> Result<(CenterLoss, [Tensor; 3])> {
+    let labels: Vec<i32> = classes.iter().map(|class| class.map_or(-1, |c| c as i32)).collect();
+    let x = Tensor::upload(context, &[shape.rows(), shape.dim()], embeddings)?;
+    let y = Tensor::upload(context, &[shape.rows()], &labels)?;
+    let c = Tensor::upload(context, &[shape.classes(), shape.dim()], centers)?;
+    Ok((CenterLoss { ignore_index: Some(-1), ..*loss }, [x, y, c]))
+}
+
+fn first(values: Vec<f32>) -> f32 {
+    values.first().copied().unwrap_or(f32::NAN)
+}
