@@ -128,7 +128,7 @@
 //! # Features and versions
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
-//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], reference and [`plan`] remain, with
+//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], [`monitor`], reference and [`plan`] remain, with
 //! neither wgpu nor threads in the tree.
 //!
 //! | margin-softmax | wgpu | minimum Rust |
@@ -146,6 +146,7 @@ mod cpu;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+pub mod monitor;
 pub mod objective;
 mod options;
 pub mod plan;
@@ -158,11 +159,11 @@ pub use backend::{Backend, SliceHead};
 pub use batch::{Batch, Counts, Label, Margins, Output, Want};
 pub use companions::{CenterOutput, Penalty};
 pub use error::{Error, Result};
-pub use objective::{CenterLoss, Regularizer};
 pub use objective::{
     AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter, Link, MagFace,
     Margin, MarginSoftmax, Others, Power, Product, Reduction, Series, Slope, State, Target, TopK, Unified,
 };
+pub use objective::{CenterLoss, Regularizer};
 pub use options::{Budget, Options, Tile};
 pub use shape::Shape;
 #[cfg(feature = "gpu")]

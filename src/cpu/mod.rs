@@ -12,6 +12,7 @@
 //! depend on the number of threads, and memory not on the number of tiles.
 
 mod layout;
+pub(crate) mod monitor;
 mod product;
 pub(crate) mod regularizer;
 mod rows;

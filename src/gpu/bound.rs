@@ -131,6 +131,11 @@ impl Bound {
         write(&self.context, &self.uniform, 0, settings.bytes())
     }
 
+    /// The settings of the current loss and rows, for kernels that run beside the plan.
+    pub(super) fn settings(&self) -> &wgpu::Buffer {
+        &self.uniform
+    }
+
     /// A workspace buffer.
     pub(super) fn workspace(&self, name: &str) -> Option<&wgpu::Buffer> {
         self.plan.find(name).map(|i| &self.buffers[i].buffer)

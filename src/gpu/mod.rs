@@ -3,6 +3,7 @@
 mod bound;
 mod context;
 mod head;
+pub mod monitor;
 pub mod ops;
 mod readback;
 pub mod regularizer;

@@ -8,8 +8,8 @@ mod link;
 pub mod others;
 mod power;
 mod presets;
-mod state;
 mod regularizer;
+mod state;
 mod unified;
 
 pub(crate) use adaptive::RowFacts;
@@ -21,8 +21,8 @@ pub use link::{Binary, Link};
 pub use others::{Filter, Others, TopK};
 pub use power::Power;
 pub use presets::{PRESETS, Preset};
-pub use state::State;
 pub use regularizer::{CenterLoss, Regularizer};
+pub use state::State;
 pub use unified::{Curve, Fallback, Slope, Unified};
 
 use crate::{Error, Result, Shape};

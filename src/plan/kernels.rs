@@ -43,7 +43,7 @@ impl Snippets {
 }
 
 impl Tile {
-    fn text(self) -> &'static str {
+    pub(super) fn text(self) -> &'static str {
         match self {
             Tile::Direct => shader!("tile/direct"),
             Tile::Tile64 => shader!("tile/tile_64"),
@@ -184,5 +184,6 @@ pub fn all() -> Vec<(String, Kernel)> {
         }
     }
     list.extend(super::regularizer::all());
+    list.extend(super::monitor::all());
     list
 }

@@ -9,6 +9,7 @@ mod head;
 pub(crate) mod kernel;
 #[doc(hidden)]
 pub mod kernels;
+pub(crate) mod monitor;
 mod ops;
 mod regularizer;
 mod schedule;
@@ -18,6 +19,7 @@ use builder::Builder;
 pub use grid::Grid;
 pub use head::Layout;
 pub use kernel::{Binding, Kernel, Loader};
+pub use monitor::Strip;
 pub use ops::{Batched, CrossEntropy};
 pub use schedule::{Chunk, Schedule};
 #[doc(hidden)]

@@ -1,9 +1,12 @@
 //! The f64 oracle on slices: short, obvious, slow. The CPU and GPU paths are judged by it, and it is judged by finite
 //! differences and by golden vectors.
 
-use std::ops::Range;
+mod monitor;
 mod regularizer;
 
+use std::ops::Range;
+
+pub use monitor::{between, mean_prototype};
 pub use regularizer::{center_loss, regularize, update_centers};
 
 use crate::{

@@ -10,7 +10,7 @@ use crate::{
 /// A penalty on prototypes \[C, D\] and its gradient.
 pub fn regularize(regularizer: &Regularizer, dim: usize, prototypes: &[f64]) -> Result<Penalty<f64>> {
     let classes = regularizer.check(dim, prototypes.len())?.classes();
-    let w = Directions::new(prototypes, dim);
+    let w = Directions::new(prototypes, dim, true);
     if w.non_finite.contains(&true) {
         return Ok(Penalty { value: f64::NAN, gradient: vec![0.0; prototypes.len()] });
     }

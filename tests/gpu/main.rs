@@ -8,6 +8,7 @@ mod cases;
 mod edges;
 mod errors;
 mod memory;
+mod monitor;
 mod operations;
 mod properties;
 mod regularizers;
@@ -21,8 +22,16 @@ use margin_softmax::{Tile, gpu::Context};
 type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [operations::CHECKS, properties::CHECKS, edges::CHECKS, errors::CHECKS, memory::CHECKS, regularizers::CHECKS]
-        .concat()
+    [
+        operations::CHECKS,
+        properties::CHECKS,
+        edges::CHECKS,
+        errors::CHECKS,
+        memory::CHECKS,
+        monitor::CHECKS,
+        regularizers::CHECKS,
+    ]
+    .concat()
 }
 
 /// The whole table on one device, a trial per family.

@@ -8,6 +8,7 @@ mod golden;
 mod gradients;
 #[cfg(feature = "serde")]
 mod json;
+mod monitor;
 mod plan;
 mod regularizers;
 mod series;

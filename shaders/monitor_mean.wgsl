@@ -1,0 +1,36 @@
+// monitor_mean: the length of the mean direction of all prototypes.
+//
+//   in      sums    [blocks, quads]  vec4<f32>, from monitor_sums; part.slots blocks
+//   in      totals  [groups]         vec4, from class_norms; part.count of them
+//   out     mean    [1]              bits of f32; NaN where a prototype is not finite
+//
+// One workgroup; a lane adds the blocks of its values in order, then the lanes' squares are added in a fixed tree.
+
+@group(0) @binding(2) var<storage, read> sums: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> totals: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> mean: array<u32>;
+
+// (square, prototypes that are not finite)
+var<workgroup> lanes: array<vec2<f32>, 256>;
+
+@compute @workgroup_size(256)
+fn monitor_mean(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    if (id.x + id.y > 0u) { return; }
+    let quads = (settings.dim + 3u) / 4u;
+    var square = 0.0;
+    for (var quad = lane; quad < quads; quad += 256u) {
+        var sum = vec4(0.0);
+        for (var block = 0u; block < part.slots; block++) { sum += sums[block * quads + quad]; }
+        let v = sum / f32(settings.classes);
+        square += dot(v, v);
+    }
+    var bad = 0.0;
+    for (var i = lane; i < part.count; i += 256u) { bad += totals[i].z; }
+    lanes[lane] = vec2(square, bad);
+    workgroupBarrier();
+    for (var size = 128u; size > 0u; size >>= 1u) {
+        if (lane < size) { lanes[lane] += lanes[lane + size]; }
+        workgroupBarrier();
+    }
+    if (lane == 0u) { mean[0] = select(bitcast<u32>(sqrt(lanes[0].x)), settings.nan, lanes[0].y > 0.0); }
+}

@@ -1,0 +1,68 @@
+//! The spread of prototypes and class centres, on every backend.
+
+#[cfg(feature = "cpu")]
+use crate::cpu;
+#[cfg(feature = "gpu")]
+use crate::gpu;
+use crate::{Backend, Result, reference};
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(v)).collect()
+}
+
+#[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+fn blocking(what: &'static str) -> crate::Error {
+    crate::Error::Combination { what, why: "a browser cannot block: use the async call" }
+}
+
+impl Backend {
+    /// |mean prototype|: the length of the mean direction of prototypes \[C, D\]. 1 if all point the same way, about 1/√C at
+    /// random; see [`CollapseThresholds`](crate::monitor::CollapseThresholds). NaN where one is not finite, 0 where there
+    /// is none. One pass over C·D values; a GPU gets them uploaded first.
+    pub fn mean_prototype(&self, dim: usize, prototypes: &[f32]) -> Result<f64> {
+        match self {
+            Self::Reference => reference::mean_prototype(dim, &wide(prototypes)),
+            #[cfg(feature = "cpu")]
+            Self::Cpu => cpu::monitor::mean_prototype(dim, prototypes),
+            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+            Self::Gpu(context) => pollster::block_on(gpu::monitor::mean_prototype_of(context, dim, prototypes)),
+            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+            Self::Gpu(_) => Err(blocking("mean_prototype")),
+        }
+    }
+
+    /// [`mean_prototype`](Self::mean_prototype) as a future: the only form that works in a browser.
+    pub async fn mean_prototype_async(&self, dim: usize, prototypes: &[f32]) -> Result<f64> {
+        #[cfg(feature = "gpu")]
+        if let Self::Gpu(context) = self {
+            return gpu::monitor::mean_prototype_of(context, dim, prototypes).await;
+        }
+        self.mean_prototype(dim, prototypes)
+    }
+
+    /// The mean angle between all pairs of vectors \[C, D\]: W-Inter of prototypes, C-Inter of the
+    /// [`ClassCenters`](crate::monitor::ClassCenters). NaN where one is not finite, 0 where there is no pair.
+    ///
+    /// C²·D/2 multiplications, as many as a forward pass of C/2 rows: for a report now and then, not for every step.
+    /// Beside the vectors memory grows with C only.
+    pub fn between(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
+        match self {
+            Self::Reference => reference::between(dim, &wide(vectors)),
+            #[cfg(feature = "cpu")]
+            Self::Cpu => cpu::monitor::between(dim, vectors),
+            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+            Self::Gpu(context) => pollster::block_on(gpu::monitor::between_of(context, dim, vectors)),
+            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+            Self::Gpu(_) => Err(blocking("between")),
+        }
+    }
+
+    /// [`between`](Self::between) as a future: the only form that works in a browser.
+    pub async fn between_async(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
+        #[cfg(feature = "gpu")]
+        if let Self::Gpu(context) = self {
+            return gpu::monitor::between_of(context, dim, vectors).await;
+        }
+        self.between(dim, vectors)
+    }
+}

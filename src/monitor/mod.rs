@@ -1,0 +1,274 @@
+//! What a run reports: accuracy and angles of the batches, the spread of the prototypes, a warning when they collapse.
+//!
+//! Everything is measured on raw cosines, before margin, transform and scale, over the rows that count. Angles are
+//! radians; a cosine may round to just above 1, so no angle comes from an arccos: θ = atan2(√((1−c)(1+c)), c).
+//!
+//! | quantity | meaning | cost |
+//! |---|---|---|
+//! | accuracy | share of rows whose own class has the largest cosine, strictly | N |
+//! | M_intra | mean angle to the labelled prototype | N |
+//! | M_inter | mean angle to the nearest other prototype | N |
+//! | target cosine | mean cosine of the labelled class | N |
+//! | \|mean prototype\| | length of the mean of the prototypes' directions: 1 if all agree, about 1/√C at random | C·D |
+//! | WC-Intra | mean angle between a class' prototype and the mean of its embeddings | C·D |
+//! | W-Inter, C-Inter | mean angle between all pairs of prototypes, or of class centres | C²·D |
+//!
+//! M_intra, M_inter and the mean prototype as in "Unifying Margin-Based Softmax Losses in Face Recognition" (WACV 2023);
+//! the last three as in "ArcGrad: Angular Gradient Margin Loss for Classification".
+//!
+//! ```
+//! # #[cfg(feature = "cpu")] {
+//! use margin_softmax::{monitor::{CollapseThresholds, Monitor}, Backend, Batch, MarginSoftmax, Shape};
+//!
+//! let (x, w, y) = ([3.0, 4.0, -1.0, 2.0], [1.0, 1.0, 0.0, 2.0, -3.0, 1.0], [0, 2]);
+//! let (backend, loss) = (Backend::cpu(), MarginSoftmax::arcface());
+//! let mut head = backend.head(&loss, Shape::new(2, 3, 2)?)?;
+//! let mut epoch = Monitor::new(90)?;
+//! let out = head.evaluate(&Batch { embeddings: &x, prototypes: &w, labels: &y, ..Default::default() })?;
+//! epoch.add(&out, &y, loss.ignore_index)?;                 // once per batch
+//! let report = epoch.report().with_mean_prototype(backend.mean_prototype(2, &w)?);
+//! assert_eq!((report.rows, report.accuracy), (2, 0.5));
+//! assert!(CollapseThresholds::default().check(&report)?.is_none());
+//! # }
+//! # Ok::<(), margin_softmax::Error>(())
+//! ```
+
+mod centers;
+mod collapse;
+mod front;
+
+use std::f64::consts::PI;
+
+pub use centers::ClassCenters;
+pub use collapse::{Collapse, CollapseThresholds};
+
+use crate::{Error, Label, Output, Result};
+
+/// The most bins of a histogram: both of them fit into the workgroup memory of every device.
+pub const MOST_BINS: usize = 1024;
+
+/// Sums over the rows of any number of batches, from which a [`Report`] is made.
+///
+/// Plain data: batches may be added in one monitor or in several that are merged later. Counts are then the same, means
+/// the same up to the rounding of a sum in f64.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Sums"))]
+pub struct Monitor {
+    rows: u64,
+    hits: u64,
+    intra: f64,
+    inter: f64,
+    cosines: f64,
+    intra_histogram: Vec<u64>,
+    inter_histogram: Vec<u64>,
+}
+
+/// A monitor as it stands in a file, not checked yet.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sums {
+    rows: u64,
+    hits: u64,
+    intra: f64,
+    inter: f64,
+    cosines: f64,
+    intra_histogram: Vec<u64>,
+    inter_histogram: Vec<u64>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Sums> for Monitor {
+    type Error = Error;
+
+    fn try_from(sums: Sums) -> Result<Self> {
+        let Sums { rows, hits, intra, inter, cosines, intra_histogram, inter_histogram } = sums;
+        let empty = Self::new(intra_histogram.len())?;
+        let size = |what, found, expected| {
+            if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
+        };
+        size("inter_histogram", inter_histogram.len(), empty.bins())?;
+        let total = |bins: &[u64]| bins.iter().fold(0_u64, |sum, &n| sum.saturating_add(n)) as usize;
+        size("intra_histogram", total(&intra_histogram), rows as usize)?;
+        size("inter_histogram", total(&inter_histogram), rows as usize)?;
+        if hits > rows {
+            return Err(Error::Size { what: "hits", needed: hits, allowed: rows });
+        }
+        for (what, found) in [("intra", intra), ("inter", inter), ("cosines", cosines)] {
+            if !found.is_finite() {
+                return Err(Error::Parameter { what, found, allowed: "a finite sum" });
+            }
+        }
+        Ok(Self { rows, hits, intra, inter, cosines, intra_histogram, inter_histogram })
+    }
+}
+
+impl Monitor {
+    /// No rows yet; histograms of `bins` equal bins over \[0, π\], 1 ≤ `bins` ≤ [`MOST_BINS`].
+    pub fn new(bins: usize) -> Result<Self> {
+        if bins == 0 {
+            return Err(Error::Zero { what: "bins" });
+        }
+        if bins > MOST_BINS {
+            return Err(Error::Size { what: "bins", needed: bins as u64, allowed: MOST_BINS as u64 });
+        }
+        let empty = vec![0; bins];
+        let (intra_histogram, inter_histogram) = (empty.clone(), empty);
+        Ok(Self { rows: 0, hits: 0, intra: 0.0, inter: 0.0, cosines: 0.0, intra_histogram, inter_histogram })
+    }
+
+    /// Adds the rows of one batch: what a head returned, with the labels and the ignore index it was given.
+    ///
+    /// A row with the ignore index does not count, nor one whose loss is NaN: it had a NaN or infinite value or an invalid
+    /// label, or a prototype had one. [`Error::Length`] where the lengths differ, and where other rows count than the head
+    /// counted, since labels or ignore index are then not the batch's; nothing is added. With a single class the largest
+    /// other cosine is −1 and its angle π.
+    pub fn add<L: Label, T: Copy + Into<f64>>(
+        &mut self,
+        out: &Output<T>,
+        labels: &[L],
+        ignore_index: Option<i64>,
+    ) -> Result<()> {
+        let same = |what, found, expected| {
+            if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
+        };
+        same("row_losses", out.row_losses.len(), labels.len())?;
+        same("target_cosines", out.target_cosines.len(), labels.len())?;
+        same("other_cosines", out.other_cosines.len(), labels.len())?;
+        let ignored = |label: L| ignore_index.is_some_and(|index| label.number() == i128::from(index));
+        let cosines = out.target_cosines.iter().zip(&out.other_cosines).map(|(&x, &other)| (x.into(), other.into()));
+        let counting: Vec<(f64, f64)> = labels
+            .iter()
+            .zip(&out.row_losses)
+            .zip(cosines)
+            .filter(|&((&label, &loss), _)| !ignored(label) && !loss.into().is_nan())
+            .map(|(_, cosines)| cosines)
+            .collect();
+        if out.counts.non_finite_prototypes == 0 {
+            same("rows that are not ignored", counting.len(), out.counts.rows)?;
+        }
+        for (x, other) in counting {
+            let (intra, inter) = (angle(x), angle(other));
+            self.rows = self.rows.saturating_add(1);
+            self.hits = self.hits.saturating_add(u64::from(x > other));
+            self.intra += intra;
+            self.inter += inter;
+            self.cosines += x;
+            count(&mut self.intra_histogram, intra);
+            count(&mut self.inter_histogram, inter);
+        }
+        Ok(())
+    }
+
+    /// Adds the rows of another monitor. [`Error::Length`] where it has another number of bins.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        if other.bins() != self.bins() {
+            return Err(Error::Length { what: "histogram", found: other.bins(), expected: self.bins() });
+        }
+        self.rows = self.rows.saturating_add(other.rows);
+        self.hits = self.hits.saturating_add(other.hits);
+        self.intra += other.intra;
+        self.inter += other.inter;
+        self.cosines += other.cosines;
+        let bins = self.intra_histogram.iter_mut().zip(&other.intra_histogram);
+        let bins = bins.chain(self.inter_histogram.iter_mut().zip(&other.inter_histogram));
+        bins.for_each(|(own, other)| *own = own.saturating_add(*other));
+        Ok(())
+    }
+
+    /// Bins of each histogram.
+    pub fn bins(&self) -> usize {
+        self.intra_histogram.len()
+    }
+
+    /// Means over all rows so far; 0 where no row counts.
+    pub fn report(&self) -> Report {
+        let mean = |sum: f64| if self.rows > 0 { sum / self.rows as f64 } else { 0.0 };
+        Report {
+            rows: self.rows,
+            accuracy: mean(self.hits as f64),
+            intra_angle: mean(self.intra),
+            inter_angle: mean(self.inter),
+            target_cosine: mean(self.cosines),
+            mean_prototype: None,
+            intra_histogram: self.intra_histogram.clone(),
+            inter_histogram: self.inter_histogram.clone(),
+        }
+    }
+
+    /// What the monitor kernel wrote for `bins` bins: rows, hits, three sums as bits of f32, and the two histograms.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn from_words(bins: usize, words: &[u32]) -> Result<Self> {
+        let mut monitor = Self::new(bins)?;
+        let expected = crate::plan::monitor::words(bins);
+        let length = Error::Length { what: "monitor", found: words.len(), expected };
+        let [rows, hits, intra, inter, cosines, _, _, _, histograms @ ..] = words else { return Err(length) };
+        if words.len() != expected {
+            return Err(length);
+        }
+        (monitor.rows, monitor.hits) = (u64::from(*rows), u64::from(*hits));
+        let sum = |bits: &u32| f64::from(f32::from_bits(*bits));
+        (monitor.intra, monitor.inter, monitor.cosines) = (sum(intra), sum(inter), sum(cosines));
+        let own = monitor.intra_histogram.iter_mut().chain(&mut monitor.inter_histogram);
+        own.zip(histograms).for_each(|(own, &found)| *own = u64::from(found));
+        Ok(monitor)
+    }
+}
+
+/// What happened in the rows of one or more batches. Angles in radians.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct Report {
+    /// Rows that count; every mean below is 0 if there is none.
+    pub rows: u64,
+    /// Share of rows with a target cosine strictly above every other.
+    pub accuracy: f64,
+    /// M_intra: mean angle to the labelled prototype.
+    pub intra_angle: f64,
+    /// M_inter: mean angle to the nearest other prototype; π with a single class.
+    pub inter_angle: f64,
+    /// Mean cosine of the labelled class.
+    pub target_cosine: f64,
+    /// Length of the mean of the prototypes' directions, if it was measured.
+    pub mean_prototype: Option<f64>,
+    /// Rows by their angle to the labelled prototype: equal bins over \[0, π\], the last includes π.
+    pub intra_histogram: Vec<u64>,
+    /// Rows by their angle to the nearest other prototype.
+    pub inter_histogram: Vec<u64>,
+}
+
+impl Report {
+    /// With the length of the mean prototype, from [`Backend::mean_prototype`](crate::Backend::mean_prototype).
+    pub fn with_mean_prototype(mut self, length: f64) -> Self {
+        self.mean_prototype = Some(length);
+        self
+    }
+}
+
+/// θ of a cosine; one that rounded past ±1 gives 0 or π.
+pub(crate) fn angle(cosine: f64) -> f64 {
+    ((1.0 - cosine) * (1.0 + cosine)).max(0.0).sqrt().atan2(cosine)
+}
+
+/// Adds one to the bin of an angle.
+fn count(histogram: &mut [u64], angle: f64) {
+    let last = histogram.len().saturating_sub(1);
+    let bin = (angle / PI * histogram.len() as f64) as usize;
+    if let Some(bin) = histogram.get_mut(bin.min(last)) {
+        *bin = bin.saturating_add(1);
+    }
+}
+
+/// The number of vectors of `dim` values in a slice of `len`.
+pub(crate) fn vectors(what: &'static str, dim: usize, len: usize) -> Result<usize> {
+    if dim == 0 {
+        return Err(Error::Zero { what: "dim" });
+    }
+    let count = len / dim;
+    if !len.is_multiple_of(dim) {
+        return Err(Error::Length { what, found: len, expected: count * dim });
+    }
+    Ok(count)
+}

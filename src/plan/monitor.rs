@@ -1,0 +1,195 @@
+//! What a run reports, as kernels and plans.
+
+use super::{
+    Builder, Element, Grid, Kernel, Limits, Loader, Part, Plan, Schedule, Slot, head::ROWS_PER_PASS, kernel::Recipe,
+    kernels as k,
+};
+use crate::{Error, MarginSoftmax, Result, Shape, Tile};
+
+macro_rules! shader {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+    };
+}
+
+/// Blocks of classes whose directions are summed apart; their sums are added by one lane per four values.
+const MOST_BLOCKS: usize = 512;
+
+/// Words that the monitor kernel writes for this many bins.
+#[cfg(feature = "gpu")]
+pub(crate) fn words(bins: usize) -> usize {
+    8 + 2 * bins
+}
+
+pub(crate) fn monitor() -> Kernel {
+    Recipe::new("monitor", "rw", shader!("monitor")).part(shader!("common/angle")).kernel()
+}
+
+fn monitor_sums(w: Loader) -> Kernel {
+    Recipe::new("monitor_sums", "rrw", shader!("monitor_sums")).load("prototype", 0, w).kernel()
+}
+
+fn monitor_mean() -> Kernel {
+    Recipe::new("monitor_mean", "rrw", shader!("monitor_mean")).kernel()
+}
+
+fn monitor_pairs(tile: Tile, w: Loader) -> Kernel {
+    let recipe = Recipe::new("monitor_pairs", "rrrw", shader!("monitor_pairs"));
+    let recipe = recipe.part(shader!("common/angle")).part(shader!("tile/block")).part(tile.text());
+    recipe.load("left", 0, w).load("right", 1, w).kernel()
+}
+
+/// Every kernel of this file in every variant.
+pub(super) fn all() -> Vec<(String, Kernel)> {
+    let named = |variant: String, kernel: Kernel| (format!("{} [{variant}]", kernel.name), kernel);
+    let mut list = vec![named("-".into(), monitor()), named("-".into(), monitor_mean())];
+    for &w in Loader::ALL {
+        list.push(named(format!("{w:?}"), monitor_sums(w)));
+        list.extend(Tile::ALL.iter().map(|&tile| named(format!("{} {w:?}", tile.name()), monitor_pairs(tile, w))));
+    }
+    list
+}
+
+/// The pairs that one plan of [`Plan::pairs`] works on: all left vectors with some of the right ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strip {
+    /// The first right vector.
+    pub first: usize,
+    /// Tiles of right vectors.
+    pub wide: usize,
+}
+
+impl Plan {
+    /// The length of the mean direction of prototypes in shards, \[1\], f32: the buffer `mean`.
+    pub fn mean_prototype(shards: &[usize], dim: usize, element: Element, limits: &Limits) -> Result<Plan> {
+        if shards.contains(&0) {
+            return Err(Error::Zero { what: "shards" });
+        }
+        let classes = shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
+        let shape = Shape::new(1, classes, dim)?;
+        let w = element.loader("prototypes", dim)?;
+        let mut b = Builder::new(limits, 1, shape)?;
+        let mut data = vec![];
+        for (i, &count) in shards.iter().enumerate() {
+            data.push(b.given(Slot::Prototypes(i), prototypes(count, dim)? * element.bytes())?);
+        }
+        let span = classes.div_ceil(MOST_BLOCKS).max(256);
+        if span >= ROWS_PER_PASS as usize {
+            let allowed = MOST_BLOCKS as u64 * u64::from(ROWS_PER_PASS - 1);
+            return Err(Error::Size { what: "classes of a mean prototype", needed: classes as u64, allowed });
+        }
+        let blocks: usize = shards.iter().map(|count| count.div_ceil(span)).sum();
+        let groups: usize = shards.iter().map(|count| count.div_ceil(64)).sum();
+        let quads = dim.div_ceil(4);
+        let weights = b.workspace("weights", 16)?;
+        let class = b.workspace("classes", classes as u64 * 8)?;
+        let totals = b.workspace("totals", groups as u64 * 16)?;
+        let sums = b.workspace("sums", (blocks * quads) as u64 * 16)?;
+        let mean = b.workspace("mean", 4)?;
+
+        let (class_norms, direction_sums) = (k::class_norms(w), monitor_sums(w));
+        let (mut first, mut group, mut block, mut steps) = (0, 0, 0, vec![]);
+        for (&count, &data) in shards.iter().zip(&data) {
+            let splits = quads.div_ceil(64);
+            let part = Part {
+                first: first as u32,
+                count: count as u32,
+                local: group as u32,
+                splits: splits as u32,
+                slots: blocks as u32,
+                slot_span: span as u32,
+                row_first: block as u32,
+                ..Part::default()
+            };
+            let grid = Grid::fixed(count.div_ceil(64) as u64);
+            steps.push(b.step(&class_norms, part, grid, &[data, weights, class, totals])?);
+            let grid = Grid::fixed(count.div_ceil(span) as u64 * splits as u64);
+            steps.push(b.step(&direction_sums, part, grid, &[data, class, sums])?);
+            (first, group, block) = (first + count, group + count.div_ceil(64), block + count.div_ceil(span));
+        }
+        let part = Part { count: groups as u32, slots: blocks as u32, ..Part::default() };
+        steps.push(b.step(&monitor_mean(), part, Grid::fixed(1), &[sums, totals, mean])?);
+        Ok(finish(b, shape, element, Tile::Direct, steps))
+    }
+
+    /// Strips that cover all pairs of `left` vectors with `right` ones, each of about `most` tiles and at least one per tile
+    /// of left vectors: so are memory and the time of a submit bounded, whatever the number of pairs is.
+    pub fn strips(tile: Tile, left: usize, right: usize, most: usize) -> Vec<Strip> {
+        let size = tile.size() as usize;
+        let wide = (most / left.div_ceil(size).max(1)).clamp(1, right.div_ceil(size).max(1));
+        let strip = |first| Strip { first, wide: wide.min((right - first).div_ceil(size)) };
+        (0..right).step_by(wide * size).map(strip).collect()
+    }
+
+    /// Sums of (π/2 − θ) over the pairs of a strip: the buffer `sums`, one f32 per tile, the strip's tiles of each tile of
+    /// left vectors side by side. `right` is the number of vectors of a second shard; without it the pairs lie within the
+    /// first. The third of each four values of the buffer `totals` counts vectors that are not finite.
+    pub fn pairs(
+        (left, right): (usize, Option<usize>),
+        dim: usize,
+        element: Element,
+        (tile, strip): (Tile, Strip),
+        limits: &Limits,
+    ) -> Result<Plan> {
+        let columns = right.unwrap_or(left);
+        if left == 0 || columns == 0 {
+            return Err(Error::Zero { what: "vectors" });
+        }
+        if strip.first >= columns {
+            let (needed, allowed) = (strip.first as u64, columns as u64 - 1);
+            return Err(Error::Size { what: "the first vector of a strip", needed, allowed });
+        }
+        let all = left.saturating_add(right.unwrap_or(0));
+        let shape = Shape::new(1, all, dim)?;
+        let w = element.loader("vectors", dim)?;
+        let mut b = Builder::new(limits, 1, shape)?;
+        let size = tile.size() as usize;
+        let wide = strip.wide.min((columns - strip.first).div_ceil(size));
+        let tiles = left.div_ceil(size) as u64 * wide as u64;
+        let own = b.given(Slot::Prototypes(0), prototypes(left, dim)? * element.bytes())?;
+        let other = match right {
+            Some(count) => b.given(Slot::Prototypes(1), prototypes(count, dim)? * element.bytes())?,
+            None => own,
+        };
+        let weights = b.workspace("weights", 16)?;
+        let class = b.workspace("classes", all as u64 * 8)?;
+        let groups = left.div_ceil(64) + right.map_or(0, |count| count.div_ceil(64));
+        let totals = b.workspace("totals", groups as u64 * 16)?;
+        let sums = b.workspace("sums", tiles * 4)?;
+
+        let class_norms = k::class_norms(w);
+        let mut steps = vec![];
+        let mut measure = |b: &mut Builder, data, first: usize, count: usize, group: usize| {
+            let part = Part { first: first as u32, count: count as u32, local: group as u32, ..Part::default() };
+            let grid = Grid::fixed(count.div_ceil(64) as u64);
+            steps.push(b.step(&class_norms, part, grid, &[data, weights, class, totals])?);
+            Ok::<_, Error>(())
+        };
+        measure(&mut b, own, 0, left, 0)?;
+        if let Some(count) = right {
+            measure(&mut b, other, left, count, left.div_ceil(64))?;
+        }
+        let part = Part {
+            first: if right.is_some() { left as u32 } else { 0 },
+            count: left as u32,
+            local: strip.first as u32,
+            stride: columns as u32,
+            splits: wide as u32,
+            ..Part::default()
+        };
+        steps.push(b.step(&monitor_pairs(tile, w), part, Grid::fixed(tiles), &[own, other, class, sums])?);
+        Ok(finish(b, shape, element, tile, steps))
+    }
+}
+
+/// Values of a shard, within what a shader can index.
+fn prototypes(count: usize, dim: usize) -> Result<u64> {
+    let (needed, allowed) = (crate::shape::elements(count, dim), crate::shape::MOST - 1);
+    if needed > allowed { Err(Error::Size { what: "vectors of a shard · dim", needed, allowed }) } else { Ok(needed) }
+}
+
+fn finish(b: Builder, shape: Shape, element: Element, tile: Tile, steps: Vec<super::Step>) -> Plan {
+    let snippets = k::Snippets::of(&MarginSoftmax::default());
+    let schedule = Schedule::single(tile, shape.classes());
+    b.plan((shape, 1, [element, element]), snippets, schedule, [steps, vec![]])
+}
