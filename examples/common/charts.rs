@@ -148,8 +148,11 @@ pub fn pair(colour: RGBColor) -> [RGBAColor; 2] {
     [INK.mix(0.3), colour.mix(0.8)]
 }
 
-/// A unit sphere seen along −z, with points and one named mark per class, all of unit length.
-pub fn sphere(label: &str, side: u32, points: &[([f64; 3], usize)], marks: &[([f64; 3], String)]) -> Result<String> {
+/// Where a prototype is, its class, and its name.
+pub type Mark = ([f64; 3], usize, String);
+
+/// A unit sphere seen along −z, with points and named marks, all of unit length.
+pub fn sphere(label: &str, side: u32, points: &[([f64; 3], usize)], marks: &[Mark]) -> Result<String> {
     figure(label, (side, side), |root| {
         let middle = f64::from(side * FINE) / 2.0;
         let radius = middle * 0.9;
@@ -170,7 +173,7 @@ pub fn sphere(label: &str, side: u32, points: &[([f64; 3], usize)], marks: &[([f
             let colour = COLOURS[class % COLOURS.len()].mix(0.2 + 0.65 * near);
             root.draw(&Circle::new(place(*at), pixels(2.0 + 2.5 * near), colour.filled()))
         };
-        let badge = |(class, (at, name)): (usize, &([f64; 3], String))| {
+        let badge = |(at, class, name): &Mark| {
             let near = near(at[2]);
             let colour = COLOURS[class % COLOURS.len()].mix(0.4 + 0.6 * near);
             let size = 8.0 + 4.0 * near;
@@ -179,11 +182,10 @@ pub fn sphere(label: &str, side: u32, points: &[([f64; 3], usize)], marks: &[([f
             let style = text(root, size * 1.35, 0.5 + 0.5 * near).pos(Pos::new(HPos::Center, VPos::Center));
             root.draw(&Text::new(name.clone(), place(*at), style))
         };
-        let marks = || marks.iter().enumerate();
         points[..behind].iter().try_for_each(dot)?;
-        marks().filter(|(_, (at, _))| at[2] < 0.0).try_for_each(badge)?;
+        marks.iter().filter(|(at, ..)| at[2] < 0.0).try_for_each(badge)?;
         points[behind..].iter().try_for_each(dot)?;
-        marks().filter(|(_, (at, _))| at[2] >= 0.0).try_for_each(badge)?;
+        marks.iter().filter(|(at, ..)| at[2] >= 0.0).try_for_each(badge)?;
         Ok(())
     })
 }
@@ -252,6 +254,6 @@ fn figure(label: &str, size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result)
     let (width, height) = (size.0 * FINE, size.1 * FINE);
     let hex = |RGBColor(r, g, b): RGBColor| format!("#{r:02X}{g:02X}{b:02X}");
     let body = body.replace(&hex(INK), "currentColor").replace(&format!("fill=\"{}\"", hex(PAPER)), "class=\"paper\"");
-    let open = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\">");
+    let open = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">", label);
     Ok(open + &body)
 }
