@@ -24,14 +24,16 @@ pub fn page(title: &str, body: &str, footer: &str) -> String {
     )
 }
 
-/// A table; `key` gives the colour of a row's first cell.
+/// A table, numbers to the right; `key` gives the colour of a row's first cell.
 pub fn table(
     page: &mut String,
     header: &[&str],
     rows: &[Vec<String>],
     key: impl Fn(usize) -> Option<RGBColor>,
 ) -> Result {
-    page.push_str("<div class=\"scroll\"><table><thead><tr>");
+    let second = rows.first().and_then(|row| row.get(1)).and_then(|cell| cell.chars().next());
+    let class = if second.is_some_and(|c| c.is_ascii_digit() || c == '−') { " class=\"numbers\"" } else { "" };
+    write!(page, "<div class=\"scroll\"><table{class}><thead><tr>")?;
     header.iter().try_for_each(|cell| write!(page, "<th>{}</th>", cell.replace(", ", ",&nbsp;")))?;
     page.push_str("</tr></thead><tbody>\n");
     for (i, row) in rows.iter().enumerate() {
@@ -90,6 +92,7 @@ table { border-collapse: collapse; font-size: .92rem; width: 100%; font-variant-
 th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+.numbers th:nth-child(2), .numbers td:nth-child(2) { text-align: right; }
 footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8rem; }
 </style>
 "#;
