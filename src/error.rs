@@ -72,6 +72,12 @@ pub enum Error {
     /// A name that is not in the list.
     #[error("`{found}` is not a known {what}; known are: {known}")]
     Name { what: &'static str, found: String, known: String },
+    /// Bytes that are not what they should be.
+    #[error("this is no {what}: {why}")]
+    Format { what: &'static str, why: String },
+    /// The system refused to read or write a file.
+    #[error("{path}: {why}")]
+    File { path: String, why: String },
     /// The device was lost or destroyed; make a new one.
     #[error("the device is lost: {0}")]
     DeviceLost(String),

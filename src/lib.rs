@@ -3,8 +3,10 @@
 //! workspace of the size you choose, however many classes there are.
 //!
 //! NormFace, CosFace, ArcFace, SphereFace, AmpFace, ChebyAAM and every combination of their margins, with every fallback
-//! that is in use beyond the threshold, label smoothing, class weights, ignore index and reductions as in PyTorch. No
-//! arccos, so no NaN at a cosine of 1; no N×C matrix beyond your budget; the same bits run after run.
+//! that is in use beyond the threshold; ArcGrad, Li-ArcFace, CurricularFace, AdaFace, MagFace, ElasticFace, SphereFace2,
+//! AdaCos, the linear head and M-Softmax; sub-centres, inter-topk, WC-ReLU; label smoothing, class weights, ignore index
+//! and reductions as in PyTorch. No arccos, so no NaN at a cosine of 1; no N×C matrix beyond your budget; the same bits run
+//! after run.
 //!
 //! # Quickstart
 //!
@@ -28,12 +30,13 @@
 //! ```
 //!
 //! Compile once, then evaluate any number of batches; [`SliceHead::update`] changes margins and scale between steps
-//! without compiling or allocating.
+//! without compiling or allocating, by hand or on [`objective::Schedules`]. [`partial`] trains on a sample of the classes,
+//! [`checkpoint`] keeps a run.
 //!
 //! # The losses
 //!
-//! With `c_ij` the cosine of embedding i and prototype j, θ its angle and s the scale, every loss here is the softmax
-//! cross-entropy of `s · φ(c_iy)` at the label and `s · other(c_ij)` elsewhere.
+//! With `c_ij` the cosine of embedding i and prototype j, θ its angle and s the scale, a loss is the softmax cross-entropy
+//! of `s · φ(c_iy)` at the label and `s · other(c_ij)` elsewhere.
 //!
 //! | loss | φ(cos θ) | constructor |
 //! |---|---|---|
@@ -44,10 +47,25 @@
 //! | AmpFace | m0 · cos θ | [`MarginSoftmax::ampface`] |
 //! | ChebyAAM | the Chebyshev series of cos(θ + m2) | [`MarginSoftmax::cheby_aam`] |
 //! | unified | m0 · cos(m1·θ + m2) − m3, exact or as a series | [`MarginSoftmax::unified`] |
+//! | ArcGrad | −θ, for every class | [`MarginSoftmax::arcgrad`] |
+//! | Li-ArcFace | (π − 2(θ + m))/π, others (π − 2θ)/π | [`MarginSoftmax::li_arcface`] |
+//! | CurricularFace | cos(θ + m2), others that are harder c·(t + c) | [`MarginSoftmax::curricularface`] |
+//! | AdaFace | cos(θ + m2) − m3, both by the length of the embedding | [`MarginSoftmax::adaface`] |
+//! | MagFace | cos(θ + m2), m2 by the length of the embedding | [`MarginSoftmax::magface`] |
+//! | ElasticFace | cos(θ + m2) or cos θ − m3, drawn per row | [`MarginSoftmax::elasticface_arc`], [`elasticface_cos`](MarginSoftmax::elasticface_cos) |
+//! | SphereFace2 | g(cos θ) − m, one binary problem per class | [`MarginSoftmax::sphereface2`] |
+//! | AdaCos | cos θ, the scale follows the batch | [`MarginSoftmax::adacos`] |
+//! | softmax, M-Softmax | w·x + b − m3, no normalisation | [`MarginSoftmax::softmax`], [`m_softmax`](MarginSoftmax::m_softmax) |
+//! | your own | any curve | [`Margin`] |
 //!
 //! [`objective::PRESETS`] lists every named loss with its numbers and their source; [`Fallback`] what happens where the
 //! angle passes π; [`Slope`] and [`Curve`] what the backward pass takes for dφ/dx; [`Others`] the transforms of the other
-//! classes.
+//! classes; [`Adaptive`] the margins that follow the row; [`Product`](objective::Product) and [`Link`] what is not a softmax
+//! over cosines. [`Shape::with_sub_centers`] gives a class several prototypes, [`Batch`] brings margins of classes and rows
+//! and a bias, [`Want`] asks for the gradients of scale and bias too.
+//!
+//! What a run must keep is a [`State`]: [`SliceHead::train`] moves it, [`SliceHead::evaluate`] only reads it. Classes may be
+//! divided over devices and machines, see [`shard`].
 //!
 //! # Regularisers and center loss
 //!
@@ -55,6 +73,48 @@
 //! the mean inverse distance of all pairs in memory linear in C. [`CenterLoss`] draws embeddings to centres that the caller
 //! holds. [`Backend::regularize`], [`Backend::center_loss`] and [`Backend::update_centers`] take slices;
 //! [`gpu::regularizer`] records the same on tensors, and adds to a gradient that is already there if asked.
+//!
+//! # A run
+//!
+//! What a training run needs beside the loss: a margin that grows, classes that are sampled, penalties on the prototypes,
+//! numbers to watch, and a checkpoint.
+//!
+//! ```
+//! # #[cfg(feature = "cpu")] {
+//! use margin_softmax::{checkpoint::Checkpoint, monitor::{CollapseThresholds, Monitor}, objective::{Epochs, Ramp, Schedule, Schedules},
+//!     partial::{Classes, PartialFc, SampledHead}, *};
+//! # let (x, mut w, y) = (vec![0.3, 0.1, -0.2, 0.9], vec![0.1, 0.2, -0.5, 0.4, 0.7, 0.7], [0, 2]);
+//!
+//! let (steps, shape, backend) = (10, Shape::new(2, 3, 2)?, Backend::cpu());
+//! let mut loss = MarginSoftmax::arcface().with_scale(8.0);
+//! // from no margin to 0.5 over the second and third epoch
+//! let m2 = Schedule::epochs(0.0, 0.5, Ramp::Exponential, 1..3, Epochs::FromZero, steps)?;
+//! let schedules = Schedules { m2: Some(m2), ..Default::default() };
+//! // two of the three classes in each step
+//! let mut head = SampledHead::new(&backend, &loss, shape, &Options::default(), PartialFc::new(0.7, 1)?)?;
+//! for step in 0..3 * steps {
+//!     schedules.apply(step, &mut loss)?;
+//!     head.update(&loss)?;
+//!     let out = head.train(&Batch { embeddings: &x, prototypes: &w, labels: &y, ..Default::default() })?;
+//!     for (&class, gradient) in out.classes.iter().zip(out.output.grad_prototypes.chunks_exact(2)) {
+//!         w[2 * class..][..2].iter_mut().zip(gradient).for_each(|(w, g)| *w -= 0.1 * g);
+//!     }
+//!     let penalty = backend.regularize(&Regularizer::RegSs { weight: 1.0 }, 2, &w)?;
+//!     w.iter_mut().zip(&penalty.gradient).for_each(|(w, g)| *w -= 0.1 * g);
+//! }
+//!
+//! let all = head.evaluate(&Batch { embeddings: &x, prototypes: &w, labels: &y, ..Default::default() }, Classes::All)?;
+//! let mut monitor = Monitor::new(90)?;
+//! monitor.add(&all.output, &y, None)?;
+//! let report = monitor.report().with_mean_prototype(backend.mean_prototype(2, &w)?);
+//! if let Some(collapse) = CollapseThresholds::default().check(&report)? {
+//!     println!("{collapse}");
+//! }
+//! let checkpoint = Checkpoint::new(head.state()).with_sampler(head.sampler()).with_tensor("prototypes", &[3, 2], w)?;
+//! # let _ = (report.accuracy, checkpoint);
+//! # }
+//! # Ok::<(), margin_softmax::Error>(())
+//! ```
 //!
 //! # Your own device
 //!
@@ -128,8 +188,9 @@
 //! # Features and versions
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
-//! backends. `serde`: losses as JSON. Without default features objective, [`theory`], [`monitor`], reference and [`plan`] remain, with
-//! neither wgpu nor threads in the tree.
+//! backends. `serde`: losses, schedules and [`checkpoint`]s as JSON. `safetensors` (with `serde`): checkpoints as files.
+//! Without default features objective, [`theory`], [`monitor`], reference and [`plan`] remain, with neither wgpu nor threads
+//! in the tree.
 //!
 //! | margin-softmax | wgpu | minimum Rust |
 //! |---|---|---|
@@ -140,6 +201,7 @@
 
 mod backend;
 mod batch;
+pub mod checkpoint;
 mod companions;
 #[cfg(feature = "cpu")]
 mod cpu;
@@ -149,6 +211,7 @@ pub mod gpu;
 pub mod monitor;
 pub mod objective;
 mod options;
+pub mod partial;
 pub mod plan;
 pub mod reference;
 mod shape;
@@ -160,10 +223,10 @@ pub use batch::{Batch, Counts, Label, Margins, Output, Want};
 pub use companions::{CenterOutput, Penalty};
 pub use error::{Error, Result};
 pub use objective::{
-    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter, Link, MagFace,
-    Margin, MarginSoftmax, Others, Power, Product, Reduction, Series, Slope, State, Target, TopK, Unified,
+    AdaFace, Adaptive, Angle, Binary, CenterLoss, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter,
+    Link, MagFace, Margin, MarginSoftmax, Others, Power, Product, Reduction, Regularizer, Series, Slope, State, Target,
+    TopK, Unified,
 };
-pub use objective::{CenterLoss, Regularizer};
 pub use options::{Budget, Options, Tile};
 pub use shape::Shape;
 #[cfg(feature = "gpu")]

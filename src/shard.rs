@@ -77,7 +77,7 @@ pub struct Statistics {
 }
 
 /// The parts in the order of their classes; together they must be all classes once.
-fn ordered<'a, T>(parts: &'a [T], classes: usize, range: impl Fn(&T) -> &Range<usize>) -> Result<Vec<&'a T>> {
+fn ordered<T>(parts: &[T], classes: usize, range: impl Fn(&T) -> &Range<usize>) -> Result<Vec<&T>> {
     let mut parts: Vec<&T> = parts.iter().collect();
     parts.sort_by_key(|p| range(p).start);
     let mut end = 0;

@@ -143,6 +143,8 @@ struct Results {
     row_losses: Vec<f64>,
     grad_embeddings: Vec<f64>,
     grad_prototypes: Vec<f64>,
+    grad_scale: f64,
+    grad_bias: Vec<f64>,
 }
 
 impl Results {
@@ -150,7 +152,8 @@ impl Results {
         let bytes = fs::read(path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(file.len(), 4);
+        let with_bias = file.tensor("grad_bias").is_ok();
+        assert_eq!(file.len(), 5 + usize::from(with_bias));
         let get = |name| {
             let tensor = file.tensor(name).unwrap();
             match tensor.dtype() {
@@ -161,7 +164,8 @@ impl Results {
         };
         let shape = |name| file.tensor(name).unwrap().shape().to_vec();
         assert_eq!((shape("loss"), shape("row_losses").len()), (vec![], 1));
-        assert_eq!((shape("grad_embeddings").len(), shape("grad_prototypes").len()), (2, 2));
+        assert_eq!((shape("grad_embeddings").len(), shape("grad_scale").len()), (2, 0));
+        assert!((2..=3).contains(&shape("grad_prototypes").len()));
         Self {
             dtype: file.tensor("loss").unwrap().dtype(),
             about: serde_json::from_str(&header.metadata().as_ref().unwrap()["evaluate"]).unwrap(),
@@ -169,6 +173,8 @@ impl Results {
             row_losses: get("row_losses"),
             grad_embeddings: get("grad_embeddings"),
             grad_prototypes: get("grad_prototypes"),
+            grad_scale: get("grad_scale")[0],
+            grad_bias: if with_bias { get("grad_bias") } else { vec![] },
         }
     }
 
@@ -179,6 +185,8 @@ impl Results {
             (&self.row_losses, &expected.row_losses),
             (&self.grad_embeddings, &expected.grad_embeddings),
             (&self.grad_prototypes, &expected.grad_prototypes),
+            (&vec![self.grad_scale], &vec![expected.grad_scale]),
+            (&self.grad_bias, &expected.grad_bias),
         ];
         for (found, expected) in pairs {
             assert_eq!(found.len(), expected.len());
@@ -235,6 +243,9 @@ fn every_device_gives_the_golden_values() {
         row_losses,
         grad_embeddings: vec![-0.3821541, 0.2866156, 2.2421232, 1.1210616],
         grad_prototypes: vec![0.5781779, -0.5781779, -0.2816315, 0.0, -0.3809938, -1.1429813],
+        // by differences of the loss, computed outside this crate
+        grad_scale: 0.3011466,
+        grad_bias: vec![],
     };
     each_device_and_tile(|device| {
         let found = place.results(device);
@@ -278,6 +289,49 @@ fn every_device_agrees_with_the_reference() {
         assert_eq!((&counts["rows"], &counts["ignored"]), (&json!(rows - ignored), &json!(ignored)));
         assert_eq!(counts["zero_embeddings"], 1);
         each_device(|device| place.results(device).assert_near(&reference, 1e-4));
+    }
+}
+
+/// What a loss may ask for beyond the four tensors: sub-centres, bias, margins of classes and rows, a state.
+#[test]
+fn every_device_takes_every_input() {
+    let (n, c, d, k) = (70, 131, 17, 2);
+    let wave = |count: usize, pace: f64| (0..count).map(|i| (i as f64 * pace).sin() as f32).collect::<Vec<_>>();
+    let with = |more: Vec<Tensor>| {
+        let mut tensors = large();
+        tensors.retain(|t| more.iter().all(|m| m.0 != t.0));
+        tensors.extend(more);
+        tensors
+    };
+    let up = |count, pace| wave(count, pace).iter().map(|v| 0.3 + 0.1 * v).collect::<Vec<_>>();
+    let cases = [
+        (with(vec![f32s("prototypes", &[c, k, d], &wave(c * k * d, 2.3))]), "arcface_speaker"),
+        (with(vec![f32s("bias", &[c], &wave(c, 0.7))]), "m_softmax"),
+        (with(vec![f32s("class_m2", &[c], &up(c, 0.3)), f32s("row_m3", &[n], &up(n, 0.9))]), "arcface_speaker"),
+        (with(vec![]), "sphereface2"),
+        (with(vec![]), "adaface"),
+        (with(vec![]), "curricularface"),
+        (with(vec![]), "adacos"),
+    ];
+    for (tensors, preset) in cases {
+        let loss = MarginSoftmax::named(preset).unwrap().with_ignore_index(-100).with_scale(8.0);
+        let place = Place::new(&file(&tensors), &serde_json::to_string(&loss).unwrap());
+        let state = json!({"classes": c, "step": 7, "seed": 1, "hardness": 0.3, "norm_mean": 2.5,
+            "norm_deviation": 0.5, "scale": 6.5});
+        fs::write(place.at("state.json"), state.to_string()).unwrap();
+        let state = place.at("state.json").into_os_string().into_string().unwrap();
+        let reference = place.results(&["--device", "reference", "--state", &state]);
+        assert!(reference.loss > 0.0 && reference.grad_scale != 0.0);
+        assert_eq!(
+            reference.grad_bias.len(),
+            [("m_softmax", c), ("sphereface2", 1)].into_iter().find(|p| p.0 == preset).map_or(0, |p| p.1)
+        );
+        each_device(|device| place.results(&[device, &["--state", &state]].concat()).assert_near(&reference, 1e-4));
+        if preset == "adacos" {
+            assert_ne!(place.results(&["--device", "reference"]).loss, reference.loss);
+        }
+        fs::write(&state, r#"{"classes": 3}"#).unwrap();
+        refused(&place, &["--device", "cpu", "--state", &state], "missing field");
     }
 }
 
@@ -383,6 +437,21 @@ fn the_documented_loss_parses() {
     }
 }
 
+/// The whole losses that the README documents in pieces, since their pieces exclude others.
+#[test]
+fn the_documented_families_parse() {
+    for loss in [
+        json!({"product": "linear", "target": {"unified": {"m3": 0.5}}}),
+        json!({"target": {"angle": {}}, "others": {"angle": {}}}),
+        json!({"target": {"power": {}}, "others": {"power": {}}, "link": {"binary": {}}}),
+        json!({"adaptive": {"adaface": {"margin": 0.4, "concentration": 0.333, "rate": 0.01}}}),
+        json!({"adaptive": {"magface": {"lower_length": 10, "upper_length": 110, "lower_margin": 0.45,
+            "upper_margin": 0.8, "weight": 35}}}),
+    ] {
+        assert_ne!(loss::parse(&loss.to_string()).unwrap(), MarginSoftmax::default());
+    }
+}
+
 /// Every other value that the README documents.
 #[test]
 fn the_documented_values_parse() {
@@ -392,7 +461,27 @@ fn the_documented_values_parse() {
         loss::parse(&loss.to_string()).unwrap_or_else(|e| panic!("{pointer}: {e}"))
     };
     let cases = [
-        ("/others", vec![json!("identity"), json!("rectified")]),
+        (
+            "/others",
+            vec![
+                json!("identity"),
+                json!("rectified"),
+                json!("curricular"),
+                json!({"angle": {"factor": 0.5, "margin": 0, "offset": 1, "curve": {"series": {}}, "slope": "analytic"}}),
+                json!({"top_k": {"count": 5, "margin": 0.06}}),
+                json!({"filter": {"threshold": 0.4}}),
+                json!({"power": {"exponent": 3, "margin": 0.2, "angular": false, "slope": "analytic"}}),
+            ],
+        ),
+        ("/link", vec![json!("softmax"), json!({"binary": {"weight": 0.7, "factor": 1, "bias": 0}})]),
+        (
+            "/adaptive",
+            vec![
+                json!("none"),
+                json!("adacos"),
+                json!({"elastic": {"cosine": false, "deviation": 0.05, "sorted": false}}),
+            ],
+        ),
         ("/reduction", vec![json!("mean"), json!("sum"), json!("none")]),
         ("/ignore_index", vec![json!(null), json!(-100), json!(0)]),
         ("/target/unified/slope", vec![json!("analytic"), json!("detached")]),
@@ -454,11 +543,26 @@ fn bad_tensors_are_refused() {
         (without("labels"), "tensor `labels` is missing"),
         (vec![], "tensor `embeddings` is missing"),
         (golden_with(f64s("embeddings")), "tensor `embeddings` is F64 [2, 2], allowed is F32 or F16 or BF16 [N, D]"),
-        (golden_with(f64s("prototypes")), "tensor `prototypes` is F64 [2, 2], allowed is F32 or F16 or BF16 [C, D]"),
+        (
+            golden_with(f64s("prototypes")),
+            "tensor `prototypes` is F64 [2, 2], allowed is F32 or F16 or BF16 [C, D] or [C, K, D]",
+        ),
         (golden_with(i32s), "tensor `labels` is I32 [2], allowed is I64 [N]"),
         (golden_with(half_weights), "tensor `class_weights` is F16 [3], allowed is F32 [C]"),
         (golden_with(f32s("embeddings", &[4], &[1.0; 4])), "tensor `embeddings` is F32 [4], allowed"),
-        (golden_with(f32s("prototypes", &[3, 2, 1], &[1.0; 6])), "tensor `prototypes` is F32 [3, 2, 1], allowed"),
+        (
+            golden_with(f32s("prototypes", &[6], &[1.0; 6])),
+            "tensor `prototypes` is F32 [6], allowed is F32 or F16 or BF16 [C, D] or [C, K, D]",
+        ),
+        (
+            golden_with(f32s("prototypes", &[3, 2, 1], &[1.0; 6])),
+            "tensor `prototypes` has shape [3, 2, 1], expected [3, 2, 2]: D is that of `embeddings`",
+        ),
+        (golden_with(f32s("prototypes", &[3, 0, 2], &[])), "`sub_centers` is 0"),
+        (golden_with(f32s("bias", &[3], &[1.0; 3])), "bias: only a linear head adds one"),
+        (golden_with(f32s("class_m2", &[2], &[0.1; 2])), "`class_m2` has shape [2], expected [3]"),
+        (golden_with(f32s("row_m2", &[3], &[0.1; 3])), "`row_m2` has shape [3], expected [2]"),
+        (golden_with(f32s("row_m2", &[2], &[0.1, 4.0])), "`m2` is 4, allowed is -pi < m2 < pi (radians)"),
         (golden_with(i64s("labels", &[2, 1], &[0, 1])), "tensor `labels` is I64 [2, 1], allowed is I64 [N]"),
         (golden_with(f32s("upstream", &[], &[1.0])), "tensor `upstream` is F32 [], allowed is F32 [1 or N]"),
         (
@@ -476,7 +580,7 @@ fn bad_tensors_are_refused() {
         (golden_with(i64s("labels", &[2], &[0, 3])), "row 1 has label 3, but there are only 3 classes"),
         (golden_with(i64s("labels", &[2], &[-1, 0])), "row 0 has label -1, but there are only 3 classes"),
         (golden_with(i64s("labels", &[2], &[0, i64::MIN])), "row 1 has label -9223372036854775808"),
-        (golden_with(f32s("bias", &[1], &[1.0])), "unknown tensor `bias`; known are: embeddings, prototypes, labels"),
+        (golden_with(f32s("b", &[1], &[1.0])), "unknown tensor `b`; known are: embeddings, prototypes, labels"),
         (golden_with(f32s("two\nlines\u{1b}", &[1], &[1.0])), "unknown tensor `two\\nlines\\u{1b}`"),
         (
             vec![f32s("embeddings", &[2, 0], &[]), f32s("prototypes", &[3, 0], &[]), i64s("labels", &[2], &[0, 0])],

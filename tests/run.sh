@@ -139,7 +139,7 @@ tint() {
 step 'format' cargo fmt --all --check
 step 'clippy' cargo clippy --locked --all-targets --release --features serde -- -D warnings
 step 'clippy without features' cargo clippy --all-targets --release --no-default-features --features serde -- -D warnings
-step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --features serde
+step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --features safetensors
 step 'build without features' cargo build --release --no-default-features
 step 'dependencies without features' bare_tree
 step 'build the tests' cargo test --no-run --release --features serde

@@ -1,9 +1,15 @@
 //! The command line, and what is printed.
 
-use std::{error::Error, ffi::OsString, fmt::Write as _, io::Write, path::PathBuf};
+use std::{
+    error::Error,
+    ffi::OsString,
+    fmt::Write as _,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use clap::{Parser, ValueEnum};
-use margin_softmax::{Backend, Budget, Counts, MarginSoftmax, Options, Shape, Tile, Want, reference};
+use margin_softmax::{Backend, Budget, Counts, MarginSoftmax, Options, Shape, State, Tile, Want, reference};
 
 use crate::{files, input, input::Input, loss, output};
 
@@ -14,13 +20,18 @@ pub type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 #[derive(Parser)]
 #[command(name = "evaluate", version)]
 struct Arguments {
-    /// The batch: embeddings [N,D], prototypes [C,D], labels [N], optionally class_weights [C] and upstream [1] or [N].
+    /// The batch: embeddings [N,D], prototypes [C,D] or [C,K,D], labels [N], optionally class_weights [C], upstream [1] or
+    /// [N], bias [C], class_m0..class_m3 [C], row_m0..row_m3 [N].
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// The loss as JSON: a whole loss, or {"preset": "arcface"}.
     #[arg(long, value_name = "FILE")]
     loss: PathBuf,
-    /// Where the results go: loss [], row_losses [N], grad_embeddings [N,D], grad_prototypes [C,D].
+    /// What a run has learnt of its batches, as JSON: `margin_softmax::State`; default: the state before the first step.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Where the results go: loss [], row_losses [N], grad_embeddings [N,D], grad_prototypes like prototypes, grad_scale [],
+    /// grad_bias.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// What computes; default `best`, or `gpu` if an adapter is named.
@@ -82,21 +93,29 @@ pub fn main<T: Into<OsString> + Clone>(
 /// Reads, computes, writes; returns the table.
 fn run(arguments: &Arguments) -> Result<String> {
     let Arguments { tile, budget, .. } = *arguments;
-    let target = files::target(&arguments.output, &[&arguments.input, &arguments.loss])?;
+    let mut inputs: Vec<&Path> = vec![&arguments.input, &arguments.loss];
+    inputs.extend(arguments.state.as_deref());
+    let target = files::target(&arguments.output, &inputs)?;
     let loss = loss::read(&arguments.loss)?;
     let device = device(arguments)?;
     let input = input::read(&arguments.input, loss.reduction)?;
     let backend = backend(device, arguments.adapter.as_deref())?; // last: a driver may have its own say on stderr
-    let options = Options { want: Want::ALL, budget: budget.unwrap_or_default(), tile };
+    let state = match &arguments.state {
+        Some(path) => loss::state(path)?,
+        None => State::new(&loss, input.shape)?,
+    };
+    let options = Options { want: Want::ALL.with_scale().with_bias(), budget: budget.unwrap_or_default(), tile };
 
     let name = backend.name();
     let about = |counts: Counts| about(&name, &loss, counts);
     let (result, counts, bytes) = if let Backend::Reference = backend {
         fits(input.shape)?;
-        let out = reference::evaluate(&loss, input.shape, options.want, &input.wide().batch())?;
+        let out = reference::evaluate_with(&loss, input.shape, options.want, &input.wide().batch(), &state)?;
         (out.loss.to_string(), out.counts, output::bytes(input.shape, &out, about(out.counts)?)?)
     } else {
-        let out = backend.head_with(&loss, input.shape, &options)?.evaluate(&input.batch())?;
+        let mut head = backend.head_with(&loss, input.shape, &options)?;
+        head.set_state(&state)?;
+        let out = head.evaluate(&input.batch())?;
         (out.loss.to_string(), out.counts, output::bytes(input.shape, &out, about(out.counts)?)?)
     };
     files::write(&target, &bytes)?;
@@ -212,12 +231,16 @@ impl Input {
         let [embeddings, prototypes] = self.elements;
         let given = |name, given| if given { format!(", {name}") } else { String::new() };
         format!(
-            "{} rows, {} classes, {} dimensions; embeddings {embeddings}, prototypes {prototypes}{}{}",
+            "{} rows, {} classes, {} dimensions; embeddings {embeddings}, prototypes {prototypes}{}{}{}{}{}{}",
             self.shape.rows(),
             self.shape.classes(),
             self.shape.dim(),
+            given("several per class", self.shape.sub_centers() > 1),
             given("class weights", self.class_weights.is_some()),
             given("upstream", self.upstream.is_some()),
+            given("bias", self.bias.is_some()),
+            given("margins per class", self.class_margins.iter().any(Option::is_some)),
+            given("margins per row", self.row_margins.iter().any(Option::is_some)),
         )
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use margin_softmax::{Batch, Reduction, Shape};
+use margin_softmax::{Batch, Margins, Reduction, Shape};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{command::Result, files};
@@ -21,22 +21,42 @@ pub struct Input<T = f32> {
     pub labels: Vec<i64>,
     pub class_weights: Option<Vec<T>>,
     pub upstream: Option<Vec<T>>,
+    pub bias: Option<Vec<T>>,
+    /// m0..m3 of classes and of rows.
+    pub class_margins: [Option<Vec<T>>; 4],
+    pub row_margins: [Option<Vec<T>>; 4],
 }
 
 /// What a tensor may be.
 struct Kind {
     name: &'static str,
     elements: &'static [Dtype],
-    axes: &'static [&'static str],
+    axes: &'static [&'static [&'static str]],
 }
 
 const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
-const EMBEDDINGS: Kind = Kind { name: "embeddings", elements: FLOATS, axes: &["N", "D"] };
-const PROTOTYPES: Kind = Kind { name: "prototypes", elements: FLOATS, axes: &["C", "D"] };
-const LABELS: Kind = Kind { name: "labels", elements: &[Dtype::I64], axes: &["N"] };
-const CLASS_WEIGHTS: Kind = Kind { name: "class_weights", elements: &[Dtype::F32], axes: &["C"] };
-const UPSTREAM: Kind = Kind { name: "upstream", elements: &[Dtype::F32], axes: &["1 or N"] };
-const KNOWN: [Kind; 5] = [EMBEDDINGS, PROTOTYPES, LABELS, CLASS_WEIGHTS, UPSTREAM];
+const EMBEDDINGS: Kind = Kind { name: "embeddings", elements: FLOATS, axes: &[&["N", "D"]] };
+const PROTOTYPES: Kind = Kind { name: "prototypes", elements: FLOATS, axes: &[&["C", "D"], &["C", "K", "D"]] };
+const LABELS: Kind = Kind { name: "labels", elements: &[Dtype::I64], axes: &[&["N"]] };
+const CLASS_WEIGHTS: Kind = per_class("class_weights");
+const UPSTREAM: Kind = Kind { name: "upstream", elements: &[Dtype::F32], axes: &[&["1 or N"]] };
+const BIAS: Kind = per_class("bias");
+const CLASS_MARGINS: [Kind; 4] =
+    [per_class("class_m0"), per_class("class_m1"), per_class("class_m2"), per_class("class_m3")];
+const ROW_MARGINS: [Kind; 4] = [per_row("row_m0"), per_row("row_m1"), per_row("row_m2"), per_row("row_m3")];
+
+const fn per_class(name: &'static str) -> Kind {
+    Kind { name, elements: &[Dtype::F32], axes: &[&["C"]] }
+}
+
+const fn per_row(name: &'static str) -> Kind {
+    Kind { name, elements: &[Dtype::F32], axes: &[&["N"]] }
+}
+
+fn known() -> impl Iterator<Item = &'static str> {
+    let single = [EMBEDDINGS, PROTOTYPES, LABELS, CLASS_WEIGHTS, UPSTREAM, BIAS];
+    single.into_iter().chain(CLASS_MARGINS).chain(ROW_MARGINS).map(|kind| kind.name)
+}
 
 /// Every tensor by its name, type and shape; the labels' values are checked by the library.
 pub fn read(path: &Path, reduction: Reduction) -> Result<Input> {
@@ -46,22 +66,35 @@ pub fn read(path: &Path, reduction: Reduction) -> Result<Input> {
 
 fn parse(bytes: &[u8], reduction: Reduction) -> Result<Input> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not a safetensors file: {e}"))?;
-    let unknown = |name: &&str| KNOWN.iter().all(|kind| kind.name != *name);
+    let unknown = |name: &&str| known().all(|known| known != *name);
     if let Some(name) = file.names().into_iter().filter(unknown).min() {
-        let known = KNOWN.map(|kind| kind.name).join(", ");
+        let known = known().collect::<Vec<_>>().join(", ");
         return Err(format!("unknown tensor `{name}`; known are: {known}").into());
     }
     let embeddings = EMBEDDINGS.required(&file)?;
     let (n, d) = (embeddings.shape()[0], embeddings.shape()[1]);
     let prototypes = PROTOTYPES.required(&file)?;
-    let c = prototypes.shape()[0];
-    PROTOTYPES.sized(&prototypes, &[c, d], "D is that of `embeddings`")?;
+    let (c, k) = match *prototypes.shape() {
+        [c, k, _] => (c, Some(k)),
+        _ => (prototypes.shape()[0], None),
+    };
+    let expected: Vec<usize> = [Some(c), k, Some(d)].into_iter().flatten().collect();
+    PROTOTYPES.sized(&prototypes, &expected, "D is that of `embeddings`")?;
     let labels = LABELS.required(&file)?;
     LABELS.sized(&labels, &[n], "N is that of `embeddings`")?;
-    let class_weights = CLASS_WEIGHTS.optional(&file)?;
-    if let Some(weights) = &class_weights {
-        CLASS_WEIGHTS.sized(weights, &[c], "C is that of `prototypes`")?;
-    }
+    let vector = |kind: Kind, expected: usize, why: &str| -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = kind.optional(&file)? else { return Ok(None) };
+        kind.sized(&tensor, &[expected], why)?;
+        Ok(Some(floats(&tensor)))
+    };
+    let of_classes = |kind| vector(kind, c, "C is that of `prototypes`");
+    let of_rows = |kind| vector(kind, n, "N is that of `embeddings`");
+    let class_weights = of_classes(CLASS_WEIGHTS)?;
+    let bias = of_classes(BIAS)?;
+    let [a, b, e, f] = CLASS_MARGINS.map(of_classes);
+    let class_margins = [a?, b?, e?, f?];
+    let [a, b, e, f] = ROW_MARGINS.map(of_rows);
+    let row_margins = [a?, b?, e?, f?];
     let upstream = UPSTREAM.optional(&file)?;
     if let Some(upstream) = &upstream {
         let (expected, why) = match reduction {
@@ -71,13 +104,16 @@ fn parse(bytes: &[u8], reduction: Reduction) -> Result<Input> {
         UPSTREAM.sized(upstream, &[expected], why)?;
     }
     Ok(Input {
-        shape: Shape::new(n, c, d)?,
+        shape: Shape::new(n, c, d)?.with_sub_centers(k.unwrap_or(1))?,
         elements: [embeddings.dtype(), prototypes.dtype()],
         embeddings: floats(&embeddings),
         prototypes: floats(&prototypes),
         labels: labels.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
-        class_weights: class_weights.as_ref().map(floats),
+        class_weights,
         upstream: upstream.as_ref().map(floats),
+        bias,
+        class_margins,
+        row_margins,
     })
 }
 
@@ -95,10 +131,11 @@ impl Kind {
     fn optional<'a>(&self, file: &SafeTensors<'a>) -> Result<Option<TensorView<'a>>> {
         let Ok(tensor) = file.tensor(self.name) else { return Ok(None) };
         let (element, shape) = (tensor.dtype(), tensor.shape());
-        if !self.elements.contains(&element) || shape.len() != self.axes.len() {
+        if !self.elements.contains(&element) || self.axes.iter().all(|axes| shape.len() != axes.len()) {
             let allowed = self.elements.iter().map(Dtype::to_string).collect::<Vec<_>>().join(" or ");
-            let (name, axes) = (self.name, self.axes.join(", "));
-            return Err(format!("tensor `{name}` is {element} {shape:?}, allowed is {allowed} [{axes}]").into());
+            let axes = self.axes.iter().map(|axes| format!("[{}]", axes.join(", "))).collect::<Vec<_>>().join(" or ");
+            let name = self.name;
+            return Err(format!("tensor `{name}` is {element} {shape:?}, allowed is {allowed} {axes}").into());
         }
         Ok(Some(tensor))
     }
@@ -124,7 +161,9 @@ impl<T> Input<T> {
             labels: &self.labels,
             class_weights: self.class_weights.as_deref(),
             upstream: self.upstream.as_deref(),
-            ..Default::default()
+            bias: self.bias.as_deref(),
+            class_margins: Margins::of(&self.class_margins),
+            row_margins: Margins::of(&self.row_margins),
         }
     }
 }
@@ -141,6 +180,9 @@ impl Input {
             labels: self.labels.clone(),
             class_weights: self.class_weights.as_ref().map(wide),
             upstream: self.upstream.as_ref().map(wide),
+            bias: self.bias.as_ref().map(wide),
+            class_margins: self.class_margins.each_ref().map(|m| m.as_ref().map(wide)),
+            row_margins: self.row_margins.each_ref().map(|m| m.as_ref().map(wide)),
         }
     }
 }

@@ -5,11 +5,16 @@
 //! cargo run --release --features serde --example evaluate -- \
 //!     --input batch.safetensors --loss loss.json --output out.safetensors --device cpu
 //!
-//! in     embeddings [N, D] and prototypes [C, D]   f32, f16 or bf16 (widened to f32 before anything else)
+//! in     embeddings [N, D] and prototypes [C, D]   f32, f16 or bf16 (widened to f32 before anything else); [C, K, D] with
+//!                                                  K sub-centres
 //!        labels [N]                                i64
-//!        class_weights [C], upstream [1] or [N]    f32, both optional; [N] with the reduction `none`
+//!        class_weights [C], upstream [1] or [N]    f32, all optional; upstream [N] with the reduction `none`
+//!        bias [C]                                  of a linear head
+//!        class_m0 .. class_m3 [C], row_m0 .. row_m3 [N]   margins in the place of the loss' own
 //! loss   a `MarginSoftmax` as JSON, or {"preset": "arcface"}: any name of `objective::PRESETS`
-//! out    loss [], row_losses [N], grad_embeddings [N, D], grad_prototypes [C, D]
+//! state  `--state FILE`: a `State` as JSON, for losses that follow their batches
+//! out    loss [], row_losses [N], grad_embeddings [N, D], grad_prototypes like prototypes, grad_scale [], grad_bias [C] of
+//!        a linear head or [1] of a binary link
 //!        f32; f64 from `--device reference`. The metadata's `evaluate` is JSON: version, device, loss, counts.
 //! ```
 //!

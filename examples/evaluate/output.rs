@@ -29,13 +29,18 @@ impl Element for f64 {
 
 /// The file's bytes. One metadata entry only: the order of several would change from run to run.
 pub fn bytes<T: Element>(shape: Shape, out: &Output<T>, about: String) -> Result<Vec<u8>> {
-    let (n, c, d) = (shape.rows(), shape.classes(), shape.dim());
-    let tensors = [
+    let (n, c, k, d) = (shape.rows(), shape.classes(), shape.sub_centers(), shape.dim());
+    let prototypes = if k == 1 { vec![c, d] } else { vec![c, k, d] };
+    let mut tensors = vec![
         ("loss", vec![], T::bytes(&[out.loss])),
         ("row_losses", vec![n], T::bytes(&out.row_losses)),
         ("grad_embeddings", vec![n, d], T::bytes(&out.grad_embeddings)),
-        ("grad_prototypes", vec![c, d], T::bytes(&out.grad_prototypes)),
+        ("grad_prototypes", prototypes, T::bytes(&out.grad_prototypes)),
+        ("grad_scale", vec![], T::bytes(&[out.grad_scale])),
     ];
+    if !out.grad_bias.is_empty() {
+        tensors.push(("grad_bias", vec![out.grad_bias.len()], T::bytes(&out.grad_bias)));
+    }
     let views =
         tensors.iter().map(|(name, shape, bytes)| Ok((*name, TensorView::new(T::DTYPE, shape.clone(), bytes)?)));
     let views = views.collect::<Result<Vec<_>>>()?;

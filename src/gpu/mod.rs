@@ -2,6 +2,7 @@
 
 mod bound;
 mod context;
+mod gather;
 mod head;
 pub mod monitor;
 pub mod ops;
@@ -12,6 +13,7 @@ mod tensor;
 
 use bound::Bound;
 pub use context::Context;
+pub use gather::gather;
 pub use head::{BoundHead, Head, Io};
 pub(crate) use slices::SliceHead;
 pub use tensor::{Scalar, Tensor};

@@ -250,7 +250,7 @@ impl State {
         // the lower median of the angles is the upper one of the cosines
         cosines.sort_by(|a, b| b.total_cmp(a));
         let middle = cosines[(cosines.len() - 1) / 2];
-        let least = middle.max(std::f64::consts::FRAC_1_SQRT_2).min(1.0);
+        let least = middle.clamp(std::f64::consts::FRAC_1_SQRT_2, 1.0);
         let scale = (log_sum - (cosines.len() as f64).ln()) / least;
         self.scale = if scale.is_finite() { scale.max(SMALLEST_SCALE) } else { self.scale };
     }

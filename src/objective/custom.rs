@@ -49,7 +49,7 @@ impl Custom {
             let (needed, allowed) = (parameters.len() as u64, Self::PARAMETERS as u64);
             return Err(Error::Size { what: "parameters of a custom margin", needed, allowed });
         }
-        if let Some(&found) = parameters.iter().find(|p| !(p.abs() <= f64::from(f32::MAX))) {
+        if let Some(&found) = parameters.iter().find(|p| !(**p as f32).is_finite()) {
             return Err(Error::Parameter { what: "custom.parameters", found, allowed: "finite f32 numbers" });
         }
         Ok(())

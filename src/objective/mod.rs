@@ -9,7 +9,8 @@ pub mod others;
 mod power;
 mod presets;
 mod regularizer;
-mod state;
+mod schedule;
+pub(crate) mod state;
 mod unified;
 
 pub(crate) use adaptive::RowFacts;
@@ -22,6 +23,7 @@ pub use others::{Filter, Others, TopK};
 pub use power::Power;
 pub use presets::{PRESETS, Preset};
 pub use regularizer::{CenterLoss, Regularizer};
+pub use schedule::{Epochs, Ramp, Schedule, Schedules};
 pub use state::State;
 pub use unified::{Curve, Fallback, Slope, Unified};
 

@@ -6,7 +6,8 @@ use crate::{Error, Result, Shape};
 /// Everything of a loss that a run must keep: step, seed and running statistics. Moved by `train` calls, only read by
 /// evaluations.
 ///
-/// With the same loss, data and backend a run that goes on from a saved state continues bit for bit.
+/// With the same loss, data and backend a run that goes on from a saved state continues bit for bit. In text formats such as
+/// JSON its broken numbers are strings: readers may be off by the last digit of a plain number. Both are read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -18,12 +19,16 @@ pub struct State {
     /// Of ElasticFace's draws; default 0.
     pub seed: u64,
     /// t of CurricularFace, the running mean of the target cosine; starts at 0.
+    #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub hardness: f64,
     /// Mean of the embeddings' lengths (AdaFace); starts at 20.
+    #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub norm_mean: f64,
     /// Their standard deviation (AdaFace); starts at 100.
+    #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub norm_deviation: f64,
     /// The scale in force under dynamic AdaCos; starts at √2·log(C − 1). Otherwise the loss' own.
+    #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub scale: f64,
 }
 
@@ -50,11 +55,14 @@ impl State {
             let (found, expected) = (vec![self.classes], vec![shape.classes()]);
             return Err(Error::Shape { what: "state", found, expected });
         }
+        // a cosine may round to a little more than 1, and so may their mean
+        let one = 1.0 + 1e-6;
         for (what, found, least, most, allowed) in [
-            ("state.hardness", self.hardness, -1.0, 1.0, "-1 <= hardness <= 1"),
+            ("state.hardness", self.hardness, -one, one, "-1 <= hardness <= 1"),
             ("state.norm_mean", self.norm_mean, 0.0, 1e30, "0 <= norm_mean <= 1e30"),
             ("state.norm_deviation", self.norm_deviation, 0.0, 1e30, "0 <= norm_deviation <= 1e30"),
             ("state.scale", self.scale, f64::from_bits(1), 1e6, "0 < scale <= 1e6"),
+            ("state.step", self.step as f64, 0.0, (1_u64 << 63) as f64, "0 <= step <= 2^63"),
         ] {
             if !(least..=most).contains(&found) {
                 return Err(Error::Parameter { what, found, allowed });
@@ -84,4 +92,50 @@ pub(crate) fn normal(seed: u64, step: u64, row: u64) -> f64 {
     let unit = |bits: u64| (bits >> 11) as f64 / (1_u64 << 53) as f64;
     let (a, b) = (1.0 - unit(scramble(key)), unit(scramble(key ^ 1)));
     (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+}
+
+/// A number that survives every format bit for bit.
+#[cfg(feature = "serde")]
+pub(crate) mod exact {
+    use std::fmt;
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, Visitor},
+    };
+
+    /// In text the shortest decimal number that reads back the same, as a string.
+    pub(crate) fn serialize<S: Serializer>(number: &f64, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() { to.collect_str(number) } else { to.serialize_f64(*number) }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        if from.is_human_readable() { from.deserialize_any(Number) } else { from.deserialize_f64(Number) }
+    }
+
+    struct Number;
+
+    impl Visitor<'_> for Number {
+        type Value = f64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number, or a string that holds one")
+        }
+
+        fn visit_f64<E: Error>(self, number: f64) -> Result<f64, E> {
+            Ok(number)
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<f64, E> {
+            Ok(number as f64)
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<f64, E> {
+            Ok(number as f64)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<f64, E> {
+            text.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+        }
+    }
 }

@@ -184,6 +184,7 @@ pub fn all() -> Vec<(String, Kernel)> {
         }
     }
     list.extend(super::regularizer::all());
+    list.extend(super::gather::all());
     list.extend(super::monitor::all());
     list
 }

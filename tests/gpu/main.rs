@@ -10,9 +10,11 @@ mod errors;
 mod memory;
 mod monitor;
 mod operations;
+mod partial;
 mod properties;
 mod regularizers;
 mod rig;
+mod sampling;
 
 use agreement::Device;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -22,16 +24,18 @@ use margin_softmax::{Tile, gpu::Context};
 type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
-    [
+    let all = [
         operations::CHECKS,
         properties::CHECKS,
         edges::CHECKS,
         errors::CHECKS,
         memory::CHECKS,
         monitor::CHECKS,
+        partial::CHECKS,
         regularizers::CHECKS,
-    ]
-    .concat()
+        sampling::CHECKS,
+    ];
+    all.concat()
 }
 
 /// The whole table on one device, a trial per family.
