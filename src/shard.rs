@@ -10,7 +10,9 @@
 
 use std::ops::Range;
 
-use crate::{Adaptive, Batch, Error, MarginSoftmax, Others, Result, Shape, State, batch::Finite, objective::RowFacts};
+use crate::{
+    Adaptive, Batch, Error, MarginSoftmax, Others, Result, Shape, State, TopK, batch::Finite, objective::RowFacts,
+};
 
 /// What a shard knows of a batch before margins apply.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +22,8 @@ pub struct Targets {
     pub range: Range<usize>,
     /// \[N\]: the raw target cosine, where the shard has the label.
     pub cosines: Vec<Option<f64>>,
-    /// \[N\], for inter-topk: the largest cosines of the other classes with their classes, best first.
+    /// \[N\], for inter-topk: the largest cosines of the other classes with their classes, best first: k of them, fewer
+    /// where a shard has no more, and those of all parts after a merge.
     pub top: Vec<Vec<(f64, usize)>>,
     /// \[N\], for dynamic AdaCos: the largest scaled cosine of the other classes and the sum of exp(s·c − it).
     pub sums: Vec<[f64; 2]>,
@@ -96,6 +99,12 @@ fn same_rows(what: &'static str, found: usize, expected: usize) -> Result<()> {
 }
 
 impl Targets {
+    /// The last of the classes that inter-topk chooses for a row, with its cosine.
+    pub(crate) fn chosen(&self, loss: &MarginSoftmax, row: usize) -> Option<(f64, usize)> {
+        let Others::TopK(TopK { count, .. }) = loss.others else { return None };
+        self.top.get(row).and_then(|top| top.iter().take(count).next_back()).copied()
+    }
+
     /// Whether merged targets are those of a batch of this many rows.
     pub(crate) fn check(&self, loss: &MarginSoftmax, shape: Shape, rows: usize) -> Result<()> {
         let classes = shape.classes();
@@ -156,10 +165,9 @@ impl Targets {
                 *a = a.or(*b);
             }
             for (a, b) in all.top.iter_mut().zip(&part.top) {
-                let most = a.len().max(b.len());
+                // not cut off: a part with fewer than k classes does not know k
                 a.extend(b);
                 a.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
-                a.truncate(most);
             }
             for (a, b) in all.sums.iter_mut().zip(&part.sums) {
                 let most = a[0].max(b[0]);

@@ -9,7 +9,9 @@ use std::{
     },
 };
 
-use margin_softmax::{Backend, Batch, Budget, Error, MarginSoftmax, Options, Others, Output, Shape, Want};
+use margin_softmax::{
+    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Product, Shape, Want,
+};
 
 struct Counting;
 
@@ -64,7 +66,12 @@ fn options(bytes: u64, want: Want) -> Options {
 
 /// What a refused budget says would be enough.
 fn least(shape: Shape, want: Want) -> u64 {
-    match Backend::cpu().head_with(&MarginSoftmax::arcface(), shape, &options(0, want)).err() {
+    least_of(&MarginSoftmax::arcface(), shape, want)
+}
+
+/// The same for a loss that may need more.
+fn least_of(loss: &MarginSoftmax, shape: Shape, want: Want) -> u64 {
+    match Backend::cpu().head_with(loss, shape, &options(0, want)).err() {
         Some(Error::Budget { needed, .. }) => needed,
         other => panic!("{other:?}"),
     }
@@ -124,6 +131,79 @@ fn the_workspace_stays_within_the_budget() {
                     if budget == smallest && rows >= 64 {
                         assert!(peak as u64 > budget / 3, "{name}: {budget} asked for, {peak} bytes used");
                     }
+                }
+            }
+        }
+    }
+}
+
+/// The same for every family, while it trains and with margins of the rows where it takes them.
+#[test]
+fn the_workspace_of_every_family_stays_within_the_budget() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let pool = pool();
+    let want = Want::ALL.with_scale().with_bias();
+    for (name, centers) in [
+        ("normface", 3),
+        ("softmax", 1),
+        ("chebyaam_fit", 1),
+        ("arcgrad_series", 2),
+        ("curricularface", 1),
+        ("adaface", 1),
+        ("magface", 2),
+        ("elasticface_arc_plus", 1),
+        ("sphereface2", 3),
+        ("adacos", 1),
+        ("arcface_topk", 1),
+        ("arcface_topk", 2),
+    ] {
+        let loss = MarginSoftmax::named(name).unwrap();
+        for (rows, classes, dim) in [(1025, 400, 24), (64, 6000, 16), (6, 5, 2)] {
+            if name == "arcface_topk" && classes == 5 {
+                continue;
+            }
+            let shape = Shape::new(rows, classes, dim).unwrap().with_sub_centers(centers).unwrap();
+            let (x, w) = (numbers(rows * dim), numbers(classes * centers * dim));
+            let labels: Vec<i64> = (0..rows).map(|i| (i * 31 % classes) as i64).collect();
+            let (bias, margins) = (vec![0.1; classes], vec![0.2; rows]);
+            let linear = loss.product == Product::Linear;
+            let row_margins = match loss.target.name() {
+                "unified" => Margins { m0: Some(&margins), ..Margins::NONE },
+                _ => Margins::NONE,
+            };
+            let bias = linear.then_some(&bias[..]);
+            let batch =
+                Batch { embeddings: &x, prototypes: &w, labels: &labels, row_margins, bias, ..Batch::default() };
+            let smallest = least_of(&loss, shape, want);
+            let cosines = (rows * classes * centers * 4) as u64;
+            for budget in [smallest, 2 * smallest, (cosines - 1).max(smallest), cosines + 4 * smallest] {
+                let floats = Vec::with_capacity;
+                let mut out = Output {
+                    row_losses: floats(rows),
+                    target_cosines: floats(rows),
+                    other_cosines: floats(rows),
+                    grad_embeddings: floats(rows * dim),
+                    grad_prototypes: floats(classes * centers * dim),
+                    grad_bias: floats(classes),
+                    ..Output::default()
+                };
+                let mut grown = 0;
+                let peak = peak_of(|| {
+                    pool.install(|| {
+                        let mut head = Backend::cpu().head_with(&loss, shape, &options(budget, want)).unwrap();
+                        head.train_into(&batch, &mut out).unwrap();
+                        let live = LIVE.load(SeqCst);
+                        for _ in 0..3 {
+                            head.train_into(&batch, &mut out).unwrap();
+                        }
+                        grown = LIVE.load(SeqCst).saturating_sub(live);
+                    });
+                });
+                let name = format!("{name} K {centers} {rows}x{classes}x{dim}");
+                assert!(peak as u64 <= budget, "{name}: {peak} bytes, the budget is {budget}");
+                assert!(grown < 1000, "{name}: {grown} bytes more after three more calls");
+                if budget == smallest && rows >= 64 {
+                    assert!(peak as u64 > budget / 3, "{name}: {budget} asked for, {peak} bytes used");
                 }
             }
         }

@@ -4,7 +4,8 @@
 use super::{
     Lane,
     product::packing_bytes,
-    rows::{Partial, Row},
+    rows::{Extra, Partial, Row},
+    table::Scratch,
 };
 use crate::{Budget, Error, Result, Shape, Want, shape::elements};
 
@@ -12,12 +13,16 @@ use crate::{Budget, Error, Result, Shape, Want, shape::elements};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     rows: usize,
-    classes: usize,
+    /// Prototypes, all sub-centres counted: columns of the products.
+    columns: usize,
+    centers: usize,
     dim: usize,
     want: Want,
-    /// Whether N·C values survive pass 1; else pass 2 computes the cosines again.
+    /// Cosines that are chosen per row and range before the passes.
+    pub top: usize,
+    /// Whether N·C·K values survive pass 1; else pass 2 computes the cosines again.
     pub keep: bool,
-    /// Classes of a tile: what one product computes and one sweep reads while it is in the cache.
+    /// Prototypes of a tile, whole classes: what one product computes and one sweep reads while it is in the cache.
     pub tile: usize,
     /// Rows of a block: the other side of it.
     pub block: usize,
@@ -28,16 +33,27 @@ pub(super) struct Layout {
 /// Bytes of the unit vectors and cosines of a tile that should stay in a core's own cache.
 const CACHE: usize = 1 << 20;
 
+/// Bytes of a row's own margins, in a list that doubles as it grows: its new half and its old one live at once.
+const MARGINS: usize = 3 * size_of::<[f64; 4]>();
+
+/// Bytes of a row while a state follows the batch or margins are drawn.
+const FOLLOWED: usize = 12 * size_of::<f64>();
+
+/// Whatever the sizes: a series fitted anew, and small lists.
+const FIXED: u64 = 20 << 10;
+
 impl Layout {
     /// The fastest layout within the budget.
-    pub fn choose(shape: Shape, want: Want, budget: Budget) -> Result<Self> {
-        let (rows, classes, dim) = (shape.rows(), shape.classes(), shape.dim());
+    pub fn choose(shape: Shape, want: Want, top: usize, budget: Budget) -> Result<Self> {
+        let (rows, columns, dim, centers) = (shape.rows(), shape.vectors(), shape.dim(), shape.sub_centers());
+        let whole = |tile: usize| (tile / centers).max(1) * centers;
         // narrower tiles waste the product, wider ones the cache; many tiles share out evenly
         let block = rows.div_ceil(rows.div_ceil(512).max(1)).max(1);
         let cached = CACHE / 4 / (block + dim) / 32 * 32;
-        let tile = (classes / 16).next_multiple_of(32).min(cached).clamp(128, 512).min(classes);
-        let best = Self { rows, classes, dim, want, keep: want.any(), tile, block, ranges: 1 };
-        let tiles = classes.div_ceil(tile);
+        let tile = (columns / 16).next_multiple_of(32).min(cached).clamp(128, 512).min(columns);
+        let (tile, keep) = (whole(tile), want.grad_embeddings || want.grad_prototypes || want.grad_bias);
+        let best = Self { rows, columns, centers, dim, want, top, keep, tile, block, ranges: 1 };
+        let tiles = columns.div_ceil(tile);
         // a range costs a copy of dX, and a thread can have no less than one
         let most = (tiles / 4).clamp(16, 64);
 
@@ -46,7 +62,8 @@ impl Layout {
         let recompute = [(512, 512, most), (512, 512, 16), (512, 512, 8), (128, 256, 8), (128, 256, 4), (128, 128, 4)];
         let small = [(128, 128, 2), (64, 128, 2), (64, 128, 1), (32, 64, 1), (16, 32, 1)];
         let again = |(tile, block, ranges): (usize, usize, usize)| {
-            Self { keep: false, tile: best.tile.min(tile), block: best.block.min(block), ..best }.with_ranges(ranges)
+            Self { keep: false, tile: whole(best.tile.min(tile)), block: best.block.min(block), ..best }
+                .with_ranges(ranges)
         };
         let all = || keep.clone().chain(recompute.into_iter().chain(small).map(again));
         // indices are isize whatever the caller allows
@@ -57,29 +74,39 @@ impl Layout {
 
     /// With at most `ranges` ranges of equally many tiles.
     fn with_ranges(mut self, ranges: usize) -> Self {
-        let tiles = self.classes.div_ceil(self.tile);
+        let tiles = self.columns.div_ceil(self.tile);
         self.ranges = tiles.div_ceil(tiles.div_ceil(ranges));
         self
     }
 
-    /// Classes of every range but the last, which may have fewer.
-    pub fn range_classes(&self) -> usize {
-        self.classes.div_ceil(self.tile).div_ceil(self.ranges) * self.tile
+    /// Prototypes of every range but the last, which may have fewer.
+    pub fn range_columns(&self) -> usize {
+        self.columns.div_ceil(self.tile).div_ceil(self.ranges) * self.tile
     }
 
     /// Values kept between the passes.
     pub fn kept(&self) -> u64 {
-        if self.keep { elements(self.rows, self.classes) } else { 0 }
+        if self.keep { elements(self.rows, self.columns) } else { 0 }
     }
 
     /// Largest logits kept with them, one per row and tile.
     pub fn most(&self) -> u64 {
-        if self.keep { elements(self.rows, self.classes.div_ceil(self.tile)) } else { 0 }
+        if self.keep { elements(self.rows, self.columns.div_ceil(self.tile)) } else { 0 }
     }
 
     /// Values of the ranges' shares of dX.
     pub fn shares(&self) -> u64 {
         if self.want.grad_embeddings { elements(self.rows, self.dim).saturating_mul(self.ranges as u64) } else { 0 }
+    }
+
+    /// Classes of a tile.
+    pub fn tile_classes(&self) -> usize {
+        self.tile / self.centers
+    }
+
+    /// Chosen cosines of all ranges.
+    pub fn chosen(&self) -> u64 {
+        elements(self.rows, self.ranges).saturating_mul(self.top as u64)
     }
 
     /// Cosines in the lane of a range.
@@ -92,22 +119,24 @@ impl Layout {
         let (block, tile, dim) = (self.block, self.tile, self.dim);
         let add = |sum: u64, (count, size): (u64, usize)| sum.saturating_add(count.saturating_mul(size as u64));
         // with its label, its length and its part of the list of blocks
-        let row = size_of::<Row>() + 3 * size_of::<f64>();
+        let row = size_of::<Row>() + size_of::<Extra>() + 5 * size_of::<f64>() + MARGINS + FOLLOWED;
         let packing =
             packing_bytes(block, tile, dim).max(packing_bytes(block, dim, tile)).max(packing_bytes(tile, dim, block));
         let lane =
             [(elements(tile, dim), 4), (self.lane_cosines() as u64, 4), (tile as u64, 8), (1, size_of::<Lane>())];
-        let lane = lane.into_iter().fold(packing + 256, add); // and its task
+        let lane = lane.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES)]);
+        let lane = lane.fold(packing + 256, add); // and its task
         [
             (elements(self.rows, dim), 4), // directions
             (self.rows as u64, row),
             (elements(self.rows, self.ranges), size_of::<Partial>()),
             (self.kept().saturating_add(self.most()), 4),
             (self.shares(), 4),
-            (tile as u64, 4), // ones
+            (self.chosen(), size_of::<(f32, u32)>()),
+            (self.tile_classes() as u64, 4), // ones
         ]
         .into_iter()
-        .fold(lane.saturating_mul(self.ranges as u64).saturating_add(4096), add)
+        .fold(lane.saturating_mul(self.ranges as u64).saturating_add(FIXED), add)
     }
 }
 
@@ -122,23 +151,26 @@ mod tests {
     fn a_layout_fits_its_budget() {
         for rows in [0, 1, 3, 64, 256, 513, 4000, (1 << 31) - 1] {
             for classes in [1, 2, 5, 17, 1000, 5994, 100_003, (1 << 31) - 1] {
-                for dim in [1, 3, 64, 192, 1000] {
-                    let Ok(shape) = Shape::new(rows, classes, dim) else { continue };
+                for (dim, centers, top) in [(1, 1, 0), (3, 3, 5), (64, 1, 64), (192, 2, 0), (1000, 1, 0), (8, 700, 3)] {
+                    let shape = Shape::new(rows, classes, dim).and_then(|s| s.with_sub_centers(centers));
+                    let Ok(shape) = shape else { continue };
+                    let columns = shape.vectors();
                     for want in [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL] {
                         let mut kept = false;
                         for budget in BUDGETS.map(Budget::bytes) {
-                            match Layout::choose(shape, want, budget) {
+                            match Layout::choose(shape, want, top, budget) {
                                 Ok(layout) => {
                                     assert!(layout.bytes() <= budget.get());
-                                    assert!(layout.tile * layout.ranges.max(1) > 0 && layout.tile <= classes);
-                                    assert!(layout.range_classes() * layout.ranges >= classes);
-                                    assert!(layout.range_classes() * (layout.ranges - 1) < classes);
+                                    assert!(layout.tile * layout.ranges.max(1) > 0 && layout.tile <= columns);
+                                    assert!(layout.tile % centers == 0 && layout.tile_classes() > 0);
+                                    assert!(layout.range_columns() * layout.ranges >= columns);
+                                    assert!(layout.range_columns() * (layout.ranges - 1) < columns);
                                     assert!(layout.keep >= kept && layout.keep <= want.any());
                                     kept = layout.keep;
                                 }
                                 Err(Error::Budget { needed, allowed }) => {
                                     assert!(needed > allowed.min(isize::MAX as u64) && allowed == budget.get());
-                                    let again = Layout::choose(shape, want, Budget::bytes(needed));
+                                    let again = Layout::choose(shape, want, top, Budget::bytes(needed));
                                     assert!(again.is_ok_and(|l| l.bytes() == needed) || needed > isize::MAX as u64);
                                 }
                                 other => panic!("{other:?}"),
@@ -155,9 +187,9 @@ mod tests {
     fn keep_needs_room_for_all_cosines() {
         let shape = Shape::new(256, 5994, 192).unwrap();
         let cosines = 256 * 5994 * 4;
-        let choose = |bytes| Layout::choose(shape, Want::ALL, Budget::bytes(bytes)).unwrap();
+        let choose = |bytes| Layout::choose(shape, Want::ALL, 0, Budget::bytes(bytes)).unwrap();
         assert!(choose(8 * cosines).keep && !choose(cosines).keep);
         assert!(choose(cosines / 2).bytes() <= cosines / 2);
-        assert!(!Layout::choose(shape, Want::LOSS, Budget::default()).unwrap().keep);
+        assert!(!Layout::choose(shape, Want::LOSS, 0, Budget::default()).unwrap().keep);
     }
 }

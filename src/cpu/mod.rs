@@ -1,22 +1,28 @@
 //! The native f32 path: class tiles over rayon, products by the `gemm` crate, exp and sums vectorised by `pulp`.
 //!
 //! ```text
+//! scan, if a family needs it       cosines;  per row: the k largest, or the exp-sum at the scale so far
 //! pass 1, per tile of classes      cosines = X̂ Ŵᵀ;  per row: largest logit and exp-sum over the other classes
 //! per row, in f64                  merge the tiles in order; the target joins last; loss
 //! pass 2, per tile of classes      G in place;  share of dX += G Ŵ;  dW = Gᵀ X̂, projected while in the cache
 //! per row                          dX = the shares in order, projected
 //! ```
 //!
-//! *keep* stores what pass 1 computed, N·C values; *recompute* computes the cosines again. Consecutive tiles form fixed
-//! ranges; a range is worked off in order and has its own statistics, share of dX and scratch. So the result does not
-//! depend on the number of threads, and memory not on the number of tiles.
+//! *keep* stores what the first pass computed, N·C·K values; *recompute* computes the cosines again. Consecutive tiles
+//! form fixed ranges; a range is worked off in order and has its own statistics, share of dX and scratch. So the result
+//! does not depend on the number of threads, and memory not on the number of tiles.
+//!
+//! A whole head is the shard of all classes. The pieces of a shard are calls of their own: each computes the cosines anew.
 
+mod curve;
 mod layout;
 pub(crate) mod monitor;
+mod pass;
 mod product;
 pub(crate) mod regularizer;
 mod rows;
 mod sweep;
+mod table;
 mod vector;
 
 use std::ops::Range;
@@ -25,19 +31,18 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use self::{
+    curve::Curve,
     layout::Layout,
-    product::{Matrix, product},
-    rows::{Partial, Row, Weights},
-    sweep::{Block, Gradients, Statistics},
-    vector::{Add, Normalize, Project},
+    pass::{Common, Lane, Look, Path, Task, directions, front},
+    rows::{Extra, Partial, Row, Share, Weights},
+    table::{Scratch, Table},
+    vector::{Add, DotLength, Project},
 };
 use crate::{
-    Batch, Counts, Label, MarginSoftmax, Options, Others, Output, Reduction, Result, Shape, State, Want,
-    objective::{
-        SHORTEST,
-        others::{Identity, Other, Rectified},
-    },
-    shard::{self, Targets},
+    Adaptive, Batch, Counts, Error, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction, Result,
+    Shape, State, TopK, Want,
+    objective::{RowFacts, SHORTEST},
+    shard::{RowStatistics, Statistics, Targets},
 };
 
 /// What computes, for people.
@@ -45,14 +50,17 @@ pub(crate) fn name() -> String {
     format!("CPU, {} threads", rayon::current_num_threads())
 }
 
-/// A head on the CPU.
+/// A head on the CPU, or one shard of it.
 ///
 /// All workspace is made here once. Beside it a call holds its labels and tasks, and each range the packing buffers of
 /// the `gemm` crate: all of it is counted in [`workspace_bytes`](Self::workspace_bytes). Not counted is one block of the
 /// size of the L2 cache that `gemm` keeps per thread, for all heads together, as long as the thread lives.
 pub(crate) struct Head {
     loss: MarginSoftmax,
+    /// Of the whole head.
     shape: Shape,
+    range: Range<usize>,
+    options: Options,
     plan: Plan,
     input: Input,
     work: Work,
@@ -68,102 +76,77 @@ struct Plan {
 }
 
 /// The batch as the ranges read it.
+#[derive(Default)]
 struct Input {
     /// X̂, \[N, D\], and the lengths of X, \[N\].
     directions: Vec<f32>,
     lengths: Vec<f64>,
     rows: Vec<Row>,
+    extras: Vec<Extra>,
     /// The class weights of a tile where the caller gives none.
     ones: Vec<f32>,
 }
 
 /// The workspace of the ranges.
+#[derive(Default)]
 struct Work {
     /// [ranges].
     lanes: Vec<Lane>,
     /// [ranges, N].
     partials: Vec<Partial>,
-    /// [tiles][N, classes of the tile]: what survives pass 1.
+    /// [tiles][N, prototypes of the tile]: what survives pass 1.
     kept: Vec<f32>,
     /// [tiles, N]: the largest logits that `kept` refers to.
     most: Vec<f32>,
+    /// [ranges][N, k]: the largest cosines and their classes.
+    top: Vec<(f32, u32)>,
     /// [ranges, N, D].
     shares: Vec<f32>,
 }
 
-/// The scratch of one range, and what it counted.
-struct Lane {
-    /// Ŵ of a tile, and the lengths of its prototypes.
-    directions: Vec<f32>,
-    lengths: Vec<f64>,
-    /// [rows of a block, classes of a tile] in *recompute*.
-    cosines: Vec<f32>,
+/// One call: a batch that was checked, with what follows from it alone.
+struct Call<'a> {
+    /// Without its labels.
+    batch: Batch<'a, ()>,
+    labels: Vec<i64>,
+    margins: Option<Vec<[f64; 4]>>,
+    /// Less work than this is done before a second thread has woken up.
+    parallel: bool,
+}
+
+/// Prototypes that are left out.
+#[derive(Clone, Copy)]
+struct Found {
     zero: usize,
     non_finite: usize,
 }
 
-/// One range of class tiles with everything that belongs to it alone.
-struct Task<'a> {
-    /// The first class.
-    first: usize,
-    prototypes: &'a [f32],
-    lane: &'a mut Lane,
-    partials: &'a mut [Partial],
-    kept: &'a mut [f32],
-    most: &'a mut [f32],
-    share: &'a mut [f32],
-    grad: &'a mut [f32],
-}
-
-/// What all ranges read.
-struct Common<'a> {
-    plan: Plan,
-    scale: f32,
-    directions: &'a [f32],
-    rows: &'a [Row],
-    /// Class weights and their stand-in, with label smoothing.
-    weights: Option<(Option<&'a [f32]>, &'a [f32])>,
-}
-
 impl Head {
     /// Chooses the layout and makes the workspace; [`Error::Budget`](crate::Error::Budget) before anything is allocated.
-    pub fn new(loss: &MarginSoftmax, shape: Shape, _range: Range<usize>, options: &Options) -> Result<Self> {
-        loss.validate()?;
-        loss.not_yet()?;
-        shape.prototypes()?;
-        let layout = Layout::choose(shape, options.want, options.budget)?;
-        let (rows, dim) = (shape.rows(), shape.dim());
-        let lane = || Lane {
-            directions: vec![0.0; layout.tile * dim],
-            lengths: vec![0.0; layout.tile],
-            cosines: vec![0.0; layout.lane_cosines()],
-            zero: 0,
-            non_finite: 0,
-        };
-        Ok(Self {
-            loss: loss.clone(),
-            shape,
-            plan: Plan { arch: Arch::new(), layout, want: options.want, dim },
-            input: Input {
-                directions: vec![0.0; rows * dim],
-                lengths: vec![0.0; rows],
-                rows: vec![Row::NONE; rows],
-                ones: vec![1.0; layout.tile],
-            },
-            work: Work {
-                lanes: (0..layout.ranges).map(|_| lane()).collect(),
-                partials: vec![Partial::EMPTY; rows * layout.ranges],
-                kept: vec![0.0; layout.kept() as usize],
-                most: vec![0.0; layout.most() as usize],
-                shares: vec![0.0; layout.shares() as usize],
-            },
-        })
+    pub fn new(loss: &MarginSoftmax, shape: Shape, range: Range<usize>, options: &Options) -> Result<Self> {
+        loss.validate_for(shape)?;
+        let plan = Self::plan(loss, shape, &range, options)?;
+        let (input, work) = (Input::new(plan, shape.rows()), Work::new(plan, shape.rows()));
+        Ok(Self { loss: loss.clone(), shape, range, options: *options, plan, input, work })
     }
 
-    /// Another loss over the same workspace.
+    fn plan(loss: &MarginSoftmax, shape: Shape, range: &Range<usize>, options: &Options) -> Result<Plan> {
+        shape.prototypes()?;
+        let own = Shape::new(shape.rows(), range.len(), shape.dim())?.with_sub_centers(shape.sub_centers())?;
+        let layout = Layout::choose(own, options.want, chosen(loss), options.budget)?;
+        Ok(Plan { arch: Arch::new(), layout, want: options.want, dim: shape.dim() })
+    }
+
+    /// Another loss over the same workspace; one that chooses more cosines per row makes it anew.
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
-        loss.validate()?;
-        loss.not_yet()?;
+        loss.validate_for(self.shape)?;
+        if chosen(loss) > self.plan.layout.top {
+            self.plan = Self::plan(loss, self.shape, &self.range, &self.options)?;
+            // never both at once
+            (self.input, self.work) = (Input::default(), Work::default());
+            self.input = Input::new(self.plan, self.shape.rows());
+            self.work = Work::new(self.plan, self.shape.rows());
+        }
         self.loss.clone_from(loss);
         Ok(())
     }
@@ -180,71 +163,396 @@ impl Head {
         if self.plan.layout.keep { "keep" } else { "recompute" }
     }
 
-    /// Loss and gradients of one batch into `out`, whose vectors are used again; untouched on an error.
+    /// Loss and gradients of one batch into `out`, whose vectors are used again; output and state untouched on an error.
     pub fn step<L: Label>(
         &mut self,
         batch: &Batch<'_, L>,
-        _state: &mut State,
-        _follow: bool,
+        state: &mut State,
+        follow: bool,
         out: &mut Output,
     ) -> Result<()> {
-        let labels = batch.check(&self.loss, self.shape)?;
-        match self.loss.others {
-            Others::Identity => self.evaluate_as::<_, true, L>(Identity, batch, &labels, out),
-            Others::Rectified => self.evaluate_as::<_, false, L>(Rectified, batch, &labels, out),
-            _ => self.loss.not_yet()?,
+        let call = self.begin(batch)?;
+        let adacos = self.loss.adaptive == Adaptive::AdaCos;
+        let moves = follow
+            && (adacos || self.loss.others == Others::Curricular || matches!(self.loss.adaptive, Adaptive::AdaFace(_)));
+        let look = Look { top: chosen(&self.loss), sums: moves && adacos };
+        let scanned = look.top > 0 || look.sums;
+        if scanned || moves {
+            self.scan(&call, look, state);
         }
+        if moves {
+            let found = self.found();
+            let targets = Targets {
+                range: self.range.clone(),
+                cosines: vec![],
+                top: vec![],
+                sums: if look.sums { self.sums(&call) } else { vec![] },
+                zero_prototypes: found.zero,
+                non_finite_prototypes: found.non_finite,
+            };
+            targets.follow(&self.loss, &self.facts(&call), state);
+        }
+        if look.top > 0 {
+            self.bounds_from_work(&call, look.top);
+        }
+        self.set_targets(&call, state);
+        let path = self.path();
+        self.pass_one(&call, path, scanned && self.plan.layout.keep, state);
+        let found = self.found();
+        let ranges = self.work.lanes.len();
+        let n = call.labels.len();
+        let partials = std::mem::take(&mut self.work.partials);
+        let sums = |i: usize| {
+            let all = partials.chunks_exact(n).map(|range| &range[i]).take(ranges);
+            all.fold(Partial::EMPTY, Partial::merged).wide()
+        };
+        let z = self.finish(&call, found, sums, state, out);
+        self.work.partials = partials;
+        self.pass_two(&call, path, false, z, state, out);
         Ok(())
     }
 
-    pub fn targets<L: Label>(&mut self, _: &Batch<'_, L>, _: &State) -> Result<Targets> {
-        todo!()
+    /// What this shard knows of the rows before margins apply.
+    pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>, state: &State) -> Result<Targets> {
+        let call = self.begin(batch)?;
+        let look = Look { top: chosen(&self.loss), sums: self.loss.adaptive == Adaptive::AdaCos };
+        self.scan(&call, look, state);
+        let Found { zero, non_finite } = self.found();
+        let best = |i: usize| {
+            let (all, count) = self.best(&call, i, look.top);
+            all[..count].iter().map(|&(c, class)| (c.into(), class as usize)).collect()
+        };
+        let cosine = |(row, label): (&Row, &i64)| {
+            let own = Some(*label) != self.loss.ignore_index && self.range.contains(&(*label as usize));
+            own.then_some(row.cosine)
+        };
+        Ok(Targets {
+            range: self.range.clone(),
+            cosines: self.input.rows.iter().zip(&call.labels).map(cosine).collect(),
+            top: if look.top > 0 { (0..call.labels.len()).map(best).collect() } else { vec![] },
+            sums: if look.sums { self.sums(&call) } else { vec![] },
+            zero_prototypes: zero,
+            non_finite_prototypes: non_finite,
+        })
     }
 
-    pub fn statistics<L: Label>(&mut self, _: &Batch<'_, L>, _: &Targets, _: &State) -> Result<shard::Statistics> {
-        todo!()
+    /// The rows' sums over the other classes of this shard.
+    pub fn statistics<L: Label>(
+        &mut self,
+        batch: &Batch<'_, L>,
+        targets: &Targets,
+        state: &State,
+    ) -> Result<Statistics> {
+        let call = self.begin(batch)?;
+        self.take_targets(&call, targets, state)?;
+        // all sums, whatever this shard itself wants
+        let mut common = self.input.common(self.plan, &self.loss, self.shape, Path::Table, &call, state);
+        common.weights = Some((call.batch.class_weights, &self.input.ones));
+        let tasks = self.work.tasks(self.plan, &self.range, &call, &mut [], &mut []);
+        each(call.parallel, tasks, |task| task.statistics(false, &common));
+        let (n, partials) = (call.labels.len(), &self.work.partials);
+        let rows = (0..n).map(|i| {
+            let all = partials.chunks_exact(n).map(|range| &range[i]).take(self.work.lanes.len());
+            let mut sums = all.fold(Partial::EMPTY, Partial::merged).wide();
+            if self.loss.link != Link::Softmax {
+                sums.most = 0.0;
+            }
+            sums
+        });
+        Ok(Statistics { range: self.range.clone(), rows: rows.collect() })
     }
 
+    /// The loss of the batch, dW and db of this shard, its share of dX; dL/ds and the db of a binary link from the first.
     pub fn gradients<L: Label>(
         &mut self,
-        _: &Batch<'_, L>,
-        _: &Targets,
-        _: &shard::Statistics,
-        _: &State,
+        batch: &Batch<'_, L>,
+        targets: &Targets,
+        statistics: &Statistics,
+        state: &State,
     ) -> Result<Output> {
-        todo!()
+        let call = self.begin(batch)?;
+        self.take_targets(&call, targets, state)?;
+        let (n, classes) = (call.labels.len(), self.shape.classes());
+        if statistics.range != (0..classes) {
+            return Err(Error::Shards { found: statistics.range.clone(), expected: 0, classes });
+        }
+        if statistics.rows.len() != n {
+            return Err(Error::Length { what: "statistics.rows", found: statistics.rows.len(), expected: n });
+        }
+        let mut out = Output::default();
+        let found = Found { zero: targets.zero_prototypes, non_finite: targets.non_finite_prototypes };
+        let z = self.finish(&call, found, |i| statistics.rows[i], state, &mut out);
+        self.pass_two(&call, self.path(), true, z, state, &mut out);
+        Ok(out)
     }
 
-    /// `LINEAR`: the slope of the other classes is 1, so that *keep* can store exp(z) in place of the cosines.
-    fn evaluate_as<O: Other, const LINEAR: bool, L>(
-        &mut self,
-        others: O,
-        batch: &Batch<'_, L>,
-        labels: &[i64],
-        out: &mut Output,
-    ) {
-        let Self { plan, input, work, loss, shape } = self;
-        let (n, classes, dim, want) = (labels.len(), shape.classes(), shape.dim(), plan.want);
-        // less work than this is done before a second thread has woken up
-        let parallel = (n * dim).saturating_mul(classes) > 300_000;
+    /// Checks a batch; then directions and target cosines.
+    fn begin<'a, L: Label>(&mut self, batch: &Batch<'a, L>) -> Result<Call<'a>> {
+        let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
+        let margins = batch.margins(&self.loss, &labels)?;
+        let work = (labels.len() * self.plan.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
+        let &Batch { embeddings, prototypes, class_weights, upstream, bias, class_margins, row_margins, .. } = batch;
+        let batch =
+            Batch { embeddings, prototypes, labels: &[], class_weights, upstream, bias, class_margins, row_margins };
+        let call = Call { batch, labels, margins, parallel: work > 300_000 };
+        self.input.prepare(self.plan, &self.loss, &self.range, &call);
+        Ok(call)
+    }
 
-        input.prepare(*plan, loss, batch, labels, parallel);
-        let common = input.common(*plan, loss, batch.class_weights, n);
-        let tasks = work.tasks(*plan, n, batch.prototypes, &mut []);
-        each(parallel, tasks, |task| task.statistics::<O, LINEAR>(others, &common));
-        let z = finish_rows(loss, classes, input, work, batch, labels, out);
+    /// Merged targets in the place of this shard's own, and margins applied.
+    fn take_targets(&mut self, call: &Call<'_>, targets: &Targets, state: &State) -> Result<()> {
+        targets.check(&self.loss, self.shape, call.labels.len())?;
+        let rows = self.input.rows.iter_mut().zip(&mut self.input.extras);
+        for (i, ((row, extra), cosine)) in rows.zip(&targets.cosines).enumerate() {
+            row.cosine = if row.counts() { cosine.unwrap_or(0.0) } else { 0.0 };
+            if let Some((bound, class)) = targets.chosen(&self.loss, i) {
+                (extra.bound, extra.last) = (bound as f32, class as u32);
+            }
+        }
+        self.set_targets(call, state);
+        Ok(())
+    }
 
+    /// Which sweeps this loss takes.
+    fn path(&self) -> Path {
+        let loss = &self.loss;
+        let plain = loss.product == Product::Cosine
+            && loss.link == Link::Softmax
+            && self.shape.sub_centers() == 1
+            && !self.plan.want.grad_scale;
+        match loss.others {
+            Others::Identity if plain => Path::Identity,
+            Others::Rectified if plain => Path::Rectified,
+            _ => Path::Table,
+        }
+    }
+
+    fn found(&self) -> Found {
+        let lanes = &self.work.lanes;
+        Found { zero: lanes.iter().map(|l| l.zero).sum(), non_finite: lanes.iter().map(|l| l.non_finite).sum() }
+    }
+
+    /// The best `count` of all ranges of a row, and how many there are.
+    fn best(&self, call: &Call<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MOST], usize) {
+        let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MOST];
+        let room = call.labels.len() * self.plan.layout.top;
+        for range in self.work.top.chunks_exact(room).take(self.work.lanes.len()) {
+            range[i * count..(i + 1) * count].iter().for_each(|&new| table::insert(&mut all[..count], new));
+        }
+        (all, all[..count].iter().take_while(|(_, class)| *class != u32::MAX).count())
+    }
+
+    /// The bounds of an inter-topk from what the scan chose.
+    fn bounds_from_work(&mut self, call: &Call<'_>, count: usize) {
+        for i in 0..call.labels.len() {
+            let (all, found) = self.best(call, i, count);
+            if let Some((bound, class)) = found.checked_sub(1).map(|last| all[last]) {
+                (self.input.extras[i].bound, self.input.extras[i].last) = (bound, class);
+            }
+        }
+    }
+
+    /// The scan's sums of exp(scale·c), per row.
+    fn sums(&self, call: &Call<'_>) -> Vec<[f64; 2]> {
+        let n = call.labels.len();
+        let ranges = || self.work.partials.chunks_exact(n).take(self.work.lanes.len());
+        let row = |i: usize| {
+            let all = ranges().map(|range| &range[i]).fold(Partial::EMPTY, Partial::merged);
+            [all.most, all.sum]
+        };
+        (0..n).map(row).collect()
+    }
+
+    fn facts(&self, call: &Call<'_>) -> Vec<RowFacts> {
+        let rows = self.input.rows.iter().zip(&self.input.lengths).take(call.labels.len());
+        rows.map(|(row, &length)| RowFacts { counts: row.counts(), length, cosine: row.cosine }).collect()
+    }
+
+    /// The rows' margins, with what they make of the target cosines.
+    fn set_targets(&mut self, call: &Call<'_>, state: &State) {
+        let (loss, scale) = (&self.loss, state.scale_of(&self.loss));
+        let own = loss.target.margins();
+        let adapted = match loss.adaptive {
+            Adaptive::None | Adaptive::AdaCos => None,
+            _ => {
+                let facts = self.facts(call);
+                let mut margins = call.margins.clone().unwrap_or_else(|| vec![own; facts.len()]);
+                loss.adaptive.apply(state, &facts, &mut margins);
+                Some(margins)
+            }
+        };
+        let margins = adapted.as_deref().or(call.margins.as_deref());
+        let (target, curricular) = (loss.target.evaluator(), loss.others == Others::Curricular);
+        let n = call.labels.len();
+        let rows = self.input.rows[..n].chunks_mut(ROWS).zip(self.input.extras[..n].chunks_mut(ROWS));
+        let parallel = call.parallel && n > 8 * ROWS;
+        each(parallel, rows.enumerate().collect(), |(block, (rows, extras))| {
+            for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate().filter(|(_, (row, _))| row.counts()) {
+                let m = margins.map_or(own, |all| all[block * ROWS + i]);
+                let [value, slope, turn] = target(row.cosine, m);
+                row.set_target(scale * value, slope);
+                (extra.value, extra.turn) = (value, turn);
+                if curricular {
+                    extra.bound = loss.others.bound(row.cosine, m[2]) as f32;
+                }
+            }
+        });
+    }
+
+    fn scan(&mut self, call: &Call<'_>, look: Look, state: &State) {
+        let common = self.input.common(self.plan, &self.loss, self.shape, Path::Table, call, state);
+        let tasks = self.work.tasks(self.plan, &self.range, call, &mut [], &mut []);
+        each(call.parallel, tasks, |task| task.scan(look, &common));
+    }
+
+    fn pass_one(&mut self, call: &Call<'_>, path: Path, ready: bool, state: &State) {
+        let common = self.input.common(self.plan, &self.loss, self.shape, path, call, state);
+        let tasks = self.work.tasks(self.plan, &self.range, call, &mut [], &mut []);
+        each(call.parallel, tasks, |task| task.statistics(ready, &common));
+    }
+
+    /// All gradients, after [`finish`](Self::finish) returned `z`.
+    fn pass_two(&mut self, call: &Call<'_>, path: Path, fresh: bool, z: f64, state: &State, out: &mut Output) {
+        let Plan { dim, want, .. } = self.plan;
+        let (n, classes) = (call.labels.len(), self.range.len());
+        let linear = self.loss.product == Product::Linear;
+        let bias = want.grad_bias && linear;
         resize(&mut out.grad_embeddings, if want.grad_embeddings { n * dim } else { 0 });
-        resize(&mut out.grad_prototypes, if want.grad_prototypes { classes * dim } else { 0 });
-        if out.counts.non_finite_prototypes > 0 || out.counts.rows == 0 || z == 0.0 {
+        resize(
+            &mut out.grad_prototypes,
+            if want.grad_prototypes { classes * self.shape.sub_centers() * dim } else { 0 },
+        );
+        if linear {
+            resize(&mut out.grad_bias, if bias { classes } else { 0 });
+        }
+        let broken = out.counts.non_finite_prototypes > 0 || out.counts.rows == 0;
+        if broken || z == 0.0 {
             out.grad_embeddings.fill(0.0);
             out.grad_prototypes.fill(0.0);
-        } else if want.any() {
-            let common = input.common(*plan, loss, batch.class_weights, n);
-            let tasks = work.tasks(*plan, n, batch.prototypes, &mut out.grad_prototypes);
-            each(parallel, tasks, |task| task.gradients::<O, LINEAR>(others, &common));
-            finish_embeddings(*plan, input, &work.shares, &mut out.grad_embeddings, parallel);
+            if linear {
+                out.grad_bias.fill(0.0);
+            }
+        } else if want.grad_embeddings || want.grad_prototypes || bias {
+            let common = self.input.common(self.plan, &self.loss, self.shape, path, call, state);
+            let grad_bias = if linear { &mut out.grad_bias[..] } else { &mut [] };
+            let tasks = self.work.tasks(self.plan, &self.range, call, &mut out.grad_prototypes, grad_bias);
+            each(call.parallel, tasks, |task| task.gradients(fresh, &common));
+            finish_embeddings(
+                self.plan,
+                linear,
+                &self.input,
+                &self.work.shares,
+                &mut out.grad_embeddings,
+                call.parallel,
+            );
         }
+        if matches!(self.loss.adaptive, Adaptive::MagFace(_)) && !broken && self.range.start == 0 {
+            let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.chunks_exact(dim));
+            for ((grad, unit), extra) in rows.zip(&self.input.extras) {
+                grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.stretch.mul_add(*u, *g));
+            }
+        }
+    }
+
+    /// Between the passes: losses, counts, and what pass 2 needs of every row. Returns Z.
+    fn finish(
+        &mut self,
+        call: &Call<'_>,
+        found: Found,
+        sums: impl Fn(usize) -> RowStatistics,
+        state: &State,
+        out: &mut Output,
+    ) -> f64 {
+        let Call { batch, labels, .. } = call;
+        let (n, classes, loss) = (labels.len(), self.shape.classes(), &self.loss);
+        let (want, scale) = (self.plan.want, state.scale_of(loss));
+        let linear = loss.product == Product::Linear;
+        let lengths = &self.input.lengths[..n];
+        let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
+        let ignored = |i: usize| Some(labels[i]) == loss.ignore_index;
+        let short = |(row, length): &(&Row, &f64)| row.counts() && !linear && **length < SHORTEST;
+        let mut counts = Counts {
+            rows: rows.iter().filter(|r| r.counts()).count(),
+            ignored: (0..n).filter(|&i| ignored(i)).count(),
+            zero_embeddings: rows.iter().zip(lengths).filter(short).count(),
+            zero_prototypes: found.zero,
+            non_finite_prototypes: found.non_finite,
+            ..Counts::default()
+        };
+        counts.non_finite_rows = n - counts.rows - counts.ignored;
+        let broken = counts.non_finite_prototypes > 0;
+
+        let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
+        let all = batch.class_weights.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
+        let z: f64 = match loss.reduction {
+            Reduction::Mean => rows.iter().filter(|r| r.counts()).map(|r| weight(r.class)).sum(),
+            _ => 1.0,
+        };
+        resize(&mut out.row_losses, n);
+        resize(&mut out.target_cosines, n);
+        resize(&mut out.other_cosines, n);
+        let (mut sum, mut grad_scale, mut grad_bias, mut pulls) = (0.0, 0.0, 0.0, 0.0);
+        for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate() {
+            let (mut own, mut cosine, mut nearest) = (if ignored(i) { 0.0 } else { f64::NAN }, 0.0, -1.0);
+            extra.stretch = 0.0;
+            if row.counts() && !broken {
+                let others = sums(i);
+                extra.best = (others.most / f64::from(scale as f32)) as f32;
+                let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
+                let gain = if z > 0.0 { upstream * scale / z } else { 0.0 };
+                let (epsilon, class_weight) = (loss.label_smoothing, weight(row.class));
+                let weights = Weights { scale, class_weight, all, epsilon, classes };
+                let share: Share = match loss.link {
+                    Link::Softmax => row.finish(extra.value, &others, weights, gain),
+                    Link::Binary(link) => row.finish_binary(extra.value, &others, weights, link, gain),
+                };
+                own = share.loss;
+                cosine = row.cosine as f32;
+                nearest = others.nearest as f32;
+                if !(linear && classes > 1) {
+                    nearest = nearest.max(-1.0);
+                }
+                grad_scale += share.scale;
+                grad_bias += share.bias;
+                if let Adaptive::MagFace(family) = loss.adaptive {
+                    let (length, outer) = (lengths[i], if loss.reduction == Reduction::None { 1.0 } else { upstream });
+                    let rise = if family.length(length).1 { family.rise() } else { 0.0 };
+                    let (part, slope) = family.pull(length);
+                    pulls += part;
+                    let own = outer * family.weight * slope / counts.rows as f64;
+                    extra.stretch = (share.pull * extra.turn * rise + own) as f32;
+                }
+            }
+            sum += own;
+            (out.row_losses[i], out.target_cosines[i], out.other_cosines[i]) = (own as f32, cosine, nearest);
+        }
+        let mut reduced = match loss.reduction {
+            // NaN where a row is NaN, 0 where no row counts
+            Reduction::Mean if z > 0.0 || sum.is_nan() => sum / z,
+            Reduction::Mean => 0.0,
+            _ => sum,
+        };
+        if let (Adaptive::MagFace(family), true) = (loss.adaptive, counts.rows > 0) {
+            reduced += family.weight * pulls / counts.rows as f64;
+        }
+        out.loss = if broken { f32::NAN } else { reduced as f32 };
+        let first = self.range.start == 0;
+        out.grad_scale = if want.grad_scale && first { grad_scale as f32 } else { 0.0 };
+        if !linear {
+            let one = want.grad_bias && loss.link != Link::Softmax;
+            resize(&mut out.grad_bias, usize::from(one));
+            out.grad_bias.fill(if first { grad_bias as f32 } else { 0.0 });
+        }
+        out.counts = counts;
+        z
+    }
+}
+
+/// How many cosines are chosen per row.
+fn chosen(loss: &MarginSoftmax) -> usize {
+    match loss.others {
+        Others::TopK(top) => top.count,
+        _ => 0,
     }
 }
 
@@ -252,127 +560,145 @@ impl Head {
 const ROWS: usize = 32;
 
 impl Input {
-    /// Directions, and target cosines with their logits.
-    fn prepare<L>(&mut self, plan: Plan, loss: &MarginSoftmax, batch: &Batch<'_, L>, labels: &[i64], parallel: bool) {
+    fn new(plan: Plan, rows: usize) -> Self {
+        Self {
+            directions: vec![0.0; rows * plan.dim],
+            lengths: vec![0.0; rows],
+            rows: vec![Row::NONE; rows],
+            extras: vec![Extra::NONE; rows],
+            ones: vec![1.0; plan.layout.tile_classes()],
+        }
+    }
+
+    /// Directions, and the target cosines of the labels in `range`.
+    fn prepare(&mut self, plan: Plan, loss: &MarginSoftmax, range: &Range<usize>, call: &Call<'_>) {
         let Plan { arch, dim, .. } = plan;
-        let (target, margins) = (loss.target.evaluator(), loss.target.margins());
-        let target = |x: f64| {
-            let [value, slope, _] = target(x, margins);
-            (value, slope)
-        };
-        let target = (loss.scale, &target);
-        let own = self.lengths.chunks_mut(ROWS).zip(self.rows.chunks_mut(ROWS)).zip(labels.chunks(ROWS));
-        let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
-        each(parallel, x.zip(own).collect(), |((x, directions), ((lengths, rows), labels))| {
-            let (to, lengths) = (&mut directions[..x.len()], &mut lengths[..labels.len()]);
-            arch.dispatch(Normalize { from: x, dim, to, lengths, exact: true });
-            for (((x, &length), row), &label) in x.chunks_exact(dim).zip(&*lengths).zip(rows).zip(labels) {
-                *row = if Some(label) == loss.ignore_index || !length.is_finite() {
-                    Row::NONE
-                } else {
-                    let class = label as usize;
-                    let prototype = &batch.prototypes[class * dim..(class + 1) * dim];
-                    Row::new(arch, class, (x, length), prototype, target)
+        let Call { batch, labels, parallel, .. } = call;
+        let linear = loss.product == Product::Linear;
+        let class_values = batch.prototypes.len() / range.len();
+        // the cosine of the vectors as they came, all in f64: the largest of the class' prototypes, the first on ties
+        let target = |x: &[f32], length: f64, class: usize| {
+            let (mut best, local) = ((0.0, 0), class - range.start);
+            let own = &batch.prototypes[local * class_values..(local + 1) * class_values];
+            for (k, prototype) in own.chunks_exact(dim).enumerate() {
+                let (dot, other_length) = arch.dispatch(DotLength(x, prototype));
+                let cosine = match linear {
+                    true => dot + batch.bias.map_or(0.0, |b| f64::from(b[local])),
+                    false => dot / (length.max(SHORTEST) * other_length.max(SHORTEST)),
                 };
+                if cosine.is_finite() && (k == 0 || cosine > best.0) {
+                    best = (cosine, k as u32);
+                }
+            }
+            best
+        };
+        let own = self.lengths.chunks_mut(ROWS).zip(self.rows.chunks_mut(ROWS)).zip(self.extras.chunks_mut(ROWS));
+        let own = own.zip(labels.chunks(ROWS));
+        let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
+        each(*parallel, x.zip(own).collect(), |((x, to), (((lengths, rows), extras), labels))| {
+            let (to, lengths) = (&mut to[..x.len()], &mut lengths[..labels.len()]);
+            directions(arch, linear, (x, dim), to, lengths, true);
+            let rows = rows.iter_mut().zip(extras).zip(labels);
+            for ((x, &length), ((row, extra), &label)) in x.chunks_exact(dim).zip(&*lengths).zip(rows) {
+                (*row, *extra) = (Row::NONE, Extra::NONE);
+                if Some(label) != loss.ignore_index && length.is_finite() {
+                    let class = label as usize;
+                    let (cosine, center) = if range.contains(&class) { target(x, length, class) } else { (0.0, 0) };
+                    (*row, extra.center) = (Row::new(class, cosine), center);
+                }
             }
         });
     }
 
-    fn common<'a>(&'a self, plan: Plan, loss: &MarginSoftmax, weights: Option<&'a [f32]>, n: usize) -> Common<'a> {
+    fn common<'a>(
+        &'a self,
+        plan: Plan,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        path: Path,
+        call: &Call<'a>,
+        state: &State,
+    ) -> Common<'a> {
+        let n = call.labels.len();
         Common {
             plan,
-            scale: loss.scale as f32,
+            path,
+            table: Table {
+                curve: Curve::new(&loss.others, state.hardness),
+                binary: match loss.link {
+                    Link::Softmax => None,
+                    Link::Binary(link) => Some(link.bias as f32),
+                },
+                centers: shape.sub_centers(),
+            },
+            linear: loss.product == Product::Linear,
+            scale: state.scale_of(loss) as f32,
             directions: &self.directions[..n * plan.dim],
             rows: &self.rows[..n],
-            weights: (loss.label_smoothing > 0.0).then_some((weights, &self.ones)),
+            extras: &self.extras[..n],
+            weights: (loss.label_smoothing > 0.0).then_some((call.batch.class_weights, &self.ones)),
         }
     }
 }
 
 impl Work {
-    /// The workspace and dW divided into ranges of classes; an empty slice gives every range an empty one.
-    fn tasks<'a>(&'a mut self, plan: Plan, n: usize, prototypes: &'a [f32], grad: &'a mut [f32]) -> Vec<Task<'a>> {
-        let Plan { layout, dim, .. } = plan;
-        let (mut prototypes, mut grad, mut partials) = (prototypes, grad, &mut self.partials[..]);
+    fn new(plan: Plan, rows: usize) -> Self {
+        let layout = plan.layout;
+        let lane = || Lane {
+            directions: vec![0.0; layout.tile * plan.dim],
+            lengths: vec![0.0; layout.tile],
+            cosines: vec![0.0; layout.lane_cosines()],
+            scratch: Scratch::new(layout.tile_classes()),
+            zero: 0,
+            non_finite: 0,
+        };
+        Self {
+            lanes: (0..layout.ranges).map(|_| lane()).collect(),
+            partials: vec![Partial::EMPTY; rows * layout.ranges],
+            kept: vec![0.0; layout.kept() as usize],
+            most: vec![0.0; layout.most() as usize],
+            top: vec![(0.0, 0); layout.chosen() as usize],
+            shares: vec![0.0; layout.shares() as usize],
+        }
+    }
+
+    /// The workspace, dW and db divided into ranges of classes; an empty slice gives every range an empty one.
+    fn tasks<'a>(
+        &'a mut self,
+        plan: Plan,
+        range: &Range<usize>,
+        call: &Call<'a>,
+        grad: &'a mut [f32],
+        grad_bias: &'a mut [f32],
+    ) -> Vec<Task<'a>> {
+        let (Plan { layout, dim, .. }, n) = (plan, call.labels.len());
+        let (mut prototypes, mut bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
+        let (mut grad, mut grad_bias, mut partials) = (grad, grad_bias, &mut self.partials[..]);
         let (mut kept, mut most, mut shares) = (&mut self.kept[..], &mut self.most[..], &mut self.shares[..]);
-        let task = |(range, lane): (usize, &'a mut Lane)| {
-            let classes = layout.range_classes().min(prototypes.len() / dim);
+        let mut top = &mut self.top[..];
+        let task = |(index, lane): (usize, &'a mut Lane)| {
+            let columns = layout.range_columns().min(prototypes.len() / dim);
+            let classes = layout.range_columns() / layout.tile * layout.tile_classes();
             Task {
-                first: range * layout.range_classes(),
-                prototypes: prototypes.split_off(..classes * dim).unwrap_or_default(),
+                first: range.start + index * classes,
+                prototypes: prototypes.split_off(..columns * dim).unwrap_or_default(),
+                bias: bias.split_off(..classes.min(bias.len())).unwrap_or_default(),
                 lane,
                 partials: front(&mut partials, n),
-                kept: front(&mut kept, n * classes),
-                most: front(&mut most, n * classes.div_ceil(layout.tile)),
+                kept: front(&mut kept, n * columns),
+                most: front(&mut most, n * columns.div_ceil(layout.tile)),
+                top: front(&mut top, n * layout.top),
                 share: front(&mut shares, n * dim),
-                grad: front(&mut grad, classes * dim),
+                grad: front(&mut grad, columns * dim),
+                grad_bias: front(&mut grad_bias, classes),
             }
         };
         self.lanes.iter_mut().enumerate().map(task).collect()
     }
 }
 
-/// Between the passes: statistics merged, losses, counts, and what pass 2 needs of every row. Returns Z.
-fn finish_rows<L>(
-    loss: &MarginSoftmax,
-    classes: usize,
-    input: &mut Input,
-    work: &Work,
-    batch: &Batch<'_, L>,
-    labels: &[i64],
-    out: &mut Output,
-) -> f64 {
-    let n = labels.len();
-    let (rows, lengths, lanes) = (&mut input.rows[..n], &input.lengths[..n], &work.lanes);
-    let ignored = |i: usize| Some(labels[i]) == loss.ignore_index;
-    let mut counts = Counts {
-        rows: rows.iter().filter(|r| r.counts()).count(),
-        ignored: (0..n).filter(|&i| ignored(i)).count(),
-        zero_embeddings: rows.iter().zip(lengths).filter(|(r, l)| r.counts() && **l < SHORTEST).count(),
-        zero_prototypes: lanes.iter().map(|l| l.zero).sum(),
-        non_finite_prototypes: lanes.iter().map(|l| l.non_finite).sum(),
-        ..Counts::default()
-    };
-    counts.non_finite_rows = n - counts.rows - counts.ignored;
-    let broken = counts.non_finite_prototypes > 0;
-
-    let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
-    let all = batch.class_weights.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
-    let z: f64 = match loss.reduction {
-        Reduction::Mean => rows.iter().filter(|r| r.counts()).map(|r| weight(r.class)).sum(),
-        _ => 1.0,
-    };
-    resize(&mut out.row_losses, n);
-    resize(&mut out.target_cosines, n);
-    resize(&mut out.other_cosines, n);
-    let mut sum = 0.0;
-    for (i, row) in rows.iter_mut().enumerate() {
-        let (mut own, mut cosine, mut nearest) = (if ignored(i) { 0.0 } else { f64::NAN }, 0.0, -1.0);
-        if row.counts() && !broken {
-            let partials = work.partials.chunks_exact(n).map(|range| &range[i]).take(lanes.len());
-            let others = partials.fold(Partial::EMPTY, Partial::merged);
-            let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
-            let gain = if z > 0.0 { upstream * loss.scale / z } else { 0.0 };
-            let (scale, epsilon, class_weight) = (loss.scale, loss.label_smoothing, weight(row.class));
-            own = row.finish(&others, Weights { scale, class_weight, all, epsilon, classes }, gain);
-            (cosine, nearest) = (row.cosine as f32, others.nearest);
-        }
-        sum += own;
-        (out.row_losses[i], out.target_cosines[i], out.other_cosines[i]) = (own as f32, cosine, nearest);
-    }
-    out.loss = match loss.reduction {
-        _ if broken => f32::NAN,
-        // NaN where a row is NaN, 0 where no row counts
-        Reduction::Mean if z > 0.0 || sum.is_nan() => (sum / z) as f32,
-        Reduction::Mean => 0.0,
-        _ => sum as f32,
-    };
-    out.counts = counts;
-    z
-}
-
 /// dX: the ranges' shares added in order, then projected.
-fn finish_embeddings(plan: Plan, input: &Input, shares: &[f32], grad: &mut [f32], parallel: bool) {
+fn finish_embeddings(plan: Plan, linear: bool, input: &Input, shares: &[f32], grad: &mut [f32], parallel: bool) {
     let Plan { arch, dim, layout, .. } = plan;
     let len = grad.len();
     let own = input.directions.chunks(dim * ROWS).zip(input.lengths.chunks(ROWS));
@@ -382,7 +708,9 @@ fn finish_embeddings(plan: Plan, input: &Input, shares: &[f32], grad: &mut [f32]
             let from = &share[block * dim * ROWS..][..pull.len()];
             if range == 0 { pull.copy_from_slice(from) } else { arch.dispatch(Add { from, to: pull }) }
         }
-        arch.dispatch(Project { pull, unit, dim, lengths });
+        if !linear {
+            arch.dispatch(Project { pull, unit, dim, lengths });
+        }
     });
 }
 
@@ -395,107 +723,12 @@ fn each<T: Send>(parallel: bool, items: Vec<T>, f: impl Fn(T) + Sync + Send) {
     }
 }
 
-/// The first `len` values, taken off; fewer where there are no more.
-fn front<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
-    rest.split_off_mut(..len.min(rest.len())).unwrap_or_default()
-}
-
 /// A vector of this length, whatever it holds.
 fn resize(v: &mut Vec<f32>, len: usize) {
     if v.capacity() < len {
         *v = vec![0.0; len]; // the system's zero pages: touched first by the thread that fills them
     } else {
         v.resize(len, 0.0);
-    }
-}
-
-impl Task<'_> {
-    /// Pass 1: the rows' statistics over the other classes of this range.
-    fn statistics<O: Other, const LINEAR: bool>(self, others: O, common: &Common<'_>) {
-        let Common { plan: Plan { arch, layout, dim, .. }, scale, .. } = *common;
-        let lane = self.lane;
-        self.partials.fill(Partial::EMPTY);
-        (lane.zero, lane.non_finite) = (0, 0);
-        let (mut kept, mut most) = (self.kept, self.most);
-        for (t, prototypes) in self.prototypes.chunks(layout.tile * dim).enumerate() {
-            let (first, width) = (self.first + t * layout.tile, prototypes.len() / dim);
-            lane.normalize(arch, prototypes, dim);
-            lane.zero += lane.lengths[..width].iter().filter(|&&l| l < SHORTEST).count();
-            lane.non_finite += lane.lengths[..width].iter().filter(|l| !l.is_finite()).count();
-            for (b, rows) in common.rows.chunks(layout.block).enumerate() {
-                let at = b * layout.block;
-                let (values, most) = match layout.keep {
-                    true => (front(&mut kept, rows.len() * width), front(&mut most, rows.len())),
-                    false => (&mut lane.cosines[..rows.len() * width], &mut [][..]),
-                };
-                let x = Matrix::new(&common.directions[at * dim..], rows.len(), dim);
-                product(values, false, x, Matrix::new(&lane.directions, width, dim).transposed());
-                let block = Block { values, rows, first, width, scale, weights: common.weights_of(first, width) };
-                let partials = &mut self.partials[at..at + rows.len()];
-                if layout.keep && LINEAR {
-                    arch.dispatch(Statistics::<O, true> { others, block, partials, most });
-                } else {
-                    arch.dispatch(Statistics::<O, false> { others, block, partials, most });
-                }
-            }
-        }
-    }
-
-    /// Pass 2: this range's share of dX, and its dW.
-    fn gradients<O: Other, const LINEAR: bool>(self, others: O, common: &Common<'_>) {
-        let Common { plan: Plan { arch, layout, want, dim }, scale, .. } = *common;
-        let lane = self.lane;
-        let (mut kept, mut most, mut grad) = (self.kept, self.most, self.grad);
-        for (t, prototypes) in self.prototypes.chunks(layout.tile * dim).enumerate() {
-            let (first, width) = (self.first + t * layout.tile, prototypes.len() / dim);
-            lane.normalize(arch, prototypes, dim);
-            let pull = front(&mut grad, width * dim);
-            for (b, rows) in common.rows.chunks(layout.block).enumerate() {
-                let at = b * layout.block;
-                let x = Matrix::new(&common.directions[at * dim..], rows.len(), dim);
-                let w = Matrix::new(&lane.directions, width, dim);
-                let (values, most) = match layout.keep {
-                    true => (front(&mut kept, rows.len() * width), front(&mut most, rows.len())),
-                    false => {
-                        let cosines = &mut lane.cosines[..rows.len() * width];
-                        product(cosines, false, x, w.transposed());
-                        (cosines, &mut [][..])
-                    }
-                };
-                let weights = common.weights_of(first, width);
-                let block = Block { values: &mut *values, rows, first, width, scale, weights };
-                if layout.keep && LINEAR {
-                    arch.dispatch(Gradients::<O, true> { others, block, most });
-                } else {
-                    arch.dispatch(Gradients::<O, false> { others, block, most });
-                }
-                let g = Matrix::new(values, rows.len(), width);
-                if want.grad_embeddings {
-                    product(&mut self.share[at * dim..], t > 0, g, w);
-                }
-                if want.grad_prototypes {
-                    product(pull, b > 0, g.transposed(), x);
-                }
-            }
-            let (unit, lengths) = (&lane.directions[..width * dim], &lane.lengths[..width]);
-            arch.dispatch(Project { pull, unit, dim, lengths });
-        }
-    }
-}
-
-impl Lane {
-    /// Ŵ and the lengths of one tile.
-    fn normalize(&mut self, arch: Arch, prototypes: &[f32], dim: usize) {
-        let to = &mut self.directions[..prototypes.len()];
-        let lengths = &mut self.lengths[..prototypes.len() / dim];
-        arch.dispatch(Normalize { from: prototypes, dim, to, lengths, exact: false });
-    }
-}
-
-impl<'a> Common<'a> {
-    /// The weights of a tile's classes, with label smoothing.
-    fn weights_of(&self, first: usize, width: usize) -> Option<&'a [f32]> {
-        self.weights.map(|(given, ones)| given.map_or(&ones[..width], |w| &w[first..first + width]))
     }
 }
 
@@ -508,17 +741,26 @@ mod tests {
     #[test]
     fn the_workspace_is_counted() {
         let shape = Shape::new(300, 5000, 48).unwrap();
-        for (budget, schedule) in [(Budget::default(), "keep"), (Budget::mib(4), "recompute")] {
-            let options = Options { budget, ..Options::default() };
-            let head = Head::new(&MarginSoftmax::arcface(), shape, 0..shape.classes(), &options).unwrap();
+        let losses = [("arcface", 1), ("arcface_topk", 1), ("sphereface2", 3)].into_iter();
+        let budgets = [(Budget::default(), "keep"), (Budget::mib(4), "recompute")];
+        for ((name, centers), (budget, schedule)) in losses.flat_map(|l| budgets.map(|b| (l, b))) {
+            let (options, shape) = (Options { budget, ..Options::default() }, shape.with_sub_centers(centers).unwrap());
+            let head = Head::new(&MarginSoftmax::named(name).unwrap(), shape, 0..shape.classes(), &options).unwrap();
             let Head { input, work, .. } = &head;
             let lanes = work.lanes.iter();
-            let lanes = lanes.map(|l| 4 * (l.directions.capacity() + l.cosines.capacity()) + 8 * l.lengths.capacity());
+            let scratch = |s: &Scratch| {
+                4 * (s.cosines.capacity() + s.centers.capacity() + s.values.capacity() + s.slopes.capacity())
+            };
+            let lanes = lanes.map(|l| {
+                4 * (l.directions.capacity() + l.cosines.capacity()) + 8 * l.lengths.capacity() + scratch(&l.scratch)
+            });
             let floats = [&input.directions, &input.ones, &work.kept, &work.most, &work.shares];
             let held = floats.iter().map(|v| 4 * v.capacity()).sum::<usize>()
                 + 8 * input.lengths.capacity()
                 + size_of::<Row>() * input.rows.capacity()
+                + size_of::<Extra>() * input.extras.capacity()
                 + size_of::<Partial>() * work.partials.capacity()
+                + size_of::<(f32, u32)>() * work.top.capacity()
                 + lanes.sum::<usize>();
             assert_eq!(head.schedule(), schedule);
             assert!(held as u64 <= head.workspace_bytes() && head.workspace_bytes() <= budget.get());

@@ -1,17 +1,14 @@
 //! What belongs to one row, in f64: the target's logit, the merge over classes, the loss, and what pass 2 needs.
 
-use pulp::Arch;
-
-use super::vector::DotLength;
-use crate::objective::SHORTEST;
+use crate::{Binary, shard::RowStatistics};
 
 /// The class of a row that does not count.
 const NOWHERE: usize = usize::MAX;
 
-/// One row of the batch.
+/// One row of the batch: what both sweeps read, in one line of the cache.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Row {
-    /// The labelled class, or [`NOWHERE`].
+    /// The labelled class among all, or [`NOWHERE`].
     pub class: usize,
     /// The target's cosine.
     pub cosine: f64,
@@ -31,6 +28,41 @@ pub(super) struct Row {
     pub pull: f32,
 }
 
+/// What else is known of a row; only some losses read it.
+#[derive(Clone, Copy)]
+pub(super) struct Extra {
+    /// φ, without scale.
+    pub value: f64,
+    /// dφ/dm2.
+    pub turn: f64,
+    /// The labelled class' prototype with the largest cosine.
+    pub center: u32,
+    /// The bound of the other classes' transform, and the last class that may lie on it.
+    pub bound: f32,
+    pub last: u32,
+    /// The largest value of the other classes.
+    pub best: f32,
+    /// What the embedding's direction is multiplied by for the gradient of its length.
+    pub stretch: f32,
+}
+
+impl Extra {
+    pub const NONE: Self =
+        Self { value: 0.0, turn: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, stretch: 0.0 };
+}
+
+/// What a row adds to the batch.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Share {
+    pub loss: f64,
+    /// dL/dφ, upstream, Z and scale included.
+    pub pull: f64,
+    /// To dL/ds.
+    pub scale: f64,
+    /// To the dL/db of a binary link.
+    pub bias: f64,
+}
+
 impl Row {
     /// A row with loss 0 or NaN and no gradient.
     pub const NONE: Self = Self {
@@ -45,18 +77,14 @@ impl Row {
         pull: 0.0,
     };
 
-    /// A row with its target cosine, logit and slope. The cosine is taken of the vectors as they came, all in f64.
-    pub fn new(
-        arch: Arch,
-        class: usize,
-        (x, length): (&[f32], f64),
-        prototype: &[f32],
-        (scale, target): (f64, &impl Fn(f64) -> (f64, f64)),
-    ) -> Self {
-        let (dot, other_length) = arch.dispatch(DotLength(x, prototype));
-        let cosine = dot / (length.max(SHORTEST) * other_length.max(SHORTEST));
-        let (value, slope) = target(cosine);
-        Self { class, cosine, logit: scale * value, slope, ..Self::NONE }
+    /// A row with its target cosine; 0 where the label lies in another shard.
+    pub fn new(class: usize, cosine: f64) -> Self {
+        Self { class, cosine, ..Self::NONE }
+    }
+
+    /// With its logit and slope.
+    pub fn set_target(&mut self, logit: f64, slope: f64) {
+        (self.logit, self.slope) = (logit, slope);
     }
 
     /// Whether the row is neither ignored nor non-finite.
@@ -67,14 +95,21 @@ impl Row {
 
     /// What turns exp(z − `most`) into G: upstream · scale / Z · Σ_j q_j · exp(most − log Σ exp).
     #[inline(always)]
-    pub fn gain_at(&self, most: f32) -> f32 {
-        (self.strength * (f64::from(most) - self.log_all).exp()) as f32
+    pub fn gain_at(&self, most: f64) -> f32 {
+        (self.strength * (most - self.log_all).exp()) as f32
     }
 
-    /// The loss, and what pass 2 needs to know.
-    pub fn finish(&mut self, others: &Partial, weights: Weights, gain: f64) -> f64 {
+    /// What turns σ(z) into G with a binary link.
+    #[inline(always)]
+    pub fn binary(&self) -> f32 {
+        self.strength as f32
+    }
+
+    /// The loss of a softmax, and what pass 2 needs to know. `gain` is upstream · scale / Z.
+    pub fn finish(&mut self, value: f64, others: &RowStatistics, weights: Weights, gain: f64) -> Share {
         let Weights { scale, class_weight, all, epsilon, classes } = weights;
-        let log_others = if others.sum > 0.0 { f64::from(others.most) + others.sum.ln() } else { f64::NEG_INFINITY };
+        // a NaN sum is no empty one
+        let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.most + others.sum.ln() };
         let d = log_others - self.logit;
         let share = epsilon / classes as f64;
         let rest = share * (all - class_weight);
@@ -82,10 +117,43 @@ impl Row {
         // not logit + softplus(d), which cancels where the target lies far below the others
         self.log_all = self.logit.max(log_others) + (-d.abs()).exp().ln_1p();
         self.strength = gain * mass;
-        self.most = others.most;
+        self.most = others.most as f32;
         self.smoothing = (gain * share) as f32;
-        self.pull = (gain * (rest - mass * sigmoid(d)) * self.slope) as f32;
-        mass * softplus(d) + rest * self.logit - share * scale * others.weighted
+        let pull = gain * (rest - mass * sigmoid(d));
+        self.pull = (pull * self.slope) as f32;
+        let mean = if others.sum == 0.0 { value } else { others.tilt / others.sum };
+        let tilt = mass * sigmoid(d) * (mean - value) + rest * value - share * others.weighted;
+        Share {
+            loss: mass * softplus(d) + rest * self.logit - share * scale * others.weighted,
+            pull,
+            scale: gain / scale * tilt,
+            bias: 0.0,
+        }
+    }
+
+    /// The same for a binary link; the bias is part of the logit.
+    pub fn finish_binary(
+        &mut self,
+        value: f64,
+        others: &RowStatistics,
+        weights: Weights,
+        link: Binary,
+        gain: f64,
+    ) -> Share {
+        let Binary { weight, factor, bias } = link;
+        let both = weights.class_weight * factor;
+        let (own, rest) = (both * weight, both * (1.0 - weight));
+        let logit = self.logit + bias;
+        self.strength = gain * rest;
+        let pull = -own * sigmoid(-logit);
+        self.pull = (gain * pull * self.slope) as f32;
+        let gain_alone = gain / weights.scale;
+        Share {
+            loss: own * softplus(-logit) + rest * others.sum,
+            pull: gain * pull,
+            scale: gain_alone * (pull * value + rest * others.tilt),
+            bias: gain_alone * (pull + rest * others.weighted),
+        }
     }
 }
 
@@ -104,27 +172,32 @@ pub(super) struct Weights {
 /// Statistics of one row over some of the other classes.
 #[derive(Clone, Copy)]
 pub(super) struct Partial {
-    /// The largest logit; −∞ before the first class.
-    pub most: f32,
+    /// The largest logit, 0 with a binary link; −∞ before the first class.
+    pub most: f64,
     /// The largest cosine.
     pub nearest: f32,
-    /// Σ exp(z − most).
+    /// Σ exp(z − most); with a binary link Σ softplus(z).
     pub sum: f64,
-    /// Σ weight · value, for label smoothing.
+    /// The same sum with each term times its value; with a binary link Σ σ(z)·value.
+    pub tilt: f64,
+    /// Σ weight · value, for label smoothing; with a binary link Σ σ(z).
     pub weighted: f64,
 }
 
 impl Partial {
-    pub const EMPTY: Self = Self { most: f32::NEG_INFINITY, nearest: -1.0, sum: 0.0, weighted: 0.0 };
+    pub const EMPTY: Self =
+        Self { most: f64::NEG_INFINITY, nearest: f32::NEG_INFINITY, sum: 0.0, tilt: 0.0, weighted: 0.0 };
 
-    /// With more classes; the order of the calls decides the last bits.
+    /// With more classes, at least one; the order of the calls decides the last bits.
     #[inline(always)]
-    pub fn join(&mut self, most: f32, sum: f64, nearest: f32) {
+    pub fn join(&mut self, most: f64, [sum, tilt]: [f64; 2], nearest: f32) {
         if most > self.most {
-            self.sum = self.sum * (f64::from(self.most) - f64::from(most)).exp() + sum;
+            let factor = (self.most - most).exp();
+            (self.sum, self.tilt) = (self.sum * factor + sum, self.tilt * factor + tilt);
             self.most = most;
         } else {
-            self.sum += sum * (f64::from(most) - f64::from(self.most)).exp();
+            let factor = (most - self.most).exp();
+            (self.sum, self.tilt) = (self.sum + sum * factor, self.tilt + tilt * factor);
         }
         self.nearest = self.nearest.max(nearest);
     }
@@ -132,19 +205,30 @@ impl Partial {
     /// Both together.
     pub fn merged(mut self, other: &Self) -> Self {
         self.weighted += other.weighted;
-        if other.sum > 0.0 {
-            self.join(other.most, other.sum, other.nearest);
+        if other.most > f64::NEG_INFINITY || other.sum.is_nan() {
+            self.join(other.most, [other.sum, other.tilt], other.nearest);
         }
         self
+    }
+
+    /// As shards exchange it.
+    pub fn wide(&self) -> RowStatistics {
+        RowStatistics {
+            most: self.most,
+            sum: self.sum,
+            tilt: self.tilt,
+            weighted: self.weighted,
+            nearest: self.nearest.into(),
+        }
     }
 }
 
 /// log(1 + e^d) without losing a tiny result.
-fn softplus(d: f64) -> f64 {
+pub(super) fn softplus(d: f64) -> f64 {
     d.max(0.0) + (-d.abs()).exp().ln_1p()
 }
 
 /// 1/(1 + e^−d).
-fn sigmoid(d: f64) -> f64 {
+pub(super) fn sigmoid(d: f64) -> f64 {
     if d >= 0.0 { 1.0 / (1.0 + (-d).exp()) } else { d.exp() / (1.0 + d.exp()) }
 }

@@ -1,4 +1,5 @@
-//! What happens between the products: two sweeps over one block of rows × classes while it is in the cache.
+//! What happens between the products for the plainest losses, a softmax over cosines as they are or rectified: two sweeps
+//! over one block of rows × classes while it is in the cache.
 
 use pulp::{Simd, WithSimd};
 
@@ -65,7 +66,7 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
             let most = scale * larger(a.0, b.0);
             let sum = exp_sum::<O, STORE>(self.others, left, scale, most)
                 + exp_sum::<O, STORE>(self.others, right, scale, most);
-            partial.join(most, f64::from(sum), larger(a.1, b.1));
+            partial.join(f64::from(most), [f64::from(sum), 0.0], larger(a.1, b.1));
             if STORE {
                 self.most[i] = most;
             }
@@ -95,7 +96,7 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
                 continue;
             }
             let most = if STORED { self.most[i] } else { row.most };
-            let gain = row.gain_at(most);
+            let gain = row.gain_at(f64::from(most));
             match weights {
                 None => {
                     for x in values.iter_mut() {
@@ -129,7 +130,7 @@ fn force<O: Other, const STORED: bool>(others: O, x: f32, scale: f32, most: f32,
 
 /// 0 for a subnormal number: a product over those is many times slower, and they are nothing beside the others.
 #[inline(always)]
-fn normal(x: f32) -> f32 {
+pub(super) fn normal(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
 }
 
@@ -195,7 +196,7 @@ fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f
 
 /// Σ weight · value.
 #[inline(always)]
-fn weighted<O: Other>(others: O, cosines: &[f32], weights: &[f32]) -> f64 {
+pub(super) fn weighted<O: Other>(others: O, cosines: &[f32], weights: &[f32]) -> f64 {
     let ((c, c_rest), (w, w_rest)) = (cosines.as_chunks::<LANES>(), weights.as_chunks::<LANES>());
     let mut sums = [0.0_f64; LANES];
     for (c, w) in c.iter().zip(w) {

@@ -118,6 +118,27 @@ impl WithSimd for Normalize<'_> {
     }
 }
 
+/// The rows of `from` as they are, and their lengths; a row that is not finite becomes 0.
+pub(super) struct Plain<'a> {
+    pub from: &'a [f32],
+    pub dim: usize,
+    pub to: &'a mut [f32],
+    pub lengths: &'a mut [f64],
+}
+
+impl WithSimd for Plain<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let rows = self.from.chunks_exact(self.dim).zip(self.to.chunks_exact_mut(self.dim));
+        for ((from, to), length) in rows.zip(self.lengths) {
+            *length = wide_dot(from, from).sqrt();
+            if length.is_finite() { to.copy_from_slice(from) } else { to.fill(0.0) }
+        }
+    }
+}
+
 /// <a, b> in f64, and the length of b.
 pub(super) struct DotLength<'a>(pub &'a [f32], pub &'a [f32]);
 

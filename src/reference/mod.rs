@@ -203,13 +203,13 @@ impl<'a> Shard<'a> {
         let target = self.loss.target.evaluator();
         let row = |(i, (fact, m)): (usize, (&RowFacts, [f64; 4]))| {
             let [value, slope, turn] = target(fact.cosine, m);
-            let chosen = targets.top.get(i).and_then(|top| top.last());
+            let chosen = targets.chosen(self.loss, i);
             Row {
                 value,
                 slope,
                 turn,
-                bound: chosen.map_or(self.loss.others.bound(fact.cosine, m[2]), |(cosine, _)| *cosine),
-                last: chosen.map_or(0, |(_, class)| *class),
+                bound: chosen.map_or(self.loss.others.bound(fact.cosine, m[2]), |(cosine, _)| cosine),
+                last: chosen.map_or(0, |(_, class)| class),
             }
         };
         facts.iter().zip(margins).enumerate().map(row).collect()

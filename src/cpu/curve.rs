@@ -1,0 +1,270 @@
+//! The transforms of the other classes in f32: values and slopes of one row of a tile at a time.
+
+use std::f32::consts::FRAC_PI_2;
+
+use super::rows::Extra;
+use crate::objective::{
+    Angle, Filter, Others, Power, Slope, TopK,
+    others::{Harder, Identity, Other, Place, Rectified},
+};
+
+/// A transform with its numbers in f32.
+pub(super) enum Curve {
+    Identity,
+    Rectified,
+    Harder(Harder),
+    TopK(TopK),
+    Filter(Filter),
+    Angle(Line),
+    Series(Line, Vec<f32>),
+    Power(Stretch),
+}
+
+/// `base + factor · (π/2 − θ)`.
+#[derive(Clone, Copy)]
+pub(super) struct Line {
+    factor: f32,
+    base: f32,
+    detached: bool,
+}
+
+/// `2·((c + 1)/2)^t − 1 + margin`, of cos(θ − m) where there is a turn.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch {
+    exponent: u32,
+    margin: f32,
+    /// cos m and sin m.
+    turn: Option<(f32, f32)>,
+    detached: bool,
+}
+
+/// Cosines handled side by side by a series: its four sums then fit the registers.
+const SIDE: usize = 16;
+
+/// As in the scalar formulas: sin θ is never divided by less.
+const SMALLEST_SINE: f32 = 1e-4;
+
+impl Curve {
+    pub fn new(others: &Others, hardness: f64) -> Self {
+        match others {
+            Others::Identity => Self::Identity,
+            Others::Rectified => Self::Rectified,
+            Others::Curricular => Self::Harder(Harder { hardness }),
+            Others::TopK(top) => Self::TopK(*top),
+            Others::Filter(filter) => Self::Filter(*filter),
+            Others::Angle(angle) => {
+                let line = Line::new(angle);
+                match angle.series() {
+                    Some(terms) => Self::Series(line, terms.into_iter().map(|c| c as f32).collect()),
+                    None => Self::Angle(line),
+                }
+            }
+            Others::Power(power) => Self::Power(Stretch::new(power)),
+        }
+    }
+
+    /// Values and, with `SLOPES`, slopes of the classes from `first` on. All slices have one length.
+    #[inline(always)]
+    pub fn fill<const SLOPES: bool>(
+        &self,
+        cosines: &[f32],
+        (row, first): (&Extra, usize),
+        values: &mut [f32],
+        slopes: &mut [f32],
+    ) {
+        let place = Place { bound: row.bound, late: true };
+        match self {
+            Self::Identity => each::<SLOPES>(cosines, values, slopes, |c| Identity.value_slope(c, place)),
+            Self::Rectified => each::<SLOPES>(cosines, values, slopes, |c| Rectified.value_slope(c, place)),
+            Self::Harder(harder) => each::<SLOPES>(cosines, values, slopes, |c| harder.value_slope(c, place)),
+            Self::Filter(filter) => each::<SLOPES>(cosines, values, slopes, |c| filter.value_slope(c, place)),
+            Self::TopK(top) => {
+                // classes up to the last chosen one may lie on the bound
+                let early = (row.last as usize + 1).saturating_sub(first).min(cosines.len());
+                let ((a, b), (va, vb), (sa, sb)) =
+                    (cosines.split_at(early), values.split_at_mut(early), slopes.split_at_mut(early));
+                each::<SLOPES>(a, va, sa, |c| top.value_slope(c, Place { late: false, ..place }));
+                each::<SLOPES>(b, vb, sb, |c| top.value_slope(c, place));
+            }
+            Self::Angle(line) => {
+                each::<SLOPES>(cosines, values, slopes, |c| line.at(arcsine(c), 1.0 / sine(c).max(SMALLEST_SINE)));
+            }
+            Self::Series(line, terms) => {
+                let at = |[angle, slope]: [f32; 2]| line.at(FRAC_PI_2 - angle, -slope);
+                let blocks = cosines.chunks(SIDE).zip(values.chunks_mut(SIDE)).zip(slopes.chunks_mut(SIDE));
+                for ((cosines, values), slopes) in blocks {
+                    let mut x = [0.0; SIDE];
+                    x[..cosines.len()].copy_from_slice(cosines);
+                    let found = clenshaw(terms, &x);
+                    for ((value, slope), found) in values.iter_mut().zip(slopes).zip(found) {
+                        let (v, s) = at(found);
+                        *value = v;
+                        if SLOPES {
+                            *slope = s;
+                        }
+                    }
+                }
+            }
+            Self::Power(stretch) => match stretch.turn {
+                None => each::<SLOPES>(cosines, values, slopes, |c| stretch.at(c, 1.0)),
+                Some((cos, sin)) => each::<SLOPES>(cosines, values, slopes, |c| {
+                    let s = sine(c);
+                    stretch.at(c.mul_add(cos, s * sin), cos - sin * c / s.max(SMALLEST_SINE))
+                }),
+            },
+        }
+    }
+}
+
+impl Line {
+    fn new(angle: &Angle) -> Self {
+        let base = angle.offset - angle.factor * (angle.margin + std::f64::consts::FRAC_PI_2);
+        Self { factor: angle.factor as f32, base: base as f32, detached: angle.slope == Slope::Detached }
+    }
+
+    /// From π/2 − θ and its slope in c.
+    #[inline(always)]
+    fn at(&self, height: f32, slope: f32) -> (f32, f32) {
+        (self.factor.mul_add(height, self.base), if self.detached { 1.0 } else { self.factor * slope })
+    }
+}
+
+impl Stretch {
+    fn new(power: &Power) -> Self {
+        Self {
+            exponent: power.exponent,
+            margin: if power.angular { 0.0 } else { power.margin as f32 },
+            turn: power.angular.then(|| (power.margin.cos() as f32, power.margin.sin() as f32)),
+            detached: power.slope == Slope::Detached,
+        }
+    }
+
+    #[inline(always)]
+    fn at(&self, c: f32, inner: f32) -> (f32, f32) {
+        let base = c.mul_add(0.5, 0.5);
+        let mut below = 1.0;
+        for _ in 1..self.exponent {
+            below *= base.abs();
+        }
+        let slope = self.exponent as f32 * below * inner;
+        ((2.0 * below).mul_add(base, -1.0) + self.margin, if self.detached { 1.0 } else { slope })
+    }
+}
+
+#[inline(always)]
+fn each<const SLOPES: bool>(cosines: &[f32], values: &mut [f32], slopes: &mut [f32], f: impl Fn(f32) -> (f32, f32)) {
+    if SLOPES {
+        for ((&c, value), slope) in cosines.iter().zip(values).zip(slopes) {
+            (*value, *slope) = f(c);
+        }
+    } else {
+        cosines.iter().zip(values).for_each(|(&c, value)| *value = f(c).0);
+    }
+}
+
+/// sin θ.
+#[inline(always)]
+fn sine(c: f32) -> f32 {
+    ((1.0 - c) * (1.0 + c)).max(0.0).sqrt()
+}
+
+/// arcsin c = π/2 − θ, absolute error below 2e-7; beyond ±1 as at ±1.
+///
+/// The polynomial is that of Moshier's Cephes library for |x| <= 1/2; above, arcsin c = π/2 − 2·arcsin √((1 − c)/2).
+#[inline(always)]
+fn arcsine(c: f32) -> f32 {
+    let size = c.abs();
+    let far = size > 0.5;
+    let square = if far { (0.5 * (1.0 - size)).max(0.0) } else { size * size };
+    let x = if far { square.sqrt() } else { size };
+    let p = square.mul_add(4.216_32e-2, 2.418_131_1e-2);
+    let p = square.mul_add(p, 4.547_002_5e-2);
+    let p = square.mul_add(p, 7.495_300_3e-2);
+    let p = square.mul_add(p, 1.666_675_3e-1);
+    let near = (p * square).mul_add(x, x);
+    (if far { (-2.0_f32).mul_add(near, FRAC_PI_2) } else { near }).copysign(c)
+}
+
+/// Σ c_k T_k(x) and its slope; even and odd half each in y = T_2(x), as in `objective::chebyshev`.
+#[inline(always)]
+fn clenshaw(terms: &[f32], x: &[f32; SIDE]) -> [[f32; 2]; SIDE] {
+    let y: [f32; SIDE] = std::array::from_fn(|l| (-2.0_f32).mul_add((1.0 - x[l]) * (1.0 + x[l]), 1.0));
+    let half = |odd: usize| {
+        let (mut b1, mut b2, mut d1, mut d2) = ([0.0_f32; SIDE], [0.0_f32; SIDE], [0.0_f32; SIDE], [0.0_f32; SIDE]);
+        // the constant of the even half comes last and otherwise
+        for pair in terms[2 - odd..].chunks(2).rev() {
+            let c = pair[0];
+            for l in 0..SIDE {
+                let twice = 2.0 * y[l];
+                let b = twice.mul_add(b1[l], c - b2[l]);
+                let d = twice.mul_add(d1[l], 2.0_f32.mul_add(b1[l], -d2[l]));
+                (b1[l], b2[l], d1[l], d2[l]) = (b, b1[l], d, d1[l]);
+            }
+        }
+        (b1, b2, d1, d2)
+    };
+    let (e1, e2, f1, f2) = half(0);
+    let (o1, o2, p1, p2) = half(1);
+    std::array::from_fn(|l| {
+        let even = (y[l].mul_add(e1[l], terms[0] - e2[l]), e1[l] + y[l].mul_add(f1[l], -f2[l]));
+        let odd = (o1[l] - o2[l], p1[l] - p2[l]);
+        let (value, slope) = (x[l].mul_add(odd.0, even.0), 4.0 * x[l] * x[l].mul_add(odd.1, even.1) + odd.0);
+        [value, slope]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objective::{Coefficients, Curve as Shape, Damping, Series};
+
+    /// Every transform against its f64 formula at the same f32 cosines, ends and beyond included.
+    #[test]
+    fn curves_are_those_of_the_reference() {
+        let mut cosines: Vec<f32> = (0..=4000).map(|i| i as f32 / 2000.0 - 1.0).collect();
+        cosines.extend([1.0 + 1.2e-7, -1.0 - 1.2e-7, 0.999_999_9, -0.999_999_9, 0.5, 1e-8, -0.0]);
+        let series = |degree, coefficients, damping| {
+            let curve = Shape::Series(Series { degree, coefficients, damping });
+            Others::Angle(Angle { curve, factor: 0.7, offset: 0.3, margin: 0.1, ..Angle::default() })
+        };
+        let power = |exponent, angular, slope| Others::Power(Power { exponent, angular, slope, margin: 0.15 });
+        let mut all = Others::all();
+        all.extend([
+            Others::Angle(Angle { factor: 0.6, offset: 1.0, margin: 0.2, ..Angle::default() }),
+            Others::Angle(Angle { slope: Slope::Detached, ..Angle::default() }),
+            series(31, Coefficients::Closed, Damping::None),
+            series(64, Coefficients::Closed, Damping::Jackson),
+            series(7, Coefficients::Fit, Damping::None),
+            series(1, Coefficients::Given(vec![0.2, -0.9]), Damping::None),
+            series(2, Coefficients::Given(vec![0.2, -0.9, 0.3]), Damping::None),
+            series(4, Coefficients::Given(vec![0.2, -0.9, 0.3, 0.1, -0.05]), Damping::None),
+            power(1, false, Slope::Analytic),
+            power(16, false, Slope::Analytic),
+            power(3, true, Slope::Analytic),
+            power(4, true, Slope::Detached),
+        ]);
+        for others in all {
+            let (bound, last, first) = (0.25_f32, 70_u32, 10);
+            let row = Extra { bound, last, ..Extra::NONE };
+            let (mut values, mut slopes) = (vec![f32::NAN; cosines.len()], vec![f32::NAN; cosines.len()]);
+            let (curve, exact) = (Curve::new(&others, 0.3), others.prepare(0.3));
+            curve.fill::<true>(&cosines, (&row, first), &mut values, &mut slopes);
+            for (j, &c) in cosines.iter().enumerate() {
+                let late = first + j > last as usize;
+                let (value, slope) = exact(f64::from(c), Place { bound: f64::from(bound), late });
+                let off = (f64::from(values[j]) - value).abs();
+                // t factors, each rounded
+                let size = if let Others::Power(p) = &others { f64::from(p.exponent).max(3.0) / 3.0 } else { 1.0 };
+                let most = 4e-7 * size * value.abs().max(1.0);
+                assert!(off < most, "{others:?} at {c}: {}, not {value}", values[j]);
+                // one rounding of 1 − c² is 6e-8 of its slope; a series of degree n has slopes up to n²
+                let off = (f64::from(slopes[j]) - slope).abs();
+                let size = slope.abs().max(if matches!(curve, Curve::Series(..)) { 40.0 } else { 1.0 });
+                assert!(off < 2e-6 * size, "{others:?} at {c}: slope {}, not {slope}", slopes[j]);
+            }
+            let (again, mut unused) = (values.clone(), vec![7.0; slopes.len()]);
+            curve.fill::<false>(&cosines, (&row, first), &mut values, &mut unused);
+            assert_eq!(values, again);
+        }
+    }
+}

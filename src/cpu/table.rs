@@ -1,0 +1,366 @@
+//! The sweeps of every loss that the two of `sweep` do not know: other transforms, the binary link, sub-centres, dL/ds.
+//!
+//! One row of a tile at a time goes through a table of values and slopes in the scratch of its range, so that neither
+//! sweep depends on the transform.
+
+use pulp::{Simd, WithSimd};
+
+use super::{
+    curve::Curve,
+    rows::{Extra, Partial},
+    sweep::{Block, normal, weighted},
+    vector::{LANES, exp, fold, larger},
+};
+use crate::objective::others::Identity;
+
+/// What the sweeps compute.
+pub(super) struct Table {
+    pub curve: Curve,
+    /// The bias of a binary link; none for softmax.
+    pub binary: Option<f32>,
+    /// Prototypes of a class.
+    pub centers: usize,
+}
+
+/// One row of a tile, one value per class.
+pub(super) struct Scratch {
+    /// The largest cosine of a class, and which of its prototypes has it; not used without sub-centres.
+    pub cosines: Vec<f32>,
+    pub centers: Vec<u32>,
+    pub values: Vec<f32>,
+    pub slopes: Vec<f32>,
+}
+
+impl Scratch {
+    /// Bytes per class of a tile.
+    pub const BYTES: usize = 16;
+
+    pub fn new(classes: usize) -> Self {
+        let floats = || vec![0.0; classes];
+        Self { cosines: floats(), centers: vec![0; classes], values: floats(), slopes: floats() }
+    }
+}
+
+/// The largest cosine of each class; the first on ties.
+#[inline(always)]
+fn largest<'a>(columns: &'a [f32], centers: usize, cosines: &'a mut [f32], which: &mut [u32]) -> &'a [f32] {
+    if centers == 1 {
+        return columns;
+    }
+    for ((columns, cosine), which) in columns.chunks_exact(centers).zip(&mut *cosines).zip(which) {
+        (*cosine, *which) = (columns[0], 0);
+        for (k, &c) in columns.iter().enumerate().skip(1) {
+            if c > *cosine {
+                (*cosine, *which) = (c, k as u32);
+            }
+        }
+    }
+    cosines
+}
+
+/// The row left and right of the labelled class; all of it where the label lies elsewhere.
+#[inline(always)]
+fn without(row: &[f32], label: usize) -> [&[f32]; 2] {
+    if label < row.len() { [&row[..label], &row[label + 1..]] } else { [row, &[]] }
+}
+
+/// The largest of all; −∞ of none.
+#[inline(always)]
+fn most(values: &[f32]) -> f32 {
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for v in blocks {
+        for l in 0..LANES {
+            lanes[l] = larger(v[l], lanes[l]);
+        }
+    }
+    rest.iter().zip(&mut lanes).for_each(|(v, lane)| *lane = larger(*v, *lane));
+    fold(lanes, larger)
+}
+
+/// Sums of several functions of one value.
+#[inline(always)]
+fn sums<const M: usize>(values: &[f32], f: impl Fn(f32) -> [f32; M]) -> [f32; M] {
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [[0.0; LANES]; M];
+    for v in blocks {
+        for l in 0..LANES {
+            let terms = f(v[l]);
+            for m in 0..M {
+                lanes[m][l] += terms[m];
+            }
+        }
+    }
+    if !rest.is_empty() {
+        // a whole block again, so that the rest is vectorised too
+        let mut padded = [0.0; LANES];
+        padded[..rest.len()].copy_from_slice(rest);
+        let terms = padded.map(f);
+        for (l, terms) in terms.iter().enumerate().take(rest.len()) {
+            for m in 0..M {
+                lanes[m][l] += terms[m];
+            }
+        }
+    }
+    lanes.map(|lanes| fold(lanes, |a, b| a + b))
+}
+
+/// exp(scale·(v − best)): exactly 1 at the best value, however large the logits are.
+#[inline(always)]
+fn weight(scale: f32, value: f32, best: f32) -> f32 {
+    exp(scale * (value - best))
+}
+
+/// The logit of a value, exact.
+#[inline(always)]
+fn logit(scale: f32, value: f32) -> f64 {
+    f64::from(scale) * f64::from(value)
+}
+
+/// log(1 + e^z), relative error below 4e-7, and 1/(1 + e^−z).
+///
+/// log(1 + v) = 2·artanh(v/(2 + v)): seven terms reach 1.5e-8 for v <= 1.
+#[inline(always)]
+fn softplus_sigmoid(z: f32) -> (f32, f32) {
+    let v = exp(-z.abs());
+    let q = v / (2.0 + v);
+    let square = q * q;
+    let p = square.mul_add(1.0 / 13.0, 1.0 / 11.0);
+    let p = square.mul_add(p, 1.0 / 9.0);
+    let p = square.mul_add(p, 1.0 / 7.0);
+    let p = square.mul_add(p, 1.0 / 5.0);
+    let p = square.mul_add(p, 1.0 / 3.0);
+    let log = 2.0 * (p * square).mul_add(q, q);
+    let (above, share) = if z > 0.0 { (z, 1.0) } else { (0.0, v) };
+    (above + log, share / (1.0 + v))
+}
+
+/// Before the passes: what a selection or a scale needs of the raw cosines.
+pub(super) struct Scan<'a> {
+    pub centers: usize,
+    pub block: Block<'a>,
+    pub scratch: &'a mut Scratch,
+    /// Joined by this tile where the sums of exp(scale·c) are wanted.
+    pub partials: Option<&'a mut [Partial]>,
+    /// \[rows, count\], the best first: the largest cosines so far with their classes.
+    pub top: &'a mut [(f32, u32)],
+    pub count: usize,
+}
+
+impl WithSimd for Scan<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Block { values, rows, first, width, scale, .. } = self.block;
+        let Scratch { cosines, centers, .. } = self.scratch;
+        let mut partials = self.partials;
+        for (i, (columns, row)) in values.chunks_exact(width * self.centers).zip(rows).enumerate() {
+            if !row.counts() {
+                continue;
+            }
+            let label = row.class.wrapping_sub(first);
+            let raw = largest(columns, self.centers, &mut cosines[..width], &mut centers[..width]);
+            let [left, right] = without(raw, label);
+            if let Some(partial) = partials.as_mut().and_then(|p| p.get_mut(i))
+                && (!left.is_empty() || !right.is_empty())
+            {
+                let nearest = larger(most(left), most(right));
+                let sum = |part| sums(part, |c| [weight(scale, c, nearest)])[0];
+                partial.join(logit(scale, nearest), [f64::from(sum(left) + sum(right)), 0.0], nearest);
+            }
+            if self.count > 0 {
+                let top = &mut self.top[i * self.count..(i + 1) * self.count];
+                select(top, left, first);
+                select(top, right, row.class.wrapping_add(1));
+            }
+        }
+    }
+}
+
+/// Takes up the cosines of the classes from `first` on; of equal ones the first stays.
+#[inline(always)]
+fn select(top: &mut [(f32, u32)], cosines: &[f32], first: usize) {
+    for (b, block) in cosines.chunks(LANES).enumerate() {
+        if most(block) > top[top.len() - 1].0 {
+            for (j, &c) in block.iter().enumerate() {
+                insert(top, (c, (first + b * LANES + j) as u32));
+            }
+        }
+    }
+}
+
+/// Puts a class in its place behind all that are as near, if it is among the nearest.
+#[inline(always)]
+pub(super) fn insert(top: &mut [(f32, u32)], new: (f32, u32)) {
+    let mut at = top.len();
+    while at > 0 && new.0 > top[at - 1].0 {
+        at -= 1;
+    }
+    if at < top.len() {
+        top[at..].rotate_right(1);
+        top[at] = new;
+    }
+}
+
+/// Pass 1: the rows' statistics over the other classes. The block keeps its cosines.
+pub(super) struct Statistics<'a> {
+    pub table: &'a Table,
+    pub block: Block<'a>,
+    pub extras: &'a [Extra],
+    pub scratch: &'a mut Scratch,
+    /// Joined by this tile.
+    pub partials: &'a mut [Partial],
+}
+
+impl WithSimd for Statistics<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Block { values: columns, rows, first, width, scale, weights } = self.block;
+        let Table { curve, binary, centers } = self.table;
+        let Scratch { cosines, centers: which, values, slopes } = self.scratch;
+        let (values, slopes) = (&mut values[..width], &mut slopes[..width]);
+        let columns = columns.chunks_exact(width * centers);
+        for ((columns, (row, extra)), partial) in columns.zip(rows.iter().zip(self.extras)).zip(self.partials) {
+            let label = row.class.wrapping_sub(first);
+            if !row.counts() || label == 0 && width == 1 {
+                continue;
+            }
+            let raw = largest(columns, *centers, &mut cosines[..width], &mut which[..width]);
+            curve.fill::<false>(raw, (extra, first), values, slopes);
+            let ([a, b], [c, d]) = (without(values, label), without(raw, label));
+            let nearest = larger(most(c), most(d));
+            match *binary {
+                None => {
+                    let best = larger(most(a), most(b));
+                    let terms = |part| {
+                        sums(part, |v| {
+                            let e = weight(scale, v, best);
+                            [e, e * v]
+                        })
+                    };
+                    let ([sum, tilt], [more, slant]) = (terms(a), terms(b));
+                    let both = [f64::from(sum + more), f64::from(tilt + slant)];
+                    partial.join(logit(scale, best), both, nearest);
+                    if let Some(weights) = weights {
+                        let [left, right] = without(weights, label);
+                        partial.weighted += weighted(Identity, a, left) + weighted(Identity, b, right);
+                    }
+                }
+                Some(bias) => {
+                    let terms = |part| {
+                        sums(part, |v| {
+                            let (softplus, sigmoid) = softplus_sigmoid(scale.mul_add(v, bias));
+                            [softplus, sigmoid * v, sigmoid]
+                        })
+                    };
+                    let ([sum, tilt, share], [more, slant, rest]) = (terms(a), terms(b));
+                    partial.join(0.0, [f64::from(sum + more), f64::from(tilt + slant)], nearest);
+                    partial.weighted += f64::from(share + rest);
+                }
+            }
+        }
+    }
+}
+
+/// Pass 2: the block of cosines becomes G = dL/d(cosine); with sub-centres at the nearest one of each class alone.
+pub(super) struct Gradients<'a> {
+    pub table: &'a Table,
+    pub block: Block<'a>,
+    pub extras: &'a [Extra],
+    pub scratch: &'a mut Scratch,
+}
+
+impl WithSimd for Gradients<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Block { values: columns, rows, first, width, scale, weights } = self.block;
+        let Table { curve, binary, centers } = self.table;
+        let centers = *centers;
+        let Scratch { cosines, centers: which, values, slopes } = self.scratch;
+        let (values, slopes, which) = (&mut values[..width], &mut slopes[..width], &mut which[..width]);
+        for (columns, (row, extra)) in columns.chunks_exact_mut(width * centers).zip(rows.iter().zip(self.extras)) {
+            if !row.counts() {
+                columns.fill(0.0);
+                continue;
+            }
+            let raw = largest(columns, centers, &mut cosines[..width], which);
+            curve.fill::<true>(raw, (extra, first), values, slopes);
+            match (*binary, weights) {
+                (Some(bias), _) => {
+                    for (v, slope) in values.iter_mut().zip(&*slopes) {
+                        let (_, sigmoid) = softplus_sigmoid(scale.mul_add(*v, bias));
+                        *v = normal(row.binary() * sigmoid * slope);
+                    }
+                }
+                (None, None) => {
+                    let gain = row.gain_at(logit(scale, extra.best));
+                    for (v, slope) in values.iter_mut().zip(&*slopes) {
+                        *v = normal(gain * weight(scale, *v, extra.best) * slope);
+                    }
+                }
+                (None, Some(weights)) => {
+                    let gain = row.gain_at(logit(scale, extra.best));
+                    for ((v, slope), w) in values.iter_mut().zip(&*slopes).zip(weights) {
+                        let p = gain * weight(scale, *v, extra.best);
+                        *v = normal((-row.smoothing).mul_add(*w, p) * slope);
+                    }
+                }
+            }
+            if centers == 1 {
+                columns.copy_from_slice(values);
+            } else {
+                columns.fill(0.0);
+                for ((columns, which), v) in columns.chunks_exact_mut(centers).zip(&*which).zip(&*values) {
+                    columns[*which as usize] = *v;
+                }
+            }
+            let label = row.class.wrapping_sub(first);
+            if label < width {
+                let own = &mut columns[label * centers..(label + 1) * centers];
+                own.fill(0.0);
+                own[extra.center as usize] = row.pull;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::rows::{sigmoid, softplus};
+
+    #[test]
+    fn softplus_and_sigmoid_are_accurate() {
+        for i in -8600..=9000 {
+            let z = i as f32 * 0.01;
+            let (found, share) = softplus_sigmoid(z);
+            let z = f64::from(z);
+            assert!((f64::from(found) / softplus(z) - 1.0).abs() < 4e-7, "softplus({z}) = {found:e}");
+            assert!((f64::from(share) / sigmoid(z) - 1.0).abs() < 4e-7, "sigmoid({z}) = {share:e}");
+        }
+        assert_eq!(softplus_sigmoid(-1e30), (0.0, 0.0));
+        assert_eq!(softplus_sigmoid(1e30), (1e30, 1.0));
+    }
+
+    /// The k largest, best first, the lower class first on ties; whatever comes in one piece or in several.
+    #[test]
+    fn select_keeps_the_largest() {
+        let cosines: Vec<f32> = (0..200).map(|i| ((i * 37) % 50) as f32 / 50.0 - 0.3).collect();
+        for count in [1, 5, 64] {
+            let mut all: Vec<(f32, u32)> = cosines.iter().enumerate().map(|(j, &c)| (c, 10 + j as u32)).collect();
+            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            all.truncate(count);
+            for cut in [0, 1, 77, 200] {
+                let mut top = vec![(f32::NEG_INFINITY, u32::MAX); count];
+                select(&mut top, &cosines[..cut], 10);
+                select(&mut top, &cosines[cut..], 10 + cut);
+                assert_eq!(top, all, "{count} of {cut}");
+            }
+        }
+    }
+}
