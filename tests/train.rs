@@ -68,7 +68,7 @@ const CANNOT: [(&str, &str); 1] =
 #[test]
 fn every_preset_learns() {
     let digits = Digits::load().unwrap();
-    let backend = Backend::reference();
+    let backend = Backend::cpu();
     let settings = Settings { epochs: 30, ..SETTINGS };
     for preset in PRESETS {
         let (name, loss) = (preset.name, preset.loss());
@@ -87,7 +87,7 @@ fn every_preset_learns() {
 #[test]
 fn sub_centers_learn() {
     let digits = Digits::load().unwrap();
-    let (backend, loss) = (Backend::reference(), MarginSoftmax::named("arcface_speaker").unwrap());
+    let (backend, loss) = (Backend::cpu(), MarginSoftmax::named("arcface_speaker").unwrap());
     let settings = Settings { epochs: 30, sub_centers: 3, ..SETTINGS };
     let run = train(&backend, &loss, &digits, &settings, |_| {}).unwrap();
     assert_eq!(run.model.prototypes.value.dim(), (3 * SEEN.len(), SETTINGS.dim));

@@ -49,7 +49,7 @@ use validation::{EPOCHS, Protocol};
 #[derive(Parser)]
 struct Args {
     /// What computes the heads; they are far too small for a GPU
-    #[arg(long, value_enum, default_value_t = Device::Reference)]
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
 
     /// Parts of the cross-validation

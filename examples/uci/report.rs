@@ -186,7 +186,8 @@ of Balance Scale, and 92.16 % there are all scales but the 49 in balance.",
 cosine by m0 = 0.35, so the other classes push harder than the own one pulls; the loss falls while the images flee all
 prototypes. A mean target cosine below 0 says so. Reg_ss holds the mean prototype near 0, WC-ReLU takes the force off
 classes at more than 90°. Eight of the handwritten digits; the last step, and the accuracy on new images. The warning
-is the library's, at its default thresholds: mean target cosine below 0 and |mean prototype| above 0.5.",
+is the library's, at its default thresholds: mean target cosine below 0 and |mean prototype| above 0.5. With few classes
+images can flee all prototypes before those have come so far.",
             |row| Some(colour(row)),
         )?;
         let keys = || legend(results.traces.iter().enumerate().map(|(i, trace)| (trace.title, colour(i), false)));
@@ -202,8 +203,8 @@ is the library's, at its default thresholds: mean target cosine below 0 and |mea
         };
         let steps = results.traces.iter().map(|trace| trace.steps.len()).max().unwrap_or(1);
         let x = Axis::up_to("step", steps as f64, 6, plain);
-        let cosine = Axis::steps("mean target cosine of a batch", -0.5, 0.25, 5, plain);
-        let length = Axis::steps("|mean prototype|", 0.0, 0.1, 6, plain);
+        let cosine = Axis::steps("mean target cosine of a batch", -1.0, 0.5, 4, plain);
+        let length = Axis::steps("|mean prototype|", 0.0, 0.2, 5, plain);
         let size = (470, 320);
         write!(
             body,
@@ -233,9 +234,9 @@ fn section(
     page::table(body, &header, rows, key)
 }
 
-/// The least and the largest.
+/// The least and the largest, with room for a dot.
 fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
-    values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| [low.min(v), high.max(v)])
+    values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], v| [low.min(v - 0.2), high.max(v + 0.2)])
 }
 
 const FOOTER: &str = "Data: R. A. Fisher, The use of multiple measurements in taxonomic problems, 1936, as packaged by
