@@ -190,7 +190,7 @@ is the library's, at its default thresholds: mean target cosine below 0 and |mea
 images can flee all prototypes before those have come so far.",
             |row| Some(colour(row)),
         )?;
-        let keys = || legend(results.traces.iter().enumerate().map(|(i, trace)| (trace.title, colour(i), false)));
+        let keys = legend(results.traces.iter().enumerate().map(|(i, trace)| (trace.title, colour(i), false)));
         let curves = |k: usize| -> Vec<Curve> {
             let points =
                 |steps: &[[f64; 2]]| steps.iter().enumerate().map(|(i, step)| ((i + 1) as f64, step[k])).collect();
@@ -206,10 +206,11 @@ images can flee all prototypes before those have come so far.",
         let cosine = Axis::steps("mean target cosine of a batch", -1.0, 0.5, 4, plain);
         let length = Axis::steps("|mean prototype|", 0.0, 0.2, 5, plain);
         let size = (470, 320);
-        write!(
+        writeln!(
             body,
-            "<figure>{}<div class=\"two\"><div><h3>Mean target cosine</h3>{}</div><div><h3>Length of the mean prototype</h3>{}</div></div></figure>\n",
-            keys(),
+            "<figure>{}<div class=\"two\"><div><h3>Mean target cosine</h3>{}</div>
+<div><h3>Length of the mean prototype</h3>{}</div></div></figure>",
+            keys,
             charts::lines("Mean target cosine over the steps, one line per run", size, &x, &cosine, &curves(0))?,
             charts::lines(
                 "Length of the mean prototype over the steps, one line per run",
