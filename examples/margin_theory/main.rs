@@ -8,7 +8,7 @@
 //! Prints tables and writes out/margin_theory/report.html. The defaults are the setting of "Unifying Margin-Based
 //! Softmax Losses in Face Recognition" (WACV 2023).
 
-#[path = "../train/charts.rs"]
+#[path = "../common/charts.rs"]
 #[allow(dead_code)] // its histograms and spheres are not needed here
 mod charts;
 mod report;

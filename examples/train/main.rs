@@ -3,37 +3,33 @@
 //! ```text
 //! cargo run --release --example train
 //! cargo run --release --example train -- --device cpu --loss arcface --loss normface --epochs 20
+//! cargo run --release --example train -- --loss curricularface --sub-centers 3
+//! cargo run --release --features serde --example train -- --loss '{"target": {"unified": {"m2": 0.4}}, "scale": 20}'
 //! ```
 //!
 //! Prints a table and writes out/train/report.html. Needs no download: the digits are embedded.
 
-mod charts;
-mod data;
+mod choice;
+#[path = "../common/mod.rs"]
+#[allow(dead_code)] // another example uses the rest
+mod common;
 mod metrics;
-mod mlp;
 mod report;
 mod training;
 
-use std::{
-    error::Error,
-    fs,
-    io::{self, IsTerminal},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{fs, path::PathBuf, process::ExitCode};
 
-use clap::{
-    Parser, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-    value_parser,
-};
+use clap::{Parser, value_parser};
 use comfy_table::{CellAlignment, Table, presets};
-use data::Digits;
-use indicatif::{ProgressBar, ProgressStyle};
-use margin_softmax::Backend;
+use common::{
+    Result,
+    device::{Device, backend},
+    digits::Digits,
+    progress::Progress,
+};
 use metrics::score;
 use report::{Report, Trained};
-use training::{LOSSES, Loss, Model, SETTINGS, Settings};
+use training::{Loss, SETTINGS, Settings};
 
 /// Trains a small network on handwritten digits with several margin losses and compares them.
 #[derive(Parser)]
@@ -46,9 +42,14 @@ struct Args {
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
 
-    /// A loss to train; may be given several times, default all
-    #[arg(long, value_parser = PossibleValuesParser::new(LOSSES.iter().map(|l| l.name)).map(|name| position(&name)))]
-    loss: Vec<usize>,
+    /// A loss to train; may be given several times, default five of them: the name of a preset (those five with margins
+    /// and a scale that suit the digits), a loss as JSON, {"preset": NAME}, or a file with one of them
+    #[arg(long, value_parser = choice::parse)]
+    loss: Vec<Loss>,
+
+    /// Prototypes of a class; the nearest counts
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = value_parser!(u32).range(1..=1000))]
+    sub_centers: u32,
 
     /// Times through the training images
     #[arg(long, default_value_t = SETTINGS.epochs as u32, value_parser = value_parser!(u32).range(1..=10_000))]
@@ -63,22 +64,6 @@ struct Args {
     out: PathBuf,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Device {
-    /// A hardware GPU where there is one, else the CPU
-    Best,
-    /// The native f32 path
-    Cpu,
-    /// A GPU; --adapter chooses
-    Gpu,
-    /// The f64 oracle, slow
-    Reference,
-}
-
-fn position(name: &str) -> usize {
-    LOSSES.iter().position(|loss| loss.name == name).expect("the parser knows only these names")
-}
-
 fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,38 +74,41 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<(), Box<dyn Error>> {
+fn run(args: Args) -> Result {
     // before the work, not after it
     fs::create_dir_all(&args.out).map_err(|e| format!("--out {}: {e}", args.out.display()))?;
     let backend = backend(args.device, args.adapter.as_deref())?;
     let device = backend.name();
-    let chosen = |(i, _): &(usize, &'static Loss)| args.loss.is_empty() || args.loss.contains(i);
-    let losses: Vec<&Loss> = LOSSES.iter().enumerate().filter(chosen).map(|(_, loss)| loss).collect();
-    let settings = Settings { epochs: args.epochs as usize, seed: args.seed, ..SETTINGS };
+    let losses = if args.loss.is_empty() { Loss::all() } else { distinct(args.loss) };
+    let sub_centers = args.sub_centers as usize;
+    let settings = Settings { epochs: args.epochs as usize, seed: args.seed, sub_centers, ..SETTINGS };
     let digits = Digits::load()?;
 
-    // of all five these are the plain cosine softmax and ChebyAAM
-    let mut pictured = vec![losses[0], losses[losses.len() - 1]];
-    pictured.dedup_by_key(|loss| loss.name);
-    let runs = losses.len() + pictured.len();
-    let progress = Progress::new(runs * settings.epochs);
-    let train = |loss: &'static Loss, dim: usize| -> Result<Trained, Box<dyn Error>> {
-        let (made, settings) = (loss.make(), Settings { dim, ..settings });
-        let run = training::train(&backend, &made, &digits, &settings, |mean| progress.epoch(loss, dim, mean))?;
-        let scores = score(&backend, &made, &run.model, &digits)?;
-        progress.trained(loss, dim, scores.accuracy);
-        Ok(Trained { loss, run, scores })
+    // of the five these are the plain cosine softmax and ChebyAAM
+    let last = losses.len() - 1;
+    let pictured = &[losses[0].clone(), losses[last].clone()][..1 + last.min(1)];
+    let progress = Progress::new((losses.len() + pictured.len()) * settings.epochs);
+    let train = |loss: &Loss, dim: usize| -> Result<Trained> {
+        let (title, settings) = (&loss.title, Settings { dim, ..settings });
+        let epoch = |mean| progress.advance(|| format!("{title}, {dim} dimensions, loss {mean:.4}"));
+        let run = training::train(&backend, &loss.loss, &digits, &settings, epoch)?;
+        let scores = score(&backend, &loss.loss, &run.model, &digits)?;
+        progress.line(|| format!("{title}, {dim} dimensions: test accuracy {:.1} %", 100.0 * scores.accuracy));
+        Ok(Trained { loss: loss.clone(), run, scores })
     };
-    let trained = losses.iter().map(|loss| train(loss, settings.dim)).collect::<Result<Vec<_>, _>>()?;
-    let spheres = pictured.iter().map(|loss| train(loss, 3)).collect::<Result<Vec<_>, _>>()?;
-    let untrained = score(&backend, &losses[0].make(), &Model::untrained(&settings), &digits)?;
-    progress.bar.finish_and_clear();
+    let trained = losses.iter().map(|loss| train(loss, settings.dim)).collect::<Result<Vec<_>>>()?;
+    let spheres = pictured.iter().map(|loss| train(loss, 3)).collect::<Result<Vec<_>>>()?;
+    let untrained = score(&backend, &losses[0].loss, &settings.untrained(), &digits)?;
+    progress.finish();
 
     let (header, rows) = report::table(&untrained, &trained);
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_header(header).add_rows(rows);
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     println!("{table}");
+    for t in &trained {
+        t.scores.fled().iter().for_each(|why| println!("{}: {why}", t.loss.title));
+    }
     println!("head: {device}");
     let digits = &digits;
     let report =
@@ -131,40 +119,18 @@ fn run(args: Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn backend(device: Device, adapter: Option<&str>) -> Result<Backend, Box<dyn Error>> {
-    match (device, adapter) {
-        (Device::Best, None) => Ok(Backend::best()?),
-        (Device::Cpu, None) => Ok(Backend::cpu()),
-        (Device::Reference, None) => Ok(Backend::reference()),
-        (Device::Cpu | Device::Reference, Some(_)) => Err("--adapter names a GPU: use it with --device gpu".into()),
-        #[cfg(feature = "gpu")]
-        (Device::Gpu | Device::Best, name) => Ok(Backend::gpu(name)?),
-        #[cfg(not(feature = "gpu"))]
-        (Device::Gpu | Device::Best, _) => Err("this build has no GPU path: build with the feature `gpu`".into()),
-    }
-}
-
-/// A bar on a terminal, elsewhere a line per run.
-struct Progress {
-    bar: ProgressBar,
-    lines: bool,
-}
-
-impl Progress {
-    fn new(epochs: usize) -> Self {
-        let style = ProgressStyle::with_template("{bar:32} {percent:>3} %  {msg}  ({eta} left)");
-        let bar = ProgressBar::new(epochs as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, lines: !io::stderr().is_terminal() }
-    }
-
-    fn epoch(&self, loss: &Loss, dim: usize, mean: f64) {
-        self.bar.set_message(format!("{}, {dim} dimensions, loss {mean:.4}", loss.title));
-        self.bar.inc(1);
-    }
-
-    fn trained(&self, loss: &Loss, dim: usize, accuracy: f64) {
-        if self.lines {
-            eprintln!("{}, {dim} dimensions: test accuracy {:.1} %", loss.title, 100.0 * accuracy);
+/// Each loss once, and each title once.
+fn distinct(given: Vec<Loss>) -> Vec<Loss> {
+    let mut all: Vec<Loss> = vec![];
+    for mut loss in given {
+        if all.iter().any(|other| other.loss == loss.loss) {
+            continue;
         }
+        let same = all.iter().filter(|other| other.title == loss.title).count();
+        if same > 0 {
+            loss.title = format!("{} {}", loss.title, same + 1);
+        }
+        all.push(loss);
     }
+    all
 }

@@ -1,13 +1,12 @@
 //! How good a model is: on new images of the trained digits, and on digits it has never seen.
 
-use std::error::Error;
-
-use margin_softmax::{Backend, Batch, MarginSoftmax, Options, Shape, Want};
+use margin_softmax::{Backend, MarginSoftmax, Product};
 use ndarray::Array2;
 
-use crate::{
-    data::{Digits, SEEN, Set},
-    training::{Model, flat},
+use crate::common::{
+    Result,
+    digits::Digits,
+    learner::{Model, accuracy},
 };
 
 /// The scores of one model.
@@ -32,6 +31,17 @@ impl Scores {
     pub fn m_inter(&self) -> f64 {
         mean(&self.inter)
     }
+
+    /// Set where the images ended up on the far side of their own prototype: the loss fell, and nothing was learnt.
+    pub fn fled(&self) -> Option<String> {
+        let angle = self.m_intra();
+        (angle > 90.0).then(|| {
+            format!(
+                "the mean image lies {angle:.1}° from its own prototype: it flees all of them (polar collapse). \
+                 Try WC-ReLU, which takes the force off classes at more than 90°, or a smaller margin"
+            )
+        })
+    }
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -39,34 +49,21 @@ fn mean(values: &[f64]) -> f64 {
 }
 
 /// Scores a model. The head already gives the two cosines that accuracy and angles are made of.
-pub fn score(
-    backend: &Backend,
-    loss: &MarginSoftmax,
-    model: &Model,
-    digits: &Digits,
-) -> Result<Scores, Box<dyn Error>> {
-    let labels = &digits.test.labels;
-    let embeddings = embed(model, &digits.test);
-    let shape = Shape::new(labels.len(), SEEN.len(), embeddings.ncols())?;
-    let mut head = backend.head_with(loss, shape, &Options { want: Want::LOSS, ..Default::default() })?;
-    let (embeddings, prototypes) = (flat(&embeddings), flat(&model.prototypes.value));
-    let out = head.evaluate(&Batch { embeddings, prototypes, labels, ..Default::default() })?;
-
+pub fn score(backend: &Backend, loss: &MarginSoftmax, model: &Model, digits: &Digits) -> Result<Scores> {
+    let out = model.judge(backend, loss, &digits.test)?;
+    let accuracy = accuracy(&out);
+    // a linear head gives products
+    let linear = loss.product == Product::Linear;
+    let out = if linear { model.judge(backend, &MarginSoftmax::normface(), &digits.test)? } else { out };
     let degrees =
         |cosines: &[f32]| cosines.iter().map(|&c| f64::from(c).clamp(-1.0, 1.0).acos().to_degrees()).collect();
-    let right = out.target_cosines.iter().zip(&out.other_cosines).filter(|(own, other)| own > other).count();
     Ok(Scores {
-        accuracy: right as f64 / labels.len() as f64,
-        eer: equal_error_rate(pairs(&embed(model, &digits.unseen), &digits.unseen.labels))
+        accuracy,
+        eer: equal_error_rate(pairs(&model.embed(&digits.unseen), &digits.unseen.labels))
             .ok_or("the unseen digits give no pair of one kind")?,
         intra: degrees(&out.target_cosines),
         inter: degrees(&out.other_cosines),
     })
-}
-
-/// The embeddings of a set.
-pub fn embed(model: &Model, set: &Set) -> Array2<f32> {
-    model.mlp.forward(set.pixels.clone()).0
 }
 
 /// Cosine and "same class" of every pair.

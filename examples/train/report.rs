@@ -1,23 +1,25 @@
 //! The result as one table, and as one HTML page that needs nothing else.
 
-use std::{error::Error, f64::consts::PI, fmt::Write, time::Duration};
+use std::{f64::consts::PI, fmt::Write, time::Duration};
 
-use margin_softmax::MarginSoftmax;
+use margin_softmax::{MarginSoftmax, Product};
 use ndarray::{Array2, ArrayView1};
 use plotters::style::RGBColor;
 
 use crate::{
-    charts::{self, Axis, COLOURS, Curve, plain},
-    data::{Digits, SEEN, UNSEEN},
-    metrics::{Scores, embed},
+    common::{
+        Result,
+        charts::{self, Axis, COLOURS, Curve, plain},
+        digits::{Digits, SEEN, UNSEEN},
+        page::{self, escape, swatch},
+    },
+    metrics::Scores,
     training::{LOSSES, Loss, Run, Settings},
 };
 
-type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
-
 /// A loss, its run and its scores.
 pub struct Trained {
-    pub loss: &'static Loss,
+    pub loss: Loss,
     pub run: Run,
     pub scores: Scores,
 }
@@ -49,15 +51,10 @@ pub fn table(untrained: &Scores, trained: &[Trained]) -> ([&'static str; 8], Vec
     };
     let first = cells(["untrained", "–"], scores(untrained), ["–", "–"].map(String::from));
     let rest = trained.iter().map(|t| {
-        let times = [t.run.step, t.run.head].map(time);
-        cells([t.loss.title, &t.loss.numbers()], scores(&t.scores), times)
+        let times = [t.run.course.step, t.run.course.head].map(time);
+        cells([&t.loss.title, &t.loss.numbers()], scores(&t.scores), times)
     });
     (HEADER, std::iter::once(first).chain(rest).collect())
-}
-
-/// A loss keeps its colour whichever losses are chosen.
-fn colour(loss: &Loss) -> RGBColor {
-    COLOURS[LOSSES.iter().position(|l| l.name == loss.name).unwrap_or(0) % COLOURS.len()]
 }
 
 /// ChebyAAM is close to ArcFace: dashes leave both in sight.
@@ -66,17 +63,26 @@ fn dashed(loss: &Loss) -> bool {
 }
 
 impl Report<'_> {
+    /// A loss of this example keeps its colour whichever are chosen; any other takes the next one.
+    fn colour(&self, loss: &Loss) -> RGBColor {
+        let known = |loss: &Loss| LOSSES.iter().position(|(name, _)| *name == loss.name);
+        let others = self.trained.iter().map(|t| &t.loss).filter(|l| known(l).is_none());
+        let place = || LOSSES.len() + others.take_while(|l| *l != loss).count();
+        COLOURS[known(loss).unwrap_or_else(place) % COLOURS.len()]
+    }
+
     /// The page.
     pub fn html(&self) -> Result<String> {
-        let Settings { epochs, seed, dim } = self.settings;
+        let Settings { epochs, seed, dim, sub_centers } = self.settings;
         let seen = SEEN.map(|d| d.to_string()).join(", ");
         let [one, other] = UNSEEN;
-        let mut page = String::from(HEAD);
+        let prototypes = if sub_centers == 1 { String::new() } else { format!(", {sub_centers} prototypes per class") };
+        let mut page = String::new();
         write!(
             page,
             "<h1>Margin losses on handwritten digits</h1>
 <p>A small network (64 → 128, ReLU, → {dim}) learns the digits {seen} of the UCI optical digits with one loss after the
-other: {train} images to train on, {test} to test on, {epochs} {times}, seed {seed}, the same first weights and the same
+other: {train} images to train on, {test} to test on, {epochs} {times}{prototypes}, seed {seed}, the same first weights and the same
 order of images for each. The digits {one} and {other} are never trained; all pairs of their {unseen} images ask whether
 two images show the same digit.</p>
 <p class=\"device\">Head computed by: {device}</p>\n",
@@ -91,26 +97,16 @@ two images show the same digit.</p>
         self.curves(&mut page)?;
         self.angles(&mut page)?;
         self.globes(&mut page)?;
-        page.push_str(FOOT);
-        Ok(page)
+        Ok(page::page("Margin losses on handwritten digits", &page, FOOTER))
     }
 
     fn result(&self, page: &mut String) -> Result<()> {
         let (header, rows) = table(self.untrained, self.trained);
-        page.push_str("<h2>Result</h2>\n<div class=\"scroll\"><table><thead><tr>");
-        header.iter().try_for_each(|cell| write!(page, "<th>{}</th>", cell.replace(", ", ",&nbsp;")))?;
-        page.push_str("</tr></thead><tbody>\n");
-        for (i, row) in rows.iter().enumerate() {
-            page.push_str("<tr>");
-            for (j, cell) in row.iter().enumerate() {
-                let key = i.checked_sub(1).filter(|_| j == 0).map(|i| swatch(colour(self.trained[i].loss)));
-                write!(page, "<td>{}{cell}</td>", key.unwrap_or_default())?;
-            }
-            page.push_str("</tr>\n");
-        }
+        page.push_str("<h2>Result</h2>\n");
+        let key = |row: usize| row.checked_sub(1).map(|i| self.colour(&self.trained[i].loss));
+        page::table(page, &header, &rows, key)?;
         page.push_str(
-            "</tbody></table></div>
-<p>Test accuracy is the share of test images whose own prototype is the nearest. EER, the equal error rate, is the
+            "<p>Test accuracy is the share of test images whose own prototype is the nearest. EER, the equal error rate, is the
 share of wrong answers at that threshold on the cosine of two embeddings where the same share of different pairs is
 accepted as of same pairs is refused; lower is better. M_intra is the mean angle of a test image to its own
 prototype, M_inter to the nearest other one. Eight classes teach little about others: the EER depends on the two
@@ -118,6 +114,11 @@ digits that are left out, which were picked as a pair where training helps, and 
 (examples/train/data.rs has the mean over all pairs). A step is network forward, head, network backward and Adam,
 for 64 images; the head is part of it.</p>\n",
         );
+        for t in self.trained {
+            if let Some(why) = t.scores.fled() {
+                writeln!(page, "<p>{}: {why}.</p>", escape(&t.loss.title))?;
+            }
+        }
         if self.trained.iter().any(|t| t.loss.name == "ampface") {
             page.push_str(
                 "<p>WC-ReLU: other classes at more than 90° exert no force. Without it AmpFace pushes them harder than it pulls the
@@ -130,14 +131,14 @@ own class: the prototypes drift together and the images end up opposite, at more
     fn training(&self, page: &mut String) -> Result<()> {
         // a loss may reach 0, which has no logarithm
         let log = |loss: f64| loss.max(1e-9).log10();
-        let all = || self.trained.iter().flat_map(|t| t.run.losses.iter().map(|&loss| log(loss)));
+        let all = || self.trained.iter().flat_map(|t| t.run.course.losses.iter().map(|&loss| log(loss)));
         let low = all().fold(f64::INFINITY, f64::min).floor();
         let high = all().fold(f64::NEG_INFINITY, f64::max).ceil().max(low + 1.0);
         let y = Axis::steps("mean training loss", low, 1.0, (high - low) as usize, |v| plain(10_f64.powf(v)));
         let x = Axis::up_to("epoch", self.settings.epochs as f64, 12, plain);
         let curve = |t: &Trained| {
-            let points = t.run.losses.iter().enumerate().map(|(i, &loss)| (i as f64, log(loss))).collect();
-            Curve { colour: colour(t.loss), dashed: dashed(t.loss), points }
+            let points = t.run.course.losses.iter().enumerate().map(|(i, &loss)| (i as f64, log(loss))).collect();
+            Curve { colour: self.colour(&t.loss), dashed: dashed(&t.loss), points }
         };
         let curves: Vec<Curve> = self.trained.iter().map(curve).collect();
         write!(
@@ -152,13 +153,19 @@ two losses is better. At 0 stands the loss of the first step, before anything is
     }
 
     fn curves(&self, page: &mut String) -> Result<()> {
-        let made: Vec<(&Loss, MarginSoftmax)> = self.trained.iter().map(|t| (t.loss, t.loss.make())).collect();
+        // a product has no angle
+        let angular: Vec<&Loss> =
+            self.trained.iter().map(|t| &t.loss).filter(|l| l.loss.product == Product::Cosine).collect();
+        if angular.is_empty() {
+            return Ok(());
+        }
         let draw = |pick: fn((f64, f64)) -> f64| -> Vec<Curve> {
             let of = |loss: &MarginSoftmax| {
                 let degrees = (0..=3600).map(|i| f64::from(i) / 20.0);
                 degrees.map(|d| (d, pick(loss.target_value_slope(d.to_radians().cos())))).collect()
             };
-            made.iter().map(|(l, loss)| Curve { colour: colour(l), dashed: dashed(l), points: of(loss) }).collect()
+            let curve = |l: &&Loss| Curve { colour: self.colour(l), dashed: dashed(l), points: of(&l.loss) };
+            angular.iter().map(curve).collect()
         };
         let x = |step: f64| Axis::steps("angle θ to the own prototype, °", 0.0, step, 6, plain);
         let value = Axis::steps("target logit φ, before the scale", -1.5, 0.5, 5, plain);
@@ -204,13 +211,13 @@ images towards their prototype; where the two overlap, images are taken for anot
         for (t, [inter, intra]) in self.trained.iter().zip(&shares) {
             let x = Axis::steps("angle, °", 0.0, 30.0, (most / 30.0).ceil().max(1.0) as usize, plain);
             let y = Axis::up_to("test images, %", highest, 5, plain);
-            let [neutral, own] = charts::pair(colour(t.loss));
-            let label = format!("Histogram of the angles with {}", t.loss.title);
+            let [neutral, own] = charts::pair(self.colour(&t.loss));
+            let label = format!("Histogram of the angles with {}", escape(&t.loss.title));
             writeln!(
                 page,
                 "<div><h3>{}</h3><p class=\"key\">{}own, mean {:.1}° &ensp; <i class=\"other\"></i>other, mean {:.1}°</p>{}</div>",
-                t.loss.title,
-                swatch(colour(t.loss)),
+                escape(&t.loss.title),
+                swatch(self.colour(&t.loss)),
                 t.scores.m_intra(),
                 t.scores.m_inter(),
                 charts::histograms(&label, (330, 250), &x, &y, BIN, [(inter, neutral), (intra, own)])?,
@@ -235,17 +242,24 @@ together.</p>\n<figure><p class=\"key\">",
         let view = View::of(self.spheres);
         for t in self.spheres {
             let (points, marks) =
-                (view.turn(&embed(&t.run.model, &self.digits.test)), view.turn(&t.run.model.prototypes.value));
+                (view.turn(&t.run.model.embed(&self.digits.test)), view.turn(&t.run.model.prototypes.value));
             let points: Vec<_> = points.into_iter().zip(self.digits.test.labels.iter().map(|&l| l as usize)).collect();
-            let marks: Vec<_> = marks.into_iter().zip(SEEN.map(|digit| digit.to_string())).collect();
+            let class = |prototype: usize| prototype / self.settings.sub_centers;
+            let mark = |(i, at): (usize, [f64; 3])| (at, class(i), SEEN[class(i)].to_string());
+            let marks: Vec<_> = marks.into_iter().enumerate().map(mark).collect();
             writeln!(
                 page,
                 "<div><h3>{}</h3><p class=\"key\">accuracy {:.1} %, M_intra {:.1}°, M_inter {:.1}°</p>{}</div>",
-                t.loss.title,
+                escape(&t.loss.title),
                 100.0 * t.scores.accuracy,
                 t.scores.m_intra(),
                 t.scores.m_inter(),
-                charts::sphere(&format!("Test images on a sphere with {}", t.loss.title), 460, &points, &marks)?,
+                charts::sphere(
+                    &format!("Test images on a sphere with {}", escape(&t.loss.title)),
+                    460,
+                    &points,
+                    &marks
+                )?,
             )?;
         }
         page.push_str("</div></figure>\n");
@@ -254,21 +268,8 @@ together.</p>\n<figure><p class=\"key\">",
 
     /// Which line is which loss, above a picture rather than over its data.
     fn legend(&self) -> String {
-        let key = |t: &Trained| {
-            let RGBColor(r, g, b) = colour(t.loss);
-            let class = if dashed(t.loss) { "line dashed" } else { "line" };
-            format!("<span><i class=\"{class}\" style=\"color:rgb({r},{g},{b})\"></i>{}</span>", t.loss.title)
-        };
-        format!("<p class=\"key\">{}</p>", self.trained.iter().map(key).collect::<String>())
+        page::legend(self.trained.iter().map(|t| (t.loss.title.as_str(), self.colour(&t.loss), dashed(&t.loss))))
     }
-}
-
-fn swatch(RGBColor(r, g, b): RGBColor) -> String {
-    format!("<i style=\"background:rgb({r},{g},{b})\"></i>")
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Three axes of length 1: right, up, towards the reader.
@@ -326,45 +327,5 @@ fn unit(v: [f64; 3]) -> [f64; 3] {
     v.map(|x| x / length)
 }
 
-const HEAD: &str = r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Margin losses on handwritten digits</title>
-<style>
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c1f24; --soft: #5a6270; --rule: #d9dde3; }
-@media (prefers-color-scheme: dark) { :root { --paper: #15181d; --ink: #e4e7ec; --soft: #a2abb8; --rule: #353b45; } }
-body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; max-width: 1020px; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.8rem; margin: 0 0 .6rem; }
-h2 { font-size: 1.25rem; margin: 2.4rem 0 .4rem; border-top: 1px solid var(--rule); padding-top: 1.2rem; }
-h3 { font-size: 1rem; margin: .4rem 0 0; }
-p { margin: .4rem 0; }
-.device, .key, footer { color: var(--soft); font-size: .9rem; }
-.key span { margin-right: 1.2rem; white-space: nowrap; }
-i { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .4em; }
-i.line { width: 1.8em; height: 0; border-radius: 0; border-top: 3px solid; vertical-align: .25em; }
-i.dashed { border-top-style: dashed; }
-i.other { background: var(--ink); opacity: .3; }
-figure { margin: .8rem 0 0; }
-svg { display: block; width: 100%; height: auto; font-family: system-ui, sans-serif; }
-.paper { fill: var(--paper); }
-.two, .three { display: grid; gap: 1rem 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
-.two > div { max-width: 34rem; }
-.three { grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th { white-space: normal; vertical-align: bottom; }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8rem; }
-</style>
-</head>
-<body>
-"#;
-
-const FOOT: &str = r#"<footer>Data: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
-Repository, 1998, doi:10.24432/C50P49, CC BY 4.0; the test part as packaged by scikit-learn.</footer>
-</body>
-</html>
-"#;
+const FOOTER: &str = "Data: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
+Repository, 1998, doi:10.24432/C50P49, CC BY 4.0; the test part as packaged by scikit-learn.";

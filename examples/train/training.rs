@@ -1,66 +1,85 @@
-//! The losses and the loop: network forward, head, network backward, step.
+//! The losses as this example trains them, and how.
 
-use std::{
-    error::Error,
-    time::{Duration, Instant},
+use margin_softmax::{Adaptive, Backend, MarginSoftmax, Others, Product, Target};
+
+use crate::common::{
+    Result,
+    digits::{Digits, PIXELS, SEEN},
+    learner::{self, Course, Model, Sizes},
 };
-
-use margin_softmax::{Backend, Batch, MarginSoftmax, Others, Output, Shape};
-use ndarray::{Array2, ArrayView2, Axis};
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
-
-use crate::{
-    data::{Digits, SEEN},
-    mlp::{Adam, Mlp, Parameter},
-};
-
-/// Rows of a step; the last step of an epoch has fewer.
-const BATCH: usize = 64;
 
 /// Papers use 30 to 64 for thousands of classes; eight need less.
 const SCALE: f64 = 16.0;
 
+/// Between pixels and embedding.
+const HIDDEN: usize = 128;
+
+/// Rows of a step.
+const BATCH: usize = 64;
+
 /// A loss as this example trains it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Loss {
-    /// As `--loss` takes it; the library's name too.
-    pub name: &'static str,
+    /// As `--loss` takes it.
+    pub name: String,
     /// For people.
-    pub title: &'static str,
-    make: fn() -> MarginSoftmax,
+    pub title: String,
+    pub loss: MarginSoftmax,
 }
 
-/// Every loss of this example. The margins suit the scale and the few classes.
-pub const LOSSES: &[Loss] = &[
-    Loss { name: "normface", title: "NormFace", make: MarginSoftmax::normface },
-    Loss { name: "arcface", title: "ArcFace", make: || MarginSoftmax::arcface().with_margin(|m| m.m2 = 0.3) },
-    Loss { name: "cosface", title: "CosFace", make: || MarginSoftmax::cosface().with_margin(|m| m.m3 = 0.2) },
-    // an amplitude alone pushes the others harder than it pulls the target: images end up opposite all prototypes
-    Loss {
-        name: "ampface",
-        title: "AmpFace",
-        make: || MarginSoftmax::ampface().with_margin(|m| m.m0 = 0.5).with_others(Others::Rectified),
-    },
-    Loss { name: "chebyaam", title: "ChebyAAM", make: || MarginSoftmax::cheby_aam().with_margin(|m| m.m2 = 0.3) },
+/// The losses that are trained unless told otherwise: names and titles.
+pub const LOSSES: [(&str, &str); 5] = [
+    ("normface", "NormFace"),
+    ("arcface", "ArcFace"),
+    ("cosface", "CosFace"),
+    ("ampface", "AmpFace"),
+    ("chebyaam", "ChebyAAM"),
 ];
 
 impl Loss {
-    /// The library's loss.
-    pub fn make(&self) -> MarginSoftmax {
-        (self.make)().with_scale(SCALE)
+    /// The five of `LOSSES`.
+    pub fn all() -> Vec<Self> {
+        LOSSES.iter().filter_map(|(name, _)| Self::named(name).ok()).collect()
+    }
+
+    /// One of `LOSSES` with margins and a scale that suit eight classes, else a preset of the library as it is.
+    pub fn named(name: &str) -> Result<Self> {
+        let preset = MarginSoftmax::named(name)?;
+        let suited = match name {
+            "normface" => Some(preset),
+            "arcface" | "chebyaam" => Some(preset.with_margin(|m| m.m2 = 0.3)),
+            "cosface" => Some(preset.with_margin(|m| m.m3 = 0.2)),
+            // an amplitude alone pushes the others harder than it pulls the target: images end up opposite all prototypes
+            "ampface" => Some(preset.with_margin(|m| m.m0 = 0.5).with_others(Others::Rectified)),
+            _ => None,
+        };
+        let title = LOSSES.iter().find(|(known, _)| *known == name).map_or(name, |(_, title)| title);
+        let loss = suited.map_or_else(|| MarginSoftmax::named(name), |loss| Ok(loss.with_scale(SCALE)))?;
+        Ok(Self { name: name.into(), title: title.into(), loss })
     }
 
     /// Margin and scale, for people.
     pub fn numbers(&self) -> String {
-        let mut loss = self.make();
-        let scale = loss.scale;
-        let margins = loss.unified_mut().map_or(String::new(), |m| {
-            let all = [("m0", m.m0, 1.0), ("m1", m.m1, 1.0), ("m2", m.m2, 0.0), ("m3", m.m3, 0.0)];
-            let used = all.iter().filter(|(_, value, neutral)| value != neutral);
-            used.map(|(name, value, _)| format!("{name} = {value}, ")).collect()
-        });
-        let others = if loss.others == Others::Rectified { ", WC-ReLU" } else { "" };
-        format!("{margins}s = {scale}{others}")
+        let loss = &self.loss;
+        let mut parts = match &loss.target {
+            Target::Unified(m) => {
+                let all = [("m0", m.m0, 1.0), ("m1", m.m1, 1.0), ("m2", m.m2, 0.0), ("m3", m.m3, 0.0)];
+                let used = all.iter().filter(|(_, value, neutral)| value != neutral);
+                used.map(|(name, value, _)| format!("{name} = {}", (value * 1e4).round() / 1e4)).collect()
+            }
+            other => vec![other.name().into()],
+        };
+        match loss.adaptive {
+            Adaptive::AdaCos => parts.push("s follows the batch".into()),
+            _ if loss.product == Product::Linear => parts.push("linear".into()),
+            _ => parts.push(format!("s = {}", loss.scale)),
+        }
+        match loss.others {
+            Others::Identity | Others::Angle(_) | Others::Power(_) => {}
+            Others::Rectified => parts.push("WC-ReLU".into()),
+            _ => parts.push(loss.others.name().replace('_', "-")),
+        }
+        parts.join(", ")
     }
 }
 
@@ -73,37 +92,25 @@ pub struct Settings {
     pub seed: u64,
     /// Length of an embedding.
     pub dim: usize,
+    /// Prototypes of a class.
+    pub sub_centers: usize,
 }
 
 /// What the example does unless told otherwise, and what the test checks.
-pub const SETTINGS: Settings = Settings { epochs: 60, seed: 1, dim: 16 };
+pub const SETTINGS: Settings = Settings { epochs: 60, seed: 1, dim: 16, sub_centers: 1 };
 
-/// A network and its prototypes.
-pub struct Model {
-    pub mlp: Mlp,
-    pub prototypes: Parameter,
-}
-
-impl Model {
-    /// The same for every loss of one seed.
-    pub fn untrained(settings: &Settings) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
-        let mlp = Mlp::new(settings.dim, &mut rng);
-        // the length of a prototype is free: around 1 keeps Adam's steps small turns
-        let bound = (3.0 / settings.dim as f32).sqrt();
-        Self { mlp, prototypes: Parameter::uniform(SEEN.len(), settings.dim, bound, &mut rng) }
+impl Settings {
+    /// The same first weights for every loss of one seed.
+    pub fn untrained(&self) -> Model {
+        let (lengths, sub_centers) = (vec![PIXELS, HIDDEN, self.dim], self.sub_centers);
+        Model::untrained(&Sizes { lengths, classes: SEEN.len(), sub_centers }, self.seed)
     }
 }
 
 /// A trained model and how it got there.
 pub struct Run {
     pub model: Model,
-    /// The loss of the first step, then the mean loss of each epoch.
-    pub losses: Vec<f64>,
-    /// Of the mean step, the head included.
-    pub step: Duration,
-    /// Of the head in the mean step.
-    pub head: Duration,
+    pub course: Course,
 }
 
 /// Trains from scratch; `after_epoch` is told the epoch's mean loss.
@@ -112,51 +119,13 @@ pub fn train(
     loss: &MarginSoftmax,
     digits: &Digits,
     settings: &Settings,
-    mut after_epoch: impl FnMut(f64),
-) -> Result<Run, Box<dyn Error>> {
-    let set = &digits.train;
-    let mut model = Model::untrained(settings);
-    let mut head = backend.head(loss, Shape::new(BATCH, SEEN.len(), settings.dim)?)?;
-    let mut out = Output::default();
-    let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
-    let mut order: Vec<usize> = (0..set.labels.len()).collect();
-    let steps = settings.epochs * order.len().div_ceil(BATCH);
-    let mut adam = Adam::new(steps);
-    let (mut losses, mut step_time, mut head_time) = (Vec::new(), Duration::ZERO, Duration::ZERO);
-    for epoch in 1..=settings.epochs {
-        order.shuffle(&mut rng);
-        let mut sum = 0.0;
-        for batch in order.chunks(BATCH) {
-            let step_start = Instant::now();
-            let labels: Vec<u32> = batch.iter().map(|&i| set.labels[i]).collect();
-            let (embeddings, tape) = model.mlp.forward(set.pixels.select(Axis(0), batch));
-
-            let head_start = Instant::now();
-            let (embeddings, prototypes) = (flat(&embeddings), flat(&model.prototypes.value));
-            head.evaluate_into(&Batch { embeddings, prototypes, labels: &labels, ..Default::default() }, &mut out)?;
-            head_time += head_start.elapsed();
-            if !out.loss.is_finite() {
-                return Err(format!("the loss is {} in epoch {epoch}: {:?}", out.loss, out.counts).into());
-            }
-
-            adam.advance();
-            let gradient = ArrayView2::from_shape((batch.len(), settings.dim), &out.grad_embeddings)?;
-            model.mlp.backward(&tape, gradient, &adam);
-            let gradient = ArrayView2::from_shape((SEEN.len(), settings.dim), &out.grad_prototypes)?;
-            model.prototypes.step(gradient, &adam);
-            step_time += step_start.elapsed();
-            if losses.is_empty() {
-                losses.push(f64::from(out.loss));
-            }
-            sum += f64::from(out.loss) * batch.len() as f64;
-        }
-        losses.push(sum / order.len() as f64);
-        after_epoch(losses[epoch]);
-    }
-    Ok(Run { model, losses, step: step_time / steps as u32, head: head_time / steps as u32 })
-}
-
-/// The rows of a matrix one after the other, as the head takes them.
-pub fn flat(matrix: &Array2<f32>) -> &[f32] {
-    matrix.as_slice().expect("products of row-major matrices are row-major")
+    after_epoch: impl Fn(f64),
+) -> Result<Run> {
+    let mut model = settings.untrained();
+    let how = learner::Settings { epochs: settings.epochs, batch: BATCH, rate: 1e-3, seed: settings.seed };
+    let course = learner::train(backend, &loss.clone().into(), &mut model, &digits.train, &how, |step| {
+        step.epoch.iter().for_each(|&mean| after_epoch(mean));
+        Ok(())
+    })?;
+    Ok(Run { model, course })
 }

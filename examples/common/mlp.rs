@@ -1,14 +1,10 @@
-//! The network below the head: 64 → 128, ReLU, → the embedding. Matrix products are ndarray's.
+//! The network below the head: linear layers with ReLUs between them. Matrix products are ndarray's.
 
 use std::f32::consts::PI;
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-
-use crate::data::PIXELS;
-
-const HIDDEN: usize = 128;
 
 /// A trained matrix and Adam's moments of its gradient.
 #[derive(Clone)]
@@ -41,23 +37,21 @@ impl Parameter {
 
 /// Where Adam stands: common to all parameters.
 pub struct Adam {
+    first: f32,
     steps: usize,
     step: usize,
     rate: f32,
 }
 
 impl Adam {
-    /// The learning rate falls from here to 0 over the steps, along half a cosine.
-    const RATE: f32 = 1e-3;
-
-    /// Ready for this many steps.
-    pub fn new(steps: usize) -> Self {
-        Self { steps, step: 0, rate: Self::RATE }
+    /// The learning rate falls from `rate` to 0 over the steps, along half a cosine.
+    pub fn new(rate: f32, steps: usize) -> Self {
+        Self { first: rate, steps, step: 0, rate }
     }
 
     /// The next step.
     pub fn advance(&mut self) {
-        self.rate = Self::RATE * (1.0 + (PI * self.step as f32 / self.steps as f32).cos()) / 2.0;
+        self.rate = self.first * (1.0 + (PI * self.step as f32 / self.steps as f32).cos()) / 2.0;
         self.step += 1;
     }
 }
@@ -88,35 +82,42 @@ impl Layer {
     }
 }
 
-/// Images in, embeddings out.
+/// Inputs in, embeddings out.
 #[derive(Clone)]
 pub struct Mlp {
-    first: Layer,
-    second: Layer,
+    layers: Vec<Layer>,
 }
 
-/// What the backward pass needs of the forward pass.
-pub struct Tape {
-    pixels: Array2<f32>,
-    hidden: Array2<f32>,
-}
+/// What the backward pass needs of the forward pass: the input of each layer.
+pub struct Tape(Vec<Array2<f32>>);
 
 impl Mlp {
-    /// Random weights for embeddings of this length.
-    pub fn new(dim: usize, rng: &mut ChaCha8Rng) -> Self {
-        Self { first: Layer::new(PIXELS, HIDDEN, rng), second: Layer::new(HIDDEN, dim, rng) }
+    /// Random weights; `lengths` are those of the input, of what each hidden layer gives, and of the embedding.
+    pub fn new(lengths: &[usize], rng: &mut ChaCha8Rng) -> Self {
+        Self { layers: lengths.windows(2).map(|pair| Layer::new(pair[0], pair[1], rng)).collect() }
     }
 
-    /// [images, PIXELS] → [images, dim].
-    pub fn forward(&self, pixels: Array2<f32>) -> (Array2<f32>, Tape) {
-        let hidden = self.first.forward(&pixels).mapv_into(|v| v.max(0.0));
-        (self.second.forward(&hidden), Tape { pixels, hidden })
+    /// [rows, lengths' first] → [rows, lengths' last].
+    pub fn forward(&self, inputs: Array2<f32>) -> (Array2<f32>, Tape) {
+        let (mut x, mut tape) = (inputs, Vec::with_capacity(self.layers.len()));
+        for (i, layer) in self.layers.iter().enumerate() {
+            if i > 0 {
+                x.mapv_inplace(|v| v.max(0.0));
+            }
+            let out = layer.forward(&x);
+            tape.push(x);
+            x = out;
+        }
+        (x, Tape(tape))
     }
 
     /// From the gradient to the embeddings; changes every weight.
-    pub fn backward(&mut self, tape: &Tape, gradient: ArrayView2<'_, f32>, adam: &Adam) {
-        let mut hidden = self.second.backward(&tape.hidden, gradient, adam);
-        Zip::from(&mut hidden).and(&tape.hidden).for_each(|g, &h| *g = if h > 0.0 { *g } else { 0.0 });
-        self.first.backward(&tape.pixels, hidden.view(), adam);
+    pub fn backward(&mut self, Tape(tape): &Tape, gradient: ArrayView2<'_, f32>, adam: &Adam) {
+        let mut gradient = gradient.to_owned();
+        for (layer, x) in self.layers.iter_mut().zip(tape).rev() {
+            gradient = layer.backward(x, gradient.view(), adam);
+            // of no use below the first layer, where nothing reads it
+            Zip::from(&mut gradient).and(x).for_each(|g, &x| *g = if x > 0.0 { *g } else { 0.0 });
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! The UCI optical digits: 1,797 images of 8×8 pixels, embedded so that nothing is downloaded.
 //! Origin and licence: examples/data/README.md.
 
-use std::error::Error;
-
 use flate2::read::GzDecoder;
 use ndarray::Array2;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+
+use super::{Result, learner::Set};
 
 const FILE: &[u8] = include_bytes!("../data/digits.csv.gz");
 
@@ -30,14 +30,6 @@ const SPLIT_SEED: u64 = 0;
 /// Training images of a hundred, digit by digit.
 const TRAIN_PERCENT: usize = 70;
 
-/// Images and their classes.
-pub struct Set {
-    /// [images, PIXELS], 0 to 1.
-    pub pixels: Array2<f32>,
-    /// [images], the position in `SEEN` or `UNSEEN`.
-    pub labels: Vec<u32>,
-}
-
 /// The three parts of the data.
 pub struct Digits {
     /// Seen digits, to train on.
@@ -52,7 +44,7 @@ type Image = (Vec<u8>, u32);
 
 impl Digits {
     /// Unpacks and splits the embedded file.
-    pub fn load() -> Result<Self, Box<dyn Error>> {
+    pub fn load() -> Result<Self> {
         let mut images: Vec<Vec<u8>> = Vec::new(); // pixels, then the digit
         for row in csv::ReaderBuilder::new().has_headers(false).from_reader(GzDecoder::new(FILE)).deserialize() {
             images.push(row?);
@@ -71,14 +63,13 @@ impl Digits {
             train.extend(same);
         }
         let unseen = UNSEEN.iter().enumerate().flat_map(|(class, &digit)| of(digit, class)).collect();
-        Ok(Self { train: Set::new(train)?, test: Set::new(test)?, unseen: Set::new(unseen)? })
+        Ok(Self { train: set(train)?, test: set(test)?, unseen: set(unseen)? })
     }
 }
 
-impl Set {
-    fn new(images: Vec<Image>) -> Result<Self, ndarray::ShapeError> {
-        let labels: Vec<u32> = images.iter().map(|&(_, label)| label).collect();
-        let pixels = images.iter().flat_map(|(pixels, _)| pixels).map(|&v| f32::from(v) / 16.0).collect();
-        Ok(Self { pixels: Array2::from_shape_vec((labels.len(), PIXELS), pixels)?, labels })
-    }
+/// Pixels from 0 to 1; the label is the position in `SEEN` or `UNSEEN`.
+fn set(images: Vec<Image>) -> Result<Set> {
+    let labels: Vec<u32> = images.iter().map(|&(_, label)| label).collect();
+    let pixels = images.iter().flat_map(|(pixels, _)| pixels).map(|&v| f32::from(v) / 16.0).collect();
+    Ok(Set { inputs: Array2::from_shape_vec((labels.len(), PIXELS), pixels)?, labels })
 }

@@ -51,7 +51,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// From 0 or below, in whole steps.
+    /// In whole steps.
     pub fn steps(title: &'static str, first: f64, step: f64, count: usize, label: fn(f64) -> String) -> Self {
         Self { title, ticks: (0..=count).map(|i| first + step * i as f64).collect(), label }
     }
@@ -62,6 +62,23 @@ impl Axis {
         let fits = |step: &f64| step * count as f64 >= most;
         let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * power).into_iter().find(fits).unwrap_or(10.0 * power);
         Self::steps(title, 0.0, step, (most / step).ceil().max(1.0) as usize, label)
+    }
+
+    /// From at most `low` to at least `high`, in at most `count` whole steps as above.
+    pub fn around(title: &'static str, [low, high]: [f64; 2], count: usize, label: fn(f64) -> String) -> Self {
+        let mut width = Self::up_to(title, (high - low).max(1.0), count, label).width();
+        loop {
+            let (first, last) = ((low / width).floor(), (high / width).ceil());
+            if last - first <= count as f64 {
+                return Self::steps(title, first * width, width, (last - first).max(1.0) as usize, label);
+            }
+            width *= 2.0;
+        }
+    }
+
+    /// Of a step.
+    fn width(&self) -> f64 {
+        self.ticks[1] - self.ticks[0]
     }
 
     /// Its ends.
@@ -121,6 +138,58 @@ pub fn lines(label: &str, size: (u32, u32), x: &Axis, y: &Axis, curves: &[Curve]
     })
 }
 
+/// A line of [`intervals`].
+pub struct Interval {
+    pub title: String,
+    pub colour: RGBColor,
+    pub mean: f64,
+    /// Half the length of the bar around it.
+    pub deviation: f64,
+    /// A ring to compare with.
+    pub other: Option<f64>,
+}
+
+/// A line per interval, from the top: its title, a dot with a bar, and a ring.
+pub fn intervals(label: &str, size: (u32, u32), x: &Axis, rows: &[Interval]) -> Result<String> {
+    figure(label, size, |root| {
+        let y = Axis::steps("", 0.0, 1.0, rows.len().max(1), plain);
+        let mut chart = ChartBuilder::on(root)
+            .margin_top(10 * FINE)
+            .margin_right(16 * FINE)
+            .margin_left(104 * FINE)
+            .x_label_area_size(44 * FINE)
+            .build_cartesian_2d(x.clone(), y)?;
+        let line = |opacity: f64| INK.mix(opacity).stroke_width(FINE);
+        chart
+            .configure_mesh()
+            .x_desc(x.title)
+            .disable_y_mesh()
+            .disable_y_axis()
+            .axis_style(line(0.6))
+            .bold_line_style(line(0.12))
+            .light_line_style(TRANSPARENT)
+            .label_style(text(root, 13.0, 1.0))
+            .axis_desc_style(text(root, 14.0, 1.0))
+            .set_all_tick_mark_size(4 * FINE)
+            .draw()?;
+        let pixels = |size: f64| (size * f64::from(FINE)) as i32;
+        for (i, row) in rows.iter().enumerate() {
+            let y = (rows.len() - i) as f64 - 0.5;
+            let at = |x: f64| chart.plotting_area().map_coordinate(&(x, y));
+            let (_, height) = at(row.mean);
+            let style = text(root, 14.0, 1.0).pos(Pos::new(HPos::Right, VPos::Center));
+            root.draw(&Text::new(row.title.clone(), (pixels(96.0), height), style))?;
+            let bar = vec![at(row.mean - row.deviation), at(row.mean + row.deviation)];
+            root.draw(&PathElement::new(bar, row.colour.stroke_width(3 * FINE)))?;
+            root.draw(&Circle::new(at(row.mean), pixels(5.0), row.colour.filled()))?;
+            if let Some(other) = row.other {
+                root.draw(&Circle::new(at(other), pixels(5.0), INK.mix(0.8).stroke_width(FINE * 3 / 2)))?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Two histograms over one another: shares of equal bins, each [0, 1] and `width` wide.
 pub fn histograms(
     label: &str,
@@ -148,8 +217,11 @@ pub fn pair(colour: RGBColor) -> [RGBAColor; 2] {
     [INK.mix(0.3), colour.mix(0.8)]
 }
 
-/// A unit sphere seen along −z, with points and one named mark per class, all of unit length.
-pub fn sphere(label: &str, side: u32, points: &[([f64; 3], usize)], marks: &[([f64; 3], String)]) -> Result<String> {
+/// Where a prototype is, its class, and its name.
+pub type Mark = ([f64; 3], usize, String);
+
+/// A unit sphere seen along −z, with points and named marks, all of unit length.
+pub fn sphere(label: &str, side: u32, points: &[([f64; 3], usize)], marks: &[Mark]) -> Result<String> {
     figure(label, (side, side), |root| {
         let middle = f64::from(side * FINE) / 2.0;
         let radius = middle * 0.9;
@@ -170,7 +242,7 @@ pub fn sphere(label: &str, side: u32, points: &[([f64; 3], usize)], marks: &[([f
             let colour = COLOURS[class % COLOURS.len()].mix(0.2 + 0.65 * near);
             root.draw(&Circle::new(place(*at), pixels(2.0 + 2.5 * near), colour.filled()))
         };
-        let badge = |(class, (at, name)): (usize, &([f64; 3], String))| {
+        let badge = |(at, class, name): &Mark| {
             let near = near(at[2]);
             let colour = COLOURS[class % COLOURS.len()].mix(0.4 + 0.6 * near);
             let size = 8.0 + 4.0 * near;
@@ -179,11 +251,10 @@ pub fn sphere(label: &str, side: u32, points: &[([f64; 3], usize)], marks: &[([f
             let style = text(root, size * 1.35, 0.5 + 0.5 * near).pos(Pos::new(HPos::Center, VPos::Center));
             root.draw(&Text::new(name.clone(), place(*at), style))
         };
-        let marks = || marks.iter().enumerate();
         points[..behind].iter().try_for_each(dot)?;
-        marks().filter(|(_, (at, _))| at[2] < 0.0).try_for_each(badge)?;
+        marks.iter().filter(|(at, ..)| at[2] < 0.0).try_for_each(badge)?;
         points[behind..].iter().try_for_each(dot)?;
-        marks().filter(|(_, (at, _))| at[2] >= 0.0).try_for_each(badge)?;
+        marks.iter().filter(|(at, ..)| at[2] >= 0.0).try_for_each(badge)?;
         Ok(())
     })
 }
@@ -252,6 +323,6 @@ fn figure(label: &str, size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result)
     let (width, height) = (size.0 * FINE, size.1 * FINE);
     let hex = |RGBColor(r, g, b): RGBColor| format!("#{r:02X}{g:02X}{b:02X}");
     let body = body.replace(&hex(INK), "currentColor").replace(&format!("fill=\"{}\"", hex(PAPER)), "class=\"paper\"");
-    let open = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{label}\">");
+    let open = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">", label);
     Ok(open + &body)
 }

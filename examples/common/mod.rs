@@ -1,0 +1,14 @@
+//! What the training examples share: a small network, one loop that trains it under a head, data, pictures, the page.
+
+pub mod charts;
+pub mod device;
+pub mod digits;
+#[cfg(feature = "serde")]
+pub mod json;
+pub mod learner;
+pub mod mlp;
+pub mod page;
+pub mod progress;
+
+/// Every failure here is a line for a person.
+pub type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
