@@ -194,18 +194,11 @@ enum Engine {
 }
 
 /// Why a property was not found to hold.
-enum Off {
-    /// The backend does not compute this family.
-    Skipped,
-    Fails(String),
-}
+struct Off(String);
 
 impl From<Error> for Off {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Combination { what: "loss", .. } => Off::Skipped,
-            error => Off::Fails(error.to_string()),
-        }
+        Off(error.to_string())
     }
 }
 
@@ -246,7 +239,7 @@ impl Engine {
             near("cosines of a shard", &part.target_cosines, &parts[0].target_cosines, 0.0)?;
             near("other cosines of a shard", &part.other_cosines, &parts[0].other_cosines, 0.0)?;
             if part.counts != parts[0].counts {
-                return Err(Off::Fails("counts of a shard".into()));
+                return Err(Off("counts of a shard".into()));
             }
         }
         Ok((together(&parts, is_linear(&problem.loss)), state))
@@ -415,8 +408,8 @@ fn near(what: &str, found: &[f64], expected: &[f64], tolerance: f64) -> Result<(
     let far = |a: f64, b: f64| (a - b).abs() > tolerance || (a - b).is_nan();
     let worst = found.iter().zip(expected).enumerate().find(|&(_, (&a, &b))| far(a, b));
     match worst {
-        _ if found.len() != expected.len() => Err(Off::Fails(format!("{what}: lengths"))),
-        Some((i, (a, b))) => Err(Off::Fails(format!("{what}[{i}]: {a:e} and {b:e}, allowed {tolerance:e}"))),
+        _ if found.len() != expected.len() => Err(Off(format!("{what}: lengths"))),
+        Some((i, (a, b))) => Err(Off(format!("{what}[{i}]: {a:e} and {b:e}, allowed {tolerance:e}"))),
         None => Ok(()),
     }
 }
@@ -552,12 +545,12 @@ impl Property {
                 let values = |s: State| [s.hardness, s.norm_mean, s.norm_deviation, s.scale];
                 near("state", &values(after), &values(state), 1e2 * engine.ulp() * state.scale.max(2.0))?;
                 let same = (after.step, after.seed, all.counts) == (state.step, state.seed, whole.counts);
-                if same { Ok(()) } else { Err(Off::Fails(format!("{ranges:?}"))) }
+                if same { Ok(()) } else { Err(Off(format!("{ranges:?}"))) }
             }
             Self::Sign => {
                 let least = before.row_losses.iter().copied().fold(before.loss, f64::min);
                 // smoothing adds s·(z_y − z_j), which rounds
-                if least >= -tolerance { Ok(()) } else { Err(Off::Fails(format!("a loss of {least:e}"))) }
+                if least >= -tolerance { Ok(()) } else { Err(Off(format!("a loss of {least:e}"))) }
             }
         }
     }
@@ -606,27 +599,22 @@ fn random_case(rng: &mut ChaCha8Rng, from: &[MarginSoftmax]) -> Problem {
 /// How many random batches each property meets.
 const CASES: usize = 256;
 
-fn check(engine: &Engine, property: Property, cases: usize) -> usize {
+fn check(engine: &Engine, property: Property, cases: usize) {
     let mut rng = random(30 + property as u64);
     let excluded = |loss: &MarginSoftmax| EXCLUSIONS.iter().any(|e| e.property == property && (e.of)(loss));
-    let losses: Vec<_> =
-        families().into_iter().map(|(_, loss)| loss).filter(|loss| !excluded(loss)).collect();
-    let mut met = 0;
+    let losses: Vec<_> = families().into_iter().map(|(_, loss)| loss).filter(|loss| !excluded(loss)).collect();
     for _ in 0..cases {
         let problem = random_case(&mut rng, &losses);
-        match property.holds(engine, &problem, &mut rng) {
-            Ok(()) => met += 1,
-            Err(Off::Skipped) => {}
-            Err(Off::Fails(why)) => panic!("{property:?}: {why} in {problem:?}"),
+        if let Err(Off(why)) = property.holds(engine, &problem, &mut rng) {
+            panic!("{property:?}: {why} in {problem:?}");
         }
     }
-    met
 }
 
 #[test]
 fn every_property_holds_for_every_family_that_is_not_excluded() {
     for property in PROPERTIES {
-        assert_eq!(check(&Engine::Exact, property, CASES), CASES);
+        check(&Engine::Exact, property, CASES);
     }
 }
 
@@ -634,7 +622,7 @@ fn every_property_holds_for_every_family_that_is_not_excluded() {
 #[test]
 fn every_property_holds_over_slices() {
     for property in PROPERTIES {
-        assert_eq!(check(&Engine::Slices(Backend::reference()), property, 32), 32);
+        check(&Engine::Slices(Backend::reference()), property, 32);
     }
 }
 
@@ -643,9 +631,7 @@ fn every_property_holds_over_slices() {
 fn every_property_holds_on_the_cpu() {
     let engine = Engine::Slices(Backend::cpu());
     for property in PROPERTIES {
-        let met = check(&engine, property, CASES);
-        println!("{property:?}: {met} of {CASES}");
-        assert!(met > CASES / 8, "{property:?}: {met}");
+        check(&engine, property, CASES);
     }
 }
 
@@ -687,7 +673,7 @@ fn every_exclusion_is_needed() {
             families().into_iter().map(|(_, loss)| loss).filter(|loss| of(loss) && !others(loss)).collect();
         let fails = (0..64).any(|_| {
             let problem = random_case(&mut rng, &losses);
-            matches!(property.holds(&Engine::Exact, &problem, &mut rng), Err(Off::Fails(_)))
+            matches!(property.holds(&Engine::Exact, &problem, &mut rng), Err(Off(_)))
         });
         assert!(fails, "{property:?} holds for {family}");
     }
