@@ -688,7 +688,7 @@ fn bad_losses_are_refused() {
         (r#"{"scale": 1e999}"#, "number out of range at line 1"),
         (r#"{"scale": "30"}"#, "invalid type: string \"30\", expected f64 at line 1 column 14"),
         (r#"{"scale": 30, "scale": 31}"#, "duplicate field `scale` at line 1"),
-        ("{\n  \"margin\": 0.5\n}", "unknown field `margin`, expected one of `target`, `others`, `scale`"),
+        ("{\n  \"margin\": 0.5\n}", "unknown field `margin`, expected one of `target`, `others`, `product`"),
         ("{\n  \"margin\": 0.5\n}", "at line 2 column 10"),
         (r#"{"target": {"unified": {"m4": 1}}}"#, "unknown field `m4`, expected one of `m0`, `m1`"),
         (r#"{"target": {"unified": {"curve": {"series": {"order": 3}}}}}"#, "unknown field `order`"),
