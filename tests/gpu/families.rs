@@ -20,6 +20,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("every_family_gives_the_same_bits_again", every_family_gives_the_same_bits_again),
     ("updates_compile_nothing_and_workspaces_are_exact", updates_compile_nothing_and_workspaces_are_exact),
     ("f16_is_the_same_with_and_without_the_type", f16_is_the_same_with_and_without_the_type),
+    ("the_hardest_classes_are_found_in_long_rows", the_hardest_classes_are_found_in_long_rows),
     ("a_bad_curve_from_outside_is_refused", a_bad_curve_from_outside_is_refused),
     ("tensors_of_further_families_are_checked", tensors_of_further_families_are_checked),
     ("other_kernels_are_refused", other_kernels_are_refused),
@@ -243,6 +244,41 @@ fn f16_is_the_same_with_and_without_the_type(context: &Context) -> Result<(), Fa
             rig.run(context)
         };
         same_output(&run(context)?, &run(&bare)?)?;
+    }
+    Ok(())
+}
+
+/// Several spans of several chunks; for the first row every class is harder than the one before it.
+fn the_hardest_classes_are_found_in_long_rows(context: &Context) -> Result<(), Failed> {
+    for (c, k, count) in [(20_000, 1, 5), (9_000, 2, 64), (20_000, 1, 64)] {
+        let (n, d) = (3, 4);
+        let mut case = Case::random(Shape::new(n, c, d)?, 5);
+        case.centers = k;
+        case.loss = MarginSoftmax::cosface().with_scale(16.0).with_others(Others::TopK(TopK { count, margin: 0.3 }));
+        let mut data = Data::new(&case);
+        let first = data.embeddings[..d].to_vec();
+        let mut vectors: Vec<Vec<f32>> = data.prototypes.chunks_exact(d).map(<[f32]>::to_vec).collect();
+        let cosine = |w: &Vec<f32>| {
+            let dot: f32 = w.iter().zip(&first).map(|(a, b)| a * b).sum();
+            dot / w.iter().map(|a| a * a).sum::<f32>().sqrt()
+        };
+        vectors.sort_by(|a, b| cosine(a).total_cmp(&cosine(b)));
+        data.prototypes = vectors.concat();
+        let expected = data.expected(&case).0;
+        let mut needed = 0;
+        for bytes in [1, 1 << 28] {
+            let options = Options { budget: Budget::bytes(bytes.max(needed)), ..Default::default() };
+            let head = Backend::Gpu(context.clone()).head_with(&case.loss, case.shape(), &options);
+            let mut head = match head {
+                Err(Error::Budget { needed: least, .. }) => {
+                    needed = least;
+                    let options = Options { budget: Budget::bytes(least), ..options };
+                    Backend::Gpu(context.clone()).head_with(&case.loss, case.shape(), &options)?
+                }
+                head => head?,
+            };
+            agrees(&case.describe(), &head.evaluate(&data.batch())?, &expected)?;
+        }
     }
     Ok(())
 }
