@@ -2,7 +2,7 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    gpu::{Context, Tensor, ops},
+    gpu::{Context, Head, Io, Tensor, ops},
     plan::{Role, Slot},
     shard::{Statistics, Targets},
     *,
@@ -20,7 +20,9 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("every_family_gives_the_same_bits_again", every_family_gives_the_same_bits_again),
     ("updates_compile_nothing_and_workspaces_are_exact", updates_compile_nothing_and_workspaces_are_exact),
     ("f16_is_the_same_with_and_without_the_type", f16_is_the_same_with_and_without_the_type),
+    ("the_hardest_classes_are_found_in_long_rows", the_hardest_classes_are_found_in_long_rows),
     ("a_bad_curve_from_outside_is_refused", a_bad_curve_from_outside_is_refused),
+    ("tensors_of_further_families_are_checked", tensors_of_further_families_are_checked),
     ("other_kernels_are_refused", other_kernels_are_refused),
     ("bad_margins_on_a_device_make_their_rows_invalid", bad_margins_on_a_device_make_their_rows_invalid),
     ("operations_know_every_curve_of_one_cosine", operations_know_every_curve_of_one_cosine),
@@ -246,6 +248,41 @@ fn f16_is_the_same_with_and_without_the_type(context: &Context) -> Result<(), Fa
     Ok(())
 }
 
+/// Several spans of several chunks; for the first row every class is harder than the one before it.
+fn the_hardest_classes_are_found_in_long_rows(context: &Context) -> Result<(), Failed> {
+    for (c, k, count) in [(20_000, 1, 5), (9_000, 2, 64), (20_000, 1, 64)] {
+        let (n, d) = (3, 4);
+        let mut case = Case::random(Shape::new(n, c, d)?, 5);
+        case.centers = k;
+        case.loss = MarginSoftmax::cosface().with_scale(16.0).with_others(Others::TopK(TopK { count, margin: 0.3 }));
+        let mut data = Data::new(&case);
+        let first = data.embeddings[..d].to_vec();
+        let mut vectors: Vec<Vec<f32>> = data.prototypes.chunks_exact(d).map(<[f32]>::to_vec).collect();
+        let cosine = |w: &Vec<f32>| {
+            let dot: f32 = w.iter().zip(&first).map(|(a, b)| a * b).sum();
+            dot / w.iter().map(|a| a * a).sum::<f32>().sqrt()
+        };
+        vectors.sort_by(|a, b| cosine(a).total_cmp(&cosine(b)));
+        data.prototypes = vectors.concat();
+        let expected = data.expected(&case).0;
+        let mut needed = 0;
+        for bytes in [1, 1 << 28] {
+            let options = Options { budget: Budget::bytes(bytes.max(needed)), ..Default::default() };
+            let head = Backend::Gpu(context.clone()).head_with(&case.loss, case.shape(), &options);
+            let mut head = match head {
+                Err(Error::Budget { needed: least, .. }) => {
+                    needed = least;
+                    let options = Options { budget: Budget::bytes(least), ..options };
+                    Backend::Gpu(context.clone()).head_with(&case.loss, case.shape(), &options)?
+                }
+                head => head?,
+            };
+            agrees(&case.describe(), &head.evaluate(&data.batch())?, &expected)?;
+        }
+    }
+    Ok(())
+}
+
 /// WGSL that does not parse, does not fit, or reaches out.
 #[derive(Debug)]
 struct Bad(&'static str);
@@ -279,6 +316,66 @@ fn a_bad_curve_from_outside_is_refused(context: &Context) -> Result<(), Failed> 
             other => return Err(format!("{text}: {:?}", other.err()).into()),
         }
     }
+    Ok(())
+}
+
+fn tensors_of_further_families_are_checked(context: &Context) -> Result<(), Failed> {
+    let (n, c, d) = (4, 10, 8);
+    let shape = Shape::new(n, c, d)?;
+    let f32s = |shape: &[usize]| Tensor::empty(context, shape, plan::Element::F32).unwrap();
+    let (x, w, y, loss_out) =
+        (f32s(&[n, d]), f32s(&[c, d]), Tensor::empty(context, &[n], plan::Element::I32)?, f32s(&[1]));
+    let (w2, one, four, margins, per_class) = (f32s(&[c, 2, d]), f32s(&[1]), f32s(&[4]), f32s(&[c, 4]), f32s(&[c]));
+    let head = |loss: &MarginSoftmax, shape: Shape, want: Want| -> Result<Head> {
+        let options = Options { want, ..Default::default() };
+        Head::new(context, loss, plan::Plan::head(loss, shape, &plain(&[c]), context.limits(), &options)?)
+    };
+    let prototypes = [&w];
+    let io = Io::new(&x, &prototypes, &y, &loss_out);
+    let arcface = head(&MarginSoftmax::arcface(), shape, Want::LOSS)?;
+    let linear = head(&MarginSoftmax::softmax(), shape, Want::LOSS.with_bias())?;
+    let binary = head(&MarginSoftmax::sphereface2(), shape, Want::LOSS.with_scale().with_bias())?;
+    let centers = head(&MarginSoftmax::arcface(), shape.with_sub_centers(2)?, Want::LOSS)?;
+    type Expected = fn(&Error) -> bool;
+    let refused: [(&str, &Head, Io<'_>, Expected); 11] = [
+        ("a bias", &arcface, Io { bias: Some(&per_class), ..io }, |e| {
+            matches!(e, Error::Combination { what: "bias", .. })
+        }),
+        ("margins", &binary, Io { row_margins: Some(&four), ..io }, |e| {
+            matches!(e, Error::Combination { what: "row_margins", .. })
+        }),
+        ("margins", &arcface, Io { row_margins: Some(&margins), ..io }, |e| {
+            matches!(e, Error::Shape { what: "row_margins", .. })
+        }),
+        ("margins", &arcface, Io { class_margins: Some(&four), ..io }, |e| {
+            matches!(e, Error::Shape { what: "class_margins", .. })
+        }),
+        ("a state", &arcface, Io { state: Some(&one), ..io }, |e| matches!(e, Error::Shape { what: "state", .. })),
+        ("a bias", &linear, Io { bias: Some(&one), grad_bias: Some(&per_class), ..io }, |e| {
+            matches!(e, Error::Shape { what: "bias", .. })
+        }),
+        ("db", &linear, io, |e| matches!(e, Error::Missing { what: "grad_bias", .. })),
+        ("db", &linear, Io { grad_bias: Some(&one), ..io }, |e| matches!(e, Error::Shape { what: "grad_bias", .. })),
+        ("ds", &binary, Io { grad_bias: Some(&one), ..io }, |e| matches!(e, Error::Missing { what: "grad_scale", .. })),
+        ("db", &binary, Io { grad_scale: Some(&one), ..io }, |e| matches!(e, Error::Missing { what: "grad_bias", .. })),
+        ("sub-centres", &centers, io, |e| matches!(e, Error::Shape { what: "prototypes", .. })),
+    ];
+    for (what, head, io, expected) in refused {
+        match head.bind(&io) {
+            Err(error) if expected(&error) => {}
+            other => return Err(format!("{what}: {:?}", other.err()).into()),
+        }
+    }
+    let several = [&w2];
+    centers.bind(&Io { prototypes: &several, ..io })?;
+    linear.bind(&Io { bias: Some(&per_class), grad_bias: Some(&f32s(&[c])), ..io })?;
+    // what a device cannot do, or a head of this shape
+    let many = Shape::new(n, c, d)?.with_sub_centers(300)?;
+    assert!(matches!(head(&MarginSoftmax::arcface(), many, Want::LOSS), Err(Error::Size { needed: 300, .. })));
+    let linear = head(&MarginSoftmax::softmax(), shape.with_sub_centers(2)?, Want::LOSS);
+    assert!(matches!(linear, Err(Error::Combination { what: "product.linear", .. })));
+    let few = MarginSoftmax::arcface().with_others(Others::TopK(TopK { count: 10, margin: 0.1 }));
+    assert!(matches!(head(&few, shape, Want::LOSS), Err(Error::Parameter { what: "top_k.count", .. })));
     Ok(())
 }
 
