@@ -218,12 +218,8 @@ impl Finite for f64 {
 }
 
 impl<L: Label, T: Finite> Batch<'_, L, T> {
-    /// Checks every length and label, before any work. Returns the labels as numbers.
-    pub(crate) fn check(&self, loss: &MarginSoftmax, shape: Shape) -> Result<Vec<i64>> {
-        self.check_range(loss, shape, &(0..shape.classes()))
-    }
-
-    /// The same for a shard: prototypes and bias are those of the classes in `range`.
+    /// Checks every length and label, before any work; prototypes and bias are those of the classes in `range`. Returns the
+    /// labels as numbers.
     pub(crate) fn check_range(
         &self,
         loss: &MarginSoftmax,
