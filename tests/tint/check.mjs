@@ -9,9 +9,11 @@ const { GPUShaderStage } = globals;
 const gpu = create(['backend=null']);
 const adapter = await gpu.requestAdapter();
 // WebGPU's default limits and no feature: what every browser has
-const device = await adapter.requestDevice();
+const plain = await adapter.requestDevice();
+// for the kernels that say so
+const half = await (await gpu.requestAdapter()).requestDevice({ requiredFeatures: ['shader-f16'] });
 
-function layout({ uniforms, storage }) {
+function layout(device, { uniforms, storage }) {
     const buffers = [
         { type: 'uniform', minBindingSize: uniforms[0] },
         { type: 'uniform', minBindingSize: uniforms[1], hasDynamicOffset: true },
@@ -23,6 +25,7 @@ function layout({ uniforms, storage }) {
 
 /** What Tint and Dawn say against a kernel, warnings included; nothing if they accept it. */
 async function complaints(kernel) {
+    const device = kernel.source.startsWith('enable f16;') ? half : plain;
     device.pushErrorScope('validation');
     const module = device.createShaderModule({ label: kernel.variant, code: kernel.source });
     const { messages } = await module.getCompilationInfo();
@@ -30,7 +33,7 @@ async function complaints(kernel) {
     const refused = messages.some((m) => m.type === 'error');
     // oversized workgroups and layouts that do not fit pass the module and fail only here
     if (!refused) {
-        device.createComputePipeline({ layout: layout(kernel), compute: { module, entryPoint: kernel.name } });
+        device.createComputePipeline({ layout: layout(device, kernel), compute: { module, entryPoint: kernel.name } });
     }
     const error = await device.popErrorScope();
     return error && !refused ? [...found, error.message] : found;
@@ -71,7 +74,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     if (found.length === 0) passed += 1;
     else failures.push(`${kernel.variant}\n  ${found.join('\n  ')}`);
 }
-device.destroy();
+plain.destroy();
+half.destroy();
 
 const SHOWN = 10;
 for (const failure of failures.slice(0, SHOWN)) console.log(failure);
