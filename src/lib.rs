@@ -60,7 +60,7 @@
 //!
 //! [`objective::PRESETS`] lists every named loss with its numbers and their source; [`Fallback`] what happens where the
 //! angle passes π; [`Slope`] and [`Curve`] what the backward pass takes for dφ/dx; [`Others`] the transforms of the other
-//! classes; [`Adaptive`] the margins that follow the row; [`Product`](objective::Product) and [`Link`] what is not a softmax
+//! classes; [`Adaptive`] the margins that follow the row; [`Product`] and [`Link`] what is not a softmax
 //! over cosines. [`Shape::with_sub_centers`] gives a class several prototypes, [`Batch`] brings margins of classes and rows
 //! and a bias, [`Want`] asks for the gradients of scale and bias too.
 //!

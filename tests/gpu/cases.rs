@@ -347,7 +347,7 @@ fn further() -> Vec<Case> {
     let shapes = [(5, 7, 3), (17, 40, 16), (9, 70, 5), (33, 130, 8), (70, 12, 7)];
     let mut cases = vec![];
     for (f, (family, loss)) in further_families().into_iter().enumerate() {
-        for j in 0..6 {
+        for j in 0..9 {
             let i = f * 5 + j * 7 + j / 2;
             let (n, c, d) = shapes[(f + j) % shapes.len()];
             let smoothing = if loss.link == Link::Softmax { [0.0, 0.0, 0.1][(i + j) % 3] } else { 0.0 };
@@ -365,7 +365,7 @@ fn further() -> Vec<Case> {
             let mut case = Case {
                 family,
                 shape: (n, c, d),
-                trained: [None, Some(0.6), None, Some(0.85), Some(-0.2), None][j]
+                trained: [None, Some(0.6), None, Some(0.85), Some(-0.2), None][j % 6]
                     .filter(|_| d > 4 && !linear && !family.ends_with("plus")),
                 elements: if j < 3 { ELEMENTS[0] } else { ELEMENTS[(f + j) % 4] },
                 weights: (f + j) % 3 == 1,
@@ -378,7 +378,7 @@ fn further() -> Vec<Case> {
                 } else if family.starts_with("centers") {
                     2 + j % 3
                 } else {
-                    [1, 2, 1, 3, 1, 1][j]
+                    [1, 2, 1, 3, 1, 1][j % 6]
                 },
                 bias: linear && j != 1,
                 class_margins: std::array::from_fn(|k| class(k) && fits(k)),
