@@ -7,7 +7,7 @@ use crate::gpu;
 use std::ops::Range;
 
 use crate::{
-    Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, reference,
+    Adaptive, Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, Stored, reference,
     shard::{Statistics, Targets},
 };
 
@@ -89,7 +89,8 @@ impl Backend {
         let state = State::new(loss, shape)?;
         let classes = shape.classes();
         if range.is_empty() || range.end > classes {
-            return Err(Error::Shards { found: range, expected: 0, classes });
+            let expected = range.start;
+            return Err(Error::Shards { found: range, expected, classes });
         }
         let inner = match self {
             Self::Reference => Inner::Reference(*options),
@@ -163,6 +164,10 @@ impl SliceHead {
             #[cfg(feature = "gpu")]
             Inner::Gpu(head) => head.update(loss)?,
         }
+        let adacos = |loss: &MarginSoftmax| loss.adaptive == Adaptive::AdaCos;
+        if adacos(loss) && !adacos(&self.loss) {
+            self.state.scale = State::new(loss, self.shape)?.scale;
+        }
         self.loss.clone_from(loss);
         Ok(())
     }
@@ -193,8 +198,32 @@ impl SliceHead {
         let mut state = self.state;
         self.step(batch, &mut state, true, out)?;
         state.step += 1;
-        self.state = state;
+        (self.state, self.following) = (state, false);
         Ok(())
+    }
+
+    /// [`evaluate`](Self::evaluate) with embeddings and prototypes as they are stored, f32, f16 or bf16 each, in the place of
+    /// the batch's. Half types are widened into a copy first; arithmetic and gradients are f32. (Tensors on a device are read
+    /// as they are: see [`Tensor`](crate::gpu::Tensor).)
+    pub fn evaluate_stored<L: Label, X: Stored, W: Stored>(
+        &mut self,
+        embeddings: &[X],
+        prototypes: &[W],
+        batch: &Batch<'_, L>,
+    ) -> Result<Output> {
+        let (x, w) = (X::widened(embeddings), W::widened(prototypes));
+        self.evaluate(&Batch { embeddings: &x, prototypes: &w, ..*batch })
+    }
+
+    /// [`train`](Self::train) with embeddings and prototypes as they are stored.
+    pub fn train_stored<L: Label, X: Stored, W: Stored>(
+        &mut self,
+        embeddings: &[X],
+        prototypes: &[W],
+        batch: &Batch<'_, L>,
+    ) -> Result<Output> {
+        let (x, w) = (X::widened(embeddings), W::widened(prototypes));
+        self.train(&Batch { embeddings: &x, prototypes: &w, ..*batch })
     }
 
     fn step<L: Label>(
@@ -252,7 +281,7 @@ impl SliceHead {
             let mut state = self.state;
             let out = head.step_async(batch, &mut state, true).await?;
             state.step += 1;
-            self.state = state;
+            (self.state, self.following) = (state, false);
             return Ok(out);
         }
         self.train(batch)
@@ -281,6 +310,10 @@ impl SliceHead {
     pub fn follow<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<()> {
         let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
         targets.check(&self.loss, self.shape, labels.len())?;
+        if self.following {
+            let why = "the state has followed a batch already whose gradients have not been asked for";
+            return Err(Error::Combination { what: "follow", why });
+        }
         let mut state = self.state;
         targets.follow(&self.loss, &targets.facts(&self.loss, batch, &labels, self.shape.dim()), &mut state);
         (self.state, self.following) = (state, true);

@@ -1,5 +1,7 @@
 //! What goes into a head over slices and what comes out of it.
 
+use std::borrow::Cow;
+
 use crate::{
     Error, Result, Shape,
     objective::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Product, Target},
@@ -33,7 +35,8 @@ pub struct Batch<'a, L = i64, T = f32> {
     pub prototypes: &'a [T],
     /// y, \[N\]: 0 ≤ y < C, or the ignore index.
     pub labels: &'a [L],
-    /// w, \[C\]: a factor on each class' loss as in `torch.nn.functional.cross_entropy`, finite and ≥ 0; 1 if absent.
+    /// w, \[C\]: a factor on each class' loss as in `torch.nn.functional.cross_entropy`, 0 or
+    /// within \[1e-30, 1e24\]; 1 if absent.
     pub class_weights: Option<&'a [T]>,
     /// The gradient that arrives from above: \[N\] with `Reduction::None`, else one value; 1 if absent.
     pub upstream: Option<&'a [T]>,
@@ -44,6 +47,30 @@ pub struct Batch<'a, L = i64, T = f32> {
     pub class_margins: Margins<'a, T>,
     /// m0..m3 per row, each \[N\]: in the place of the class' and the loss' own.
     pub row_margins: Margins<'a, T>,
+}
+
+/// A number that embeddings and prototypes may be stored in: f32, or f16 and bf16 of the `half` crate.
+pub trait Stored: Copy {
+    /// As f32, without a copy where they are.
+    fn widened(values: &[Self]) -> Cow<'_, [f32]>;
+}
+
+impl Stored for f32 {
+    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(values)
+    }
+}
+
+impl Stored for half::f16 {
+    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
+        values.iter().map(|v| v.to_f32()).collect()
+    }
+}
+
+impl Stored for half::bf16 {
+    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
+        values.iter().map(|v| v.to_f32()).collect()
+    }
 }
 
 /// Margins that differ: any of m0..m3, for a unified target. Ranges as in [`Unified`](crate::Unified), but −π < m2 < π.
@@ -101,7 +128,7 @@ impl<L, T> Default for Batch<'_, L, T> {
 /// Which gradients to compute. Work that nobody asked for is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(default))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
 pub struct Want {
     /// dL/dX.
     pub grad_embeddings: bool,
@@ -238,9 +265,10 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
         length("prototypes", self.prototypes.len(), prototypes)?;
         if let Some(weights) = self.class_weights {
             length("class_weights", weights.len(), shape.classes())?;
-            let bad = weights.iter().find(|w| !(w.is_finite() && w.wide() >= 0.0));
+            // beyond, sums of weights and gradients divided by them leave f32
+            let bad = weights.iter().find(|w| !(w.wide() == 0.0 || (1e-30..=1e24_f32).contains(&(w.wide() as f32))));
             if let Some(found) = bad.map(|w| w.wide()) {
-                return Err(Error::Parameter { what: "class_weights", found, allowed: "finite numbers >= 0" });
+                return Err(Error::Parameter { what: "class_weights", found, allowed: "0, or 1e-30 <= w <= 1e24" });
             }
         }
         if let Some(upstream) = self.upstream {

@@ -176,8 +176,9 @@
 //!
 //! # Limits
 //!
-//! Rows, classes, dim and rows · dim each below 2³¹; on a GPU dim up to 65,536, classes of a shard · dim below 2³¹, and
-//! eight storage buffers per stage. What does not fit is an [`Error`] with both numbers, before any work.
+//! Rows, classes, dim and rows · dim each below 2³¹; classes · K below 2³¹; on a GPU dim up to 65,536, K sub-centres up to 256, K · dim up to
+//! 2²⁰, prototypes of a shard · dim below 2³¹, and eight storage buffers per stage. A linear head needs its logits within
+//! f32: beyond 3e38 loss and gradients are not finite. What does not fit is an [`Error`] with both numbers, before any work.
 //!
 //! # What this crate does not do
 //!
@@ -218,7 +219,7 @@ pub mod shard;
 pub mod theory;
 
 pub use backend::{Backend, SliceHead};
-pub use batch::{Batch, Counts, Label, Margins, Output, Want};
+pub use batch::{Batch, Counts, Label, Margins, Output, Stored, Want};
 pub use companions::{CenterOutput, Penalty};
 pub use error::{Error, Result};
 pub use objective::{

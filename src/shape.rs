@@ -60,7 +60,7 @@ impl Shape {
     }
 
     /// With K ≥ 1 prototypes per class; default 1. The cosine of a class is the largest of its K, and only that prototype
-    /// gets a gradient. `classes · K` below 2³¹.
+    /// gets a gradient. `classes · K` below 2³¹; on a GPU K up to 256 and K · dim up to 2²⁰.
     pub fn with_sub_centers(mut self, sub_centers: usize) -> Result<Self> {
         if sub_centers == 0 {
             return Err(Error::Zero { what: "sub_centers" });

@@ -17,6 +17,7 @@ use crate::{
 /// What a shard knows of a batch before margins apply.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Targets {
     /// The shard's classes among all.
     pub range: Range<usize>,
@@ -38,6 +39,7 @@ pub struct Targets {
 /// A row's sums over the other classes of a shard.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct RowStatistics {
     /// The largest logit M; 0 with a binary link.
     pub most: f64,
@@ -73,6 +75,7 @@ impl RowStatistics {
 /// The rows' sums over the classes of a shard.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Statistics {
     /// The shard's classes among all.
     pub range: Range<usize>,
@@ -113,6 +116,9 @@ impl Targets {
             return Err(Error::Shards { found: self.range.clone(), expected: 0, classes });
         }
         same_rows("targets.cosines", self.cosines.len(), rows)?;
+        if let Some(found) = self.cosines.iter().flatten().find(|c| !c.is_finite()) {
+            return Err(Error::Parameter { what: "targets.cosines", found: *found, allowed: "finite numbers" });
+        }
         let wanted = |some: bool| if some { rows } else { 0 };
         let count = if let Others::TopK(top) = loss.others { top.count } else { 0 };
         same_rows("targets.top_count", self.top_count, count)?;

@@ -740,7 +740,7 @@ fn bad_input_leaves_the_output_untouched() {
     assert_eq!(refuse(Batch { prototypes: &data.w[1..], ..good }), length("prototypes", 239, 240));
     assert_eq!(refuse(Batch { class_weights: Some(&ones[1..]), ..good }), length("class_weights", 29, 30));
     assert_eq!(refuse(Batch { upstream: Some(&ones[..2]), ..good }), length("upstream", 2, 1));
-    let allowed = "finite numbers >= 0";
+    let allowed = "0, or 1e-30 <= w <= 1e24";
     let parameter = Error::Parameter { what: "class_weights", found: -1.0, allowed };
     assert_eq!(refuse(Batch { class_weights: Some(&negative), ..good }), parameter);
     let error = refuse(Batch { upstream: Some(&[f32::NAN]), ..good });
@@ -1416,5 +1416,31 @@ fn a_linear_head_survives_large_logits() {
             );
             assert_eq!(out.counts, Counts { rows: 6, ..Counts::default() });
         }
+    }
+}
+
+/// f16 and bf16 are their values: the bits of the same values in f32, on every path over slices.
+#[test]
+fn half_types_are_their_values() {
+    use half::{bf16, f16};
+
+    let data = Data::random(6, 20, 12, 130);
+    let (x, w): (Vec<f16>, Vec<bf16>) =
+        (data.x.iter().map(|&v| f16::from_f32(v)).collect(), data.w.iter().map(|&v| bf16::from_f32(v)).collect());
+    let (wide_x, wide_w): (Vec<f32>, Vec<f32>) =
+        (x.iter().map(|v| v.to_f32()).collect(), w.iter().map(|v| v.to_f32()).collect());
+    assert!(wide_x != data.x && wide_w != data.w);
+    let loss = MarginSoftmax::curricularface().with_scale(16.0);
+    for backend in [Backend::cpu(), Backend::reference()] {
+        let mut head = backend.head(&loss, data.shape()).unwrap();
+        let batch = Batch { embeddings: &wide_x, prototypes: &wide_w, ..data.batch() };
+        let rest = Batch { embeddings: &[], prototypes: &[], ..data.batch() };
+        assert_eq!(head.evaluate_stored(&x, &w, &rest).unwrap(), head.evaluate(&batch).unwrap());
+        assert_eq!(head.evaluate_stored(&x, &wide_w, &rest).unwrap(), head.evaluate(&batch).unwrap());
+        let mut other = backend.head(&loss, data.shape()).unwrap();
+        assert_eq!(head.train_stored(&x, &w, &rest).unwrap(), other.train(&batch).unwrap());
+        assert_eq!(head.state(), other.state());
+        let error = head.evaluate_stored(&x[1..], &w, &rest).unwrap_err();
+        assert!(matches!(error, Error::Length { what: "embeddings", .. }), "{error}");
     }
 }

@@ -653,7 +653,7 @@ fn the_reference_refuses_what_it_cannot_hold() {
         f32s("prototypes", &[c, 1], &vec![1.0; c]),
         i64s("labels", &[n], &vec![0; n]),
     ];
-    refused(&Place::new(&file(&tensors), ARCFACE), &["--device", "reference"], "the reference needs 11 GiB");
+    refused(&Place::new(&file(&tensors), ARCFACE), &["--device", "reference"], "the reference needs 35 GiB");
 }
 
 /// Every truncation and every flipped byte of the header: results or a line, never a panic.
@@ -692,7 +692,7 @@ fn bad_losses_are_refused() {
         ("{\n  \"margin\": 0.5\n}", "at line 2 column 10"),
         (r#"{"target": {"unified": {"m4": 1}}}"#, "unknown field `m4`, expected one of `m0`, `m1`"),
         (r#"{"target": {"unified": {"curve": {"series": {"order": 3}}}}}"#, "unknown field `order`"),
-        (r#"{"target": {"arcface": {}}}"#, "unknown variant `arcface`, expected `unified`"),
+        (r#"{"target": {"arcface": {}}}"#, "unknown variant `arcface`, expected one of `unified`, `angle`, `power`"),
         (r#"{"others": "relu"}"#, "unknown variant `relu`, expected `identity` or `rectified`"),
         (r#"{"scale": 0}"#, "`scale` is 0, allowed is 0 < scale <= 1e6"),
         (r#"{"label_smoothing": 1}"#, "`label_smoothing` is 1, allowed"),

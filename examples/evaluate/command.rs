@@ -157,12 +157,14 @@ fn backend(device: Device, adapter: Option<&str>) -> Result<Backend> {
     })
 }
 
-/// The reference holds one f64 for each pair of row and class.
+/// The reference holds all pairs of rows and classes.
 fn fits(shape: Shape) -> Result {
-    let needed = 8 * shape.rows() as u64 * shape.classes() as u64; // each below 2^31
+    // a cosine and the prototype it belongs to, and a gradient for each prototype; rows and classes each below 2^31
+    let cells = shape.rows() as u64 * shape.classes() as u64;
+    let needed = cells.saturating_mul(16 + 8 * shape.sub_centers() as u64);
     if needed > input::MOST_BYTES {
         let (gib, most) = (needed >> 30, input::MOST_BYTES >> 30);
-        return Err(format!("the reference needs {gib} GiB for N·C values, at most {most} GiB are allowed").into());
+        return Err(format!("the reference needs {gib} GiB for N·C·K values, at most {most} GiB are allowed").into());
     }
     Ok(())
 }

@@ -311,7 +311,7 @@ impl Head {
         let ranges = || self.work.partials.chunks_exact(n).take(self.work.lanes.len());
         let row = |i: usize| {
             let all = ranges().map(|range| &range[i]).fold(Partial::EMPTY, Partial::merged);
-            [all.most, all.sum]
+            [all.most.max(f64::MIN), all.sum]
         };
         (0..n).map(row).collect()
     }
@@ -450,7 +450,9 @@ impl Head {
             extra.stretch = 0.0;
             if row.counts() && !broken {
                 let others = sums(i);
-                extra.best = (others.most / f64::from(scale as f32)) as f32;
+                // a scale that is 0 in f32 leaves no largest value; what is subtracted then is multiplied by 0 too
+                let best = (others.most / f64::from(scale as f32)) as f32;
+                extra.best = if best.is_nan() { 0.0 } else { best };
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
                 let gain = if z > 0.0 { upstream * scale / z } else { 0.0 };
                 let (epsilon, class_weight) = (loss.label_smoothing, weight(row.class));

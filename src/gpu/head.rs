@@ -29,7 +29,7 @@ pub struct Io<'a> {
     pub prototypes: &'a [&'a Tensor],
     /// y, \[N\], i32. A label that names no class makes its row's loss NaN.
     pub labels: &'a Tensor,
-    /// w, \[C\], f32, finite and ≥ 0; 1 if absent.
+    /// w, \[C\], f32, 0 or within \[1e-30, 1e24\]; 1 if absent.
     pub class_weights: Option<&'a Tensor>,
     /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN stands for the loss' own. Margins that no loss may
     /// have make the rows of the class invalid, like a label that names no class; so do other m1 (and m2) where the series

@@ -5,7 +5,7 @@ use crate::{Error, Label, Result, Shape, objective::SHORTEST};
 
 const ABSENT: u32 = u32::MAX;
 
-/// Sums raw embeddings by label over any number of batches, in f64. Memory grows with the classes present.
+/// Sums raw embeddings by label over any number of batches, in f64. Memory grows with the classes present, and by four bytes per class.
 ///
 /// For C-Inter pass [`vectors`](Self::vectors) to [`Backend::between`](crate::Backend::between).
 #[derive(Debug, Clone, PartialEq)]

@@ -123,7 +123,8 @@ impl Monitor {
     /// A row with the ignore index does not count, nor one whose loss is NaN: it had a NaN or infinite value or an invalid
     /// label, or a prototype had one. [`Error::Length`] where the lengths differ, and where other rows count than the head
     /// counted, since labels or ignore index are then not the batch's; nothing is added. With a single class the largest
-    /// other cosine is −1 and its angle π.
+    /// other cosine is −1 and its angle π. [`Error::Parameter`] for what is no cosine: a linear head gives products, so
+    /// measure its vectors with a head of [`normface`](crate::MarginSoftmax::normface).
     pub fn add<L: Label, T: Copy + Into<f64>>(
         &mut self,
         out: &Output<T>,
@@ -147,6 +148,12 @@ impl Monitor {
             .collect();
         if out.counts.non_finite_prototypes == 0 {
             same("rows that are not ignored", counting.len(), out.counts.rows)?;
+        }
+        // a cosine rounds to little more than 1
+        let beyond = |c: &f64| c.abs() > 1.0 + 1e-3;
+        if let Some(found) = counting.iter().flat_map(|&(x, other)| [x, other]).find(beyond) {
+            let allowed = "a cosine; a linear head gives products, which have no angle";
+            return Err(Error::Parameter { what: "target_cosines", found, allowed });
         }
         for (x, other) in counting {
             let (intra, inter) = (angle(x), angle(other));

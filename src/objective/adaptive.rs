@@ -21,7 +21,8 @@ pub enum Adaptive {
     MagFace(MagFace),
     /// m2 or m3 is drawn per row and step.
     Elastic(Elastic),
-    /// The scale follows the batch (AdaCos, dynamic); `scale` of the loss is not used.
+    /// The scale follows the batch (AdaCos, dynamic); `scale` of the loss is not used. Kept within \[0.01, 1e6\], which the
+    /// paper does not do: with few classes far from every embedding it would fall below 0. At least three classes.
     #[cfg_attr(feature = "serde", serde(rename = "adacos"))]
     AdaCos,
 }
@@ -52,13 +53,15 @@ impl Default for AdaFace {
 ///
 /// |x| gets a gradient between the two lengths, from both terms; none from the first where the slope is detached. (An
 /// upstream gradient of the reduced loss multiplies the second term too; with `Reduction::None` it is added as it is.)
+///
+/// In the regions of the fallbacks sine and continuous, whose values depend on m2 too, the length gets the true derivative.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
 pub struct MagFace {
-    /// l_a > 0; default 10 (MagFace).
+    /// l_a ≥ 1e-6; default 10 (MagFace).
     pub lower_length: f64,
-    /// u_a, l_a < u_a ≤ 1e6; default 110 (MagFace).
+    /// u_a ≤ 1e6, larger than l_a by at least a thousandth; default 110 (MagFace).
     pub upper_length: f64,
     /// l_m ≥ 0; default 0.45 (MagFace).
     pub lower_margin: f64,
@@ -159,8 +162,8 @@ impl Adaptive {
                 in_range("adaface.rate", rate, rate > 0.0 && rate <= 1.0, "0 < rate <= 1")
             }
             Adaptive::MagFace(MagFace { lower_length, upper_length, lower_margin, upper_margin, weight }) => {
-                let least = lower_length >= 1e-6 && lower_length < upper_length;
-                in_range("magface.lower_length", lower_length, least, "1e-6 <= lower_length < upper_length")?;
+                let least = lower_length >= 1e-6 && lower_length * 1.001 <= upper_length;
+                in_range("magface.lower_length", lower_length, least, "1e-6 <= lower_length <= upper_length / 1.001")?;
                 in_range("magface.upper_length", upper_length, upper_length <= 1e6, "upper_length <= 1e6")?;
                 let low = (0.0..=upper_margin).contains(&lower_margin);
                 in_range("magface.lower_margin", lower_margin, low, "0 <= lower_margin <= upper_margin")?;

@@ -14,20 +14,20 @@ use crate::{Error, Result, Shape};
 pub struct State {
     /// Classes of the head that this state belongs to.
     pub classes: usize,
-    /// Training steps so far.
+    /// Training steps so far, at most 2⁶³.
     pub step: u64,
     /// Of ElasticFace's draws; default 0.
     pub seed: u64,
     /// t of CurricularFace, the running mean of the target cosine; starts at 0.
     #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub hardness: f64,
-    /// Mean of the embeddings' lengths (AdaFace); starts at 20.
+    /// Mean of the embeddings' lengths (AdaFace), 0 to 1e30; starts at 20.
     #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub norm_mean: f64,
-    /// Their standard deviation (AdaFace); starts at 100.
+    /// Their standard deviation (AdaFace), 0 to 1e30; starts at 100.
     #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub norm_deviation: f64,
-    /// The scale in force under dynamic AdaCos; starts at √2·log(C − 1). Otherwise the loss' own.
+    /// The scale in force under dynamic AdaCos, above 0 and at most 1e6; starts at √2·log(C − 1). No other loss uses it.
     #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub scale: f64,
 }

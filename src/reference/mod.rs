@@ -101,7 +101,8 @@ impl<'a> Shard<'a> {
         state.validate(shape)?;
         let classes = shape.classes();
         if range.is_empty() || range.end > classes {
-            return Err(Error::Shards { found: range, expected: 0, classes });
+            let expected = range.start;
+            return Err(Error::Shards { found: range, expected, classes });
         }
         let labels = batch.check_range(loss, shape, &range)?;
         let margins = batch.margins(loss, &labels)?;

@@ -1,4 +1,4 @@
-//! The golden numbers, for what exists so far; computed in float64 or 40-digit arithmetic outside this crate.
+//! The golden numbers of the unified margins; computed in float64 or 40-digit arithmetic outside this crate.
 
 use std::f64::consts::PI;
 

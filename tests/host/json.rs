@@ -246,3 +246,43 @@ fn shards_survive_a_round_trip() {
         assert_eq!(from_str::<Statistics>(&to_string(&sums).unwrap()).unwrap(), sums);
     }
 }
+
+/// A shard that holds a row's label and no other class, and an ignored row, on every path over slices: no infinity.
+#[test]
+fn small_shards_survive_a_round_trip() {
+    let backends = [
+        Backend::reference(),
+        #[cfg(feature = "cpu")]
+        Backend::cpu(),
+    ];
+    let (x, w, y) = ([1.0, 0.5, -0.5, 0.25], [0.3, 0.4, -1.0, 0.2, 0.9, 0.1], [0, -1]);
+    for loss in [MarginSoftmax::named("arcface_topk").unwrap(), MarginSoftmax::adacos(), MarginSoftmax::sphereface2()] {
+        let loss = match loss.others {
+            Others::TopK(top) => loss.clone().with_others(Others::TopK(TopK { count: 2, ..top })),
+            _ => loss,
+        };
+        let loss = loss.with_ignore_index(-1);
+        let shape = Shape::new(2, 3, 2).unwrap();
+        for backend in &backends {
+            let (mut heads, mut parts) = (vec![], vec![]);
+            for range in [0..1, 1..3] {
+                let mut head = backend.shard(&loss, shape, range.clone(), &Default::default()).unwrap();
+                let batch = Batch {
+                    embeddings: &x,
+                    prototypes: &w[2 * range.start..2 * range.end],
+                    labels: &y,
+                    ..Default::default()
+                };
+                let targets = head.targets(&batch).unwrap();
+                assert_eq!(from_str::<Targets>(&to_string(&targets).unwrap()).unwrap(), targets);
+                parts.push(targets);
+                heads.push((head, batch));
+            }
+            let all = Targets::merged(&parts, 3).unwrap();
+            for (head, batch) in &mut heads {
+                let sums = head.statistics(batch, &all).unwrap();
+                assert_eq!(from_str::<Statistics>(&to_string(&sums).unwrap()).unwrap(), sums);
+            }
+        }
+    }
+}
