@@ -177,8 +177,8 @@
 //! # Limits
 //!
 //! Rows, classes, dim and rows · dim each below 2³¹; classes · K below 2³¹; on a GPU dim up to 65,536, K sub-centres up to 256, K · dim up to
-//! 2²⁰, prototypes of a shard · dim below 2³¹, and eight storage buffers per stage. A linear head needs its logits within
-//! f32: beyond 3e38 loss and gradients are not finite. What does not fit is an [`Error`] with both numbers, before any work.
+//! 2²⁰, prototypes of a shard · dim below 2³¹, and eight storage buffers per stage. A row of a linear head whose logits
+//! leave f32, beyond 3e38, counts as not finite. What does not fit is an [`Error`] with both numbers, before any work.
 //!
 //! # What this crate does not do
 //!

@@ -1444,3 +1444,23 @@ fn half_types_are_their_values() {
         assert!(matches!(error, Error::Length { what: "embeddings", .. }), "{error}");
     }
 }
+
+/// Products of finite vectors beyond f32: the row is not finite, and the rest as if it were not there.
+#[test]
+fn a_linear_row_beyond_f32_is_left_out() {
+    let loss = MarginSoftmax::softmax();
+    let shape = Shape::new(3, 3, 2).unwrap();
+    let w = [1.0, 0.5, -0.5, 0.2, 0.3, -1e20];
+    let (x, y) = ([0.5, 0.1, 1e20, -1e20, -0.3, 0.2], [0, 1, 2]);
+    let mut head = Backend::cpu().head(&loss, shape).unwrap();
+    let out = head.evaluate(&Batch { embeddings: &x, prototypes: &w, labels: &y, ..Default::default() }).unwrap();
+    let (few, labels) = ([0.5, 0.1, -0.3, 0.2], [0, 2]);
+    let rest =
+        head.evaluate(&Batch { embeddings: &few, prototypes: &w, labels: &labels, ..Default::default() }).unwrap();
+    assert!(out.loss.is_nan() && out.row_losses[1].is_nan() && rest.loss.is_finite());
+    assert_eq!((out.counts.rows, out.counts.non_finite_rows), (2, 1));
+    // one more term, 0, may change the order of a sum
+    assert!(out.grad_prototypes.iter().zip(&rest.grad_prototypes).all(|(a, b)| (a - b).abs() < 1e-6));
+    assert_eq!((&out.grad_embeddings[..2], &out.grad_embeddings[4..]), rest.grad_embeddings.split_at(2));
+    assert_eq!(out.grad_embeddings[2..4], [0.0, 0.0]);
+}

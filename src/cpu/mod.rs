@@ -422,6 +422,15 @@ impl Head {
         let linear = loss.product == Product::Linear;
         let lengths = &self.input.lengths[..n];
         let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
+        if linear {
+            // products of finite vectors may leave f32
+            for (i, row) in rows.iter_mut().enumerate() {
+                let all = sums(i);
+                if !(all.most.is_finite() && all.sum.is_finite()) {
+                    *row = Row::NONE;
+                }
+            }
+        }
         let ignored = |i: usize| Some(labels[i]) == loss.ignore_index;
         let short = |(row, length): &(&Row, &f64)| row.counts() && !linear && **length < SHORTEST;
         let mut counts = Counts {
