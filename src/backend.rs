@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::{
     Adaptive, Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, Stored, reference,
-    shard::{Statistics, Targets},
+    shard::{self, Targets},
 };
 
 /// What computes a head.
@@ -322,7 +322,7 @@ impl SliceHead {
 
     /// The rows' sums over the classes of this shard, given the merged targets.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn statistics<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<Statistics> {
+    pub fn statistics<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<shard::Statistics> {
         match &mut self.inner {
             Inner::Reference(_) => {
                 let wide = Wide::new(batch);
@@ -344,7 +344,7 @@ impl SliceHead {
         &mut self,
         batch: &Batch<'_, L>,
         targets: &Targets,
-        statistics: &Statistics,
+        statistics: &shard::Statistics,
     ) -> Result<Output> {
         let out = match &mut self.inner {
             Inner::Reference(options) => {
