@@ -23,6 +23,10 @@ impl Plan {
     /// Gathers `shape.rows()` of `shape.classes()` prototypes: the classes in [`Slot::Labels`] from [`Slot::Prototypes`]`(0)`
     /// into [`Slot::GradPrototypes`]`(0)`, in f32.
     pub fn gather(shape: Shape, prototypes: Element, limits: &Limits) -> Result<Plan> {
+        if shape.sub_centers() > 1 {
+            let why = "a class with several prototypes is gathered as one vector of sub_centers · dim values";
+            return Err(Error::Combination { what: "sub_centers", why });
+        }
         if shape.rows() == 0 {
             return Err(Error::Zero { what: "classes" });
         }
