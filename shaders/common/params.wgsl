@@ -140,7 +140,6 @@ const CLASS_MARGINS = 2048u;
 const ROW_MARGINS = 4096u;
 const VARIED = 8192u;           // margins differ from row to row
 const CLOSED = 16384u;          // series coefficients follow m1
-const TRAINING = 32768u;        // the state follows the batch
 const OWN_SCALE = 65536u;       // the scale is the state's
 const CURRICULAR = 131072u;
 const OTHER_SERIES = 262144u;

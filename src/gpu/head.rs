@@ -84,7 +84,19 @@ impl<'a> Io<'a> {
 
 impl Head {
     /// Compiles the plan's kernels, or finds them in the context's cache.
+    ///
+    /// The plan is that of a whole head: one of some of its classes ([`Plan::shard`]) knows nothing of the others, and is
+    /// refused. [`Backend::shard`](crate::Backend::shard) exchanges what is missing.
     pub fn new(context: &Context, loss: &MarginSoftmax, plan: Plan) -> Result<Self> {
+        if plan.range() != (0..plan.shape().classes()) {
+            let why = "the plan has some of the classes; use Backend::shard, which exchanges numbers with the others";
+            return Err(Error::Combination { what: "shard", why });
+        }
+        Self::of_any(context, loss, plan)
+    }
+
+    /// The same for a shard too, whose caller exchanges the numbers.
+    pub(super) fn of_any(context: &Context, loss: &MarginSoftmax, plan: Plan) -> Result<Self> {
         plan.settings(loss, &Call::default())?;
         super::custom::check(context, loss, &plan)?;
         for kernel in plan.kernels() {
@@ -195,7 +207,7 @@ impl Head {
         };
         let bound = Bound::new(&self.context, &self.plan, &given, &self.loss, &call)?;
         let state = State::new(&self.loss, shape)?;
-        let bound = BoundHead { bound, loss: self.loss.clone(), call, state };
+        let bound = BoundHead { bound, loss: self.loss.clone(), call, training: false, state };
         if io.state.is_none() {
             bound.write_state()?;
         }
@@ -209,6 +221,7 @@ pub struct BoundHead {
     pub(super) bound: Bound,
     loss: MarginSoftmax,
     call: Call,
+    training: bool,
     state: State,
 }
 
@@ -235,11 +248,11 @@ impl BoundHead {
     }
 
     /// Whether what is recorded from now on is a training step: what follows the batch then moves first, in the state
-    /// that is bound. Off at first. The step itself is counted by the caller: [`set_state`](Self::set_state) with the
-    /// next one, where ElasticFace draws.
-    pub fn set_training(&mut self, on: bool) -> Result<()> {
-        let loss = self.loss.clone();
-        self.call(&loss, Call { training: on, ..self.call })
+    /// that is bound. Off at first. Decided when the forward pass is recorded: what is recorded already stays as it is,
+    /// whatever is set before its submit. The step itself is counted by the caller: [`set_state`](Self::set_state) with
+    /// the next one, where ElasticFace draws.
+    pub fn set_training(&mut self, on: bool) {
+        self.training = on;
     }
 
     /// Goes on from a state: writes the numbers that follow the batch, and ElasticFace's draws for this step. Holds for
@@ -268,7 +281,7 @@ impl BoundHead {
     /// The dispatches are those of the current number of rows: update before recording, and record again after an update
     /// that changed it.
     pub fn record_forward(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.bound.record_forward(self.call.training, encoder);
+        self.bound.record_forward(self.training, encoder);
     }
 
     /// Records the backward pass. One follows each forward pass of this bound set: it may turn the cosines that the

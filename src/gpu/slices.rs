@@ -82,7 +82,7 @@ impl SliceHead {
         let follows = !plan.stage(Stage::Follow).is_empty();
         let scale = plan.buffers().iter().any(|b| b.name == Slot::GradScale.name());
         let biased = plan.buffers().iter().any(|b| b.name == Slot::GradBias.name());
-        let head = Head::new(context, loss, plan)?;
+        let head = Head::of_any(context, loss, plan)?;
         let f32_tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
         let vectors = |count: usize| if k > 1 { vec![count, k, d] } else { vec![count, d] };
         let per_shard = || shards.iter().map(|&count| f32_tensor(&vectors(count))).collect::<Result<Vec<_>>>();
@@ -263,10 +263,10 @@ impl SliceHead {
             class_weights: batch.class_weights.is_some(),
             upstream: batch.upstream.is_some(),
             row_margins: margins.is_some(),
-            training: follow,
             ..Call::default()
         };
         self.bound.call(&self.loss, call)?;
+        self.bound.set_training(follow);
         self.bound.set_state(state)?;
         Ok(rows)
     }

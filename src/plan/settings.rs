@@ -114,8 +114,6 @@ pub struct Call {
     pub class_margins: bool,
     /// Whether margins of rows are bound.
     pub row_margins: bool,
-    /// A training step: the state follows the batch first.
-    pub training: bool,
 }
 
 const HAS_IGNORE: u32 = 1;
@@ -133,7 +131,6 @@ const CLASS_MARGINS: u32 = 2048;
 const ROW_MARGINS: u32 = 4096;
 const VARIED: u32 = 8192;
 const CLOSED: u32 = 16384;
-const TRAINING: u32 = 32768;
 const OWN_SCALE: u32 = 65536;
 const CURRICULAR: u32 = 131_072;
 const OTHER_SERIES: u32 = 262_144;
@@ -173,7 +170,6 @@ impl Settings {
         new.flag(ADD_PROTOTYPES, call.accumulate);
         new.flag(CLASS_MARGINS, call.class_margins);
         new.flag(ROW_MARGINS, call.row_margins);
-        new.flag(TRAINING, call.training);
         if let Link::Binary(link) = loss.link {
             new.bias = link.bias as f32;
             new.attract = (link.factor * link.weight) as f32;

@@ -286,7 +286,7 @@ fn run(context: &Context, case: &Case, data: &Data, tile: Tile) -> margin_softma
     let mut state = case.state();
     rig.bound = rig.tensors.bind_state(&rig.head)?;
     rig.bound.set_state(&state)?;
-    rig.bound.set_training(case.training)?;
+    rig.bound.set_training(case.training);
     let out = rig.run(context)?;
     let [hardness, mean, deviation, scale] = rig.tensors.state.read::<f32>(context)?[..] else { unreachable!() };
     (state.hardness, state.norm_mean, state.norm_deviation) = (hardness.into(), mean.into(), deviation.into());

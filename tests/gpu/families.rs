@@ -17,6 +17,7 @@ use crate::{
 pub const CHECKS: &[(&str, Check)] = &[
     ("the_simple_front_follows_the_batch", the_simple_front_follows_the_batch),
     ("shards_agree_with_the_whole_head", shards_agree_with_the_whole_head),
+    ("a_step_is_a_training_step_as_it_was_recorded", a_step_is_a_training_step_as_it_was_recorded),
     ("every_family_gives_the_same_bits_again", every_family_gives_the_same_bits_again),
     ("updates_compile_nothing_and_workspaces_are_exact", updates_compile_nothing_and_workspaces_are_exact),
     ("f16_is_the_same_with_and_without_the_type", f16_is_the_same_with_and_without_the_type),
@@ -150,12 +151,41 @@ fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
     Ok(())
 }
 
+/// What is set between record and submit is for later records.
+fn a_step_is_a_training_step_as_it_was_recorded(context: &Context) -> Result<(), Failed> {
+    for name in ["curricularface", "adaface", "adacos"] {
+        let loss = MarginSoftmax::named(name)?;
+        let shape = Shape::new(9, 40, 8)?;
+        let data = Data::random(shape, 5);
+        let mut rig = Rig::plain(context, &loss, shape, &data)?;
+        rig.bound = rig.tensors.bind_state(&rig.head)?;
+        let state = State::new(&loss, shape)?;
+        for training in [true, false] {
+            let mut step = |toggled: bool| -> Result<(Output, Vec<f32>)> {
+                rig.bound.set_state(&state)?;
+                rig.bound.set_training(training);
+                let mut encoder = context.device().create_command_encoder(&Default::default());
+                rig.record(&mut encoder);
+                rig.bound.set_training(training != toggled);
+                context.queue().submit([encoder.finish()]);
+                Ok((rig.tensors.read(context)?, rig.tensors.state.read(context)?))
+            };
+            let (plain, toggled) = (step(false)?, step(true)?);
+            same_output(&plain.0, &toggled.0)?;
+            same_bits("state", &plain.1, &toggled.1)?;
+            let before = [state.hardness, state.norm_mean, state.norm_deviation, state.scale].map(|v| v as f32);
+            assert_eq!(plain.1 != before, training, "{name}: {:?}", plain.1);
+        }
+    }
+    Ok(())
+}
+
 fn every_family_gives_the_same_bits_again(context: &Context) -> Result<(), Failed> {
     for case in cases() {
         let (data, shards) = (Data::new(&case), [case.shape.1]);
         let options = Options { want: case.want(), ..Default::default() };
         let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
-        rig.bound.set_training(true)?;
+        rig.bound.set_training(true);
         let mut first: Option<Output> = None;
         for _ in 0..5 {
             rig.bound.set_state(&case.state())?;
