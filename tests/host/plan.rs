@@ -222,7 +222,11 @@ fn no_lane_of_the_statistics_takes_too_many_turns() {
 fn sub_centers_are_refused_where_nothing_knows_them() {
     let shape = Shape::new(4, 10, 8).unwrap().with_sub_centers(2).unwrap();
     let refused = |plan: Result<Plan, Error>| matches!(plan, Err(Error::Combination { what: "sub_centers", .. }));
-    assert!(refused(Plan::gather(shape, Element::F32, &Limits::WEBGPU)));
+    assert!(refused(Plan::gather(
+        shape,
+        &Layout { shards: &[10], embeddings: Element::F32, prototypes: Element::F32 },
+        &Limits::WEBGPU
+    )));
     for regularizer in [margin_softmax::Regularizer::reg_ss(), margin_softmax::Regularizer::uniform_face()] {
         assert!(refused(Plan::regularizer(&regularizer, shape, Element::F32, &Limits::WEBGPU)));
     }
