@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Bound, Context, Tensor, bound::expect};
 use crate::{
-    Adaptive, Error, MarginSoftmax, Product, Reduction, Result, State,
-    plan::{Call, Element, Plan, Slot},
+    Adaptive, Counts, Error, MarginSoftmax, Others, Product, Reduction, Result, State,
+    plan::{Call, Element, Plan, Slot, settings::BatchState},
 };
 
 /// A planned head, compiled: bind it to any number of sets of tensors.
@@ -41,7 +41,7 @@ pub struct Io<'a> {
     pub bias: Option<&'a Tensor>,
     /// What follows the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
     /// [`State`]). Read, and written in training steps. If absent the head has its own, which starts as
-    /// [`State::new`] says.
+    /// [`State::new`] says. [`BoundHead::read_state`] gives what either holds.
     pub state: Option<&'a Tensor>,
     /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent.
     pub upstream: Option<&'a Tensor>,
@@ -264,6 +264,35 @@ impl BoundHead {
         self.write_draws()
     }
 
+    /// Reads the state that the work submitted so far leaves, to save it: hardness, mean and deviation of the lengths, and
+    /// scale as far as the loss moves them; everything else, step and seed among them, is that of the last
+    /// [`set_state`](Self::set_state), since the caller counts the steps. Submits a copy and waits.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_state(&self) -> Result<State> {
+        pollster::block_on(self.read_state_async())
+    }
+
+    /// The same without blocking.
+    pub async fn read_state_async(&self) -> Result<State> {
+        let mut state = self.state;
+        if let [hardness, mean, deviation, scale] = self.bound.read::<f32>("state", 4).await?[..] {
+            moved(&self.loss, [hardness, mean, deviation, scale], &mut state);
+        }
+        Ok(state)
+    }
+
+    /// Reads what the last forward pass counted. Submits a copy and waits.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_counts(&self) -> Result<Counts> {
+        pollster::block_on(self.read_counts_async())
+    }
+
+    /// The same without blocking.
+    pub async fn read_counts_async(&self) -> Result<Counts> {
+        let batch = self.bound.read::<BatchState>("batch", 1).await?;
+        Ok(batch.first().map(counts).unwrap_or_default())
+    }
+
     fn write_state(&self) -> Result<()> {
         let State { hardness, norm_mean, norm_deviation, scale, .. } = self.state;
         let values = [hardness, norm_mean, norm_deviation, scale].map(|v| v as f32);
@@ -296,5 +325,30 @@ impl BoundHead {
         self.loss.clone_from(loss);
         self.call = call;
         Ok(())
+    }
+}
+
+/// What a device moved goes into the state; everything else keeps its digits.
+pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f32; 4], state: &mut State) {
+    if loss.others == Others::Curricular {
+        state.hardness = hardness.into();
+    }
+    match loss.adaptive {
+        Adaptive::AdaFace(_) => (state.norm_mean, state.norm_deviation) = (mean.into(), deviation.into()),
+        Adaptive::AdaCos => state.scale = scale.into(),
+        _ => {}
+    }
+}
+
+/// What a device counted.
+pub(super) fn counts(batch: &BatchState) -> Counts {
+    Counts {
+        rows: batch.rows as usize,
+        ignored: batch.ignored as usize,
+        non_finite_rows: batch.non_finite_rows as usize,
+        invalid_labels: batch.invalid_labels as usize,
+        zero_embeddings: batch.zero_embeddings as usize,
+        zero_prototypes: batch.zero_prototypes as usize,
+        non_finite_prototypes: batch.non_finite_prototypes as usize,
     }
 }

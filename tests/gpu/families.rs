@@ -175,6 +175,11 @@ fn a_step_is_a_training_step_as_it_was_recorded(context: &Context) -> Result<(),
             same_bits("state", &plain.1, &toggled.1)?;
             let before = [state.hardness, state.norm_mean, state.norm_deviation, state.scale].map(|v| v as f32);
             assert_eq!(plain.1 != before, training, "{name}: {:?}", plain.1);
+            let read = rig.bound.read_state()?;
+            assert_eq!((read.step, read.seed), (state.step, state.seed));
+            let found = [read.hardness, read.norm_mean, read.norm_deviation, read.scale].map(|v| v as f32);
+            same_bits("read state", &found, &plain.1)?;
+            assert_eq!(rig.bound.read_counts()?, Counts { rows: 9, ..Counts::default() });
         }
     }
     Ok(())
