@@ -99,9 +99,9 @@ struct Stats {
     tilt: f32,              // of exp(z - most) v; with a binary link of sigmoid(z) v
     weighted: f32,          // of class weight * v; with a binary link of sigmoid(z)
     nearest: f32,           // the largest cosine
+    endless: u32,           // 1 where a logit of a linear head is not finite
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 
 struct Batch {

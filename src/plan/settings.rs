@@ -344,7 +344,8 @@ pub(crate) struct Stats {
     pub tilt: f32,
     pub weighted: f32,
     pub nearest: f32,
-    pub pad: [u32; 3],
+    pub endless: u32,
+    pub pad: [u32; 2],
 }
 
 #[cfg(feature = "gpu")]
@@ -353,7 +354,7 @@ impl Stats {
     pub const LOWEST: f32 = -3.0e38;
     /// Of no class.
     pub const EMPTY: Self =
-        Self { most: Self::LOWEST, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: Self::LOWEST, pad: [0; 3] };
+        Self { most: Self::LOWEST, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: Self::LOWEST, endless: 0, pad: [0; 2] };
 }
 
 /// Twin of `Row` in params.wgsl, for reading back.
@@ -482,7 +483,7 @@ pub fn twins() -> Vec<Twin> {
             "Row", Row, state, label, weight, cosine, value, slope, turn, length, scale, bound, last, bend, draw,
             nearest, others, total, mass, loss, gain, normalizer, pull, tilt, lean, stretch
         ),
-        twin!("Stats", Stats, most, sum, tilt, weighted, nearest),
+        twin!("Stats", Stats, most, sum, tilt, weighted, nearest, endless),
         twin!(
             "Batch",
             BatchState,
