@@ -201,6 +201,8 @@ fn compare(device: &Device, case: &Case) -> Result<(), String> {
             Link::Binary(binary) => 2.0 * binary.factor * (binary.weight + (1.0 - binary.weight) * c as f64),
         };
         let unit = f64::from(up) * f64::from(weight) * rows * terms;
+        // where the curve is so steep that the gate says nothing, these sums of cosines are still a thousandth right
+        let gate = gate.min(1e-3);
         let pairs = std::iter::once((found.grad_scale, expected.grad_scale));
         let biases = found.grad_bias.iter().copied().zip(expected.grad_bias.iter().copied());
         if found.grad_bias.len() < expected.grad_bias.len() {
