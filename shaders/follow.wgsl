@@ -1,4 +1,4 @@
-// follow: moves the state by what the batch shows, in a training step alone.
+// follow: moves the state by what the batch shows, in a training step alone: an evaluation leaves it out.
 //
 //   in      rows   [rows]  Row: target cosine, length, and for AdaCos the log-sum-exp of the other classes
 //   in      batch  [1]     Batch: the median, prototypes that are not finite
@@ -51,7 +51,7 @@ fn follow(@builtin(local_invocation_index) lane: u32) {
         }
     }
     let second = gather(lane, own);
-    let moves = has(TRAINING) && first.w > 0.0 && batch[0].non_finite_prototypes == 0u;
+    let moves = first.w > 0.0 && batch[0].non_finite_prototypes == 0u;
     if (lane != 0u || !moves) { return; }
     if (has(CURRICULAR)) { state[0] = 0.01 * (first.y / n) + 0.99 * state[0]; }
     if (settings.adaptive == ADAFACE) {

@@ -1,8 +1,9 @@
 // gather_rows: the prototypes of sampled classes, side by side.
 //
-//   in      prototype     [classes, dim]
+//   in      prototype     [shard, dim]
 //   in      labels        [rows]          i32: the sampled classes
-//   out     store_vector  [rows, dim]     f32; NaN for a class that does not exist
+//   out     store_vector  [rows, dim]     f32: the rows whose class lies in this shard; with the first one also those
+//                                         whose class does not exist, as NaN
 //
 // Eight rows per workgroup, eight lanes per row.
 
@@ -17,9 +18,13 @@ fn gather_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gr
     let row = unfold(id, groups) * 8u + (lane >> 3u);
     if (row >= settings.rows) { return; }
     let known = labels[row] >= 0 && u32(labels[row]) < settings.classes;
-    let j = select(0u, u32(labels[row]), known);
+    // wraps where the class lies before this shard
+    let local = u32(labels[row]) - part.first;
+    let mine = known && local < part.count;
+    if (!mine && (known || part.begin == 0u)) { return; }
+    let j = select(0u, local, mine);
     for (var d = (lane & 7u) * 4u; d < settings.dim; d += 32u) {
-        let v = select(vec4(bitcast<f32>(settings.nan)), prototype(j, d), known);
+        let v = select(vec4(bitcast<f32>(settings.nan)), prototype(j, d), mine);
         store_vector(row, d, v, false);
     }
 }

@@ -23,6 +23,8 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
         all.most = max(all.most, slot.most);
         all.nearest = max(all.nearest, slot.nearest);
         all.weighted += slot.weighted;
+        // sums of other shards come from the host
+        all.endless |= select(1u, slot.endless, finite(vec4(slot.most, slot.sum, slot.tilt, slot.weighted)));
     }
     for (var i = 0u; i < part.slots; i++) {
         let slot = slots[row * part.slots + i];
@@ -34,6 +36,11 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
     // plain products have no lower end
     r.nearest = select(max(all.nearest, -1.0), all.nearest, has(PLAIN) && settings.classes > 1u);
 
+    // a logit of a linear head that f32 cannot hold: such a row counts as one that is not finite, in place of a wrong loss
+    if (has(PLAIN) && counts(r.state)) {
+        let held = finite(vec4(r.cosine, r.scale * r.value, bitcast<f32>(r.loss), r.tilt));
+        if (all.endless != 0u || !held) { r.state = NON_FINITE; }
+    }
     let broken = r.state == NON_FINITE || r.state == INVALID || batch[0].non_finite_prototypes > 0u;
     if (broken) { r.loss = settings.nan; }
     if (r.state == IGNORED) { r.loss = 0u; }

@@ -20,7 +20,7 @@ fn merge(a: Stats, b: Stats) -> Stats {
     let fa = exponential(a.most - most);
     let fb = exponential(b.most - most);
     return Stats(most, a.sum * fa + b.sum * fb, a.tilt * fa + b.tilt * fb, a.weighted + b.weighted,
-                 max(a.nearest, b.nearest), 0u, 0u, 0u);
+                 max(a.nearest, b.nearest), a.endless | b.endless, 0u, 0u);
 }
 
 fn class_cosine(start: u32, j: u32) -> f32 {
@@ -50,12 +50,16 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
 
     // the weights are read for label smoothing alone
     let weighs = has(WEIGHS);
+    let plain = has(PLAIN);
     var stats = Stats(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
     for (var j = first + lane; j < end; j += 64u) {
         if (j != label) {
             let c = class_cosine(start, j);
             stats.nearest = max(stats.nearest, c);
-            stats.most = link_most(stats.most, scale * other(c, Place(bound, bend, own + j > last)).value);
+            let z = scale * other(c, Place(bound, bend, own + j > last)).value;
+            // a plain product may overflow
+            if (plain && !finite(vec4(z))) { stats.endless = 1u; }
+            stats.most = link_most(stats.most, z);
         }
     }
     for (var j = first + lane; j < end; j += 64u) {

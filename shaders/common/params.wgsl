@@ -99,9 +99,9 @@ struct Stats {
     tilt: f32,              // of exp(z - most) v; with a binary link of sigmoid(z) v
     weighted: f32,          // of class weight * v; with a binary link of sigmoid(z)
     nearest: f32,           // the largest cosine
+    endless: u32,           // 1 where a logit of a linear head is not finite
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 
 struct Batch {
@@ -140,7 +140,6 @@ const CLASS_MARGINS = 2048u;
 const ROW_MARGINS = 4096u;
 const VARIED = 8192u;           // margins differ from row to row
 const CLOSED = 16384u;          // series coefficients follow m1
-const TRAINING = 32768u;        // the state follows the batch
 const OWN_SCALE = 65536u;       // the scale is the state's
 const CURRICULAR = 131072u;
 const OTHER_SERIES = 262144u;

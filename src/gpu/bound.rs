@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, Tensor, context::Pipeline, tensor::write};
+use super::{Context, Tensor, context::Pipeline, readback, tensor::write};
 use crate::{
     Error, MarginSoftmax, Result,
     plan::{Binding, Buffer, Call, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Stage, Step},
@@ -149,6 +149,27 @@ impl Bound {
             return Err(Error::Usage { what: name, usage: "COPY_DST" });
         }
         write(&self.context, &range.buffer, range.offset, bytes)
+    }
+
+    /// The first values of a buffer of the plan, as the work submitted so far leaves them.
+    pub(super) async fn read<T: bytemuck::Pod>(&self, name: &'static str, count: usize) -> Result<Vec<T>> {
+        let why = "the plan has it";
+        let range = self.plan.find(name).map(|i| &self.buffers[i]).ok_or(Error::Missing { what: name, why })?;
+        if !range.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            return Err(Error::Usage { what: name, usage: "COPY_SRC" });
+        }
+        let bytes = (count * size_of::<T>()) as u64;
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.context.buffer("staging", bytes, usage)?;
+        self.context.guarded(|| {
+            let mut encoder = self.context.device().create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(&range.buffer, range.offset, &staging, 0, bytes);
+            self.context.queue().submit([encoder.finish()]);
+        })?;
+        readback::Mapping::start(&self.context, &staging, bytes)?.await?;
+        let mut values = vec![T::zeroed(); count];
+        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&readback::view(&staging, bytes)?);
+        Ok(values)
     }
 
     pub(super) fn plan(&self) -> &Plan {

@@ -5,29 +5,65 @@ use std::sync::Arc;
 use super::{Bound, Context, Tensor, bound::expect};
 use crate::{
     Error, MarginSoftmax, Result, Shape,
-    plan::{Call, Element, Plan, Slot},
+    plan::{Call, Element, Layout, Plan, Slot},
 };
 
 /// Records the gathering of prototypes \[C, D\] (f32, f16 or bf16) of the sampled classes \[Q\] (i32) into a new tensor
-/// \[Q, D\], f32: the prototypes of a head of Q classes, whose labels are positions in the list.
+/// \[Q, D\], f32: the prototypes of a head of Q classes, whose labels are positions in the list. The prototypes may lie in
+/// several tensors, [classes of the shard, D] each, of one element.
 ///
 /// That head's dW \[Q, D\] belongs to the same classes; the rows of all others are 0. A class that does not exist is
 /// gathered as NaN, which makes every loss NaN. With K sub-centres reshape the prototypes to \[C, K·D\] and back.
 pub fn gather(
     context: &Context,
     encoder: &mut wgpu::CommandEncoder,
-    prototypes: &Tensor,
+    prototypes: &[&Tensor],
     classes: &Tensor,
 ) -> Result<Tensor> {
-    let (&[c, d], &[q]) = (prototypes.shape(), classes.shape()) else {
-        let (found, expected) = (prototypes.shape().to_vec(), vec![1, 1]);
-        return Err(Error::Shape { what: "prototypes", found, expected });
-    };
-    expect("classes", classes, &[q], Element::I32)?;
-    let plan = Plan::gather(Shape::new(q, c, d)?, prototypes.element(), context.limits())?;
-    let out = Tensor::empty(context, &[q, d], Element::F32)?;
-    let given = [(Slot::Prototypes(0), prototypes), (Slot::Labels, classes), (Slot::GradPrototypes(0), &out)];
-    let call = Call { rows: q, ..Call::default() };
-    Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call)?.record_forward(false, encoder);
+    let (shape, _) = sizes(prototypes, classes)?;
+    let out = Tensor::empty(context, &[shape.rows(), shape.dim()], Element::F32)?;
+    gather_into(context, encoder, prototypes, classes, &out)?;
     Ok(out)
+}
+
+/// [`gather`] into a tensor \[Q, D\], f32, that is there already: a head that is bound to it sees other classes in every
+/// step.
+pub fn gather_into(
+    context: &Context,
+    encoder: &mut wgpu::CommandEncoder,
+    prototypes: &[&Tensor],
+    classes: &Tensor,
+    out: &Tensor,
+) -> Result<()> {
+    let (shape, shards) = sizes(prototypes, classes)?;
+    expect("gathered", out, &[shape.rows(), shape.dim()], Element::F32)?;
+    let element = prototypes.first().map_or(Element::F32, |tensor| tensor.element());
+    let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: element };
+    let plan = Plan::gather(shape, &layout, context.limits())?;
+    let mut given = vec![(Slot::Labels, classes), (Slot::GradPrototypes(0), out)];
+    for (i, tensor) in prototypes.iter().enumerate() {
+        plan.check_element(Slot::Prototypes(i), tensor.element())?;
+        given.push((Slot::Prototypes(i), tensor));
+    }
+    let call = Call { rows: shape.rows(), ..Call::default() };
+    Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call)?.record_forward(false, encoder);
+    Ok(())
+}
+
+/// Q, C and D, and the classes of every shard.
+fn sizes(prototypes: &[&Tensor], classes: &Tensor) -> Result<(Shape, Vec<usize>)> {
+    let wrong = |what, tensor: &Tensor, expected| Error::Shape { what, found: tensor.shape().to_vec(), expected };
+    let Some(first) = prototypes.first() else { return Err(Error::Zero { what: "prototypes" }) };
+    let &[_, d] = first.shape() else { return Err(wrong("prototypes", first, vec![1, 1])) };
+    let mut shards = vec![];
+    for tensor in prototypes {
+        match *tensor.shape() {
+            [count, width] if width == d => shards.push(count),
+            _ => return Err(wrong("prototypes", tensor, vec![1, d])),
+        }
+    }
+    let &[q] = classes.shape() else { return Err(wrong("classes", classes, vec![1])) };
+    expect("classes", classes, &[q], Element::I32)?;
+    let all = shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
+    Ok((Shape::new(q, all, d)?, shards))
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Bound, Context, Tensor, bound::expect};
 use crate::{
-    Adaptive, Error, MarginSoftmax, Product, Reduction, Result, State,
-    plan::{Call, Element, Plan, Slot},
+    Adaptive, Counts, Error, MarginSoftmax, Others, Product, Reduction, Result, State,
+    plan::{Call, Element, Plan, Slot, settings::BatchState},
 };
 
 /// A planned head, compiled: bind it to any number of sets of tensors.
@@ -41,7 +41,7 @@ pub struct Io<'a> {
     pub bias: Option<&'a Tensor>,
     /// What follows the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
     /// [`State`]). Read, and written in training steps. If absent the head has its own, which starts as
-    /// [`State::new`] says.
+    /// [`State::new`] says. [`BoundHead::read_state`] gives what either holds.
     pub state: Option<&'a Tensor>,
     /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent.
     pub upstream: Option<&'a Tensor>,
@@ -84,7 +84,19 @@ impl<'a> Io<'a> {
 
 impl Head {
     /// Compiles the plan's kernels, or finds them in the context's cache.
+    ///
+    /// The plan is that of a whole head: one of some of its classes ([`Plan::shard`]) knows nothing of the others, and is
+    /// refused. [`Backend::shard`](crate::Backend::shard) exchanges what is missing.
     pub fn new(context: &Context, loss: &MarginSoftmax, plan: Plan) -> Result<Self> {
+        if plan.range() != (0..plan.shape().classes()) {
+            let why = "the plan has some of the classes; use Backend::shard, which exchanges numbers with the others";
+            return Err(Error::Combination { what: "shard", why });
+        }
+        Self::of_any(context, loss, plan)
+    }
+
+    /// The same for a shard too, whose caller exchanges the numbers.
+    pub(super) fn of_any(context: &Context, loss: &MarginSoftmax, plan: Plan) -> Result<Self> {
         plan.settings(loss, &Call::default())?;
         super::custom::check(context, loss, &plan)?;
         for kernel in plan.kernels() {
@@ -195,7 +207,7 @@ impl Head {
         };
         let bound = Bound::new(&self.context, &self.plan, &given, &self.loss, &call)?;
         let state = State::new(&self.loss, shape)?;
-        let bound = BoundHead { bound, loss: self.loss.clone(), call, state };
+        let bound = BoundHead { bound, loss: self.loss.clone(), call, training: false, state };
         if io.state.is_none() {
             bound.write_state()?;
         }
@@ -209,6 +221,7 @@ pub struct BoundHead {
     pub(super) bound: Bound,
     loss: MarginSoftmax,
     call: Call,
+    training: bool,
     state: State,
 }
 
@@ -235,11 +248,11 @@ impl BoundHead {
     }
 
     /// Whether what is recorded from now on is a training step: what follows the batch then moves first, in the state
-    /// that is bound. Off at first. The step itself is counted by the caller: [`set_state`](Self::set_state) with the
-    /// next one, where ElasticFace draws.
-    pub fn set_training(&mut self, on: bool) -> Result<()> {
-        let loss = self.loss.clone();
-        self.call(&loss, Call { training: on, ..self.call })
+    /// that is bound. Off at first. Decided when the forward pass is recorded: what is recorded already stays as it is,
+    /// whatever is set before its submit. The step itself is counted by the caller: [`set_state`](Self::set_state) with
+    /// the next one, where ElasticFace draws.
+    pub fn set_training(&mut self, on: bool) {
+        self.training = on;
     }
 
     /// Goes on from a state: writes the numbers that follow the batch, and ElasticFace's draws for this step. Holds for
@@ -249,6 +262,35 @@ impl BoundHead {
         self.state = *state;
         self.write_state()?;
         self.write_draws()
+    }
+
+    /// Reads the state that the work submitted so far leaves, to save it: hardness, mean and deviation of the lengths, and
+    /// scale as far as the loss moves them; everything else, step and seed among them, is that of the last
+    /// [`set_state`](Self::set_state), since the caller counts the steps. Submits a copy and waits.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_state(&self) -> Result<State> {
+        pollster::block_on(self.read_state_async())
+    }
+
+    /// The same without blocking.
+    pub async fn read_state_async(&self) -> Result<State> {
+        let mut state = self.state;
+        if let [hardness, mean, deviation, scale] = self.bound.read::<f32>("state", 4).await?[..] {
+            moved(&self.loss, [hardness, mean, deviation, scale], &mut state);
+        }
+        Ok(state)
+    }
+
+    /// Reads what the last forward pass counted. Submits a copy and waits.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_counts(&self) -> Result<Counts> {
+        pollster::block_on(self.read_counts_async())
+    }
+
+    /// The same without blocking.
+    pub async fn read_counts_async(&self) -> Result<Counts> {
+        let batch = self.bound.read::<BatchState>("batch", 1).await?;
+        Ok(batch.first().map(counts).unwrap_or_default())
     }
 
     fn write_state(&self) -> Result<()> {
@@ -268,7 +310,7 @@ impl BoundHead {
     /// The dispatches are those of the current number of rows: update before recording, and record again after an update
     /// that changed it.
     pub fn record_forward(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.bound.record_forward(self.call.training, encoder);
+        self.bound.record_forward(self.training, encoder);
     }
 
     /// Records the backward pass. One follows each forward pass of this bound set: it may turn the cosines that the
@@ -283,5 +325,30 @@ impl BoundHead {
         self.loss.clone_from(loss);
         self.call = call;
         Ok(())
+    }
+}
+
+/// What a device moved goes into the state; everything else keeps its digits.
+pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f32; 4], state: &mut State) {
+    if loss.others == Others::Curricular {
+        state.hardness = hardness.into();
+    }
+    match loss.adaptive {
+        Adaptive::AdaFace(_) => (state.norm_mean, state.norm_deviation) = (mean.into(), deviation.into()),
+        Adaptive::AdaCos => state.scale = scale.into(),
+        _ => {}
+    }
+}
+
+/// What a device counted.
+pub(super) fn counts(batch: &BatchState) -> Counts {
+    Counts {
+        rows: batch.rows as usize,
+        ignored: batch.ignored as usize,
+        non_finite_rows: batch.non_finite_rows as usize,
+        invalid_labels: batch.invalid_labels as usize,
+        zero_embeddings: batch.zero_embeddings as usize,
+        zero_prototypes: batch.zero_prototypes as usize,
+        non_finite_prototypes: batch.non_finite_prototypes as usize,
     }
 }

@@ -16,7 +16,7 @@ mod tensor;
 
 use bound::Bound;
 pub use context::Context;
-pub use gather::gather;
+pub use gather::{gather, gather_into};
 pub use head::{BoundHead, Head, Io};
 pub(crate) use slices::SliceHead;
 pub use tensor::{Scalar, Tensor};

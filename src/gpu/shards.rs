@@ -61,7 +61,8 @@ impl SliceHead {
                 let below = |x: f32| if x > Stats::LOWEST { f64::from(x) } else { f64::MIN };
                 all.merged(RowStatistics {
                     most: if binary { 0.0 } else { below(s.most) },
-                    sum: s.sum.into(),
+                    // the loss of such a row is no number
+                    sum: if s.endless == 0 { s.sum.into() } else { f64::NAN },
                     tilt: s.tilt.into(),
                     weighted: s.weighted.into(),
                     nearest: below(s.nearest),

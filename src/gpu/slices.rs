@@ -6,8 +6,7 @@ use bytemuck::Zeroable;
 
 use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
 use crate::{
-    Adaptive, Batch, Counts, Error, Label, MarginSoftmax, Options, Others, Output, Product, Result, Shape, State,
-    Target,
+    Batch, Error, Label, MarginSoftmax, Options, Output, Product, Result, Shape, State, Target,
     plan::{
         Call, Element, Layout, Plan, Slot, Stage,
         settings::{BatchState, Row},
@@ -82,7 +81,7 @@ impl SliceHead {
         let follows = !plan.stage(Stage::Follow).is_empty();
         let scale = plan.buffers().iter().any(|b| b.name == Slot::GradScale.name());
         let biased = plan.buffers().iter().any(|b| b.name == Slot::GradBias.name());
-        let head = Head::new(context, loss, plan)?;
+        let head = Head::of_any(context, loss, plan)?;
         let f32_tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
         let vectors = |count: usize| if k > 1 { vec![count, k, d] } else { vec![count, d] };
         let per_shard = || shards.iter().map(|&count| f32_tensor(&vectors(count))).collect::<Result<Vec<_>>>();
@@ -263,10 +262,10 @@ impl SliceHead {
             class_weights: batch.class_weights.is_some(),
             upstream: batch.upstream.is_some(),
             row_margins: margins.is_some(),
-            training: follow,
             ..Call::default()
         };
         self.bound.call(&self.loss, call)?;
+        self.bound.set_training(follow);
         self.bound.set_state(state)?;
         Ok(rows)
     }
@@ -332,30 +331,10 @@ impl SliceHead {
         out.target_cosines.extend(states.iter().map(|r| if known(r) { r.cosine } else { 0.0 }));
         out.other_cosines.clear();
         out.other_cosines.extend(states.iter().map(|r| if broken { -1.0 } else { r.nearest }));
-        out.counts = Counts {
-            rows: batch.rows as usize,
-            ignored: batch.ignored as usize,
-            non_finite_rows: batch.non_finite_rows as usize,
-            invalid_labels: batch.invalid_labels as usize,
-            zero_embeddings: batch.zero_embeddings as usize,
-            zero_prototypes: batch.zero_prototypes as usize,
-            non_finite_prototypes: batch.non_finite_prototypes as usize,
-        };
+        out.counts = super::head::counts(&batch);
         if let Some(state) = state {
-            self.follow(moved, state);
+            super::head::moved(&self.loss, moved, state);
         }
         Ok(())
-    }
-
-    /// What moved; everything else keeps its digits.
-    fn follow(&self, [hardness, mean, deviation, scale]: [f32; 4], state: &mut State) {
-        if self.loss.others == Others::Curricular {
-            state.hardness = hardness.into();
-        }
-        match self.loss.adaptive {
-            Adaptive::AdaFace(_) => (state.norm_mean, state.norm_deviation) = (mean.into(), deviation.into()),
-            Adaptive::AdaCos => state.scale = scale.into(),
-            _ => {}
-        }
     }
 }

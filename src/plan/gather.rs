@@ -1,7 +1,7 @@
 //! The plan that gathers the prototypes of sampled classes.
 
 use super::{
-    Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot,
+    Builder, Element, Grid, Layout, Limits, Loader, Part, Plan, Schedule, Slot,
     kernel::{Kernel, Recipe},
     kernels::Snippets,
 };
@@ -20,27 +20,43 @@ pub(super) fn all() -> Vec<(String, Kernel)> {
 }
 
 impl Plan {
-    /// Gathers `shape.rows()` of `shape.classes()` prototypes: the classes in [`Slot::Labels`] from [`Slot::Prototypes`]`(0)`
-    /// into [`Slot::GradPrototypes`]`(0)`, in f32.
-    pub fn gather(shape: Shape, prototypes: Element, limits: &Limits) -> Result<Plan> {
+    /// Gathers `shape.rows()` of `shape.classes()` prototypes: the classes in [`Slot::Labels`] from [`Slot::Prototypes`], one
+    /// per shard of the layout, into [`Slot::GradPrototypes`]`(0)`, in f32.
+    pub fn gather(shape: Shape, layout: &Layout<'_>, limits: &Limits) -> Result<Plan> {
+        if shape.sub_centers() > 1 {
+            let why = "a class with several prototypes is gathered as one vector of sub_centers · dim values";
+            return Err(Error::Combination { what: "sub_centers", why });
+        }
         if shape.rows() == 0 {
             return Err(Error::Zero { what: "classes" });
         }
-        let (rows, classes, dim) = (shape.rows() as u64, shape.classes() as u64, shape.dim() as u64);
-        let elements = classes.saturating_mul(dim);
-        if elements >= crate::shape::MOST {
-            let allowed = crate::shape::MOST - 1;
-            return Err(Error::Size { what: "classes of a shard · dim", needed: elements, allowed });
+        if layout.shards.contains(&0) {
+            return Err(Error::Zero { what: "shards" });
         }
+        let sum = layout.shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
+        if sum != shape.classes() {
+            return Err(Error::Length { what: "shards", found: sum, expected: shape.classes() });
+        }
+        let (rows, dim) = (shape.rows() as u64, shape.dim() as u64);
         let mut b = Builder::new(limits, shape.rows(), shape)?;
-        let data = b.given(Slot::Prototypes(0), elements * prototypes.bytes())?;
         let labels = b.given(Slot::Labels, rows * 4)?;
         let out = b.given(Slot::GradPrototypes(0), rows * dim * 4)?;
-        let kernel = gather_rows(prototypes.loader("prototypes", shape.dim(), limits)?, Loader::plain(shape.dim()));
-        let step = b.step(&kernel, Part::default(), Grid::over_rows(8, 1), &[data, labels, out])?;
+        let w = layout.prototypes.loader("prototypes", shape.dim(), limits)?;
+        let kernel = gather_rows(w, Loader::plain(shape.dim()));
+        let (mut steps, mut first) = (vec![], 0);
+        for (i, &count) in layout.shards.iter().enumerate() {
+            let (needed, allowed) = (crate::shape::elements(count, shape.dim()), crate::shape::MOST - 1);
+            if needed > allowed {
+                return Err(Error::Size { what: "classes of a shard · dim", needed, allowed });
+            }
+            let data = b.given(Slot::Prototypes(i), needed * layout.prototypes.bytes())?;
+            let part = Part { first: first as u32, count: count as u32, begin: u32::from(i == 0), ..Part::default() };
+            steps.push(b.step(&kernel, part, Grid::over_rows(8, 1), &[data, labels, out])?);
+            first += count;
+        }
         let schedule = Schedule::single(Tile::Direct, shape.classes());
         let snippets = Snippets::of(&MarginSoftmax::default(), shape);
-        let sizes = (shape, 0..shape.classes(), 1, [Element::F32, prototypes]);
-        Ok(b.plan(sizes, snippets, schedule, [vec![step], vec![], vec![], vec![], vec![]]))
+        let sizes = (shape, 0..shape.classes(), 1, [Element::F32, layout.prototypes]);
+        Ok(b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]]))
     }
 }

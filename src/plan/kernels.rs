@@ -281,6 +281,28 @@ pub(crate) fn logit_classes() -> Kernel {
     Recipe::new("logit_classes", "rww", shader!("logit_classes")).kernel()
 }
 
+/// A curve from outside, for the shader tests.
+#[derive(Debug)]
+struct Straight;
+
+impl crate::Margin for Straight {
+    fn name(&self) -> &str {
+        "straight"
+    }
+
+    fn value_slope(&self, x: f64) -> (f64, f64) {
+        (x, 1.0)
+    }
+
+    fn wgsl(&self) -> &str {
+        "fn margin_target(x: f32) -> Curve { return Curve(parameter(0u) * x, parameter(0u)); }"
+    }
+
+    fn parameters(&self) -> Vec<f64> {
+        vec![1.0]
+    }
+}
+
 /// The losses whose kernels differ, each once.
 fn variants() -> Vec<Snippets> {
     let shape = |k| Shape::new(1, 8, 1).and_then(|s| s.with_sub_centers(k));
@@ -292,6 +314,7 @@ fn variants() -> Vec<Snippets> {
             losses.push(MarginSoftmax { target: target.clone(), others, ..plain.clone() });
         }
     }
+    losses.push(MarginSoftmax { target: Target::Custom(crate::Custom::new(Straight)), ..plain.clone() });
     losses.push(MarginSoftmax { product: Product::Linear, ..plain });
     let mut all = vec![];
     for loss in losses {

@@ -5,8 +5,8 @@ use super::{
 };
 use crate::{Adaptive, Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
-/// A row's logits are looked at by 64 lanes in one loop each; see `ROWS_PER_PASS`.
-const MOST_LOGITS: usize = 1 << 22;
+/// A row's logits are looked at by 64 lanes in one loop each, whose turns count together; see `ROWS_PER_PASS`.
+const MOST_LOGITS: usize = 1 << 21;
 
 /// Sizes of an operation on a batch: [entries, rows, classes] and, for cosines, the length of a vector.
 #[derive(Debug, Clone, Copy)]

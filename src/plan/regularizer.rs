@@ -144,6 +144,10 @@ impl Plan {
     /// The workspace is linear in the number of classes. For UniformFace at most 2²² classes.
     pub fn regularizer(regularizer: &Regularizer, shape: Shape, element: Element, limits: &Limits) -> Result<Plan> {
         regularizer.validate()?;
+        if shape.sub_centers() > 1 {
+            let why = "a regulariser knows one prototype per class";
+            return Err(Error::Combination { what: "sub_centers", why });
+        }
         let shape = Shape::new(1, shape.classes(), shape.dim())?;
         let w = element.loader("prototypes", shape.dim(), limits)?;
         let values = shape.prototypes()? as u64;

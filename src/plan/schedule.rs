@@ -1,7 +1,7 @@
 //! Keep or recompute, chunks of classes, splits and slots: chosen from shape, budget and limits.
 
 use super::{Limits, kernels::Stages, settings};
-use crate::{Budget, Error, Link, MarginSoftmax, Product, Result, Shape, Tile, Want};
+use crate::{Budget, Error, Link, MarginSoftmax, Others, Product, Result, Shape, Tile, Want};
 
 /// What a head has to do, as far as its memory is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +15,8 @@ pub(super) struct Work {
     pub linear: bool,
     pub draws: bool,
     pub chosen: usize,
+    /// Turns of a loop in the transform of the other classes.
+    bends: usize,
     /// The cosines are read a second time in the forward pass.
     twice: bool,
 }
@@ -46,6 +48,12 @@ impl Work {
             linear,
             draws: stages.draws,
             chosen: stages.chosen,
+            // an update may turn an exact curve into a series of any degree: half as many turns; powers have up to 16
+            bends: match loss.others {
+                Others::Angle(_) => 34,
+                Others::Power(_) => 16,
+                _ => 0,
+            },
             twice: stages.chosen > 0 || stages.scale,
         }
     }
@@ -103,6 +111,10 @@ pub struct Schedule {
     pub splits: usize,
 }
 
+/// Turns of all loops of a lane of row_stats, two for each of its classes and one for each prototype in both; see
+/// `ROWS_PER_PASS`.
+const MOST_TURNS: usize = 1 << 15;
+
 /// A chunk that is computed twice stays in the cache of a large GPU below this size.
 const CACHED: u64 = 32 << 20;
 
@@ -156,6 +168,8 @@ impl Schedule {
         for (splits, slots) in [(splits, slots), (1, 1)] {
             // no loop over classes takes too many turns, see ROWS_PER_PASS
             let most = most.min(((splits as usize) << 16) / centers / 64 * 64);
+            let span = MOST_TURNS / 2 / (centers + want.bends) * 64;
+            let most = most.min(slots as usize * span);
             let attempt = |most: usize, keep: bool| {
                 let chunks = cut(shards, most, centers);
                 let longest = chunks.iter().map(|c| c.count).max().unwrap_or(1);

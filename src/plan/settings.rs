@@ -114,8 +114,6 @@ pub struct Call {
     pub class_margins: bool,
     /// Whether margins of rows are bound.
     pub row_margins: bool,
-    /// A training step: the state follows the batch first.
-    pub training: bool,
 }
 
 const HAS_IGNORE: u32 = 1;
@@ -133,7 +131,6 @@ const CLASS_MARGINS: u32 = 2048;
 const ROW_MARGINS: u32 = 4096;
 const VARIED: u32 = 8192;
 const CLOSED: u32 = 16384;
-const TRAINING: u32 = 32768;
 const OWN_SCALE: u32 = 65536;
 const CURRICULAR: u32 = 131_072;
 const OTHER_SERIES: u32 = 262_144;
@@ -173,7 +170,6 @@ impl Settings {
         new.flag(ADD_PROTOTYPES, call.accumulate);
         new.flag(CLASS_MARGINS, call.class_margins);
         new.flag(ROW_MARGINS, call.row_margins);
-        new.flag(TRAINING, call.training);
         if let Link::Binary(link) = loss.link {
             new.bias = link.bias as f32;
             new.attract = (link.factor * link.weight) as f32;
@@ -348,7 +344,8 @@ pub(crate) struct Stats {
     pub tilt: f32,
     pub weighted: f32,
     pub nearest: f32,
-    pub pad: [u32; 3],
+    pub endless: u32,
+    pub pad: [u32; 2],
 }
 
 #[cfg(feature = "gpu")]
@@ -357,7 +354,7 @@ impl Stats {
     pub const LOWEST: f32 = -3.0e38;
     /// Of no class.
     pub const EMPTY: Self =
-        Self { most: Self::LOWEST, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: Self::LOWEST, pad: [0; 3] };
+        Self { most: Self::LOWEST, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: Self::LOWEST, endless: 0, pad: [0; 2] };
 }
 
 /// Twin of `Row` in params.wgsl, for reading back.
@@ -486,7 +483,7 @@ pub fn twins() -> Vec<Twin> {
             "Row", Row, state, label, weight, cosine, value, slope, turn, length, scale, bound, last, bend, draw,
             nearest, others, total, mass, loss, gain, normalizer, pull, tilt, lean, stretch
         ),
-        twin!("Stats", Stats, most, sum, tilt, weighted, nearest),
+        twin!("Stats", Stats, most, sum, tilt, weighted, nearest, endless),
         twin!(
             "Batch",
             BatchState,

@@ -201,6 +201,8 @@ fn compare(device: &Device, case: &Case) -> Result<(), String> {
             Link::Binary(binary) => 2.0 * binary.factor * (binary.weight + (1.0 - binary.weight) * c as f64),
         };
         let unit = f64::from(up) * f64::from(weight) * rows * terms;
+        // where the curve is so steep that the gate says nothing, these sums of cosines are still a thousandth right
+        let gate = gate.min(1e-3);
         let pairs = std::iter::once((found.grad_scale, expected.grad_scale));
         let biases = found.grad_bias.iter().copied().zip(expected.grad_bias.iter().copied());
         if found.grad_bias.len() < expected.grad_bias.len() {
@@ -286,7 +288,7 @@ fn run(context: &Context, case: &Case, data: &Data, tile: Tile) -> margin_softma
     let mut state = case.state();
     rig.bound = rig.tensors.bind_state(&rig.head)?;
     rig.bound.set_state(&state)?;
-    rig.bound.set_training(case.training)?;
+    rig.bound.set_training(case.training);
     let out = rig.run(context)?;
     let [hardness, mean, deviation, scale] = rig.tensors.state.read::<f32>(context)?[..] else { unreachable!() };
     (state.hardness, state.norm_mean, state.norm_deviation) = (hardness.into(), mean.into(), deviation.into());

@@ -13,6 +13,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("finite_inputs_give_finite_gradients", finite_inputs_give_finite_gradients),
     ("bad_rows_are_nan_and_do_not_spoil_others", bad_rows_are_nan_and_do_not_spoil_others),
     ("endless_vectors_do_not_spoil_others", endless_vectors_do_not_spoil_others),
+    ("logits_beyond_f32_are_no_numbers", logits_beyond_f32_are_no_numbers),
     ("far_targets_keep_the_gradients_of_the_others", far_targets_keep_the_gradients_of_the_others),
     ("a_bad_prototype_makes_every_loss_nan_and_every_gradient_zero", a_bad_prototype),
     ("a_label_that_names_no_class_is_like_a_bad_row", a_label_that_names_no_class),
@@ -128,6 +129,28 @@ fn endless_vectors_do_not_spoil_others(context: &Context) -> Result<(), Failed> 
         assert_eq!(out.loss.is_nan(), out.counts.non_finite_rows == 1, "{length}: {out:?}");
         assert!(finite(&out.grad_embeddings) && finite(&out.grad_prototypes), "{length}: {out:?}");
         assert!(finite(&out.row_losses[1..]), "{length}");
+    }
+    Ok(())
+}
+
+/// A linear head of finite vectors whose products f32 cannot hold: no loss of 0, and no gradient.
+fn logits_beyond_f32_are_no_numbers(context: &Context) -> Result<(), Failed> {
+    for loss in [MarginSoftmax::softmax(), MarginSoftmax::softmax().with_label_smoothing(0.1)] {
+        // the product with its own class overflows, or that with another one, to either side
+        for (class, sign) in [(0, 1.0), (0, -1.0), (8, 1.0), (8, -1.0)] {
+            let mut data = Data::random(shape(), 12);
+            data.labels = vec![0, 1, 2, 3, 4, 5];
+            data.embeddings[..D].fill(1e20);
+            data.prototypes[class * D..(class + 1) * D].fill(sign * 1e20);
+            // the other rows' products stay small
+            data.embeddings[D..].iter_mut().for_each(|x| *x *= 1e-20);
+            let out = evaluate(context, &loss, &data)?;
+            let at = format!("{} {class} {sign}: {out:?}", loss.label_smoothing);
+            assert!(out.loss.is_nan() && out.row_losses[0].is_nan(), "{at}");
+            assert_eq!((out.counts.rows, out.counts.non_finite_rows), (N - 1, 1), "{at}");
+            assert!(finite(&out.row_losses[1..]) && out.grad_embeddings[..D].iter().all(|g| *g == 0.0), "{at}");
+            assert!(finite(&out.grad_embeddings) && finite(&out.grad_prototypes), "{at}");
+        }
     }
     Ok(())
 }

@@ -158,6 +158,9 @@ fn limits_and_budgets_are_refused_when_planning(context: &Context) -> Result<(),
     let plan = head(limits, options)?;
     let other = loss.clone().with_others(Others::Rectified);
     refused!(Head::new(context, &other, plan), Error::Recompile { .. });
+    // a part of a head: its sums would be those of its own classes alone
+    let part = Plan::shard(&loss, shape, 0..600, &plain(&[600]), &limits, &options)?;
+    refused!(Head::new(context, &loss, part), Error::Combination { what: "shard", .. });
     refused!(Backend::gpu(Some("no such adapter")), Error::NoAdapter(_));
     Ok(())
 }

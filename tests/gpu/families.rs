@@ -17,6 +17,9 @@ use crate::{
 pub const CHECKS: &[(&str, Check)] = &[
     ("the_simple_front_follows_the_batch", the_simple_front_follows_the_batch),
     ("shards_agree_with_the_whole_head", shards_agree_with_the_whole_head),
+    ("a_second_pass_adds_exactly_the_first", a_second_pass_adds_exactly_the_first),
+    ("a_saved_state_goes_on_bit_for_bit", a_saved_state_goes_on_bit_for_bit),
+    ("a_step_is_a_training_step_as_it_was_recorded", a_step_is_a_training_step_as_it_was_recorded),
     ("every_family_gives_the_same_bits_again", every_family_gives_the_same_bits_again),
     ("updates_compile_nothing_and_workspaces_are_exact", updates_compile_nothing_and_workspaces_are_exact),
     ("f16_is_the_same_with_and_without_the_type", f16_is_the_same_with_and_without_the_type),
@@ -106,8 +109,8 @@ fn the_simple_front_follows_the_batch(context: &Context) -> Result<(), Failed> {
 
 /// Three shards of classes on one device, as if they were three devices.
 fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
-    for mut case in cases() {
-        case.training = false;
+    let both = |case: Case| [false, true].map(|training| Case { training, ..case.clone() });
+    for case in cases().into_iter().flat_map(both) {
         let (_, c, d) = case.shape;
         let k = case.centers;
         let data = Data::new(&case);
@@ -131,6 +134,11 @@ fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
         let each = || batches.iter();
         let targets = heads.iter_mut().zip(each()).map(|(h, b)| h.targets(b)).collect::<Result<Vec<_>>>()?;
         let targets = Targets::merged(&targets, c)?;
+        if case.training {
+            for (head, batch) in heads.iter_mut().zip(each()) {
+                head.follow(batch, &targets)?;
+            }
+        }
         let all = heads.iter_mut().zip(each()).map(|(h, b)| h.statistics(b, &targets)).collect::<Result<Vec<_>>>()?;
         let all = Statistics::merged(&all, c)?;
         let outs =
@@ -145,7 +153,108 @@ fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
                 sum.grad_bias.extend(&out.grad_bias);
             }
         }
-        agrees(&case.describe(), &sum, &data.expected(&case).0)?;
+        let (expected, state) = data.expected(&case);
+        agrees(&case.describe(), &sum, &expected)?;
+        let found = *heads[0].state();
+        assert!(heads.iter().all(|head| *head.state() == found), "{}: the shards' states differ", case.describe());
+        assert_eq!((found.step, found.seed), (state.step, state.seed), "{}", case.describe());
+        for (f, e) in [
+            (found.hardness, state.hardness),
+            (found.norm_mean, state.norm_mean),
+            (found.norm_deviation, state.norm_deviation),
+            (found.scale, state.scale),
+        ] {
+            close("state", f, e, 0.1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every gradient: those of scale and bias, of MagFace's lengths, of several prototypes per class. x + x is exact.
+fn a_second_pass_adds_exactly_the_first(context: &Context) -> Result<(), Failed> {
+    for case in cases() {
+        let (data, shards) = (Data::new(&case), [case.shape.1]);
+        let options = Options { want: case.want(), ..Default::default() };
+        let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
+        let one = rig.run(context)?;
+        rig.bound.set_accumulate(true)?;
+        let two = rig.run(context)?;
+        let at = |what: &str| format!("{}: {what}", case.describe());
+        let twice = |values: &[f32]| values.iter().map(|v| 2.0 * v).collect::<Vec<f32>>();
+        same_bits(&at("dX"), &twice(&one.grad_embeddings), &two.grad_embeddings)?;
+        same_bits(&at("dW"), &twice(&one.grad_prototypes), &two.grad_prototypes)?;
+        same_bits(&at("ds"), &twice(&[one.grad_scale]), &[two.grad_scale])?;
+        same_bits(&at("db"), &twice(&one.grad_bias), &two.grad_bias)?;
+    }
+    Ok(())
+}
+
+/// As it would come back from a file.
+#[cfg(feature = "serde")]
+fn saved(state: &State) -> State {
+    serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
+}
+
+#[cfg(not(feature = "serde"))]
+fn saved(state: &State) -> State {
+    *state
+}
+
+/// Three steps, a save, two more: those of a run that was never stopped.
+fn a_saved_state_goes_on_bit_for_bit(context: &Context) -> Result<(), Failed> {
+    let shape = Shape::new(9, 40, 8)?;
+    let steps: Vec<Data> = (0..5).map(|seed| Data::random(shape, seed)).collect();
+    for name in ["curricularface", "adaface", "adacos", "elasticface_arc_plus"] {
+        let loss = MarginSoftmax::named(name)?;
+        let head = || Backend::Gpu(context.clone()).head(&loss, shape);
+        let mut first = head()?;
+        first.set_state(&State::new(&loss, shape)?.with_seed(7))?;
+        for data in &steps[..3] {
+            first.train(&data.batch())?;
+        }
+        let mut second = head()?;
+        second.set_state(&saved(first.state()))?;
+        for data in &steps[3..] {
+            assert_eq!(first.train(&data.batch())?, second.train(&data.batch())?, "{name}");
+            assert_eq!(first.state(), second.state(), "{name}");
+        }
+        // a state that nobody saved gives other numbers
+        let mut fresh = head()?;
+        assert_ne!(fresh.train(&steps[4].batch())?, second.evaluate(&steps[4].batch())?, "{name}");
+    }
+    Ok(())
+}
+
+/// What is set between record and submit is for later records.
+fn a_step_is_a_training_step_as_it_was_recorded(context: &Context) -> Result<(), Failed> {
+    for name in ["curricularface", "adaface", "adacos"] {
+        let loss = MarginSoftmax::named(name)?;
+        let shape = Shape::new(9, 40, 8)?;
+        let data = Data::random(shape, 5);
+        let mut rig = Rig::plain(context, &loss, shape, &data)?;
+        rig.bound = rig.tensors.bind_state(&rig.head)?;
+        let state = State::new(&loss, shape)?;
+        for training in [true, false] {
+            let mut step = |toggled: bool| -> Result<(Output, Vec<f32>)> {
+                rig.bound.set_state(&state)?;
+                rig.bound.set_training(training);
+                let mut encoder = context.device().create_command_encoder(&Default::default());
+                rig.record(&mut encoder);
+                rig.bound.set_training(training != toggled);
+                context.queue().submit([encoder.finish()]);
+                Ok((rig.tensors.read(context)?, rig.tensors.state.read(context)?))
+            };
+            let (plain, toggled) = (step(false)?, step(true)?);
+            same_output(&plain.0, &toggled.0)?;
+            same_bits("state", &plain.1, &toggled.1)?;
+            let before = [state.hardness, state.norm_mean, state.norm_deviation, state.scale].map(|v| v as f32);
+            assert_eq!(plain.1 != before, training, "{name}: {:?}", plain.1);
+            let read = rig.bound.read_state()?;
+            assert_eq!((read.step, read.seed), (state.step, state.seed));
+            let found = [read.hardness, read.norm_mean, read.norm_deviation, read.scale].map(|v| v as f32);
+            same_bits("read state", &found, &plain.1)?;
+            assert_eq!(rig.bound.read_counts()?, Counts { rows: 9, ..Counts::default() });
+        }
     }
     Ok(())
 }
@@ -155,7 +264,7 @@ fn every_family_gives_the_same_bits_again(context: &Context) -> Result<(), Faile
         let (data, shards) = (Data::new(&case), [case.shape.1]);
         let options = Options { want: case.want(), ..Default::default() };
         let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
-        rig.bound.set_training(true)?;
+        rig.bound.set_training(true);
         let mut first: Option<Output> = None;
         for _ in 0..5 {
             rig.bound.set_state(&case.state())?;

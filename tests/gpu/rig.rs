@@ -25,6 +25,8 @@ pub struct Tensors {
     pub dw: Vec<Tensor>,
     pub ds: Tensor,
     pub db: Tensor,
+    /// Values of db that the head which was bound last writes.
+    biases: std::cell::Cell<usize>,
 }
 
 pub struct Rig {
@@ -75,6 +77,7 @@ impl Tensors {
             state: Tensor::empty(context, &[4], Element::F32)?,
             ds: Tensor::empty(context, &[1], Element::F32)?,
             db: Tensor::empty(context, &[shape.classes()], Element::F32)?,
+            biases: Default::default(),
             x: upload(context, &[n, d], &data.embeddings, layout.embeddings),
             w,
             y: Tensor::upload(context, &[n], &data.labels)?,
@@ -101,6 +104,7 @@ impl Tensors {
         // one value, but for a linear head
         let linear = head.plan().find("bias").is_some();
         let db = if linear { self.db.clone() } else { Tensor::from_buffer(self.db.buffer(), 0, &[1], Element::F32)? };
+        self.biases.set(if head.plan().find("grad_bias").is_none() { 0 } else { db.len() });
         head.bind(&Io {
             class_margins: self.class_margins.as_ref(),
             row_margins: self.row_margins.as_ref(),
@@ -129,7 +133,7 @@ impl Tensors {
             grad_embeddings: self.dx.read(context)?,
             grad_prototypes,
             grad_scale: self.ds.read::<f32>(context)?[0],
-            grad_bias: self.db.read(context)?,
+            grad_bias: self.db.read(context)?[..self.biases.get()].to_vec(),
             ..Default::default()
         })
     }
@@ -198,5 +202,7 @@ pub fn same_output(a: &Output, b: &Output) -> std::result::Result<(), String> {
     same_bits("loss", &[a.loss], &[b.loss])?;
     same_bits("row_losses", &a.row_losses, &b.row_losses)?;
     same_bits("grad_embeddings", &a.grad_embeddings, &b.grad_embeddings)?;
-    same_bits("grad_prototypes", &a.grad_prototypes, &b.grad_prototypes)
+    same_bits("grad_prototypes", &a.grad_prototypes, &b.grad_prototypes)?;
+    same_bits("grad_scale", &[a.grad_scale], &[b.grad_scale])?;
+    same_bits("grad_bias", &a.grad_bias, &b.grad_bias)
 }

@@ -2,7 +2,7 @@
 
 use margin_softmax::{
     Budget, Error, MarginSoftmax, Options, Product, Shape, Tile, Want,
-    plan::{Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
+    plan::{Batched, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
 };
 
 const WANTS: [Want; 4] = [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL];
@@ -191,4 +191,54 @@ fn shards_fit_a_binding() {
     }
     let wide = Shape::new(1, 100, 1 << 20).unwrap();
     assert!(matches!(Plan::shards(wide, Element::F32, &Limits::WEBGPU), Err(Error::Limit { .. })));
+}
+
+/// Some software drivers stop a shader after 65,535 turns of its loops: a lane of row_stats stays below.
+#[test]
+fn no_lane_of_the_statistics_takes_too_many_turns() {
+    let named = |name| MarginSoftmax::named(name).unwrap();
+    for (loss, bends) in [(named("arcface"), 0), (named("li_arcface"), 34), (named("sphereface2"), 16)] {
+        for (n, c, d, centers) in
+            [(4096, 3_000_000, 8, 1), (100, 3_000_000, 8, 1), (5000, 100_000, 64, 20), (1, 60_000, 8, 256)]
+        {
+            let shape = Shape::new(n, c, d).unwrap().with_sub_centers(centers).unwrap();
+            let limits = Limits { max_buffer: 1 << 40, max_binding: 1 << 40, ..Limits::WEBGPU };
+            for want in WANTS {
+                let options = Options { budget: Budget::bytes(1 << 44), want, ..Default::default() };
+                let layout = Layout { shards: &[c], embeddings: Element::F32, prototypes: Element::F32 };
+                let plan = Plan::head(&loss, shape, &layout, &limits, &options).unwrap();
+                let steps = plan.forward().iter().filter(|s| plan.kernels()[s.kernel].name == "row_stats");
+                for span in steps.map(|s| plan.parts()[s.part].slot_span as usize) {
+                    let turns = 2 * span.div_ceil(64) * (centers + bends);
+                    assert!(turns < 65_536, "{turns} turns: {n}x{c}x{d}, K = {centers}, {}", loss.others.name());
+                }
+            }
+        }
+    }
+}
+
+/// What knows one prototype per class says so.
+#[test]
+fn sub_centers_are_refused_where_nothing_knows_them() {
+    let shape = Shape::new(4, 10, 8).unwrap().with_sub_centers(2).unwrap();
+    let refused = |plan: Result<Plan, Error>| matches!(plan, Err(Error::Combination { what: "sub_centers", .. }));
+    assert!(refused(Plan::gather(
+        shape,
+        &Layout { shards: &[10], embeddings: Element::F32, prototypes: Element::F32 },
+        &Limits::WEBGPU
+    )));
+    for regularizer in [margin_softmax::Regularizer::reg_ss(), margin_softmax::Regularizer::uniform_face()] {
+        assert!(refused(Plan::regularizer(&regularizer, shape, Element::F32, &Limits::WEBGPU)));
+    }
+}
+
+/// Given logits: as many as the lanes can go through.
+#[test]
+fn too_many_given_logits_are_refused() {
+    let entropy = |classes| {
+        let sizes = Batched::new(1, Shape::new(1, classes, 1)?, [Element::F32; 2])?;
+        Plan::cross_entropy(&CrossEntropy::default(), sizes, &Limits::WEBGPU, false)
+    };
+    entropy(1 << 21).unwrap();
+    assert!(matches!(entropy((1 << 21) + 1), Err(Error::Size { allowed: 2_097_152, .. })));
 }
