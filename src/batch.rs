@@ -205,8 +205,8 @@ pub struct Counts {
     pub rows: usize,
     /// Rows with the ignore index.
     pub ignored: usize,
-    /// Rows with a NaN or infinite value that are not ignored: their loss and the reduced loss are NaN, their
-    /// gradient 0.
+    /// Rows with a NaN or infinite value that are not ignored, and rows of a linear head whose logits leave f32: their loss
+    /// and the reduced loss are NaN, their gradient 0.
     pub non_finite_rows: usize,
     /// Rows whose label names no class, seen on a device only; treated like a non-finite row.
     pub invalid_labels: usize,

@@ -348,7 +348,7 @@ pub(crate) struct Stats {
     pub pad: [u32; 2],
 }
 
-#[cfg(feature = "gpu")]
+#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))] // shards are read back there
 impl Stats {
     /// What stands for minus infinity on a device.
     pub const LOWEST: f32 = -3.0e38;
