@@ -693,7 +693,7 @@ fn bad_losses_are_refused() {
         (r#"{"target": {"unified": {"m4": 1}}}"#, "unknown field `m4`, expected one of `m0`, `m1`"),
         (r#"{"target": {"unified": {"curve": {"series": {"order": 3}}}}}"#, "unknown field `order`"),
         (r#"{"target": {"arcface": {}}}"#, "unknown variant `arcface`, expected one of `unified`, `angle`, `power`"),
-        (r#"{"others": "relu"}"#, "unknown variant `relu`, expected `identity` or `rectified`"),
+        (r#"{"others": "relu"}"#, "unknown variant `relu`, expected one of `identity`, `rectified`"),
         (r#"{"scale": 0}"#, "`scale` is 0, allowed is 0 < scale <= 1e6"),
         (r#"{"label_smoothing": 1}"#, "`label_smoothing` is 1, allowed"),
         (r#"{"target": {"unified": {"m2": 28.6}}}"#, "`m2` is 28.6, allowed is 0 <= m2 < pi (radians)"),
