@@ -36,7 +36,7 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     if (m < settings.batch_rows) { store_cosine(entry * settings.batch_rows + m, n, v, false); }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_LANES)
 fn cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
     let group = unfold(id, groups);

@@ -57,7 +57,7 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
                    has(ADD_PROTOTYPES) || part.row_first > 0u);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_LANES)
 fn grad_prototypes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                    @builtin(local_invocation_index) lane: u32) {
     let group = unfold(id, groups);

@@ -15,7 +15,7 @@ const A_ALONG_K = true;
 const B_ALONG_K = true;
 
 var<private> sum: f32;
-var<workgroup> lanes: array<f32, 64>;
+var<workgroup> lanes: array<f32, TILE_LANES>;
 
 fn left_width() -> u32 { return settings.dim; }
 fn right_width() -> u32 { return settings.dim; }
@@ -45,7 +45,7 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     sum += (leans.x + leans.y) + (leans.z + leans.w);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_LANES)
 fn monitor_pairs(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                  @builtin(local_invocation_index) lane: u32) {
     let group = unfold(id, groups);
@@ -57,7 +57,7 @@ fn monitor_pairs(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     if (n0 < part.stride && m0 < part.first + n0 + TILE_N - 1u) { tile_run(m0, n0, 0u, settings.dim, lane); }
     lanes[lane] = sum;
     workgroupBarrier();
-    for (var size = 32u; size > 0u; size >>= 1u) {
+    for (var size = TILE_LANES / 2u; size > 0u; size >>= 1u) {
         if (lane < size) { lanes[lane] += lanes[lane + size]; }
         workgroupBarrier();
     }

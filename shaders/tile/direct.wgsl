@@ -3,6 +3,7 @@
 
 const TILE_M = 32u;
 const TILE_N = 32u;
+const TILE_LANES = 64u;
 
 fn tile_run(m0: u32, n0: u32, k0: u32, k1: u32, lane: u32) {
     let m = m0 + (lane >> 3u) * 4u;

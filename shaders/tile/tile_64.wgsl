@@ -3,6 +3,7 @@
 
 const TILE_M = 64u;
 const TILE_N = 64u;
+const TILE_LANES = 64u;
 
 // [k][16 quads along m or n]
 var<workgroup> tile_a: array<vec4<f32>, 256>;
