@@ -54,17 +54,21 @@ pub enum Tile {
     Direct,
     /// 64×64 outputs over workgroup memory: the portable default.
     Tile64,
+    /// 128×128 outputs of 256 invocations: for GPUs with many registers. Never chosen without being asked for, since it
+    /// was not measured on one yet.
+    Tile128,
 }
 
 impl Tile {
     /// All of them.
-    pub const ALL: &[Tile] = &[Tile::Direct, Tile::Tile64];
+    pub const ALL: &[Tile] = &[Tile::Direct, Tile::Tile64, Tile::Tile128];
 
     /// The name of the shader file.
     pub fn name(self) -> &'static str {
         match self {
             Tile::Direct => "direct",
             Tile::Tile64 => "tile_64",
+            Tile::Tile128 => "tile_128",
         }
     }
 }

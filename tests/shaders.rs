@@ -2,7 +2,10 @@
 //! without a driver, and its structs and bindings compared with Rust's.
 #![cfg(feature = "gpu")]
 
-use margin_softmax::plan::{Binding, Kernel, kernels::all};
+use margin_softmax::{
+    Tile,
+    plan::{Binding, Kernel, Limits, kernels::all},
+};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
 fn parse(name: &str, kernel: &Kernel) -> (naga::Module, ModuleInfo) {
@@ -79,6 +82,31 @@ fn structs_have_the_same_fields_at_the_same_offsets_in_rust() {
         let rust: Vec<(&str, u32)> = rust.into_iter().map(|(n, o)| (n, o as u32)).collect();
         assert_eq!(shader, rust, "{name}");
         assert_eq!(span as usize, bytes, "{name}");
+    }
+}
+
+/// A tile's invocations and workgroup memory are what the planner believes; no other kernel needs more than every plan may.
+#[test]
+fn workgroups_are_as_large_as_the_planner_believes() {
+    let least = Limits { workgroup_bytes: 8 << 10, ..Limits::WEBGPU };
+    for (name, kernel) in all() {
+        let (module, _) = parse(&name, &kernel);
+        let memory = |(_, v): (_, &naga::GlobalVariable)| match v.space {
+            naga::AddressSpace::WorkGroup => module.types[v.ty].inner.size(module.to_ctx()),
+            _ => 0,
+        };
+        let bytes: u32 = module.global_variables.iter().map(memory).sum();
+        let lanes: u32 = module.entry_points[0].workgroup_size.iter().product();
+        let tile = Tile::ALL.iter().find(|tile| name.contains(&format!("[{} ", tile.name())));
+        match tile.map(|tile| tile.geometry()) {
+            // beside its own memory there may be a number per invocation
+            Some(tile) => assert!(lanes == tile.lanes && bytes - tile.bytes <= 4 * lanes, "{name}: {lanes}, {bytes}"),
+            None => {
+                // the monitor's histograms need more, and it says so
+                let allowed = if kernel.name == "monitor" { 13 << 10 } else { least.workgroup_bytes };
+                assert!(lanes <= least.invocations && bytes <= allowed, "{name}: {lanes}, {bytes}");
+            }
+        }
     }
 }
 

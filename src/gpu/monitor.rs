@@ -38,6 +38,7 @@ impl HeadMonitor {
         Monitor::new(bins)?;
         let missing = Error::Missing { what: "rows", why: "the workspace of a head has them" };
         let rows = head.bound.workspace("rows").ok_or(missing)?;
+        plan::check(context.limits())?;
         let pipeline = context.pipeline(&plan::monitor())?;
         let result = Tensor::empty(context, &[plan::words(bins)], Element::U32)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
@@ -123,7 +124,7 @@ pub async fn between_in(context: &Context, vectors: &[&Tensor], most: usize) -> 
             let given = if j > i { vec![left, right] } else { vec![left] };
             for strip in Plan::strips(tile, rows, columns, most) {
                 let plan = Plan::pairs((rows, other), dim, element, (tile, strip), context.limits())?;
-                let tiles = rows.div_ceil(tile.size() as usize) * strip.wide;
+                let tiles = rows.div_ceil(tile.rows() as usize) * strip.wide;
                 let groups = rows.div_ceil(64) + other.map_or(0, |count| count.div_ceil(64));
                 let bound = bind(context, plan, &given)?;
                 context.guarded(|| {

@@ -138,7 +138,7 @@ impl Plan {
         let with_bias = |buffers: &[usize]| [buffers, bias.as_slice()].concat();
 
         // targets: what is known before margins apply
-        let size = u64::from(tile.size());
+        let (tile_m, tile_n) = (u64::from(tile.rows()), u64::from(tile.columns()));
         let global = Part { count: groups as u32, slots: slots as u32, splits: splits as u32, ..Part::default() };
         let mut targets = vec![];
         let row_norms = k::row_norms(x);
@@ -181,7 +181,7 @@ impl Plan {
                 ..Part::default()
             };
             let data = prototypes[chunk.shard];
-            let grid = Grid::over_rows(tile.size(), (chunk.vectors() as u64).div_ceil(size));
+            let grid = Grid::over_rows(tile.rows(), (chunk.vectors() as u64).div_ceil(tile_n));
             let product = b.step(&products, part, grid, &[embeddings, data, inverses, class, cosine])?;
             let grid = Grid::over_rows(1, slots as u64);
             let stats = b.step(&row_stats, part, grid, &with_bias(&[cosine, row, class, slot]))?;
@@ -278,7 +278,7 @@ impl Plan {
             let grad_cosines = k::grad_cosines(&snippets);
             let grad_embeddings = k::grad_embeddings(tile, chunk_loader, w);
             let grad_prototypes = k::grad_prototypes(tile, chunk_loader, x, w, out);
-            let wide = dim.div_ceil(size);
+            let wide = dim.div_ceil(tile_n);
             for Round { part, chunk, cosine, product, .. } in rounds {
                 if !keep {
                     backward.push(product);
@@ -287,11 +287,11 @@ impl Plan {
                 let grid = Grid::over_rows(64, u64::from(part.stride).div_ceil(centers as u64).div_ceil(64));
                 backward.push(b.step(&grad_cosines, part, grid, &with_bias(&[cosine, row, class, columns]))?);
                 if work.embeddings {
-                    let grid = Grid::over_rows(tile.size(), wide * splits as u64);
+                    let grid = Grid::over_rows(tile.rows(), wide * splits as u64);
                     backward.push(b.step(&grad_embeddings, part, grid, &[cosine, data, class, slabs])?);
                 }
                 if work.prototypes {
-                    let grid = Grid::fixed(u64::from(part.count).div_ceil(size) * wide);
+                    let grid = Grid::fixed(u64::from(part.count).div_ceil(tile_m) * wide);
                     let buffers = [cosine, embeddings, data, inverses, class, columns, grad_w[chunk.shard]];
                     for first in (0..rows as u32).step_by(ROWS_PER_PASS as usize) {
                         let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..part };

@@ -147,23 +147,6 @@ impl Snippets {
     }
 }
 
-impl Tile {
-    pub(super) fn text(self) -> &'static str {
-        match self {
-            Tile::Direct => shader!("tile/direct"),
-            Tile::Tile64 => shader!("tile/tile_64"),
-        }
-    }
-
-    /// Rows and columns of outputs of one workgroup.
-    pub(crate) fn size(self) -> u32 {
-        match self {
-            Tile::Direct => 32,
-            Tile::Tile64 => 64,
-        }
-    }
-}
-
 pub(crate) fn row_norms(x: Loader) -> Kernel {
     let recipe = Recipe::new("row_norms", "rrrww", shader!("row_norms"));
     recipe.part(NORMS).part(MEASURE).part(LABELS).load("embedding", 0, x).kernel()

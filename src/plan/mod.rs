@@ -15,6 +15,7 @@ mod ops;
 mod regularizer;
 mod schedule;
 pub(crate) mod settings;
+mod tile;
 
 use std::ops::Range;
 
@@ -99,13 +100,21 @@ pub struct Limits {
     pub storage_buffers: u32,
     /// Invocations of a workgroup; 256 are needed.
     pub invocations: u32,
-    /// Bytes of workgroup memory; 16 KiB are needed.
+    /// Invocations along the first axis of a workgroup; 256 are needed.
+    #[cfg_attr(feature = "serde", serde(default = "size_x"))]
+    pub size_x: u32,
+    /// Bytes of workgroup memory; 8 KiB are needed, and more by most tiles.
     pub workgroup_bytes: u32,
     /// What the offset of a storage binding must be a multiple of.
     pub alignment: u32,
     /// Whether shaders know the type f16; tensors of that element do without it too.
     #[cfg_attr(feature = "serde", serde(default))]
     pub f16: bool,
+}
+
+#[cfg(feature = "serde")]
+fn size_x() -> u32 {
+    Limits::WEBGPU.size_x
 }
 
 impl Limits {
@@ -116,19 +125,21 @@ impl Limits {
         max_groups: 65_535,
         storage_buffers: 8,
         invocations: 256,
+        size_x: 256,
         workgroup_bytes: 16 << 10,
         alignment: 256,
         f16: false,
     };
 
     pub(crate) fn check(&self) -> Result<()> {
-        let least = Self { max_groups: 1, alignment: 1, ..Self::WEBGPU };
+        let least = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
         let need = |what, limit, needed: u32, allowed: u32| {
             let (needed, allowed) = (u64::from(needed), u64::from(allowed));
             if allowed >= needed { Ok(()) } else { Err(Error::Limit { what, limit, needed, allowed }) }
         };
         need("a kernel", "max_storage_buffers_per_shader_stage", least.storage_buffers, self.storage_buffers)?;
         need("a workgroup", "max_compute_invocations_per_workgroup", least.invocations, self.invocations)?;
+        need("a workgroup", "max_compute_workgroup_size_x", least.size_x, self.size_x)?;
         need("a workgroup", "max_compute_workgroup_storage_size", least.workgroup_bytes, self.workgroup_bytes)?;
         need("a dispatch", "max_compute_workgroups_per_dimension", least.max_groups, self.max_groups)?;
         need("a binding", "min_storage_buffer_offset_alignment", least.alignment, self.alignment)

@@ -25,6 +25,17 @@ pub(crate) fn monitor() -> Kernel {
     Recipe::new("monitor", "rw", shader!("monitor")).part(shader!("common/angle")).kernel()
 }
 
+/// Its histograms take more workgroup memory than a head.
+#[cfg(feature = "gpu")]
+pub(crate) fn check(limits: &Limits) -> Result<()> {
+    let (needed, allowed) = (13 << 10, u64::from(limits.workgroup_bytes));
+    if needed > allowed {
+        let limit = "max_compute_workgroup_storage_size";
+        return Err(Error::Limit { what: "the monitor", limit, needed, allowed });
+    }
+    Ok(())
+}
+
 fn monitor_sums(w: Loader) -> Kernel {
     Recipe::new("monitor_sums", "rrw", shader!("monitor_sums")).load("prototype", 0, w).kernel()
 }
@@ -115,10 +126,10 @@ impl Plan {
     /// Strips that cover all pairs of `left` vectors with `right` ones, each of about `most` tiles and at least one per tile
     /// of left vectors: so are memory and the time of a submit bounded, whatever the number of pairs is.
     pub fn strips(tile: Tile, left: usize, right: usize, most: usize) -> Vec<Strip> {
-        let size = tile.size() as usize;
-        let wide = (most / left.div_ceil(size).max(1)).clamp(1, right.div_ceil(size).max(1));
-        let strip = |first| Strip { first, wide: wide.min((right - first).div_ceil(size)) };
-        (0..right).step_by(wide * size).map(strip).collect()
+        let (tile_m, tile_n) = (tile.rows() as usize, tile.columns() as usize);
+        let wide = (most / left.div_ceil(tile_m).max(1)).clamp(1, right.div_ceil(tile_n).max(1));
+        let strip = |first| Strip { first, wide: wide.min((right - first).div_ceil(tile_n)) };
+        (0..right).step_by(wide * tile_n).map(strip).collect()
     }
 
     /// Sums of (π/2 − θ) over the pairs of a strip: the buffer `sums`, one f32 per tile, the strip's tiles of each tile of
@@ -131,6 +142,7 @@ impl Plan {
         (tile, strip): (Tile, Strip),
         limits: &Limits,
     ) -> Result<Plan> {
+        tile.check(limits)?;
         let columns = right.unwrap_or(left);
         if left == 0 || columns == 0 {
             return Err(Error::Zero { what: "vectors" });
@@ -143,9 +155,9 @@ impl Plan {
         let shape = Shape::new(1, all, dim)?;
         let w = element.loader("vectors", dim, limits)?;
         let mut b = Builder::new(limits, 1, shape)?;
-        let size = tile.size() as usize;
-        let wide = strip.wide.min((columns - strip.first).div_ceil(size));
-        let tiles = left.div_ceil(size) as u64 * wide as u64;
+        let (tile_m, tile_n) = (tile.rows() as usize, tile.columns() as usize);
+        let wide = strip.wide.min((columns - strip.first).div_ceil(tile_n));
+        let tiles = left.div_ceil(tile_m) as u64 * wide as u64;
         let own = b.given(Slot::Prototypes(0), prototypes(left, dim)? * element.bytes())?;
         let other = match right {
             Some(count) => b.given(Slot::Prototypes(1), prototypes(count, dim)? * element.bytes())?,

@@ -75,6 +75,7 @@ impl Plan {
     /// Cosines \[B, N, C\] of embeddings \[B, N, D\] and prototypes \[B, C, D\]; with `backward` their gradients instead, from the
     /// cosines and dL/dcosines.
     pub fn cosine(sizes: Batched, limits: &Limits, tile: Tile, backward: bool) -> Result<Plan> {
+        tile.check(limits)?;
         let Batched { shape, elements, .. } = sizes;
         let (rows, dim, entries) = (sizes.rows(), shape.dim() as u64, sizes.entries as u32);
         let classes = (sizes.entries * shape.classes()) as u64;
@@ -101,10 +102,10 @@ impl Plan {
             b.step(&k::class_norms(w), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, weights, class, totals])?,
         ];
         let part = sizes.part();
-        let size = u64::from(tile.size());
-        let wide = dim.div_ceil(size);
+        let (tile_m, tile_n) = (u64::from(tile.rows()), u64::from(tile.columns()));
+        let wide = dim.div_ceil(tile_n);
         if !backward {
-            let grid = Grid::over_rows(tile.size(), (shape.classes() as u64).div_ceil(size)).entries(entries);
+            let grid = Grid::over_rows(tile.rows(), (shape.classes() as u64).div_ceil(tile_n)).entries(entries);
             let kernel = k::cosines(tile, x, w, cell);
             steps.push(b.step(&kernel, part, grid, &[embeddings, prototypes, inverses, class, cosines])?);
         } else {
@@ -116,13 +117,13 @@ impl Plan {
             let slabs = b.workspace("slabs", u64::from(part.splits) * rows * dim.next_multiple_of(4) * 4)?;
             let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
             steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
-            let grid = Grid::over_rows(tile.size(), wide * u64::from(part.splits)).entries(entries);
+            let grid = Grid::over_rows(tile.rows(), wide * u64::from(part.splits)).entries(entries);
             let kernel = k::grad_embeddings(tile, cell, w);
             steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, class, slabs])?);
             let flat = Grid::fixed(rows);
             let kernel = k::finish_embeddings(x, out);
             steps.push(b.step(&kernel, part, flat, &[embeddings, inverses, row, slabs, grad_x])?);
-            let grid = Grid::fixed((shape.classes() as u64).div_ceil(size) * wide).entries(entries);
+            let grid = Grid::fixed((shape.classes() as u64).div_ceil(tile_m) * wide).entries(entries);
             let kernel = k::grad_prototypes(tile, cell, x, w, out);
             let buffers = [gradient, embeddings, prototypes, inverses, class, columns, grad_w];
             for first in (0..shape.rows() as u32).step_by(ROWS_PER_PASS as usize) {

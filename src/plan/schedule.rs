@@ -136,6 +136,7 @@ impl Schedule {
         let centers = shape.sub_centers();
         let small = shape.rows() <= 32 || shape.classes() <= 32;
         let tile = tile.unwrap_or(if small { Tile::Direct } else { Tile::Tile64 });
+        tile.check(limits)?;
         let rows = shape.rows().max(1) as u64;
         let largest = shards.iter().copied().max().unwrap_or(1);
         let smallest = largest.min(64);
@@ -154,7 +155,7 @@ impl Schedule {
         }
 
         // slabs and slots are there for speed, and give way to the chunk
-        let blocks = rows.div_ceil(u64::from(tile.size())) * (shape.dim() as u64).div_ceil(u64::from(tile.size()));
+        let blocks = rows.div_ceil(u64::from(tile.rows())) * (shape.dim() as u64).div_ceil(u64::from(tile.columns()));
         let mut splits = if want.embeddings { (512 / blocks).clamp(1, 64) } else { 1 };
         let slab = rows * (shape.dim() as u64).next_multiple_of(4) * 4;
         while splits > 1 && splits * slab > budget.get() / 4 {

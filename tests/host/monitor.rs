@@ -246,7 +246,7 @@ fn strips_cover_all_pairs_once() {
     for tile in Tile::ALL {
         for (left, right) in [(1, 1), (64, 65), (300, 300), (5, 10_000), (85_742, 85_742)] {
             for most in [0, 1, 7, 1 << 16, usize::MAX] {
-                let size = if *tile == Tile::Direct { 32 } else { 64 };
+                let size = tile.geometry().rows as usize;
                 let mut next = 0;
                 for strip in Plan::strips(*tile, left, right, most) {
                     assert_eq!(strip.first, next);

@@ -1,0 +1,73 @@
+//! The matrix tiles: what a planner must know of each, once.
+
+use super::Limits;
+use crate::{Error, Result, Tile};
+
+/// The shape of a tile; `tests/shaders.rs` compares it with the shader.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct Geometry {
+    /// The shader.
+    pub(super) text: &'static str,
+    /// Outputs of a workgroup: rows and columns.
+    pub rows: u32,
+    pub columns: u32,
+    /// Invocations of a workgroup.
+    pub lanes: u32,
+    /// Bytes of workgroup memory.
+    pub bytes: u32,
+}
+
+macro_rules! shader {
+    ($($name:literal),+) => {
+        concat!($(include_str!(concat!("../../shaders/tile/", $name, ".wgsl"))),+)
+    };
+}
+
+impl Tile {
+    /// The one place that knows them all: a new tile is a line here, a variant and a name.
+    #[doc(hidden)]
+    pub const fn geometry(self) -> Geometry {
+        match self {
+            Tile::Direct => Geometry { text: shader!("direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 },
+            Tile::Tile64 => {
+                Geometry { text: shader!("tile_64", "eights"), rows: 64, columns: 64, lanes: 64, bytes: 8 << 10 }
+            }
+            Tile::Tile128 => {
+                Geometry { text: shader!("tile_128", "eights"), rows: 128, columns: 128, lanes: 256, bytes: 8 << 10 }
+            }
+        }
+    }
+
+    pub(super) fn text(self) -> &'static str {
+        self.geometry().text
+    }
+
+    /// Rows of outputs of a workgroup.
+    pub(crate) fn rows(self) -> u32 {
+        self.geometry().rows
+    }
+
+    /// Columns of outputs of a workgroup.
+    pub(crate) fn columns(self) -> u32 {
+        self.geometry().columns
+    }
+
+    /// Whether a device can run it: [`Error::Limit`] names what is missing.
+    pub(crate) fn check(self, limits: &Limits) -> Result<()> {
+        let Geometry { lanes, bytes, .. } = self.geometry();
+        // a kernel may merge a number of each invocation at the end
+        let bytes = bytes + lanes * 4;
+        for (limit, needed, allowed) in [
+            ("max_compute_invocations_per_workgroup", lanes, limits.invocations),
+            ("max_compute_workgroup_size_x", lanes, limits.size_x),
+            ("max_compute_workgroup_storage_size", bytes, limits.workgroup_bytes),
+        ] {
+            if needed > allowed {
+                let (needed, allowed) = (needed.into(), allowed.into());
+                return Err(Error::Limit { what: self.name(), limit, needed, allowed });
+            }
+        }
+        Ok(())
+    }
+}
