@@ -20,16 +20,22 @@ fn embedding_width() -> u32 { return settings.dim; }
 fn prototype_width() -> u32 { return settings.dim; }
 fn store_cosine_width() -> u32 { return part.stride; }
 
-fn load_a(m: u32, k: u32) -> vec4<f32> {
+fn line_a(m: u32) -> Line {
     let row = entry * settings.batch_rows + min(m, settings.batch_rows - 1u);
-    let inverse = inverses[row];
-    return select(vec4(0.0), embedding(row, k) * inverse, m < settings.batch_rows && inverse > 0.0);
+    return Line(row, select(0.0, inverses[row], m < settings.batch_rows));
 }
 
-fn load_b(n: u32, k: u32) -> vec4<f32> {
+fn line_b(n: u32) -> Line {
     let j = entry * part.count + min(n, part.count - 1u);
-    let inverse = abs(classes[part.first + j].x);
-    return select(vec4(0.0), prototype(part.local + j, k) * inverse, n < part.count && inverse > 0.0);
+    return Line(part.local + j, select(0.0, abs(classes[part.first + j].x), n < part.count));
+}
+
+fn load_a(line: Line, k: u32) -> vec4<f32> {
+    return select(vec4(0.0), embedding(line.row, k) * line.factor, line.factor > 0.0);
+}
+
+fn load_b(line: Line, k: u32) -> vec4<f32> {
+    return select(vec4(0.0), prototype(line.row, k) * line.factor, line.factor > 0.0);
 }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {

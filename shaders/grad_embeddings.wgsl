@@ -19,15 +19,22 @@ fn cosine_width() -> u32 { return part.stride; }
 fn prototype_width() -> u32 { return settings.dim; }
 fn store_slab_width() -> u32 { return (settings.dim + 3u) & 0xfffffffcu; }
 
-fn load_a(m: u32, k: u32) -> vec4<f32> {
+fn line_a(m: u32) -> Line {
     let row = entry * settings.batch_rows + min(m, settings.batch_rows - 1u);
-    return select(vec4(0.0), cosine(row, k), m < settings.batch_rows);
+    return Line(row, select(0.0, 1.0, m < settings.batch_rows));
 }
 
-fn load_b(n: u32, k: u32) -> vec4<f32> {
+fn line_b(k: u32) -> Line {
     let j = entry * part.count + min(k, part.count - 1u);
-    let inverse = abs(classes[part.first + j].x);
-    return select(vec4(0.0), prototype(part.local + j, n) * inverse, k < part.count && inverse > 0.0);
+    return Line(part.local + j, select(0.0, abs(classes[part.first + j].x), k < part.count));
+}
+
+fn load_a(line: Line, k: u32) -> vec4<f32> {
+    return select(vec4(0.0), cosine(line.row, k), line.factor > 0.0);
+}
+
+fn load_b(line: Line, n: u32) -> vec4<f32> {
+    return select(vec4(0.0), prototype(line.row, n) * line.factor, line.factor > 0.0);
 }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {

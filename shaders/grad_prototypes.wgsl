@@ -29,15 +29,22 @@ fn row_end() -> u32 {
     return part.row_first + min(part.row_count, max(settings.batch_rows, part.row_first) - part.row_first);
 }
 
-fn load_a(m: u32, k: u32) -> vec4<f32> {
+fn line_a(k: u32) -> Line {
     let row = entry * settings.batch_rows + min(k, max(settings.batch_rows, 1u) - 1u);
-    return select(vec4(0.0), cosine(row, m), k < row_end());
+    return Line(row, select(0.0, 1.0, k < row_end()));
 }
 
-fn load_b(n: u32, k: u32) -> vec4<f32> {
+fn line_b(k: u32) -> Line {
     let row = entry * settings.batch_rows + min(k, max(settings.batch_rows, 1u) - 1u);
-    let inverse = inverses[row];
-    return select(vec4(0.0), embedding(row, n) * inverse, k < row_end() && inverse > 0.0);
+    return Line(row, select(0.0, inverses[row], k < row_end()));
+}
+
+fn load_a(line: Line, m: u32) -> vec4<f32> {
+    return select(vec4(0.0), cosine(line.row, m), line.factor > 0.0);
+}
+
+fn load_b(line: Line, n: u32) -> vec4<f32> {
+    return select(vec4(0.0), embedding(line.row, n) * line.factor, line.factor > 0.0);
 }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {

@@ -20,16 +20,22 @@ var<workgroup> lanes: array<f32, TILE_LANES>;
 fn left_width() -> u32 { return settings.dim; }
 fn right_width() -> u32 { return settings.dim; }
 
-fn load_a(m: u32, k: u32) -> vec4<f32> {
+fn line_a(m: u32) -> Line {
     let i = min(m, part.count - 1u);
-    let inverse = abs(classes[i].x);
-    return select(vec4(0.0), left(i, k) * inverse, m < part.count && inverse > 0.0);
+    return Line(i, select(0.0, abs(classes[i].x), m < part.count));
 }
 
-fn load_b(n: u32, k: u32) -> vec4<f32> {
+fn line_b(n: u32) -> Line {
     let j = min(n, part.stride - 1u);
-    let inverse = abs(classes[part.first + j].x);
-    return select(vec4(0.0), right(j, k) * inverse, n < part.stride && inverse > 0.0);
+    return Line(j, select(0.0, abs(classes[part.first + j].x), n < part.stride));
+}
+
+fn load_a(line: Line, k: u32) -> vec4<f32> {
+    return select(vec4(0.0), left(line.row, k) * line.factor, line.factor > 0.0);
+}
+
+fn load_b(line: Line, k: u32) -> vec4<f32> {
+    return select(vec4(0.0), right(line.row, k) * line.factor, line.factor > 0.0);
 }
 
 // the arc sine; a cosine that rounded past 1 gives pi/2

@@ -72,12 +72,16 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     }
     lanes[lane] = stats;
     workgroupBarrier();
-    for (var size = 32u; size > 0u; size >>= 1u) {
-        if (lane < size) { lanes[lane] = merge(lanes[lane], lanes[lane + size]); }
-        workgroupBarrier();
+    // eights, then the eight of them: two barriers, where a tree takes six
+    if (lane < 8u) {
+        for (var i = lane + 8u; i < 64u; i += 8u) { stats = merge(stats, lanes[i]); }
+        lanes[lane] = stats;
     }
+    workgroupBarrier();
     if (lane == 0u) {
+        for (var i = 1u; i < 8u; i++) { stats = merge(stats, lanes[i]); }
         let place = row * part.slots + slot;
-        if (part.begin == 1u) { slots[place] = lanes[0]; } else { slots[place] = merge(slots[place], lanes[0]); }
+        if (part.begin == 0u) { stats = merge(slots[place], stats); }
+        slots[place] = stats;
     }
 }

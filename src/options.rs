@@ -52,6 +52,9 @@ pub enum Tile {
     /// 32×32 outputs, operands straight from the buffers: compiles fast, the choice for small shapes and software
     /// adapters in a browser.
     Direct,
+    /// 64×64 outputs of 32 invocations, operands straight from the buffers: the choice for software adapters, where
+    /// loading is what takes the time. Far too many registers for a GPU.
+    Direct64,
     /// 64×64 outputs over workgroup memory: the portable default.
     Tile64,
     /// 128×128 outputs of 256 invocations: for GPUs with many registers. Never chosen without being asked for, since it
@@ -61,12 +64,13 @@ pub enum Tile {
 
 impl Tile {
     /// All of them.
-    pub const ALL: &[Tile] = &[Tile::Direct, Tile::Tile64, Tile::Tile128];
+    pub const ALL: &[Tile] = &[Tile::Direct, Tile::Direct64, Tile::Tile64, Tile::Tile128];
 
     /// The name of the shader file.
     pub fn name(self) -> &'static str {
         match self {
             Tile::Direct => "direct",
+            Tile::Direct64 => "direct_64",
             Tile::Tile64 => "tile_64",
             Tile::Tile128 => "tile_128",
         }

@@ -18,13 +18,15 @@ fn tile_run(m0: u32, n0: u32, k0: u32, k1: u32, lane: u32) {
     let quad = lane % 64u % WIDE;
     let deep = lane % 64u / WIDE * 4u;
     let place = deep * WIDE + quad;
+    let held_m = held_a(m0 + quad * 4u);
+    let held_n = held_b(n0 + quad * 4u);
     var l0 = vec4(0.0); var l1 = vec4(0.0); var l2 = vec4(0.0); var l3 = vec4(0.0); var l4 = vec4(0.0); var l5 = vec4(0.0); var l6 = vec4(0.0); var l7 = vec4(0.0);
     var r0 = vec4(0.0); var r1 = vec4(0.0); var r2 = vec4(0.0); var r3 = vec4(0.0); var r4 = vec4(0.0); var r5 = vec4(0.0); var r6 = vec4(0.0); var r7 = vec4(0.0);
     for (var k = k0; k < k1; k += TILE_DEPTH) {
         var a: mat4x4<f32>;
         var b: mat4x4<f32>;
-        if (loads_a) { a = block_a(m0 + quad * 4u, k + deep); }
-        if (loads_b) { b = block_b(n0 + quad * 4u, k + deep); }
+        if (loads_a) { a = block_a(held_m, next_a(k + deep), m0 + quad * 4u, k + deep); }
+        if (loads_b) { b = block_b(held_n, next_b(k + deep), n0 + quad * 4u, k + deep); }
         workgroupBarrier();
         if (loads_a) {
             tile_a[place] = a[0]; tile_a[place + WIDE] = a[1]; tile_a[place + 2u * WIDE] = a[2]; tile_a[place + 3u * WIDE] = a[3];

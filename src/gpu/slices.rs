@@ -74,8 +74,8 @@ impl SliceHead {
         let shards = Plan::shards(own, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
         let mut options = *options;
-        if options.tile.is_none() && context.is_software() && own.rows() * own.vectors() <= 1 << 16 {
-            options.tile = Some(crate::Tile::Direct);
+        if options.tile.is_none() && context.is_software() && own.rows().min(own.vectors()) > 32 {
+            options.tile = Some(crate::Tile::Direct64);
         }
         let plan = Plan::shard(loss, held, range.clone(), &layout, context.limits(), &options)?;
         let follows = !plan.stage(Stage::Follow).is_empty();

@@ -29,7 +29,10 @@ impl Tile {
     #[doc(hidden)]
     pub const fn geometry(self) -> Geometry {
         match self {
-            Tile::Direct => Geometry { text: shader!("direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 },
+            Tile::Direct => Geometry { text: shader!("registers", "direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 },
+            Tile::Direct64 => {
+                Geometry { text: shader!("registers", "direct_64"), rows: 64, columns: 64, lanes: 32, bytes: 0 }
+            }
             Tile::Tile64 => {
                 Geometry { text: shader!("tile_64", "eights"), rows: 64, columns: 64, lanes: 64, bytes: 8 << 10 }
             }
