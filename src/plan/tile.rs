@@ -29,7 +29,9 @@ impl Tile {
     #[doc(hidden)]
     pub const fn geometry(self) -> Geometry {
         match self {
-            Tile::Direct => Geometry { text: shader!("registers", "direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 },
+            Tile::Direct => {
+                Geometry { text: shader!("registers", "direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 }
+            }
             Tile::Direct64 => {
                 Geometry { text: shader!("registers", "direct_64"), rows: 64, columns: 64, lanes: 32, bytes: 0 }
             }
