@@ -227,7 +227,7 @@ pub use objective::{
     Link, MagFace, Margin, MarginSoftmax, Others, Power, Product, Reduction, Regularizer, Series, Slope, State, Target,
     TopK, Unified,
 };
-pub use options::{Budget, Options, Tile};
+pub use options::{Budget, DevicePreset, Options, Tile};
 pub use shape::Shape;
 #[cfg(feature = "gpu")]
 pub use wgpu;

@@ -1,4 +1,4 @@
-//! How a head is to be computed: what to compute, in how much memory, with which tile.
+//! How a head is to be computed: what to compute, in how much memory, for which kind of device.
 
 use crate::Want;
 
@@ -9,7 +9,9 @@ pub struct Options {
     pub want: Want,
     /// The most bytes of workspace; default 256 MiB.
     pub budget: Budget,
-    /// The matrix tile of the GPU path; default: chosen from the adapter and the shape.
+    /// How the GPU path cuts its work; default: chosen from the device.
+    pub preset: DevicePreset,
+    /// The matrix tile of the GPU path, refused where the device cannot run it; default: chosen from preset and shape.
     pub tile: Option<Tile>,
 }
 
@@ -44,13 +46,55 @@ impl Default for Budget {
     }
 }
 
+/// The numbers by which the GPU path cuts its work: tile, parts of a sum, size of a chunk that is computed twice. Results
+/// agree to rounding whatever the preset is.
+///
+/// | | large products | small products | `groups` | `row_groups` | `cached` |
+/// |---|---|---|---|---|---|
+/// | `portable` | `tile_64` | `direct` (32 rows or columns) | 512 | 4096 | 32 MiB |
+/// | `desktop` | `tile_128` | `tile_64` (64 rows or columns) | 1024 | 4096 | 32 MiB |
+/// | `software` | `direct_64` | `direct` (32 rows or columns) | 64 | 64 | 32 MiB |
+///
+/// The sum over the classes in dL/dX is split until it has about `groups` workgroups, a row of the statistics until they have
+/// `row_groups`; a chunk of cosines that is computed twice has at most `cached` bytes. A tile that the device cannot run
+/// gives way to a smaller one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum DevicePreset {
+    /// `Software` on a device that computes in software, else `Portable`.
+    #[default]
+    Auto,
+    /// Any GPU.
+    Portable,
+    /// A GPU with many registers and units. Not measured on one yet, so never chosen without being asked for.
+    Desktop,
+    /// A driver that computes on the CPU.
+    Software,
+}
+
+impl DevicePreset {
+    /// All of them.
+    pub const ALL: &[DevicePreset] =
+        &[DevicePreset::Auto, DevicePreset::Portable, DevicePreset::Desktop, DevicePreset::Software];
+
+    /// The name that [`str::parse`] knows.
+    pub fn name(self) -> &'static str {
+        match self {
+            DevicePreset::Auto => "auto",
+            DevicePreset::Portable => "portable",
+            DevicePreset::Desktop => "desktop",
+            DevicePreset::Software => "software",
+        }
+    }
+}
+
 /// How a workgroup multiplies matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Tile {
-    /// 32×32 outputs, operands straight from the buffers: compiles fast, the choice for small shapes and software
-    /// adapters in a browser.
+    /// 32×32 outputs, operands straight from the buffers: compiles fast, the choice for small shapes.
     Direct,
     /// 64×64 outputs of 32 invocations, operands straight from the buffers: the choice for software adapters, where
     /// loading is what takes the time. Far too many registers for a GPU.

@@ -37,7 +37,7 @@ struct Arguments {
     /// What computes; default `best`, or `gpu` if an adapter is named.
     #[arg(long, value_enum)]
     device: Option<Device>,
-    /// The matrix tile of a GPU: direct or tile_64; default: the library chooses.
+    /// The matrix tile of a GPU: direct, tile_64 or tile_128; default: the library chooses.
     #[arg(long, value_parser = tile)]
     tile: Option<Tile>,
     /// The most bytes of workspace: 268435456, 512KiB, 256MiB or 1GiB; default 256MiB.
@@ -104,7 +104,12 @@ fn run(arguments: &Arguments) -> Result<String> {
         Some(path) => loss::state(path)?,
         None => State::new(&loss, input.shape)?,
     };
-    let options = Options { want: Want::ALL.with_scale().with_bias(), budget: budget.unwrap_or_default(), tile };
+    let options = Options {
+        want: Want::ALL.with_scale().with_bias(),
+        budget: budget.unwrap_or_default(),
+        tile,
+        ..Options::default()
+    };
 
     let name = backend.name();
     let about = |counts: Counts| about(&name, &loss, counts);
@@ -207,8 +212,7 @@ fn say_budget(backend: &Backend, budget: Budget) -> String {
 }
 
 fn tile(text: &str) -> Result<Tile, String> {
-    let known = || Tile::ALL.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
-    Tile::ALL.iter().find(|t| t.name() == text).copied().ok_or_else(|| format!("known are: {}", known()))
+    text.parse().map_err(|error: margin_softmax::Error| error.to_string())
 }
 
 fn budget(text: &str) -> Result<Budget, String> {

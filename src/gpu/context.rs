@@ -115,7 +115,11 @@ impl Context {
     }
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<wgpu::AdapterInfo>) -> Result<Self> {
-        let limits = Limits { f16: device.features().contains(wgpu::Features::SHADER_F16), ..limits(&device.limits()) };
+        let limits = Limits {
+            f16: device.features().contains(wgpu::Features::SHADER_F16),
+            software: device.adapter_info().device_type == wgpu::DeviceType::Cpu,
+            ..limits(&device.limits())
+        };
         limits.check()?;
         Ok(Self(Arc::new(Shared {
             device,
@@ -154,7 +158,7 @@ impl Context {
 
     /// Whether the adapter computes in software.
     pub fn is_software(&self) -> bool {
-        self.0.adapter.as_ref().is_some_and(|info| info.device_type == wgpu::DeviceType::Cpu)
+        self.0.limits.software
     }
 
     /// Bytes of all buffers that were made through this context so far, staging included, freed ones too.
@@ -276,6 +280,7 @@ fn limits(device: &wgpu::Limits) -> Limits {
         workgroup_bytes: device.max_compute_workgroup_storage_size,
         alignment: device.min_storage_buffer_offset_alignment,
         f16: false,
+        software: false,
     }
 }
 

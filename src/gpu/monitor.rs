@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Bound, BoundHead, Context, Tensor, bound::expect, context::Pipeline, tensor::write};
 use crate::{
-    Error, MarginSoftmax, Result, Shape, Tile,
+    DevicePreset, Error, MarginSoftmax, Result, Shape,
     monitor::{Monitor, vectors},
     plan::{Call, Element, Kernel, PART_STRIDE, Part, Plan, Slot, monitor as plan},
 };
@@ -119,7 +119,7 @@ pub async fn between_in(context: &Context, vectors: &[&Tensor], most: usize) -> 
     let (mut sum, mut finite) = (0.0, true);
     for (i, (&left, &rows)) in vectors.iter().zip(&shards).enumerate() {
         for (j, (&right, &columns)) in vectors.iter().zip(&shards).enumerate().skip(i) {
-            let tile = if rows.min(columns) <= 32 { Tile::Direct } else { Tile::Tile64 };
+            let tile = DevicePreset::Auto.tile(rows, columns, context.limits());
             let other = (j > i).then_some(columns);
             let given = if j > i { vec![left, right] } else { vec![left] };
             for strip in Plan::strips(tile, rows, columns, most) {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::{Bound, Context, Tensor, bound::expect};
 pub use crate::plan::CrossEntropy;
 use crate::{
-    Error, MarginSoftmax, Reduction, Result, Shape, Tile,
-    plan::{Batched, Call, Element, Plan, Slot},
+    DevicePreset, Error, MarginSoftmax, Reduction, Result, Shape, Tile,
+    plan::{Batched, Call, Element, Limits, Plan, Slot},
 };
 
 /// Cosines of all pairs: embeddings \[B, N, D\] (or \[N, D\]) and prototypes \[B, C, D\] give \[B, N, C\] (or \[N, C\]), f32.
@@ -23,7 +23,7 @@ pub fn cosine(
     prototypes: &Tensor,
 ) -> Result<Tensor> {
     let sizes = pairs(embeddings, prototypes)?;
-    let plan = Plan::cosine(sizes, context.limits(), tile(sizes.shape), false)?;
+    let plan = Plan::cosine(sizes, context.limits(), tile(sizes.shape, context.limits()), false)?;
     let out = Tensor::empty(context, &cells(embeddings, sizes.shape), Element::F32)?;
     let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), prototypes), (Slot::Cosines, &out)];
     run(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
@@ -43,7 +43,7 @@ pub fn cosine_backward(
     let shape = cells(embeddings, sizes.shape);
     expect("cosines", cosines, &shape, Element::F32)?;
     expect("grad_cosines", grad_cosines, &shape, Element::F32)?;
-    let plan = Plan::cosine(sizes, context.limits(), tile(sizes.shape), true)?;
+    let plan = Plan::cosine(sizes, context.limits(), tile(sizes.shape, context.limits()), true)?;
     let grad_x = Tensor::empty(context, embeddings.shape(), Element::F32)?;
     let grad_w = Tensor::empty(context, prototypes.shape(), Element::F32)?;
     let given = [
@@ -205,8 +205,8 @@ fn bind(context: &Context, plan: Plan, given: &[(Slot, &Tensor)], loss: &MarginS
     Bound::new(context, &Arc::new(plan), given, loss, &call)
 }
 
-fn tile(shape: Shape) -> Tile {
-    if shape.rows() <= 32 || shape.classes() <= 32 { Tile::Direct } else { Tile::Tile64 }
+fn tile(shape: Shape, limits: &Limits) -> Tile {
+    DevicePreset::Auto.tile(shape.rows(), shape.classes(), limits)
 }
 
 /// \[N, D\] and \[C, D\], or \[B, N, D\] and \[B, C, D\].

@@ -85,7 +85,7 @@ impl Plan {
                 return Err(Error::Size { what: "classes of a shard · dim", needed, allowed });
             }
         }
-        let Options { want, budget, tile } = *options;
+        let Options { want, budget, preset, tile } = *options;
         let snippets = k::Snippets::of(loss, whole);
         let stages = snippets.stages;
         let work = Work::new(loss, want, stages);
@@ -99,7 +99,7 @@ impl Plan {
         let chunk_loader = Loader::F32x4;
 
         let mut b = Builder::new(limits, shape.rows(), shape)?;
-        let schedule = Schedule::new(shape, layout.shards, limits, budget, work, tile)?;
+        let schedule = Schedule::new(shape, layout.shards, limits, budget, work, (preset, tile))?;
         let Schedule { tile, keep, slots, splits, .. } = schedule;
         let rows = shape.rows().max(1) as u64;
         let (vectors, dim) = (shape.vectors() as u64, shape.dim() as u64);

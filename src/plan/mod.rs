@@ -12,6 +12,7 @@ pub(crate) mod kernel;
 pub mod kernels;
 pub(crate) mod monitor;
 mod ops;
+mod presets;
 mod regularizer;
 mod schedule;
 pub(crate) mod settings;
@@ -110,6 +111,9 @@ pub struct Limits {
     /// Whether shaders know the type f16; tensors of that element do without it too.
     #[cfg_attr(feature = "serde", serde(default))]
     pub f16: bool,
+    /// Whether the device computes in software: what [`DevicePreset::Auto`](crate::DevicePreset) goes by.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub software: bool,
 }
 
 #[cfg(feature = "serde")]
@@ -129,6 +133,7 @@ impl Limits {
         workgroup_bytes: 16 << 10,
         alignment: 256,
         f16: false,
+        software: false,
     };
 
     pub(crate) fn check(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Keep or recompute, chunks of classes, splits and slots: chosen from shape, budget and limits.
 
 use super::{Limits, kernels::Stages, settings};
-use crate::{Budget, Error, Link, MarginSoftmax, Others, Product, Result, Shape, Tile, Want};
+use crate::{Budget, DevicePreset, Error, Link, MarginSoftmax, Others, Product, Result, Shape, Tile, Want};
 
 /// What a head has to do, as far as its memory is concerned.
 #[derive(Debug, Clone, Copy)]
@@ -115,9 +115,6 @@ pub struct Schedule {
 /// `ROWS_PER_PASS`.
 const MOST_TURNS: usize = 1 << 15;
 
-/// A chunk that is computed twice stays in the cache of a large GPU below this size.
-const CACHED: u64 = 32 << 20;
-
 impl Schedule {
     /// Nothing to cut: one chunk holds all classes.
     pub(super) fn single(tile: Tile, classes: usize) -> Self {
@@ -131,11 +128,11 @@ impl Schedule {
         limits: &Limits,
         budget: Budget,
         want: Work,
-        tile: Option<Tile>,
+        (preset, tile): (DevicePreset, Option<Tile>),
     ) -> Result<Self> {
         let centers = shape.sub_centers();
-        let small = shape.rows() <= 32 || shape.classes() <= 32;
-        let tile = tile.unwrap_or(if small { Tile::Direct } else { Tile::Tile64 });
+        let tuning = preset.resolve(limits);
+        let tile = tile.unwrap_or_else(|| tuning.tile(shape.rows(), shape.vectors(), limits));
         tile.check(limits)?;
         let rows = shape.rows().max(1) as u64;
         let largest = shards.iter().copied().max().unwrap_or(1);
@@ -156,15 +153,15 @@ impl Schedule {
 
         // slabs and slots are there for speed, and give way to the chunk
         let blocks = rows.div_ceil(u64::from(tile.rows())) * (shape.dim() as u64).div_ceil(u64::from(tile.columns()));
-        let mut splits = if want.embeddings { (512 / blocks).clamp(1, 64) } else { 1 };
+        let mut splits = if want.embeddings { (tuning.groups / blocks).clamp(1, 64) } else { 1 };
         let slab = rows * (shape.dim() as u64).next_multiple_of(4) * 4;
         while splits > 1 && splits * slab > budget.get() / 4 {
             splits /= 2;
         }
-        let slots = (4096 / rows).clamp(1, 64);
+        let slots = (tuning.row_groups / rows).clamp(1, 64);
         let most = most.min(largest.next_multiple_of(64));
 
-        let cached = ((CACHED / (rows * 4)) as usize / centers / 64 * 64).max(1024);
+        let cached = ((tuning.cached / (rows * 4)) as usize / centers / 64 * 64).max(1024);
         let mut needed = u64::MAX;
         for (splits, slots) in [(splits, slots), (1, 1)] {
             // no loop over classes takes too many turns, see ROWS_PER_PASS

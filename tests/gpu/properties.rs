@@ -2,8 +2,8 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    gpu::{Context, Io, Tensor, ops},
-    plan::Element,
+    gpu::{Context, Head, Io, Tensor, ops},
+    plan::{self, Element},
     *,
 };
 
@@ -24,6 +24,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("an_update_compiles_and_allocates_nothing", an_update_compiles_and_allocates_nothing),
     ("unwanted_gradients_are_not_computed", unwanted_gradients_are_not_computed),
     ("chunks_and_shards_agree_with_one_chunk", chunks_and_shards_agree_with_one_chunk),
+    ("several_buffers_keep_the_cosines", several_buffers_keep_the_cosines),
     ("a_device_with_few_groups_gives_the_same_bits", a_device_with_few_groups_gives_the_same_bits),
     ("others_may_poll_the_device", others_may_poll_the_device),
     ("scaling_an_embedding_divides_its_gradient", scaling_an_embedding_divides_its_gradient),
@@ -326,6 +327,48 @@ fn chunks_and_shards_agree_with_one_chunk(context: &Context) -> Result<(), Faile
                 let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 // sums in another order
                 assert!(worst <= 4e-6 * most, "{what} is off by {worst} of {most} with {shards:?}, keep {keep}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where one binding cannot hold all cosines, *keep* has a buffer per chunk; *recompute* has one. All agree with the oracle.
+fn several_buffers_keep_the_cosines(context: &Context) -> Result<(), Failed> {
+    let (n, c, d) = (40, 1000, 8);
+    let shape = shape(n, c, d);
+    let data = Data::random(shape, 23);
+    let loss = MarginSoftmax::arcface().with_label_smoothing(0.1).with_scale(16.0);
+    let expected = data.reference(&loss, shape);
+    let narrow = plan::Limits { max_binding: 48 << 10, ..*context.limits() };
+    let shards = [c];
+    let layout = plain(&shards);
+    for &tile in Tile::ALL {
+        for (bytes, keep, buffers) in [(256 << 20, true, 4), ((n * c * 4) as u64, false, 1)] {
+            let options = Options { budget: Budget::bytes(bytes), tile: Some(tile), ..Default::default() };
+            let plan = plan::Plan::head(&loss, shape, &layout, &narrow, &options)?;
+            assert_eq!(plan.schedule().keep, keep);
+            assert_eq!(plan.buffers().iter().filter(|b| b.name == "cosines").count(), buffers);
+            let head = Head::new(context, &loss, plan)?;
+            let tensors = Tensors::new(context, shape, &layout, &data)?;
+            let bound = tensors.bind(&head)?;
+            // twice: the second step finds what the first one left
+            for _ in 0..2 {
+                let mut encoder = context.device().create_command_encoder(&Default::default());
+                bound.record_forward(&mut encoder);
+                bound.record_backward(&mut encoder);
+                context.queue().submit([encoder.finish()]);
+            }
+            let found = tensors.read(context)?;
+            for (what, found, expected) in [
+                ("row_losses", &found.row_losses, &expected.row_losses),
+                ("grad_embeddings", &found.grad_embeddings, &expected.grad_embeddings),
+                ("grad_prototypes", &found.grad_prototypes, &expected.grad_prototypes),
+            ] {
+                let most = expected.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+                let worst = found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+                // the gate of the table at scale 16, slopes below 3
+                assert!(worst <= 2.5e-5 * most, "{}: {what} is off by {worst} of {most}, keep {keep}", tile.name());
             }
         }
     }

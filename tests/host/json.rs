@@ -134,6 +134,12 @@ fn options_survive_a_round_trip() {
     for tile in Tile::ALL {
         assert_eq!(from_str::<Tile>(&to_string(tile).unwrap()).unwrap(), *tile);
     }
+    for preset in DevicePreset::ALL {
+        assert_eq!(from_str::<DevicePreset>(&to_string(preset).unwrap()).unwrap(), *preset);
+        assert_eq!(to_value(preset).unwrap(), preset.name());
+    }
+    let message = from_str::<DevicePreset>("\"laptop\"").unwrap_err().to_string();
+    assert!(message.contains("laptop") && message.contains("portable"), "{message}");
     let budget = Budget::mib(3);
     assert_eq!(from_str::<Budget>(&to_string(&budget).unwrap()).unwrap().get(), 3 << 20);
 }

@@ -1,7 +1,7 @@
 //! The planner as plain data: budgets, chunks, shards, geometry; no device.
 
 use margin_softmax::{
-    Budget, Error, MarginSoftmax, Options, Product, Shape, Tile, Want,
+    Budget, DevicePreset, Error, MarginSoftmax, Options, Product, Shape, Tile, Want,
     plan::{Batched, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
 };
 
@@ -34,7 +34,8 @@ fn the_smallest_budget_is_exact() {
     for (shape, shards) in shapes() {
         for want in WANTS {
             for &tile in Tile::ALL {
-                let options = |bytes| Options { budget: Budget::bytes(bytes), want, tile: Some(tile) };
+                let options =
+                    |bytes| Options { budget: Budget::bytes(bytes), want, tile: Some(tile), ..Default::default() };
                 let Err(Error::Budget { needed, allowed: 1 }) = plan(shape, &shards, &options(1)) else {
                     panic!("{shape:?} {want:?}: a budget of one byte is not refused");
                 };
@@ -80,7 +81,7 @@ fn the_smallest_budget_is_exact_for_every_loss() {
                 }
                 for want in wants {
                     let plan = |bytes| {
-                        let options = Options { budget: Budget::bytes(bytes), want, tile: None };
+                        let options = Options { budget: Budget::bytes(bytes), want, ..Default::default() };
                         Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &options)
                     };
                     let Err(Error::Budget { needed, .. }) = plan(1) else {
@@ -241,4 +242,98 @@ fn too_many_given_logits_are_refused() {
     };
     entropy(1 << 21).unwrap();
     assert!(matches!(entropy((1 << 21) + 1), Err(Error::Size { allowed: 2_097_152, .. })));
+}
+
+/// The most memory that is of use keeps all cosines in one buffer; several are needed where one binding cannot hold them;
+/// less memory computes them twice, the least one is named, and is enough.
+#[test]
+fn the_budget_chooses_between_one_buffer_several_and_none() {
+    let shape = Shape::new(40, 1000, 8).unwrap();
+    let narrow = Limits { max_binding: 48 << 10, ..Limits::WEBGPU };
+    let layout = Layout { shards: &[1000], embeddings: Element::F32, prototypes: Element::F32 };
+    for preset in DevicePreset::ALL {
+        let plan = |limits: &Limits, bytes| {
+            let options = Options { budget: Budget::bytes(bytes), preset: *preset, ..Options::default() };
+            Plan::head(&MarginSoftmax::arcface(), shape, &layout, limits, &options)
+        };
+        let buffers = |plan: &Plan| plan.buffers().iter().filter(|b| b.name == "cosines").count();
+        for (limits, expected) in [(Limits::WEBGPU, 1), (narrow, 4)] {
+            let keep = plan(&limits, 256 << 20).unwrap();
+            assert_eq!((keep.schedule().keep, buffers(&keep)), (true, expected), "{preset:?}");
+            // one byte less than it takes without slabs and slots for speed
+            let less = plan(&limits, 40 * 1000 * 4).unwrap();
+            assert_eq!((less.schedule().keep, buffers(&less)), (false, 1), "{preset:?}");
+            assert!(less.workspace_bytes() <= 40 * 1000 * 4);
+            let Err(Error::Budget { needed, allowed: 1000 }) = plan(&limits, 1000) else { panic!("{preset:?}") };
+            let least = plan(&limits, needed).unwrap();
+            assert_eq!((least.workspace_bytes(), least.schedule().keep), (needed, false), "{preset:?}");
+            assert_eq!(plan(&limits, needed - 1).err(), Some(Error::Budget { needed, allowed: needed - 1 }));
+        }
+    }
+}
+
+/// The tile follows device and shape; one that the device cannot run is refused if asked for, else never chosen.
+#[test]
+fn the_tile_follows_the_device() {
+    let layout =
+        |classes: &'static [usize]| Layout { shards: classes, embeddings: Element::F32, prototypes: Element::F32 };
+    let tile = |rows, limits: &Limits, preset, tile| {
+        let shape = Shape::new(rows, 1900, 64).unwrap();
+        let options = Options { preset, tile, ..Options::default() };
+        let plan = Plan::head(&MarginSoftmax::arcface(), shape, &layout(&[1900]), limits, &options)?;
+        Ok::<_, Error>(plan.schedule().tile)
+    };
+    use DevicePreset::{Auto, Desktop, Portable, Software};
+    let gpu = Limits::WEBGPU;
+    let software = Limits { software: true, ..gpu };
+    let small = Limits { workgroup_bytes: 9000, ..gpu };
+    let smaller = Limits { workgroup_bytes: 8 << 10, ..gpu };
+    for (rows, limits, preset, expected) in [
+        (32, gpu, Auto, Tile::Direct),
+        (33, gpu, Auto, Tile::Tile64),
+        (4096, gpu, Auto, Tile::Tile64),
+        (32, gpu, Software, Tile::Direct),
+        (33, gpu, Software, Tile::Direct64),
+        (33, software, Auto, Tile::Direct64),
+        (33, software, Portable, Tile::Tile64),
+        (4096, software, Auto, Tile::Direct64),
+        (64, gpu, Desktop, Tile::Tile64),
+        (65, gpu, Desktop, Tile::Tile128),
+        (65, small, Desktop, Tile::Tile64),
+        (65, smaller, Desktop, Tile::Direct),
+        (65, smaller, Auto, Tile::Direct),
+    ] {
+        assert_eq!(tile(rows, &limits, preset, None), Ok(expected), "{rows} rows, {preset:?}");
+    }
+    for asked in Tile::ALL {
+        assert_eq!(tile(3, &gpu, Auto, Some(*asked)), Ok(*asked));
+    }
+    let limit = "max_compute_workgroup_storage_size";
+    for (asked, limits, needed) in [(Tile::Tile128, small, 9216), (Tile::Tile64, smaller, 8448)] {
+        let refused = Error::Limit { what: asked.name(), limit, needed, allowed: limits.workgroup_bytes.into() };
+        assert_eq!(tile(100, &limits, Auto, Some(asked)), Err(refused.clone()));
+        let sizes = Batched::new(1, Shape::new(100, 100, 8).unwrap(), [Element::F32; 2]).unwrap();
+        assert_eq!(Plan::cosine(sizes, &limits, asked, false).err(), Some(refused));
+    }
+    for limits in [Limits { invocations: 128, ..gpu }, Limits { size_x: 128, ..gpu }] {
+        assert!(matches!(tile(100, &limits, Auto, None), Err(Error::Limit { needed: 256, allowed: 128, .. })));
+    }
+}
+
+/// Presets and tiles are found by name, and a wrong name is answered with those that exist.
+#[test]
+fn presets_and_tiles_have_names() {
+    for preset in DevicePreset::ALL {
+        assert_eq!(preset.name().parse(), Ok(*preset));
+    }
+    for tile in Tile::ALL {
+        assert_eq!(tile.name().parse(), Ok(*tile));
+    }
+    let known = || "auto, portable, desktop, software".to_owned();
+    for found in ["Desktop", "", "auto ", "gpu"] {
+        let expected = Error::Name { what: "preset", found: found.into(), known: known() };
+        assert_eq!(found.parse::<DevicePreset>(), Err(expected));
+    }
+    let message = "tile_63".parse::<Tile>().unwrap_err().to_string();
+    assert_eq!(message, "`tile_63` is not a known tile; known are: direct, direct_64, tile_64, tile_128");
 }
