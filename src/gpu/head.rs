@@ -255,6 +255,10 @@ impl BoundHead {
         self.training = on;
     }
 
+    pub(super) fn is_training(&self) -> bool {
+        self.training
+    }
+
     /// Goes on from a state: writes the numbers that follow the batch, and ElasticFace's draws for this step. Holds for
     /// every later submit.
     pub fn set_state(&mut self, state: &State) -> Result<()> {

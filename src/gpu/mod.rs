@@ -13,6 +13,7 @@ pub mod regularizer;
 mod shards;
 mod slices;
 mod tensor;
+pub mod timing;
 
 use bound::Bound;
 pub use context::Context;
