@@ -216,6 +216,15 @@ impl Bound {
         self.steps.get(step)?.size.and(Some(self.plan.kernels()[planned.kernel].name))
     }
 
+    /// The wgpu objects of some steps.
+    pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<super::Dispatch> {
+        let one = |step: &Dispatch| {
+            let group = self.groups[step.group].clone();
+            Some((step.pipeline.pipeline.clone(), group, step.part, step.size?))
+        };
+        steps.filter_map(|i| one(&self.steps[i])).collect()
+    }
+
     pub(super) fn dispatch(&self, step: usize, pass: &mut wgpu::ComputePass<'_>) {
         let step = &self.steps[step];
         if let Some([x, y, z]) = step.size {
