@@ -53,18 +53,30 @@ pub fn disagreement(found: &Output, expected: &Output) -> Option<String> {
 
 /// A context for every adapter whose name contains `adapter`, hardware first.
 pub fn contexts(adapter: Option<&str>) -> Vec<Context> {
+    choose(Context::all(), adapter, |context| (context.name(), context.is_software()))
+}
+
+/// Those whose name contains `adapter`, hardware first; says so if there is none.
+pub fn choose<T>(mut all: Vec<T>, adapter: Option<&str>, describe: impl Fn(&T) -> (String, bool)) -> Vec<T> {
+    let names: Vec<_> = all.iter().map(|one| describe(one).0).collect();
     let wanted = adapter.unwrap_or_default().to_lowercase();
-    let mut found = Context::all();
-    let names: Vec<_> = found.iter().map(Context::name).collect();
-    found.retain(|c| c.name().to_lowercase().contains(&wanted));
-    found.sort_by_key(Context::is_software);
-    if found.is_empty() {
+    all.retain(|one| describe(one).0.to_lowercase().contains(&wanted));
+    all.sort_by_key(|one| describe(one).1);
+    if all.is_empty() {
         match adapter {
             Some(name) if !names.is_empty() => println!("no adapter is called `{name}`; found: {}", names.join(", ")),
             _ => println!("nothing to measure: no adapter answers (on Linux a Vulkan driver is needed)"),
         }
     }
-    found
+    all
+}
+
+/// An adapter's name, as [`Context::name`] gives it.
+pub fn name(info: &wgpu::AdapterInfo) -> String {
+    match info.driver_info.as_str() {
+        "" => format!("{} ({:?})", info.name, info.backend),
+        driver => format!("{} ({:?}, {driver})", info.name, info.backend),
+    }
 }
 
 /// Blocks until the device is idle.
