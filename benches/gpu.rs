@@ -13,10 +13,11 @@ mod common;
 
 use std::{
     collections::BTreeMap,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
-use clap::Parser;
+use clap::{Parser, builder::PossibleValuesParser};
 use comfy_table::Table;
 use common::Data;
 use half::{bf16, f16};
@@ -36,6 +37,17 @@ const B: [usize; 3] = [256, 5994, 192];
 /// On hardware too.
 const LARGE: [[usize; 3]; 3] = [[512, 20_000, 512], [512, 85_742, 512], [1024, 1_000_000, 512]];
 
+/// What a value becomes in this element.
+type Round = fn(f32) -> f32;
+
+const ELEMENTS: [(Element, Round); 3] = [
+    (Element::F32, |v| v),
+    (Element::F16, |v| f16::from_f32(v).to_f32()),
+    (Element::Bf16, |v| bf16::from_f32(v).to_f32()),
+];
+
+const SCHEDULES: [&str; 2] = ["keep", "recompute"];
+
 /// Times of the head on every adapter.
 #[derive(Parser)]
 struct Arguments {
@@ -46,18 +58,19 @@ struct Arguments {
     #[arg(long, value_parser = shape)]
     shape: Vec<[usize; 3]>,
     /// Only this tile.
-    #[arg(long)]
+    #[arg(long, value_parser = PossibleValuesParser::new(Tile::ALL.iter().map(|tile| tile.name())))]
     tile: Option<String>,
-    /// Only this element type of embeddings and prototypes: f32, f16 or bf16.
-    #[arg(long)]
+    /// Only this element type of embeddings and prototypes.
+    #[arg(long, value_parser = ELEMENTS.map(|(element, _)| element.name()))]
     element: Option<String>,
-    /// Only this schedule: keep or recompute.
-    #[arg(long)]
+    /// Only this schedule.
+    #[arg(long, value_parser = SCHEDULES)]
     schedule: Option<String>,
     /// Seconds that the timed runs of one row may take.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// The most MiB of device memory that one row may take; default 16384 on a hardware adapter, else 2048.
+    /// The most MiB of device memory that one row may take; default 16384 on a card with memory of its own, else 6144, on
+    /// a software adapter 2048.
     #[arg(long)]
     memory: Option<u64>,
     #[command(flatten)]
@@ -68,6 +81,8 @@ fn shape(text: &str) -> std::result::Result<[usize; 3], String> {
     let sizes: Option<Vec<usize>> = text.split('x').map(|v| v.parse().ok().filter(|&v| v > 0)).collect();
     sizes.and_then(|s| s.try_into().ok()).ok_or_else(|| "three numbers are needed, such as 256x5994x192".into())
 }
+
+const WRONG: &str = "WRONG RESULT";
 
 /// The caller's tensors.
 struct Tensors {
@@ -179,7 +194,7 @@ impl Row {
         Self::submit(context, Self::both(&bound));
         self.first += start.elapsed().as_secs_f64() * 1e3;
         match common::disagreement(&tensors.read(context)?, expected) {
-            Some(wrong) => Err(Error::Device(format!("WRONG RESULT: {wrong}"))),
+            Some(wrong) => Err(Error::Device(format!("{WRONG}: {wrong}"))),
             None => Ok(()),
         }
     }
@@ -253,8 +268,12 @@ impl Session<'_> {
         let layout = Layout { shards: &tensors.shards, embeddings: self.element, prototypes: self.element };
         let options = Options { want: Want::ALL, budget, tile: Some(tile) };
         let plan = Plan::head(loss, shape, &layout, self.context.limits(), &options)?;
-        let software = self.context.is_software();
-        let allowed = self.arguments.memory.unwrap_or(if software { 2 << 10 } else { 16 << 10 }) << 20;
+        let allowed = self.arguments.memory.unwrap_or(match self.context.device().adapter_info().device_type {
+            wgpu::DeviceType::DiscreteGpu => 16 << 10,
+            wgpu::DeviceType::Cpu => 2 << 10,
+            _ => 6 << 10,
+        });
+        let allowed = allowed << 20;
         let needed = plan.workspace_bytes() + Tensors::bytes(self.data, self.element);
         if needed > allowed {
             return Err(Error::Limit { what: "a row of this bench", limit: "--memory", needed, allowed });
@@ -274,7 +293,7 @@ impl Session<'_> {
         let mut timing = Timing::new(self.context).ok();
         let mut rows = vec![];
         let wanted = |name: &str, only: &Option<String>| only.as_deref().is_none_or(|o| o == name);
-        for schedule in ["keep", "recompute"] {
+        for schedule in SCHEDULES {
             for &tile in Tile::ALL {
                 let name = format!("{} {schedule}", tile.name());
                 if !wanted(tile.name(), &self.arguments.tile) || !wanted(schedule, &self.arguments.schedule) {
@@ -386,7 +405,8 @@ fn profile(row: &Value) -> String {
     format!("{}: {sum:.3} ms in all steps: {}", key.join(" "), parts.join(", "))
 }
 
-fn main() {
+fn main() -> ExitCode {
+    let mut wrong = false;
     let arguments = Arguments::parse();
     let probed = common::load("probe.json");
     let loss = MarginSoftmax::arcface();
@@ -398,13 +418,8 @@ fn main() {
                 shapes.extend(LARGE);
             }
         }
-        let elements: Vec<(Element, fn(f32) -> f32)> = vec![
-            (Element::F32, |v| v),
-            (Element::F16, |v| f16::from_f32(v).to_f32()),
-            (Element::Bf16, |v| bf16::from_f32(v).to_f32()),
-        ];
-        let elements: Vec<_> = elements
-            .into_iter()
+        let elements: Vec<_> = ELEMENTS
+            .iter()
             .filter(|(element, _)| arguments.element.as_deref().is_none_or(|only| only == element.name()))
             .collect();
         let peak =
@@ -417,7 +432,7 @@ fn main() {
         bar.enable_steady_tick(Duration::from_millis(200));
         let mut rows = vec![];
         for &sizes in &shapes {
-            for &(element, round) in &elements {
+            for &&(element, round) in &elements {
                 bar.set_message(format!("{sizes:?} {}: expected results on the CPU", element.name()));
                 let data = Data::new(sizes, round);
                 let expected = expected(&loss, &data);
@@ -437,7 +452,9 @@ fn main() {
         println!("{}\n", table(&rows));
         rows.iter().filter(|row| row["skipped"].is_null()).for_each(|row| println!("{}", profile(row)));
         common::store("gpu.json", &["adapter", "shape", "element", "schedule", "tile"], &rows);
+        wrong |= rows.iter().any(|row| row["skipped"].as_str().is_some_and(|why| why.contains(WRONG)));
     }
+    if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// By the reference where that takes no minutes, else by the CPU path.

@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::{cell::RefCell, time::Instant};
+use std::{cell::RefCell, process::ExitCode, time::Instant};
 
 use clap::Parser;
 use comfy_table::Table;
@@ -360,7 +360,7 @@ fn describe(adapter: &wgpu::Adapter) -> Value {
         "backend": format!("{:?}", info.backend), "driver": format!("{} {}", info.driver, info.driver_info).trim(),
         "f16": features.contains(wgpu::Features::SHADER_F16),
         "timestamps": features.contains(wgpu::Features::TIMESTAMP_QUERY),
-        "subgroups": subgroups.then(|| [info.subgroup_min_size, info.subgroup_max_size]),
+        "subgroups": subgroups.then_some([info.subgroup_min_size, info.subgroup_max_size]),
         "cooperative_feature": features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         "cooperative_matrices": coop.collect::<Vec<_>>(),
         "max_buffer_mib": limits.max_buffer_size >> 20, "max_binding_mib": limits.max_storage_buffer_binding_size >> 20,
@@ -454,7 +454,7 @@ fn table(rows: &[Value]) -> Table {
     table
 }
 
-fn main() {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
@@ -478,4 +478,9 @@ fn main() {
         println!("{}", table(&rows));
         common::store("probe.json", &["adapter"], &rows);
     }
+    let wrong = |why: &Value| why.as_str().is_some_and(|why| why.contains("WRONG"));
+    if rows.iter().any(|row| row["failed"].as_array().is_some_and(|all| all.iter().any(wrong))) {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
