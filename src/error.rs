@@ -51,6 +51,9 @@ pub enum Error {
     /// A buffer without a usage flag that this call needs.
     #[error("the buffer of `{what}` was made without the usage {usage}")]
     Usage { what: &'static str, usage: &'static str },
+    /// A device that was opened without a feature that this call needs.
+    #[error("{what} needs a device with the feature {feature}")]
+    Feature { what: &'static str, feature: &'static str },
     /// One buffer both read and written in a call.
     #[error("`{what}` and `{other}` share a buffer, but one of them is written")]
     Overlap { what: &'static str, other: &'static str },

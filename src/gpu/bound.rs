@@ -17,8 +17,8 @@ pub struct Bound {
     buffers: Vec<Range>,
     uniform: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
-    forward: Vec<Dispatch>,
-    backward: Vec<Dispatch>,
+    /// Forward, then backward.
+    steps: Vec<Dispatch>,
 }
 
 /// The bytes of a buffer that are bound.
@@ -110,10 +110,9 @@ impl Bound {
             let part = (step.part as u64 * PART_STRIDE) as u32;
             Ok(Dispatch { pipeline: pipelines[step.kernel].clone(), group, part, grid: step.grid, size: None })
         };
-        let forward = plan.forward().iter().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
-        let backward = plan.backward().iter().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
+        let steps = plan.forward().iter().chain(plan.backward()).map(&mut dispatch).collect::<Result<Vec<_>>>()?;
         let (context, plan) = (context.clone(), plan.clone());
-        let mut bound = Self { context, plan, buffers, uniform, groups, forward, backward };
+        let mut bound = Self { context, plan, buffers, uniform, groups, steps };
         bound.apply(&settings, call.rows)?;
         Ok(bound)
     }
@@ -126,7 +125,7 @@ impl Bound {
 
     fn apply(&mut self, settings: &Settings, rows: usize) -> Result<()> {
         let most = self.context.limits().max_groups;
-        for dispatch in self.forward.iter_mut().chain(&mut self.backward) {
+        for dispatch in &mut self.steps {
             dispatch.size = dispatch.grid.dispatch(rows as u32, most)?;
         }
         write(&self.context, &self.uniform, 0, settings.bytes())
@@ -179,32 +178,59 @@ impl Bound {
     pub(super) fn record_stage(&self, stage: Stage, encoder: &mut wgpu::CommandEncoder) {
         let steps = self.plan.stage(stage);
         if !steps.is_empty() {
-            self.record("forward", &self.forward[steps], encoder);
+            self.record("forward", &[steps], encoder);
         }
     }
 
     /// All stages; `follow` in a training step.
     pub(super) fn record_forward(&self, follow: bool, encoder: &mut wgpu::CommandEncoder) {
-        if follow && !self.plan.stage(Stage::Follow).is_empty() {
-            return self.record("forward", &self.forward, encoder);
-        }
-        self.record_stage(Stage::Targets, encoder);
-        self.record("forward", &self.forward[self.plan.stage(Stage::Statistics).start..], encoder);
+        self.record("forward", &self.forward_steps(follow), encoder);
     }
 
     pub(super) fn record_backward(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.record("backward", &self.backward, encoder);
+        self.record("backward", &[self.backward_steps()], encoder);
     }
 
-    fn record(&self, label: &'static str, steps: &[Dispatch], encoder: &mut wgpu::CommandEncoder) {
+    /// What a forward pass runs, in order, as ranges of [`steps`](Self::steps); `follow` in a training step.
+    pub(super) fn forward_steps(&self, follow: bool) -> [std::ops::Range<usize>; 2] {
+        let last = self.plan.stage(Stage::Losses).end;
+        let cut = self.plan.stage(if follow { Stage::Follow } else { Stage::Statistics }).start;
+        [self.plan.stage(Stage::Targets), cut..last]
+    }
+
+    pub(super) fn backward_steps(&self) -> std::ops::Range<usize> {
+        self.plan.forward().len()..self.steps.len()
+    }
+
+    fn record(&self, label: &'static str, steps: &[std::ops::Range<usize>], encoder: &mut wgpu::CommandEncoder) {
         let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
         let mut pass = encoder.begin_compute_pass(&descriptor);
-        for step in steps {
-            if let Some([x, y, z]) = step.size {
-                pass.set_pipeline(&step.pipeline.pipeline);
-                pass.set_bind_group(0, &self.groups[step.group], &[step.part]);
-                pass.dispatch_workgroups(x, y, z);
-            }
+        for i in steps.iter().cloned().flatten() {
+            self.dispatch(i, &mut pass);
+        }
+    }
+
+    /// The kernel of a step; `None` where the current number of rows leaves it nothing to do.
+    pub(super) fn kernel(&self, step: usize) -> Option<&'static str> {
+        let planned = self.plan.forward().iter().chain(self.plan.backward()).nth(step)?;
+        self.steps.get(step)?.size.and(Some(self.plan.kernels()[planned.kernel].name))
+    }
+
+    /// The wgpu objects of some steps.
+    pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<super::Dispatch> {
+        let one = |step: &Dispatch| {
+            let group = self.groups[step.group].clone();
+            Some((step.pipeline.pipeline.clone(), group, step.part, step.size?))
+        };
+        steps.filter_map(|i| one(&self.steps[i])).collect()
+    }
+
+    pub(super) fn dispatch(&self, step: usize, pass: &mut wgpu::ComputePass<'_>) {
+        let step = &self.steps[step];
+        if let Some([x, y, z]) = step.size {
+            pass.set_pipeline(&step.pipeline.pipeline);
+            pass.set_bind_group(0, &self.groups[step.group], &[step.part]);
+            pass.dispatch_workgroups(x, y, z);
         }
     }
 }

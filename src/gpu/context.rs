@@ -16,7 +16,7 @@ use crate::{
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
 ///
 /// The library never replaces the callbacks of a device that it was given, and asks nothing of it; of a device that it
-/// opens itself it asks for the shader type f16, where the adapter has it.
+/// opens itself it asks for the shader type f16 and for timestamps, where the adapter has them.
 #[derive(Clone)]
 pub struct Context(Arc<Shared>);
 
@@ -103,8 +103,8 @@ impl Context {
             label: Some("margin-softmax"),
             // our own device: whatever the adapter can hold
             required_limits: adapter.limits(),
-            // f16 tensors are then read as they are
-            required_features: adapter.features() & wgpu::Features::SHADER_F16,
+            // f16 tensors are then read as they are, and passes can be timed
+            required_features: adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY),
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| Error::NoAdapter(e.to_string()))?;

@@ -216,6 +216,10 @@ impl Head {
     }
 }
 
+/// Pipeline, bind group 0, its dynamic offset, workgroups.
+#[doc(hidden)]
+pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
+
 /// A head bound to tensors.
 pub struct BoundHead {
     pub(super) bound: Bound,
@@ -253,6 +257,10 @@ impl BoundHead {
     /// the next one, where ElasticFace draws.
     pub fn set_training(&mut self, on: bool) {
         self.training = on;
+    }
+
+    pub(super) fn is_training(&self) -> bool {
+        self.training
     }
 
     /// Goes on from a state: writes the numbers that follow the batch, and ElasticFace's draws for this step. Holds for
@@ -317,6 +325,13 @@ impl BoundHead {
     /// forward pass kept into their gradients.
     pub fn record_backward(&self, encoder: &mut wgpu::CommandEncoder) {
         self.bound.record_backward(encoder);
+    }
+
+    /// What both passes record, so that a test can make the same wgpu calls by hand.
+    #[doc(hidden)]
+    pub fn dispatches(&self) -> [Vec<Dispatch>; 2] {
+        let forward = self.bound.forward_steps(self.training).into_iter().flatten();
+        [self.bound.dispatches(forward), self.bound.dispatches(self.bound.backward_steps())]
     }
 
     /// A call with other inputs in use.

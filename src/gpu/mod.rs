@@ -13,10 +13,13 @@ pub mod regularizer;
 mod shards;
 mod slices;
 mod tensor;
+pub mod timing;
 
 use bound::Bound;
 pub use context::Context;
 pub use gather::{gather, gather_into};
+#[doc(hidden)]
+pub use head::Dispatch;
 pub use head::{BoundHead, Head, Io};
 pub(crate) use slices::SliceHead;
 pub use tensor::{Scalar, Tensor};

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod cases;
+mod counting;
 mod edges;
 mod errors;
 mod families;
@@ -16,6 +17,7 @@ mod properties;
 mod regularizers;
 mod rig;
 mod sampling;
+mod timing;
 
 use agreement::Device;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -36,6 +38,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         partial::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
+        timing::CHECKS,
     ];
     all.concat()
 }

@@ -1,0 +1,125 @@
+//! What the GPU benches share: data, adapters, results.
+#![allow(dead_code)] // each bench uses a part
+
+use std::{fs, path::Path};
+
+use margin_softmax::{Batch, Output, Shape, gpu::Context};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+
+/// Random embeddings, prototypes and labels; the values lie in \[−½, ½\].
+pub struct Data {
+    pub shape: Shape,
+    pub x: Vec<f32>,
+    pub w: Vec<f32>,
+    pub labels: Vec<i32>,
+}
+
+impl Data {
+    /// Rows, classes, dim; the values pass through `round`.
+    pub fn new([n, c, d]: [usize; 3], round: fn(f32) -> f32) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut values = |count| -> Vec<f32> { (0..count).map(|_| round(rng.random::<f32>() - 0.5)).collect() };
+        let (x, w) = (values(n * d), values(c * d));
+        let labels = (0..n).map(|_| rng.random_range(0..c as i32)).collect();
+        Self { shape: Shape::new(n, c, d).unwrap(), x, w, labels }
+    }
+
+    pub fn batch(&self) -> Batch<'_, i32> {
+        Batch { embeddings: &self.x, prototypes: &self.w, labels: &self.labels, ..Batch::default() }
+    }
+}
+
+/// The first number that differs by more than 1e-4 of the largest of its kind: several times the gate at scale 64, and
+/// still no wrong formula passes.
+pub fn disagreement(found: &Output, expected: &Output) -> Option<String> {
+    let pairs = [
+        ("row losses", &found.row_losses, &expected.row_losses),
+        ("dX", &found.grad_embeddings, &expected.grad_embeddings),
+        ("dW", &found.grad_prototypes, &expected.grad_prototypes),
+    ];
+    pairs.into_iter().find_map(|(what, found, expected)| {
+        if found.len() != expected.len() {
+            return Some(format!("{what}: {} values, expected {}", found.len(), expected.len()));
+        }
+        let largest = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        // NaN is never within
+        let off = |(f, e): (&f32, &f32)| !matches!((f - e).abs(), difference if difference <= 1e-4 * largest);
+        let i = found.iter().zip(expected).position(off)?;
+        Some(format!("{what}[{i}] is {}, expected {}", found[i], expected[i]))
+    })
+}
+
+/// A context for every adapter whose name contains `adapter`, hardware first.
+pub fn contexts(adapter: Option<&str>) -> Vec<Context> {
+    choose(Context::all(), adapter, |context| (context.name(), context.is_software()))
+}
+
+/// Those whose name contains `adapter`, hardware first; says so if there is none.
+pub fn choose<T>(mut all: Vec<T>, adapter: Option<&str>, describe: impl Fn(&T) -> (String, bool)) -> Vec<T> {
+    let names: Vec<_> = all.iter().map(|one| describe(one).0).collect();
+    let wanted = adapter.unwrap_or_default().to_lowercase();
+    all.retain(|one| describe(one).0.to_lowercase().contains(&wanted));
+    all.sort_by_key(|one| describe(one).1);
+    if all.is_empty() {
+        match adapter {
+            Some(name) if !names.is_empty() => println!("no adapter is called `{name}`; found: {}", names.join(", ")),
+            _ => println!("nothing to measure: no adapter answers (on Linux a Vulkan driver is needed)"),
+        }
+    }
+    all
+}
+
+/// An adapter's name, as [`Context::name`] gives it.
+pub fn name(info: &wgpu::AdapterInfo) -> String {
+    match info.driver_info.as_str() {
+        "" => format!("{} ({:?})", info.name, info.backend),
+        driver => format!("{} ({:?}, {driver})", info.name, info.backend),
+    }
+}
+
+/// Blocks until the device is idle.
+pub fn wait(context: &Context) {
+    context.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+}
+
+/// The middle and the smallest.
+pub fn median_best(values: &mut [f64]) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values.get(values.len() / 2).copied().unwrap_or(f64::NAN), values.first().copied().unwrap_or(f64::NAN))
+}
+
+fn path(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(name)
+}
+
+/// The rows of a results file; none if there is no such file.
+pub fn load(name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(path(name)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Writes rows; of those that are there already, the ones with other values in `key` stay.
+pub fn store(name: &str, key: &[&str], rows: &[Value]) {
+    let same = |a: &Value, b: &Value| key.iter().all(|k| a[k] == b[k]);
+    let mut all = load(name);
+    all.retain(|old| !rows.iter().any(|new| same(old, new)));
+    all.extend_from_slice(rows);
+    let lines: Vec<_> = all.iter().map(|row| format!("  {row}")).collect();
+    let write = || {
+        fs::create_dir_all(path(""))?;
+        fs::write(path(name), format!("[\n{}\n]\n", lines.join(",\n")))
+    };
+    match write() {
+        Ok(()) => println!("benches/results/{name}: {} rows", all.len()),
+        Err(error) => println!("benches/results/{name} could not be written: {error}"),
+    }
+}
+
+/// Cargo gives every bench this flag.
+#[derive(clap::Args)]
+pub struct Cargo {
+    #[arg(long, hide = true)]
+    bench: bool,
+}
