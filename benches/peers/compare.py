@@ -114,16 +114,36 @@ def crate(name, *options, kind="cpu", want="both"):
 
 
 class Run:
+    """What all shapes share: cores, environment, the GPU."""
+
     def __init__(self, args):
-        self.args = args
+        self.args, self.missing = args, {}
         usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
         self.cores = set(usable[: args.threads])
         self.environment = dict(os.environ)
         for name in ("OMP", "OPENBLAS", "MKL", "RAYON", "LP"):
             self.environment[f"{name}_NUM_THREADS"] = str(args.threads)
-        self.missing = {}
+        self.gpu = self.find_gpu()
+        self.peers = list(self.others())
+        self.missing_everywhere = self.missing
 
     # ---- who takes part
+
+    def find_gpu(self):
+        """The adapter's name, and whether it computes in software; None where there is none."""
+        shape = 2, 2, 4
+        with tempfile.TemporaryDirectory() as folder:
+            files = [pathlib.Path(folder) / name for name in "xwy"]
+            for file in files[:2]:
+                np.ones((2, 4), np.float32).tofile(file)
+            np.zeros(2, np.int64).tofile(files[2])
+            try:
+                peer = crate("crate gpu", "--adapter", self.args.adapter, kind="gpu")
+                about = peer.start(shape, files, self.environment, self.cores).about
+                peer.end()
+                return about
+            except (OSError, RuntimeError) as error:
+                self.missing["crate gpu"] = str(error)
 
     def own(self, shape, full):
         """The rows of this crate."""
@@ -132,8 +152,8 @@ class Run:
         # keep takes little more than all cosines; the smallest shapes need more than a tenth of that
         small, large = ["--budget", int(1.1 * cosines)], ["--budget", 2 * cosines + (256 << 20)]
         less = ["--budget", cosines // 4]
-        for kind in ("cpu", "gpu"):
-            extra = ["--adapter", self.args.adapter] if kind == "gpu" else []
+        for kind in ["cpu"] + ["gpu"] * bool(self.gpu):
+            extra = ["--adapter", self.gpu["device"]] if kind == "gpu" else []
             name = f"crate {kind}"
             yield crate(f"{name} keep", *small, *extra, kind=kind), crate(f"{name} keep", *large, *extra, kind=kind)
             yield crate(f"{name} recompute", *less, *extra, kind=kind), None
@@ -141,7 +161,7 @@ class Run:
                 for want, what in ("loss", "loss only"), ("dx", "dX only"), ("dw", "dW only"):
                     yield crate(f"{name} {what}", *large, *extra, kind=kind, want=want), None
 
-    def others(self, adapter):
+    def others(self):
         listed = subprocess.run([sys.executable, HERE / "heads.py", "list"], capture_output=True, text=True, check=True)
         for name, why in json.loads(listed.stdout.splitlines()[-1]).items():
             if why:
@@ -154,16 +174,17 @@ class Run:
             self.missing["burn"] = f"{program} is not built"
             return
         yield Peer("burn flex", [program, "flex", "-"])
-        if adapter:
-            yield Peer("burn wgpu", [program, "wgpu", adapter], "gpu")
+        if self.gpu:
+            yield Peer("burn wgpu", [program, "wgpu", self.gpu["device"]], "gpu")
 
-    def wanted(self, name):
-        return not self.args.peers or any(part in name for part in self.args.peers.split(","))
+    def wanted(self, peer):
+        return not self.args.peers or any(part in peer.name for part in self.args.peers.split(","))
 
     # ---- one shape
 
     def shape(self, shape, rounds, full=True):
         n, c, d = shape
+        self.missing = dict(self.missing_everywhere)
         text = "x".join(map(str, shape))
         flop = 6 * n * c * d
         with tempfile.TemporaryDirectory() as folder:
@@ -200,6 +221,9 @@ class Run:
 
         def start(peer):
             bar.set_description(f"{'x'.join(map(str, shape))}, starting {peer.name}")
+            if peer.kind == "gpu" and self.gpu and self.gpu["software"] and flop > SOFTWARE_MOST:
+                self.missing["GPU rows"] = f"{self.gpu['device']} computes in software: small shapes only"
+                return None
             needed = 4 * (2 * (n * d + c * d) + 8 * n * c)
             if needed > available():
                 self.missing[peer.name] = f"may need {needed / 1e9:.1f} GB, {available() / 1e9:.1f} are free"
@@ -210,27 +234,21 @@ class Run:
                 self.missing[peer.name] = str(error)
                 return None
 
-        adapter = None
         for peer, instead in self.own(shape, full):
             # the first row is what all others are compared with
-            if running and not self.wanted(peer.name):
-                continue
-            if peer.kind == "gpu" and "crate gpu keep" in self.missing:
+            if running and not self.wanted(peer):
                 continue
             started = start(peer)
             if started and instead and started.about["schedule"] != "keep":
                 started.end()
                 started = start(instead)
-            if started and started.about["software"] and flop > SOFTWARE_MOST:
-                started.end()
-                self.missing[peer.name] = f"{started.about['device']} computes in software: small shapes only"
-                continue
             if started:
                 running.append(started)
-                adapter = started.about["device"] if peer.kind == "gpu" else adapter
         if not running:
             sys.exit(f"this crate does not run: {self.missing}")
-        running += filter(None, map(start, (p for p in self.others(adapter) if self.wanted(p.name))))
+        # a fresh one for every shape: a peer has its process and its times
+        peers = [Peer(p.name, p.command, p.kind, p.want) for p in self.peers if self.wanted(p)]
+        running += filter(None, map(start, peers))
 
     def check(self, running, folder, text, bar):
         """No time counts before all agree; twice, so that no first call is timed either."""
@@ -335,37 +353,37 @@ def merge(path, rows):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--shapes", default="small,B,A1,A,million", help=f"of {', '.join(SHAPES)}, or as NxCxD")
+    arguments.add_argument("--shapes", help=f"of {', '.join(SHAPES)}, or as NxCxD; all if absent")
     arguments.add_argument("--rounds", type=int, default=10)
     arguments.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     arguments.add_argument("--pause", type=float, default=0.3, help="seconds before each step")
     arguments.add_argument("--peers", default="", help="parts of names, with commas between; all if absent")
     arguments.add_argument("--adapter", default="", help="a part of the GPU's name; the best there is if absent")
-    arguments.add_argument("--sweep", action="store_true", help="time and workspace over the number of classes instead")
+    arguments.add_argument("--sweep", action="store_true", help="time and workspace over the number of classes")
     arguments.add_argument("--quick", action="store_true", help="the small shape, three rounds, no file")
     args = arguments.parse_args()
     if args.quick:
         args.shapes, args.rounds = "small", 3
     shapes = []
-    for name in args.shapes.split(","):
+    for name in args.shapes.split(",") if args.shapes else []:
         sizes = tuple(map(int, name.split("x"))) if re.fullmatch(r"\d+x\d+x\d+", name) else SHAPES.get(name)
         if sizes is None:
             arguments.error(f"no shape is called {name!r}; there are {', '.join(SHAPES)}")
         shapes.append(sizes)
 
-    rows = []
-    for shape in SWEEP if args.sweep else shapes:
+    file = RESULTS / ("sweep.json" if args.sweep else "peers.json")
+    run = Run(args)
+    for shape in shapes or (SWEEP if args.sweep else SHAPES.values()):
         rounds = min(args.rounds, 5) if args.sweep and shape[1] > 50_000 else args.rounds
-        run = Run(args)
-        rows += (found := run.shape(shape, rounds, full=not args.sweep))
-        print_table(found)
+        rows = run.shape(shape, rounds, full=not args.sweep)
+        print_table(rows)
         for name, why in run.missing.items():
             print(f"  without {name}: {why}")
         if not args.quick:
-            merge(RESULTS / ("sweep.json" if args.sweep else "peers.json"), found)
-    if args.sweep:
+            merge(file, rows)
+    if args.sweep and file.exists():
         print("\nTime over classes")
-        print_growth(rows)
+        print_growth(json.loads(file.read_text()))
 
 
 if __name__ == "__main__":
