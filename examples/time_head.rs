@@ -106,7 +106,6 @@ fn within<T>(budget: u64, mut make: impl FnMut(Budget) -> margin_softmax::Result
     }
 }
 
-#[cfg(feature = "cpu")]
 mod cpu {
     use std::{
         alloc::{GlobalAlloc, Layout, System},
@@ -207,7 +206,6 @@ mod cpu {
     }
 }
 
-#[cfg(feature = "gpu")]
 mod gpu {
     use margin_softmax::{
         gpu::{BoundHead, Context, Head, Io, Tensor},
@@ -381,12 +379,8 @@ mod gpu {
 fn peer(args: &Args, want: Want) -> Result<Box<dyn Peer>> {
     let data = Data::read(args)?;
     match args.device {
-        #[cfg(feature = "cpu")]
         Device::Cpu => Ok(Box::new(cpu::Cpu::new(data, args.budget, want)?)),
-        #[cfg(feature = "gpu")]
         Device::Gpu => Ok(Box::new(gpu::Gpu::new(&data, args, want)?)),
-        #[allow(unreachable_patterns)]
-        _ => Err("this build has no such path: see the features `cpu` and `gpu`".into()),
     }
 }
 

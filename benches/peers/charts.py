@@ -1,10 +1,13 @@
-"""Draws the charts anew from the files in benches/results; `--png FOLDER` writes PNGs too, to look at.
+"""Draws the charts anew from the files in benches/results.
 
-    python benches/peers/charts.py [--png FOLDER]
+    python benches/peers/charts.py
+    python benches/peers/charts.py --png FOLDER     PNGs too, to look at
+    python benches/peers/charts.py --table          prints the tables of benches/README.md
 """
 
 import argparse
 import json
+import math
 import pathlib
 
 import matplotlib
@@ -31,15 +34,15 @@ plt.rcParams.update({
     "axes.axisbelow": True,
 })
 
-# after Okabe and Ito, told apart with any kind of colour vision; the crate's rows are thick
+# after Okabe and Ito, dark enough for text; the crate's rows are thick
 STYLES = {
     "crate cpu keep": ("#0072b2", "this crate, keep"),
-    "crate cpu recompute": ("#56b4e9", "this crate, recompute"),
-    "numpy": ("#8c6e50", "numpy"),
-    "torch": ("#d55e00", "PyTorch eager"),
-    "torch-compile": ("#e69f00", "torch.compile"),
-    "jax": ("#009e73", "JAX"),
-    "burn flex": ("#cc79a7", "burn flex"),
+    "crate cpu recompute": ("#2f86b8", "this crate, recompute"),
+    "numpy": ("#7a5c3e", "numpy"),
+    "torch": ("#c04f00", "PyTorch eager"),
+    "torch-compile": ("#a06c00", "torch.compile"),
+    "jax": ("#007a58", "JAX"),
+    "burn flex": ("#a8487f", "burn flex"),
 }
 OTHERS = ["#333333", "#946ac8", "#777777", "#b03060"]
 
@@ -53,17 +56,21 @@ def read(name):
 
 
 def plain(value, _=None):
-    """1000 as 1k, and no exponents."""
-    for size, unit in (1e9, "G"), (1e6, "M"), (1e3, "k"):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
+    """Three digits, never an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def over_classes(rows, value, title, label, unit):
+def classes_text(count):
+    return f"{count // 1024}k" if count % 1024 == 0 else plain(count)
+
+
+def over_classes(rows, value, title, setting, unit):
     """One line per peer over the number of classes, both axes logarithmic, named at its right end."""
-    figure, axes = plt.subplots(figsize=(8.2, 5), layout="constrained")
-    axes.set(xscale="log", yscale="log", title=title, xlabel="classes C", ylabel=label)
+    figure, axes = plt.subplots(figsize=(9.6, 5.2))
+    figure.subplots_adjust(left=0.09, right=0.66, top=0.87, bottom=0.11)
+    axes.set(xscale="log", yscale="log", xlabel="classes C", ylabel=unit)
+    figure.text(0.02, 0.945, title, size=13, weight="bold")
+    figure.text(0.02, 0.905, setting, color="#555555")
     ends, spare = [], iter(OTHERS)
     for name in [*STYLES, *sorted({row["peer"] for row in rows} - set(STYLES))]:
         points = sorted((int(r["shape"].split("x")[1]), value(r)) for r in rows if r["peer"] == name and value(r) > 0)
@@ -74,27 +81,30 @@ def over_classes(rows, value, title, label, unit):
         axes.plot(*zip(*points), color=colour, lw=2.8 if own else 1.6, marker="o", ms=5 if own else 3.5)
         ends.append([points[-1], colour, f"{text}  {plain(points[-1][1])} {unit}", own])
     classes = sorted({int(row["shape"].split("x")[1]) for row in rows})
-    axes.set_xticks(classes, [plain(c) if c % 1024 else f"{c // 1024}k" for c in classes])
+    axes.set_xticks(classes, [classes_text(c) for c in classes])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.03)
 
-    # labels keep a line's height between them, in the order of the lines' ends
+    # labels keep a line's height between them, in the order of the lines' ends, and a thin line leads to each
     figure.canvas.draw()
-    (low, high), gap = axes.get_ylim(), 0.052
-    place = lambda y: float(axes.transAxes.inverted().transform(axes.transData.transform((classes[-1], y)))[1])
+    gap = 0.058
+    place = lambda y: axes.transAxes.inverted().transform(axes.transData.transform((classes[-1], y)))
     ends.sort(key=lambda end: end[0][1])
-    heights = [place(end[0][1]) for end in ends]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    if heights and heights[-1] > 1:
-        heights[-1] = 1.0
-        for i in reversed(range(len(heights) - 1)):
-            heights[i] = min(heights[i], heights[i + 1] - gap)
-    for height, (_, colour, text, own) in zip(heights, ends):
-        axes.annotate(text, (1.015, height), xycoords="axes fraction", va="center", color=colour,
-                      weight="bold" if own else "normal", annotation_clip=False)
+    actual = [float(place(end[0][1])[1]) for end in ends]
+    last = float(place(1)[0])
+    heights = list(actual)
+    for _ in range(200):  # neighbours that are too close push each other apart
+        for i in range(1, len(heights)):
+            if (missing := gap - (heights[i] - heights[i - 1])) > 1e-6:
+                heights[i] += missing / 2
+                heights[i - 1] -= missing / 2
+        heights[-1] = min(heights[-1], 0.98)
+    for height, y, (_, colour, text, own) in zip(heights, actual, ends):
+        axes.plot([last + 0.012, 1.035], [y, height], color=colour, lw=0.7, transform=axes.transAxes, clip_on=False)
+        axes.text(1.045, height, text, va="center", color=colour, weight="bold" if own else "normal",
+                  transform=axes.transAxes)
     return figure
 
 
@@ -120,19 +130,38 @@ def per_loss(rows):
     return figure
 
 
+def table(rows, title, cell):
+    """Markdown: peers down, shapes across, both in the order of the file, the shapes by their work."""
+    shapes = sorted({row["shape"] for row in rows}, key=lambda shape: math.prod(map(int, shape.split("x"))))
+    cells = {(row["peer"], row["shape"]): cell(row) for row in rows}
+    print(f"| {title} | " + " | ".join("×".join(f"{int(s):,}" for s in shape.split("x")) for shape in shapes) + " |")
+    print("|---|" + "---|" * len(shapes))
+    for peer in dict.fromkeys(row["peer"] for row in rows):
+        print(f"| {peer} | " + " | ".join(cells.get((peer, shape), "") for shape in shapes) + " |")
+    print()
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--png", type=pathlib.Path, help="a folder for PNGs of the same")
-    png = arguments.parse_args().png
+    arguments.add_argument("--table", action="store_true", help="print tables, draw nothing")
+    args = arguments.parse_args()
+    png = args.png
+    if args.table:
+        rows = read("peers.json")
+        table(rows, "best / median ms", lambda r: f"{plain(r['best_ms'])} / {plain(r['median_ms'])}")
+        table(rows, "workspace MB", lambda r: plain(r["workspace_bytes"] / 1e6))
+        table(rows, "GFLOP/s, best", lambda r: plain(r["gflops"]))
+        return
     figures = {}
     if sweep := read("sweep.json"):
         n, _, d = sweep[0]["shape"].split("x")
-        setting = f"N = {n}, D = {d}, {sweep[0]['threads']} threads"
+        setting = f"ArcFace, forward + backward, f32; N = {n}, D = {d}; {sweep[0]['threads']} threads"
         figures["time_over_classes"] = over_classes(
-            sweep, lambda r: r["best_ms"], f"ArcFace, forward + backward ({setting})", "best ms", "ms"
+            sweep, lambda r: r["best_ms"], "Time of a step over the number of classes", f"{setting}; best of the rounds", "ms"
         )
         figures["workspace_over_classes"] = over_classes(
-            sweep, lambda r: r["workspace_bytes"] / 1e6, f"Workspace beyond inputs and gradients ({setting})", "MB", "MB"
+            sweep, lambda r: r["workspace_bytes"] / 1e6, "Workspace over the number of classes", f"{setting}; beyond inputs and gradients", "MB"
         )
     if losses := read("losses.json"):
         figures["time_per_loss"] = per_loss(losses)
