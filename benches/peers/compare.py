@@ -6,6 +6,7 @@ OpenMP and XLA threads spin for a while after a call. Only ratios inside one run
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -102,7 +103,8 @@ class Peer:
         return [np.fromfile(file, np.float32) for file in files]
 
     def end(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
         self.errors.close()
@@ -123,6 +125,7 @@ class Run:
         self.environment = dict(os.environ)
         for name in ("OMP", "OPENBLAS", "MKL", "RAYON", "LP"):
             self.environment[f"{name}_NUM_THREADS"] = str(args.threads)
+        self.environment["JAX_PLATFORMS"] = "cpu"
         self.gpu = self.find_gpu()
         self.peers = list(self.others())
         self.missing_everywhere = self.missing
