@@ -266,7 +266,7 @@ impl Session<'_> {
         let cosines = (shape.rows() * shape.classes() * 4) as u64;
         let budget = Budget::bytes(if schedule == "keep" { u64::MAX / 4 } else { (256 << 20).min(cosines - 1) });
         let layout = Layout { shards: &tensors.shards, embeddings: self.element, prototypes: self.element };
-        let options = Options { want: Want::ALL, budget, tile: Some(tile) };
+        let options = Options { want: Want::ALL, budget, tile: Some(tile), ..Options::default() };
         let plan = Plan::head(loss, shape, &layout, self.context.limits(), &options)?;
         let allowed = self.arguments.memory.unwrap_or(match self.context.device().adapter_info().device_type {
             wgpu::DeviceType::DiscreteGpu => 16 << 10,

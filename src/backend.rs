@@ -140,6 +140,18 @@ impl SliceHead {
         self.range.clone()
     }
 
+    /// `keep` where the cosines of all classes stay between the passes, `recompute` where they are not held or computed
+    /// twice: what the [`Budget`](crate::Budget) allowed.
+    pub fn schedule(&self) -> &'static str {
+        match &self.inner {
+            Inner::Reference(_) => "keep",
+            #[cfg(feature = "cpu")]
+            Inner::Cpu(head) => head.schedule(),
+            #[cfg(feature = "gpu")]
+            Inner::Gpu(head) => head.schedule(),
+        }
+    }
+
     /// What a run must keep; moved by [`train`](Self::train) alone.
     pub fn state(&self) -> &State {
         &self.state

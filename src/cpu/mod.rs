@@ -109,7 +109,6 @@ impl Head {
     }
 
     /// `keep` or `recompute`.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub fn schedule(&self) -> &'static str {
         if self.plan.layout.keep { "keep" } else { "recompute" }
     }

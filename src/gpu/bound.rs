@@ -39,6 +39,11 @@ struct Dispatch {
 }
 
 impl Bound {
+    /// `keep` or `recompute`.
+    pub(super) fn schedule(&self) -> &'static str {
+        if self.plan.schedule().keep { "keep" } else { "recompute" }
+    }
+
     /// Compiles what is not compiled yet, allocates the workspace, binds everything.
     pub(super) fn new(
         context: &Context,

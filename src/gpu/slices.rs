@@ -143,6 +143,11 @@ impl SliceHead {
         Ok(Self { context, bound, loss, shape, range, inputs, staging, shards, pending: None })
     }
 
+    /// `keep` or `recompute`.
+    pub fn schedule(&self) -> &'static str {
+        self.bound.bound.schedule()
+    }
+
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
         // the rows are those of the next batch
         self.bound.call(loss, Call::default())?;
