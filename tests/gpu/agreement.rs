@@ -9,7 +9,7 @@ use libtest_mimic::Failed;
 use margin_softmax::{gpu::Context, plan::Layout, *};
 
 use crate::{
-    cases::{Case, Data, table},
+    cases::{Case, Data, table, table_for},
     rig::{Rig, tight},
 };
 
@@ -27,6 +27,13 @@ impl Device {
             Device::Cpu => "cpu",
         }
     }
+
+    fn table(&self) -> Vec<Case> {
+        match self {
+            Device::Gpu(_, tile) => table_for(*tile),
+            Device::Cpu => table(),
+        }
+    }
 }
 
 /// All cases of one family.
@@ -34,8 +41,10 @@ pub struct Trial {
     family: &'static str,
 }
 
-pub fn trials() -> Vec<Trial> {
-    let mut families: Vec<&str> = table().iter().map(|c| c.family).collect();
+/// The families of which the device has a case; all of them without a device.
+pub fn trials(device: Option<&Device>) -> Vec<Trial> {
+    let cases = device.map_or_else(table, Device::table);
+    let mut families: Vec<&str> = cases.iter().map(|c| c.family).collect();
     families.dedup();
     families.into_iter().map(|family| Trial { family }).collect()
 }
@@ -75,7 +84,7 @@ impl Trial {
 
     pub fn run(&self, device: &Device) -> Result<(), Failed> {
         let mut failures = vec![];
-        for case in table().into_iter().filter(|c| c.family == self.family) {
+        for case in device.table().into_iter().filter(|c| c.family == self.family) {
             if let Err(why) = compare(device, &case) {
                 failures.push(format!("{}: {why}", case.describe()));
             }

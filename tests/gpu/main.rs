@@ -49,7 +49,7 @@ fn agreement(adapter: &str, device: Device) -> Vec<Trial> {
         let device = device.clone();
         Trial::test(format!("{adapter}::{}", trial.name(device.name())), move || trial.run(&device))
     };
-    agreement::trials().into_iter().map(trial).collect()
+    agreement::trials(Some(&device)).into_iter().map(trial).collect()
 }
 
 fn main() {
@@ -60,7 +60,8 @@ fn main() {
     let required = std::env::var("MARGIN_SOFTMAX_REQUIRE_GPU").is_ok_and(|v| v == "1");
     let mut trials = vec![Trial::test("the_table_covers_every_pair", cases::covers_every_pair)];
     if contexts.is_empty() {
-        let tiles = agreement::trials().into_iter().flat_map(|t| Tile::ALL.iter().map(move |tile| t.name(tile.name())));
+        let tiles =
+            agreement::trials(None).into_iter().flat_map(|t| Tile::ALL.iter().map(move |tile| t.name(tile.name())));
         for name in checks().into_iter().map(|(name, _)| name.to_owned()).chain(tiles) {
             let missing = || Err("no adapter answers".into());
             trials.push(Trial::test(format!("no adapter::{name}"), missing).with_ignored_flag(true));
