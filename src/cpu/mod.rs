@@ -532,7 +532,7 @@ fn finish_embeddings(plan: Plan, linear: bool, input: &Input, shares: &[f32], gr
             if range == 0 { pull.copy_from_slice(from) } else { arch.dispatch(Add { from, to: pull }) }
         }
         if !linear {
-            arch.dispatch(Project { pull, unit, dim, lengths });
+            arch.dispatch(Project { pull, step: 1, unit, dim, lengths });
         }
     });
 }

@@ -104,7 +104,7 @@ impl Input {
         let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
         each(*parallel, x.zip(own).collect(), |((x, to), (((lengths, rows), extras), labels))| {
             let (to, lengths) = (&mut to[..x.len()], &mut lengths[..labels.len()]);
-            directions(arch, linear, (x, dim), to, lengths, true);
+            directions(arch, linear, (x, dim, 1), to, lengths, true);
             let rows = rows.iter_mut().zip(extras).zip(labels);
             for ((x, &length), ((row, extra), &label)) in x.chunks_exact(dim).zip(&*lengths).zip(rows) {
                 (*row, *extra) = (Row::NONE, Extra::NONE);

@@ -160,13 +160,13 @@ fn the_mean_loss_is_accurate() {
     }
 }
 
-/// Every transform × 1, 2, 3 prototypes per class × softmax and binary link × plain, smoothed and weighted × schedule, with
+/// Every transform × 1, 2, 3, 7 prototypes per class × softmax and binary link × plain, smoothed and weighted × schedule, with
 /// every gradient there is.
 #[test]
 fn every_transform_link_and_sub_centre_agrees_with_the_reference() {
     let links = [Link::Softmax, Link::Binary(Binary { weight: 0.6, factor: 0.3, bias: -1.5 })];
     for others in transforms() {
-        for centers in [1, 2, 3] {
+        for centers in [1, 2, 3, 7] {
             for (link, smoothed) in [(links[0], false), (links[0], true), (links[1], false)] {
                 let epsilon = if smoothed { 0.1 } else { 0.0 };
                 let loss = MarginSoftmax { link, ..MarginSoftmax::arcface() };
