@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use half::slice::HalfFloatSliceExt;
+
 use crate::{
     Error, Result, Shape,
     objective::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Product, Target},
@@ -63,13 +65,13 @@ impl Stored for f32 {
 
 impl Stored for half::f16 {
     fn widened(values: &[Self]) -> Cow<'_, [f32]> {
-        values.iter().map(|v| v.to_f32()).collect()
+        Cow::Owned(values.to_f32_vec())
     }
 }
 
 impl Stored for half::bf16 {
     fn widened(values: &[Self]) -> Cow<'_, [f32]> {
-        values.iter().map(|v| v.to_f32()).collect()
+        Cow::Owned(values.to_f32_vec())
     }
 }
 

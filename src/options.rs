@@ -18,7 +18,17 @@ pub struct Options {
 /// The most bytes that a head may hold beside the inputs, the outputs and the staging copies of slices.
 ///
 /// A large budget keeps all N·C cosines between the forward and the backward pass; a smaller one works in chunks of
-/// classes and computes the cosines twice, about a quarter more time.
+/// classes and computes the cosines twice, a quarter to a third more time.
+///
+/// On the CPU path, for both gradients:
+///
+/// | N×C×D | cosines kept from | least for 8, 4, 2 threads | least |
+/// |---|---|---|---|
+/// | 256×5,994×192 | 9.4 MB, 1.53·4NC bytes | 7.3, 2.8, 1.2 MB | 0.5 MB |
+/// | 512×20,000×512 | 51 MB, 1.25·4NC bytes | 20, 8.9, 4.0 MB | 1.7 MB |
+/// | 256×96,000×128 | 102 MB, 1.03·4NC bytes | 6.0, 2.0, 0.9 MB | 0.4 MB |
+///
+/// Where the cosines are not kept, the number of classes does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Budget(u64);

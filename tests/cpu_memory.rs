@@ -209,7 +209,8 @@ fn the_workspace_of_every_family_stays_within_the_budget() {
                 assert!(peak as u64 <= budget, "{name}: {peak} bytes, the budget is {budget}");
                 assert!(grown < 1000, "{name}: {grown} bytes more after three more calls");
                 if budget == smallest && rows >= 64 {
-                    assert!(peak as u64 > budget / 3, "{name}: {budget} asked for, {peak} bytes used");
+                    // counted is a product over a whole tile; with sub-centres dW takes several smaller ones
+                    assert!(peak as u64 > budget / 4, "{name}: {budget} asked for, {peak} bytes used");
                 }
             }
         }
@@ -223,6 +224,44 @@ fn nothing_grows_with_rows_times_classes() {
     let needed = |classes| least(Shape::new(512, classes, 128).unwrap(), Want::ALL);
     assert_eq!(needed(1000), needed(100_000_000));
     assert!(needed(1000) < 512 * 1000 * 4);
+}
+
+/// Two shapes of face recognition at the budgets that the documentation of [`Budget`] names: what is kept costs little more
+/// than the cosines themselves where those are many, and without it a few megabytes are enough.
+#[test]
+fn large_heads_fit_small_budgets() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let pool = pool();
+    for (rows, classes, dim, kept, recomputed) in
+        [(256, 5994, 192, 1.53, 1_200_000), (512, 20_000, 512, 1.25, 4_000_000), (256, 96_000, 128, 1.04, 900_000)]
+    {
+        let (x, w) = (numbers(rows * dim), numbers(classes * dim));
+        let labels: Vec<i64> = (0..rows).map(|i| (i * 31 % classes) as i64).collect();
+        let batch = Batch { embeddings: &x, prototypes: &w, labels: &labels, ..Batch::default() };
+        let shape = Shape::new(rows, classes, dim).unwrap();
+        let cosines = (rows * classes * 4) as u64;
+        for budget in [(kept * cosines as f64) as u64, recomputed] {
+            let mut out = Output {
+                row_losses: Vec::with_capacity(rows),
+                target_cosines: Vec::with_capacity(rows),
+                other_cosines: Vec::with_capacity(rows),
+                grad_embeddings: Vec::with_capacity(rows * dim),
+                grad_prototypes: Vec::with_capacity(classes * dim),
+                ..Output::default()
+            };
+            let peak = peak_of(|| {
+                pool.install(|| {
+                    let loss = MarginSoftmax::arcface();
+                    let mut head = Backend::cpu().head_with(&loss, shape, &options(budget, Want::ALL)).unwrap();
+                    head.evaluate_into(&batch, &mut out).unwrap();
+                });
+            }) as u64;
+            let name = format!("{rows}x{classes}x{dim}: {peak} bytes of {budget}");
+            assert!(peak <= budget, "{name}");
+            // whoever keeps the cosines holds more than they take
+            assert_eq!(peak > cosines, budget > cosines, "{name}");
+        }
+    }
 }
 
 /// A refused budget and a new loss cost no memory.

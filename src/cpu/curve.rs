@@ -38,8 +38,8 @@ pub(super) struct Stretch {
     detached: bool,
 }
 
-/// Cosines handled side by side by a series: its four sums then fit the registers.
-const SIDE: usize = 16;
+/// Cosines handled side by side where one of them takes a chain of steps.
+const SIDE: usize = 32;
 
 /// As in the scalar formulas: sin θ is never divided by less.
 const SMALLEST_SINE: f32 = 1e-4;
@@ -131,40 +131,26 @@ impl Curve {
                     |c| line.at(arcsine(c), 1.0 / sine(c).max(SMALLEST_SINE)),
                 );
             }
-            Self::Series(line, terms) => {
-                let blocks = cosines.chunks(SIDE).zip(values.chunks_mut(SIDE)).zip(slopes.chunks_mut(SIDE));
-                for ((cosines, values), slopes) in blocks {
-                    let mut x = [0.0; SIDE];
-                    x[..cosines.len()].copy_from_slice(cosines);
-                    let found = clenshaw::<SLOPES>(terms, &x);
-                    for ((value, slope), found) in values.iter_mut().zip(slopes).zip(found) {
-                        let (v, s) = line.at(FRAC_PI_2 - found[0], -found[1]);
-                        *value = v;
-                        if SLOPES {
-                            *slope = s;
-                        }
+            Self::Series(line, terms) => blocks::<SLOPES>(
+                cosines,
+                values,
+                slopes,
+                #[inline(always)]
+                |x| {
+                    let (mut values, mut slopes) = clenshaw::<SLOPES>(terms, x);
+                    for l in 0..SIDE {
+                        (values[l], slopes[l]) = line.at(FRAC_PI_2 - values[l], -slopes[l]);
                     }
-                }
-            }
-            Self::Power(stretch) => match stretch.turn {
-                None => each::<SLOPES>(
-                    cosines,
-                    values,
-                    slopes,
-                    #[inline(always)]
-                    |c| stretch.at(c, 1.0),
-                ),
-                Some((cos, sin)) => each::<SLOPES>(
-                    cosines,
-                    values,
-                    slopes,
-                    #[inline(always)]
-                    |c| {
-                        let s = sine(c);
-                        stretch.at(c.mul_add(cos, s * sin), cos - sin * c / s.max(SMALLEST_SINE))
-                    },
-                ),
-            },
+                    (values, slopes)
+                },
+            ),
+            Self::Power(stretch) => blocks::<SLOPES>(
+                cosines,
+                values,
+                slopes,
+                #[inline(always)]
+                |x| stretch.at(x),
+            ),
         }
     }
 }
@@ -193,14 +179,29 @@ impl Stretch {
     }
 
     #[inline(always)]
-    fn at(&self, c: f32, inner: f32) -> (f32, f32) {
-        let base = c.mul_add(0.5, 0.5);
-        let mut below = 1.0;
-        for _ in 1..self.exponent {
-            below *= base.abs();
+    fn at(&self, x: &[f32; SIDE]) -> ([f32; SIDE], [f32; SIDE]) {
+        let (mut values, mut slopes, mut below) = (*x, [1.0; SIDE], [1.0; SIDE]);
+        if let Some((cos, sin)) = self.turn {
+            for l in 0..SIDE {
+                let s = sine(x[l]);
+                values[l] = x[l].mul_add(cos, s * sin);
+                slopes[l] = cos - sin * x[l] / s.max(SMALLEST_SINE);
+            }
         }
-        let slope = self.exponent as f32 * below * inner;
-        ((2.0 * below).mul_add(base, -1.0) + self.margin, if self.detached { 1.0 } else { slope })
+        for l in 0..SIDE {
+            values[l] = values[l].mul_add(0.5, 0.5);
+        }
+        for _ in 1..self.exponent {
+            for l in 0..SIDE {
+                below[l] *= values[l].abs();
+            }
+        }
+        let factor = self.exponent as f32;
+        for l in 0..SIDE {
+            values[l] = (2.0 * below[l]).mul_add(values[l], -1.0) + self.margin;
+            slopes[l] = if self.detached { 1.0 } else { factor * below[l] * slopes[l] };
+        }
+        (values, slopes)
     }
 }
 
@@ -212,6 +213,25 @@ fn each<const SLOPES: bool>(cosines: &[f32], values: &mut [f32], slopes: &mut [f
         }
     } else {
         cosines.iter().zip(values).for_each(|(&c, value)| *value = f(c).0);
+    }
+}
+
+/// The same with [`SIDE`] values at a time; the last block is filled up.
+#[inline(always)]
+fn blocks<const SLOPES: bool>(
+    cosines: &[f32],
+    values: &mut [f32],
+    slopes: &mut [f32],
+    f: impl Fn(&[f32; SIDE]) -> ([f32; SIDE], [f32; SIDE]),
+) {
+    for ((cosines, values), slopes) in cosines.chunks(SIDE).zip(values.chunks_mut(SIDE)).zip(slopes.chunks_mut(SIDE)) {
+        let mut x = [0.0; SIDE];
+        x[..cosines.len()].copy_from_slice(cosines);
+        let found = f(&x);
+        values.copy_from_slice(&found.0[..values.len()]);
+        if SLOPES {
+            slopes.copy_from_slice(&found.1[..slopes.len()]);
+        }
     }
 }
 
@@ -240,7 +260,7 @@ fn arcsine(c: f32) -> f32 {
 
 /// Σ c_k T_k(x) and, with `SLOPES`, its slope; even and odd half each in y = T_2(x), as in `objective::chebyshev`.
 #[inline(always)]
-fn clenshaw<const SLOPES: bool>(terms: &[f32], x: &[f32; SIDE]) -> [[f32; 2]; SIDE] {
+fn clenshaw<const SLOPES: bool>(terms: &[f32], x: &[f32; SIDE]) -> ([f32; SIDE], [f32; SIDE]) {
     let mut y = [0.0; SIDE];
     for l in 0..SIDE {
         y[l] = (-2.0_f32).mul_add((1.0 - x[l]) * (1.0 + x[l]), 1.0);
@@ -248,13 +268,14 @@ fn clenshaw<const SLOPES: bool>(terms: &[f32], x: &[f32; SIDE]) -> [[f32; 2]; SI
     // the constant of the even half comes last and otherwise
     let [e1, e2, f1, f2] = half::<SLOPES>(&terms[2..], &y);
     let [o1, o2, p1, p2] = half::<SLOPES>(&terms[1..], &y);
-    let mut found = [[0.0; 2]; SIDE];
+    let (mut values, mut slopes) = ([0.0; SIDE], [0.0; SIDE]);
     for l in 0..SIDE {
         let even = (y[l].mul_add(e1[l], terms[0] - e2[l]), e1[l] + y[l].mul_add(f1[l], -f2[l]));
         let odd = (o1[l] - o2[l], p1[l] - p2[l]);
-        found[l] = [x[l].mul_add(odd.0, even.0), 4.0 * x[l] * x[l].mul_add(odd.1, even.1) + odd.0];
+        values[l] = x[l].mul_add(odd.0, even.0);
+        slopes[l] = 4.0 * x[l] * x[l].mul_add(odd.1, even.1) + odd.0;
     }
-    found
+    (values, slopes)
 }
 
 /// The last two sums of every second term, and of their slopes in y.

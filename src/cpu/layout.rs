@@ -57,7 +57,9 @@ impl Layout {
         // a range costs a copy of dX, and a thread can have no less than one
         let most = (tiles / 4).clamp(16, 64);
 
-        let keep = [most, 16, 8].map(|ranges| best.with_ranges(ranges)).into_iter().filter(|l| l.keep);
+        let lean = Self { tile: whole(tile.min(128)), block: block.min(256), ..best };
+        let keep = [best.with_ranges(most), best.with_ranges(16), best.with_ranges(8), lean.with_ranges(4)];
+        let keep = keep.into_iter().filter(|l| l.keep);
         // little room goes to several ranges first, then to wide tiles
         let recompute = [(512, 512, most), (512, 512, 16), (512, 512, 8), (128, 256, 8), (128, 256, 4), (128, 128, 4)];
         let small = [(128, 128, 2), (64, 128, 2), (64, 128, 1), (32, 64, 1), (16, 32, 1)];
@@ -94,9 +96,10 @@ impl Layout {
         if self.keep { elements(self.rows, self.columns.div_ceil(self.tile)) } else { 0 }
     }
 
-    /// Values of the ranges' shares of dX.
+    /// Values of the ranges' shares of dX; the first lies in the output.
     pub fn shares(&self) -> u64 {
-        if self.want.grad_embeddings { elements(self.rows, self.dim).saturating_mul(self.ranges as u64) } else { 0 }
+        let held = if self.want.grad_embeddings { self.ranges as u64 - 1 } else { 0 };
+        elements(self.rows, self.dim).saturating_mul(held)
     }
 
     /// Classes of a tile.

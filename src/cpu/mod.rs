@@ -35,7 +35,7 @@ use self::{
     pass::{Look, Path},
     rows::{Partial, Row, Share, Weights},
     vector::{Add, Project},
-    work::{Call, Input, Plan, ROWS, Work, each},
+    work::{Call, Input, Outputs, Plan, ROWS, Work, each},
 };
 use crate::{
     Adaptive, Batch, Counts, Error, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction, Result,
@@ -44,9 +44,18 @@ use crate::{
     shard::{RowStatistics, Statistics, Targets},
 };
 
-/// What computes, for people.
+/// What computes, for people: threads, and the instructions that this machine was found to have.
 pub(crate) fn name() -> String {
-    format!("CPU, {} threads", rayon::current_num_threads())
+    let instructions = match Arch::new() {
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        Arch::V4(_) => ", AVX-512",
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        Arch::V3(_) => ", AVX2",
+        #[cfg(target_arch = "aarch64")]
+        Arch::Neon(_) => ", NEON",
+        _ => "",
+    };
+    format!("CPU, {} threads{instructions}", rayon::current_num_threads())
 }
 
 /// A head on the CPU, or one shard of it.
@@ -200,7 +209,7 @@ impl Head {
         // all sums, whatever this shard itself wants
         let mut common = self.input.common(self.plan, &self.loss, self.shape, Path::Table, &call, state);
         common.weights = Some((call.batch.class_weights, &self.input.ones));
-        let tasks = self.work.tasks(self.plan, &self.range, &call, &mut [], &mut []);
+        let tasks = self.work.tasks(self.plan, &self.range, &call, Outputs::default());
         each(call.parallel, tasks, |task| task.statistics(false, &common));
         let (n, partials) = (call.labels.len(), &self.work.partials);
         let rows = (0..n).map(|i| {
@@ -353,13 +362,13 @@ impl Head {
 
     fn scan(&mut self, call: &Call<'_>, look: Look, state: &State) {
         let common = self.input.common(self.plan, &self.loss, self.shape, Path::Table, call, state);
-        let tasks = self.work.tasks(self.plan, &self.range, call, &mut [], &mut []);
+        let tasks = self.work.tasks(self.plan, &self.range, call, Outputs::default());
         each(call.parallel, tasks, |task| task.scan(look, &common));
     }
 
     fn pass_one(&mut self, call: &Call<'_>, path: Path, ready: bool, state: &State) {
         let common = self.input.common(self.plan, &self.loss, self.shape, path, call, state);
-        let tasks = self.work.tasks(self.plan, &self.range, call, &mut [], &mut []);
+        let tasks = self.work.tasks(self.plan, &self.range, call, Outputs::default());
         each(call.parallel, tasks, |task| task.statistics(ready, &common));
     }
 
@@ -386,8 +395,12 @@ impl Head {
             }
         } else if want.grad_embeddings || want.grad_prototypes || bias {
             let common = self.input.common(self.plan, &self.loss, self.shape, path, call, state);
-            let grad_bias = if linear { &mut out.grad_bias[..] } else { &mut [] };
-            let tasks = self.work.tasks(self.plan, &self.range, call, &mut out.grad_prototypes, grad_bias);
+            let into = Outputs {
+                embeddings: &mut out.grad_embeddings,
+                prototypes: &mut out.grad_prototypes,
+                bias: if linear { &mut out.grad_bias } else { &mut [] },
+            };
+            let tasks = self.work.tasks(self.plan, &self.range, call, into);
             each(call.parallel, tasks, |task| task.gradients(fresh, &common));
             finish_embeddings(
                 self.plan,
@@ -519,19 +532,19 @@ fn chosen(loss: &MarginSoftmax) -> usize {
     }
 }
 
-/// dX: the ranges' shares added in order, then projected.
+/// dX: the other ranges' shares added to the first in order, then projected.
 fn finish_embeddings(plan: Plan, linear: bool, input: &Input, shares: &[f32], grad: &mut [f32], parallel: bool) {
     let Plan { arch, dim, layout, .. } = plan;
     let len = grad.len();
     let own = input.directions.chunks(dim * ROWS).zip(input.lengths.chunks(ROWS));
     let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
     each(parallel, blocks, |(block, (pull, (unit, lengths)))| {
-        for (range, share) in shares.chunks_exact(len).take(layout.ranges).enumerate() {
+        for share in shares.chunks_exact(len).take(layout.ranges - 1) {
             let from = &share[block * dim * ROWS..][..pull.len()];
-            if range == 0 { pull.copy_from_slice(from) } else { arch.dispatch(Add { from, to: pull }) }
+            arch.dispatch(Add { from, to: pull });
         }
         if !linear {
-            arch.dispatch(Project { pull, unit, dim, lengths });
+            arch.dispatch(Project { pull, step: 1, unit, dim, lengths });
         }
     });
 }

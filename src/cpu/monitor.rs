@@ -96,7 +96,7 @@ impl Tile {
     /// Normalises the vectors of a tile; returns their number.
     fn fill(&mut self, arch: Arch, vectors: &[f32], dim: usize) -> usize {
         let (to, lengths) = (&mut self.directions[..vectors.len()], &mut self.lengths[..vectors.len() / dim]);
-        arch.dispatch(Normalize { from: vectors, dim, to, lengths, exact: false });
+        arch.dispatch(Normalize { from: vectors, dim, step: 1, to, lengths, exact: false });
         vectors.len() / dim
     }
 }

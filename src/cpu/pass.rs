@@ -3,7 +3,7 @@
 use pulp::Arch;
 
 use super::{
-    product::{Matrix, product},
+    product::{Matrix, product, spaced_product},
     rows::{Extra, Partial, Row},
     sweep::{Block, Gradients, Statistics},
     table::{self, Scan, Scratch, Table},
@@ -27,7 +27,7 @@ pub(super) enum Path {
 
 /// The scratch of one range, and what it counted.
 pub(super) struct Lane {
-    /// Ŵ of a tile, and the lengths of its prototypes.
+    /// Ŵ of a tile, and the lengths of its prototypes: the first of every class, then the second of every class, ...
     pub directions: Vec<f32>,
     pub lengths: Vec<f64>,
     /// \[rows of a block, prototypes of a tile\] in *recompute*.
@@ -205,7 +205,10 @@ impl Task<'_> {
                     product(&mut self.share[at * dim..], t > 0, g, w);
                 }
                 if want.grad_prototypes {
-                    product(pull, b > 0, g.transposed(), x);
+                    for k in 0..table.centers {
+                        let g = g.columns(k * width, width).transposed();
+                        spaced_product(&mut pull[k * dim..], table.centers * dim, b > 0, g, x);
+                    }
                 }
                 if !slide.is_empty() {
                     if b == 0 {
@@ -215,8 +218,10 @@ impl Task<'_> {
                 }
             }
             if !common.linear {
-                let (unit, lengths) = (&lane.directions[..columns * dim], &lane.lengths[..columns]);
-                arch.dispatch(Project { pull, unit, dim, lengths });
+                let units = lane.directions.chunks_exact(width * dim).zip(lane.lengths.chunks_exact(width));
+                for (k, (unit, lengths)) in units.take(table.centers).enumerate().filter(|_| want.grad_prototypes) {
+                    arch.dispatch(Project { pull: &mut pull[k * dim..], step: table.centers, unit, dim, lengths });
+                }
             }
         }
     }
@@ -230,10 +235,13 @@ fn front_of(all: &[f32], offset: usize, len: usize) -> &[f32] {
 impl Lane {
     /// Ŵ and the lengths of one tile.
     fn load(&mut self, common: &Common<'_>, prototypes: &[f32]) {
-        let dim = common.plan.dim;
-        let to = &mut self.directions[..prototypes.len()];
-        let lengths = &mut self.lengths[..prototypes.len() / dim];
-        directions(common.plan.arch, common.linear, (prototypes, dim), to, lengths, false);
+        let (dim, centers) = (common.plan.dim, common.table.centers);
+        let width = prototypes.len() / dim / centers;
+        let to = self.directions.chunks_exact_mut(width * dim).zip(self.lengths.chunks_exact_mut(width));
+        for (k, (to, lengths)) in to.take(centers).enumerate() {
+            let from = (&prototypes[k * dim..], dim, centers);
+            directions(common.plan.arch, common.linear, from, to, lengths, false);
+        }
     }
 
     /// What the lengths of the tile tell.
@@ -246,19 +254,19 @@ impl Lane {
     }
 }
 
-/// Unit vectors, or for a linear head the vectors themselves; and their lengths.
+/// Unit vectors, or for a linear head the vectors themselves, of every `step`-th one; and their lengths.
 pub(super) fn directions(
     arch: Arch,
     linear: bool,
-    (from, dim): (&[f32], usize),
+    (from, dim, step): (&[f32], usize, usize),
     to: &mut [f32],
     lengths: &mut [f64],
     exact: bool,
 ) {
     if linear {
-        arch.dispatch(Plain { from, dim, to, lengths });
+        arch.dispatch(Plain { from, dim, step, to, lengths });
     } else {
-        arch.dispatch(Normalize { from, dim, to, lengths, exact });
+        arch.dispatch(Normalize { from, dim, step, to, lengths, exact });
     }
 }
 

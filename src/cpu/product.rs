@@ -38,6 +38,13 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// `count` columns from `first` on.
+    pub fn columns(self, first: usize, count: usize) -> Self {
+        assert!(first <= self.cols && count <= self.cols - first, "columns outside the matrix");
+        let start = (first * self.col_stride).min(self.data.len());
+        Self { data: &self.data[start..], cols: count, ..self }
+    }
+
     /// The element at (`row`, `col`) and all behind it.
     fn from(&self, row: usize, col: usize) -> *const f32 {
         self.data[row * self.row_stride + col * self.col_stride..].as_ptr()
@@ -48,31 +55,38 @@ impl<'a> Matrix<'a> {
 ///
 /// What `out` held before does not matter unless it is added to. The order of every sum depends on the sizes only.
 pub(super) fn product(out: &mut [f32], accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
+    spaced_product(out, b.cols, accumulate, a, b);
+}
+
+/// The same with `stride` values from one row of `out` to the next; those between its rows stay.
+pub(super) fn spaced_product(out: &mut [f32], stride: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
     debug_assert_eq!(a.cols, b.rows, "inner sizes");
     let (rows, cols, depth) = (a.rows, b.cols, a.cols.min(b.rows));
-    let out = &mut out[..rows.saturating_mul(cols)];
-    if out.is_empty() {
+    if rows == 0 || cols == 0 {
         return;
     }
+    assert!(cols <= stride, "rows that overlap");
+    let out = &mut out[..(rows - 1).saturating_mul(stride).saturating_add(cols)];
     if depth == 0 && !accumulate {
-        out.fill(0.0);
+        out.chunks_mut(stride).for_each(|row| row[..cols].fill(0.0));
     }
     for k in (0..depth).step_by(BLOCK) {
         for row in (0..rows).step_by(BLOCK) {
             for col in (0..cols).step_by(BLOCK) {
                 let (m, n) = (BLOCK.min(rows - row), BLOCK.min(cols - col));
-                // SAFETY: `out` holds rows·cols values and the block (row..row+m, col..col+n) lies inside, as do the
-                // blocks of `a` and `b` inside theirs: `Matrix` is made only over rows·cols values, and
-                // row+m <= a.rows, col+n <= b.cols, k+.. <= a.cols and b.rows. Strides are column counts, below
-                // isize::MAX like the slices. `out` is borrowed mutably and so overlaps neither operand.
+                // SAFETY: `out` holds (rows − 1)·stride + cols values, cols <= stride, and the block (row..row+m,
+                // col..col+n) lies inside, as do the blocks of `a` and `b` inside theirs: a `Matrix` is made only over
+                // rows·cols values or as some columns of such a one, and row+m <= a.rows, col+n <= b.cols,
+                // k+.. <= a.cols and b.rows. Strides are below isize::MAX: larger ones belong to matrices of one row,
+                // which no pointer is moved by. `out` is borrowed mutably and so overlaps neither operand.
                 unsafe {
                     gemm::gemm(
                         m,
                         n,
                         BLOCK.min(depth - k),
-                        out[row * cols + col..].as_mut_ptr(),
+                        out[row * stride + col..].as_mut_ptr(),
                         1,
-                        cols as isize,
+                        stride as isize,
                         accumulate || k > 0,
                         a.from(row, k),
                         a.col_stride as isize,
@@ -171,6 +185,38 @@ mod tests {
                 assert!(out[m * n..].iter().all(|x| x.is_nan()), "wrote past the matrix");
             }
         }
+    }
+
+    /// Some columns of a matrix, into rows that lie apart: as one product of all columns, and nothing between the rows moves.
+    #[test]
+    fn columns_and_spaced_rows() {
+        let (rows, cols, depth, stride) = (70, 33, 19, 50);
+        let (a, b) = (numbers(depth * 3 * rows, 1), numbers(depth * cols, 2));
+        let (all, b) = (Matrix::new(&a, depth, 3 * rows), Matrix::new(&b, depth, cols));
+        let mut whole = vec![0.0; 3 * rows * cols];
+        product(&mut whole, false, all.transposed(), b);
+        for part in 0..3 {
+            let mut out = vec![7.0; (rows - 1) * stride + cols + 5];
+            spaced_product(&mut out, stride, false, all.columns(part * rows, rows).transposed(), b);
+            for (row, expected) in whole[part * rows * cols..].chunks_exact(cols).take(rows).enumerate() {
+                let (found, between) = out[row * stride..].split_at(cols);
+                assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "part {part}, row {row}");
+                assert!(between.iter().take(stride - cols).all(|&x| x == 7.0), "part {part}, behind row {row}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic]
+    fn columns_outside_a_matrix_are_refused() {
+        Matrix::new(&[0.0; 6], 2, 3).columns(2, 2);
+    }
+
+    #[test]
+    #[should_panic]
+    fn rows_that_overlap_are_refused() {
+        let (a, b) = ([0.0; 4], [0.0; 4]);
+        spaced_product(&mut [0.0; 9], 1, false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
     }
 
     #[test]

@@ -41,63 +41,43 @@ impl Scratch {
     }
 }
 
-/// The largest cosine of each class; the first on ties.
+/// The largest cosine of each class, from its first prototypes, its second ones, ...; the first on ties. With `WHICH`
+/// also which that is.
 #[inline(always)]
-fn largest<'a>(columns: &'a [f32], centers: usize, cosines: &'a mut [f32], which: &mut [u32]) -> &'a [f32] {
-    match centers {
-        1 => return columns,
-        2 => largest_of::<2>(columns, cosines, which),
-        3 => largest_of::<3>(columns, cosines, which),
-        4 => largest_of::<4>(columns, cosines, which),
-        _ => {
-            for ((columns, cosine), which) in columns.chunks_exact(centers).zip(&mut *cosines).zip(which) {
-                (*cosine, *which) = (columns[0], 0);
-                for (k, &c) in columns.iter().enumerate().skip(1) {
-                    if c > *cosine {
-                        (*cosine, *which) = (c, k as u32);
-                    }
-                }
+fn largest<'a, const WHICH: bool>(
+    columns: &'a [f32],
+    centers: usize,
+    cosines: &'a mut [f32],
+    which: &mut [u32],
+) -> &'a [f32] {
+    if centers == 1 {
+        return columns;
+    }
+    let (first, others) = columns.split_at(cosines.len());
+    cosines.copy_from_slice(first);
+    if WHICH {
+        which.fill(0);
+    }
+    for (k, others) in (1..).zip(others.chunks_exact(first.len())) {
+        for ((&c, best), at) in others.iter().zip(&mut *cosines).zip(&mut *which) {
+            if WHICH {
+                *at = if c > *best { k } else { *at };
             }
+            *best = larger(c, *best);
         }
     }
     cosines
 }
 
-/// The same for a number that is known to the compiler: without branches.
-#[inline(always)]
-fn largest_of<const K: usize>(columns: &[f32], cosines: &mut [f32], which: &mut [u32]) {
-    for ((columns, cosine), which) in columns.as_chunks::<K>().0.iter().zip(cosines).zip(which) {
-        let (mut best, mut at) = (columns[0], 0);
-        for (k, &c) in columns.iter().enumerate().skip(1) {
-            at = if c > best { k as u32 } else { at };
-            best = larger(c, best);
-        }
-        (*cosine, *which) = (best, at);
-    }
-}
-
 /// G of each class at its nearest prototype, 0 at the others.
 #[inline(always)]
 fn spread(columns: &mut [f32], centers: usize, which: &[u32], values: &[f32]) {
-    match centers {
-        1 => columns.copy_from_slice(values),
-        2 => spread_to::<2>(columns, which, values),
-        3 => spread_to::<3>(columns, which, values),
-        4 => spread_to::<4>(columns, which, values),
-        _ => {
-            columns.fill(0.0);
-            for ((columns, which), v) in columns.chunks_exact_mut(centers).zip(which).zip(values) {
-                columns[*which as usize] = *v;
-            }
-        }
+    if centers == 1 {
+        return columns.copy_from_slice(values);
     }
-}
-
-#[inline(always)]
-fn spread_to<const K: usize>(columns: &mut [f32], which: &[u32], values: &[f32]) {
-    for ((columns, &which), &v) in columns.as_chunks_mut::<K>().0.iter_mut().zip(which).zip(values) {
-        for (k, column) in columns.iter_mut().enumerate() {
-            *column = if k as u32 == which { v } else { 0.0 };
+    for (k, columns) in (0..).zip(columns.chunks_exact_mut(values.len())) {
+        for ((column, &which), &v) in columns.iter_mut().zip(which).zip(values) {
+            *column = if which == k { v } else { 0.0 };
         }
     }
 }
@@ -242,7 +222,7 @@ impl WithSimd for Scan<'_> {
                 continue;
             }
             let label = row.class.wrapping_sub(first);
-            let raw = largest(columns, self.centers, &mut cosines[..width], &mut centers[..width]);
+            let raw = largest::<false>(columns, self.centers, &mut cosines[..width], &mut centers[..width]);
             let [left, right] = without(raw, label);
             if let Some(partial) = partials.as_mut().and_then(|p| p.get_mut(i))
                 && (!left.is_empty() || !right.is_empty())
@@ -275,14 +255,12 @@ fn select(top: &mut [(f32, u32)], cosines: &[f32], first: usize) {
 /// Puts a class in its place behind all that are as near, if it is among the nearest.
 #[inline(always)]
 pub(super) fn insert(top: &mut [(f32, u32)], new: (f32, u32)) {
-    let mut at = top.len();
+    let Some(mut at) = top.len().checked_sub(1).filter(|&last| new.0 > top[last].0) else { return };
     while at > 0 && new.0 > top[at - 1].0 {
+        top[at] = top[at - 1];
         at -= 1;
     }
-    if at < top.len() {
-        top[at..].rotate_right(1);
-        top[at] = new;
-    }
+    top[at] = new;
 }
 
 /// Pass 1: the rows' statistics over the other classes. The block keeps its cosines.
@@ -310,7 +288,7 @@ impl WithSimd for Statistics<'_> {
             if !row.counts() || label == 0 && width == 1 {
                 continue;
             }
-            let raw = largest(columns, *centers, &mut cosines[..width], &mut which[..width]);
+            let raw = largest::<false>(columns, *centers, &mut cosines[..width], &mut which[..width]);
             curve.fill::<false>(raw, (extra, first), values, slopes);
             let ([a, b], [c, d]) = (without(values, label), without(raw, label));
             let nearest = larger(most(c), most(d));
@@ -359,7 +337,7 @@ impl WithSimd for Gradients<'_> {
                 columns.fill(0.0);
                 continue;
             }
-            let raw = largest(columns, centers, &mut cosines[..width], which);
+            let raw = largest::<true>(columns, centers, &mut cosines[..width], which);
             curve.fill::<true>(raw, (extra, first), values, slopes);
             match (*binary, weights) {
                 (Some(bias), _) => {
@@ -385,9 +363,9 @@ impl WithSimd for Gradients<'_> {
             spread(columns, centers, which, values);
             let label = row.class.wrapping_sub(first);
             if label < width {
-                let own = &mut columns[label * centers..(label + 1) * centers];
-                own.fill(0.0);
-                own[extra.center as usize] = row.pull;
+                for (k, columns) in (0..).zip(columns.chunks_exact_mut(width)) {
+                    columns[label] = if k == extra.center { row.pull } else { 0.0 };
+                }
             }
         }
     }

@@ -79,12 +79,13 @@ fn wide_dot(a: &[f32], b: &[f32]) -> f64 {
     fold(sums, |a, b| a + b)
 }
 
-/// Lengths and directions of the rows of `from`, `dim` values each.
+/// Lengths and directions of every `step`-th row of `from`, `dim` values each, beginning with the first.
 ///
 /// A length is finite exactly if all values are. A row that is not gets the direction 0.
 pub(super) struct Normalize<'a> {
     pub from: &'a [f32],
     pub dim: usize,
+    pub step: usize,
     pub to: &'a mut [f32],
     pub lengths: &'a mut [f64],
     /// Whether the lengths are wanted to more than f32's digits.
@@ -96,8 +97,9 @@ impl WithSimd for Normalize<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.from.chunks_exact(self.dim).zip(self.to.chunks_exact_mut(self.dim));
+        let rows = self.from.chunks(self.dim * self.step).zip(self.to.chunks_exact_mut(self.dim));
         for ((from, to), length) in rows.zip(self.lengths) {
+            let from = &from[..self.dim];
             let square = if self.exact { f32::NAN } else { dot(from, from) };
             if (1e-18..1e30).contains(&square) {
                 // neither an overflow nor a square that vanished can have mattered
@@ -118,10 +120,11 @@ impl WithSimd for Normalize<'_> {
     }
 }
 
-/// The rows of `from` as they are, and their lengths; a row that is not finite becomes 0.
+/// The same rows as they are, and their lengths; a row that is not finite becomes 0.
 pub(super) struct Plain<'a> {
     pub from: &'a [f32],
     pub dim: usize,
+    pub step: usize,
     pub to: &'a mut [f32],
     pub lengths: &'a mut [f64],
 }
@@ -131,8 +134,9 @@ impl WithSimd for Plain<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.from.chunks_exact(self.dim).zip(self.to.chunks_exact_mut(self.dim));
+        let rows = self.from.chunks(self.dim * self.step).zip(self.to.chunks_exact_mut(self.dim));
         for ((from, to), length) in rows.zip(self.lengths) {
+            let from = &from[..self.dim];
             *length = wide_dot(from, from).sqrt();
             if length.is_finite() { to.copy_from_slice(from) } else { to.fill(0.0) }
         }
@@ -151,11 +155,12 @@ impl WithSimd for DotLength<'_> {
     }
 }
 
-/// From Σ G·(other unit vector) to the gradient of each row: take out the radial part, divide by the length.
+/// From Σ G·(other unit vector) to the gradient of every `step`-th row: take out the radial part, divide by the length.
 ///
 /// Exactly 0 for a vector shorter than [`SHORTEST`] and for one that is not finite.
 pub(super) struct Project<'a> {
     pub pull: &'a mut [f32],
+    pub step: usize,
     pub unit: &'a [f32],
     pub dim: usize,
     pub lengths: &'a [f64],
@@ -166,8 +171,9 @@ impl WithSimd for Project<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.pull.chunks_exact_mut(self.dim).zip(self.unit.chunks_exact(self.dim));
+        let rows = self.pull.chunks_mut(self.dim * self.step).zip(self.unit.chunks_exact(self.dim));
         for ((pull, unit), &length) in rows.zip(self.lengths) {
+            let pull = &mut pull[..self.dim];
             if length >= SHORTEST && length.is_finite() {
                 let (radial, inverse) = (-dot(pull, unit), (1.0 / length) as f32);
                 for (pull, unit) in pull.iter_mut().zip(unit) {
@@ -239,7 +245,7 @@ mod tests {
                 let from: Vec<f32> = (0..dim).map(|k| if k % 3 == 1 { -size } else { size }).collect();
                 let (mut to, mut lengths) = (vec![f32::NAN; dim], [0.0]);
                 let (from, to, lengths) = (&from, &mut to, &mut lengths);
-                pulp::Arch::new().dispatch(Normalize { from, dim, to, lengths, exact });
+                pulp::Arch::new().dispatch(Normalize { from, dim, step: 1, to, lengths, exact });
                 let expected = f64::from(size) * (dim as f64).sqrt();
                 let most = if exact { 1e-14 } else { 2e-7 };
                 assert!((lengths[0] / expected - 1.0).abs() < most, "{} for {expected}", lengths[0]);
@@ -250,7 +256,7 @@ mod tests {
                 from[dim - 1] = bad;
                 let (mut to, mut lengths) = (vec![f32::NAN; dim], [0.0]);
                 let (from, to, lengths) = (&from, &mut to, &mut lengths);
-                pulp::Arch::new().dispatch(Normalize { from, dim, to, lengths, exact });
+                pulp::Arch::new().dispatch(Normalize { from, dim, step: 1, to, lengths, exact });
                 assert!(!lengths[0].is_finite() && to.iter().all(|&x| x == 0.0));
             }
         }

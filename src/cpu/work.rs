@@ -49,7 +49,7 @@ pub(super) struct Work {
     pub most: Vec<f32>,
     /// \[ranges\]\[N, k\]: the largest cosines and their classes.
     pub top: Vec<(f32, u32)>,
-    /// \[ranges, N, D\].
+    /// \[ranges − 1, N, D\]: the first range's share of dX lies in the output.
     pub shares: Vec<f32>,
 }
 
@@ -61,6 +61,14 @@ pub(super) struct Call<'a> {
     pub margins: Option<Vec<[f64; 4]>>,
     /// Less work than this is done before a second thread has woken up.
     pub parallel: bool,
+}
+
+/// Where the gradients go; empty where none is wanted.
+#[derive(Default)]
+pub(super) struct Outputs<'a> {
+    pub embeddings: &'a mut [f32],
+    pub prototypes: &'a mut [f32],
+    pub bias: &'a mut [f32],
 }
 
 /// Rows per task where rows are independent.
@@ -104,7 +112,7 @@ impl Input {
         let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
         each(*parallel, x.zip(own).collect(), |((x, to), (((lengths, rows), extras), labels))| {
             let (to, lengths) = (&mut to[..x.len()], &mut lengths[..labels.len()]);
-            directions(arch, linear, (x, dim), to, lengths, true);
+            directions(arch, linear, (x, dim, 1), to, lengths, true);
             let rows = rows.iter_mut().zip(extras).zip(labels);
             for ((x, &length), ((row, extra), &label)) in x.chunks_exact(dim).zip(&*lengths).zip(rows) {
                 (*row, *extra) = (Row::NONE, Extra::NONE);
@@ -169,18 +177,18 @@ impl Work {
         }
     }
 
-    /// The workspace, dW and db divided into ranges of classes; an empty slice gives every range an empty one.
+    /// The workspace and the gradients divided into ranges of classes; an empty slice gives every range an empty one.
     pub fn tasks<'a>(
         &'a mut self,
         plan: Plan,
         range: &Range<usize>,
         call: &Call<'a>,
-        grad: &'a mut [f32],
-        grad_bias: &'a mut [f32],
+        into: Outputs<'a>,
     ) -> Vec<Task<'a>> {
         let (Plan { layout, dim, .. }, n) = (plan, call.labels.len());
         let (mut prototypes, mut bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
-        let (mut grad, mut grad_bias, mut partials) = (grad, grad_bias, &mut self.partials[..]);
+        let Outputs { embeddings: mut first_share, prototypes: mut grad, bias: mut grad_bias } = into;
+        let mut partials = &mut self.partials[..];
         let (mut kept, mut most, mut shares) = (&mut self.kept[..], &mut self.most[..], &mut self.shares[..]);
         let mut top = &mut self.top[..];
         let task = |(index, lane): (usize, &'a mut Lane)| {
@@ -195,7 +203,7 @@ impl Work {
                 kept: front(&mut kept, n * columns),
                 most: front(&mut most, n * columns.div_ceil(layout.tile)),
                 top: front(&mut top, n * layout.top),
-                share: front(&mut shares, n * dim),
+                share: front(if index == 0 { &mut first_share } else { &mut shares }, n * dim),
                 grad: front(&mut grad, columns * dim),
                 grad_bias: front(&mut grad_bias, classes),
             }

@@ -1,0 +1,10 @@
+//! The CPU path against the f64 reference: values, policies, and the same bits on any number of threads.
+#![cfg(feature = "cpu")]
+
+mod agreement;
+mod common;
+mod edges;
+mod errors;
+mod properties;
+mod shards;
+mod state;
