@@ -85,7 +85,7 @@ impl Plan {
                 return Err(Error::Size { what: "classes of a shard · dim", needed, allowed });
             }
         }
-        let Options { want, budget, tile } = *options;
+        let Options { want, budget, tile, filter } = *options;
         let snippets = k::Snippets::of(loss, whole);
         let stages = snippets.stages;
         let work = Work::new(loss, want, stages);
