@@ -4,6 +4,7 @@
 //   in      prototype   [batch, shard, dim]
 //   in      classes     [batch, classes]              vec2 (inverse length, weight)
 //   inout   store_slab  [splits, batch * rows, dim]
+//   in      list        [rows / 64, 1 + stride]       the classes that are summed over; with a filter alone
 //
 // Slabs go on from chunk to chunk, in order; finish_embeddings adds them and takes out the radial part.
 
@@ -21,13 +22,13 @@ fn store_slab_width() -> u32 { return (settings.dim + 3u) & 0xfffffffcu; }
 
 fn load_a(m: u32, k: u32) -> vec4<f32> {
     let row = entry * settings.batch_rows + min(m, settings.batch_rows - 1u);
-    return select(vec4(0.0), cosine(row, k), m < settings.batch_rows);
+    return select(vec4(0.0), gradient(row, k), m < settings.batch_rows);
 }
 
 fn load_b(n: u32, k: u32) -> vec4<f32> {
-    let j = entry * part.count + min(k, part.count - 1u);
+    let j = entry * part.count + class_at(k);
     let inverse = abs(classes[part.first + j].x);
-    return select(vec4(0.0), prototype(part.local + j, n) * inverse, k < part.count && inverse > 0.0);
+    return select(vec4(0.0), prototype(part.local + j, n) * inverse, !beyond(k) && inverse > 0.0);
 }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {
@@ -46,6 +47,7 @@ fn grad_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     entry = id.z;
     let split = group % part.splits;
     slab = split;
-    let first = split * part.split_span;
-    tile_run(tile / wide * TILE_M, tile % wide * TILE_N, first, min(first + part.split_span, part.count), lane);
+    let end = reach(tile / wide);
+    let first = split * span(end);
+    tile_run(tile / wide * TILE_M, tile % wide * TILE_N, first, min(first + span(end), end), lane);
 }

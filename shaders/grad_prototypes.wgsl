@@ -7,6 +7,7 @@
 //   in      classes         [batch, classes]                 vec2 (inverse length, weight)
 //   in      columns         [batch, rows / 64, stride]       f32: sums of gradient * cosine
 //   inout   store_gradient  [batch, shard, dim]
+//   in      list            [stride / 64, 1 + rows]          the rows that are summed over; with a filter alone
 //
 // One workgroup owns a tile: no order of additions depends on timing. Very many rows take several passes, each of which
 // adds to the one before.
@@ -30,14 +31,14 @@ fn row_end() -> u32 {
 }
 
 fn load_a(m: u32, k: u32) -> vec4<f32> {
-    let row = entry * settings.batch_rows + min(k, max(settings.batch_rows, 1u) - 1u);
-    return select(vec4(0.0), cosine(row, m), k < row_end());
+    let row = entry * settings.batch_rows + row_at(k);
+    return select(vec4(0.0), cosine(row, m), !beyond(k));
 }
 
 fn load_b(n: u32, k: u32) -> vec4<f32> {
-    let row = entry * settings.batch_rows + min(k, max(settings.batch_rows, 1u) - 1u);
+    let row = entry * settings.batch_rows + row_at(k);
     let inverse = inverses[row];
-    return select(vec4(0.0), embedding(row, n) * inverse, k < row_end() && inverse > 0.0);
+    return select(vec4(0.0), embedding(row, n) * inverse, !beyond(k) && inverse > 0.0);
 }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {
@@ -64,5 +65,5 @@ fn grad_prototypes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     let wide = (settings.dim + TILE_N - 1u) / TILE_N;
     if (group / wide * TILE_M >= part.count) { return; }
     entry = id.z;
-    tile_run(group / wide * TILE_M, group % wide * TILE_N, part.row_first, row_end(), lane);
+    tile_run(group / wide * TILE_M, group % wide * TILE_N, part.row_first, reach(group / wide), lane);
 }

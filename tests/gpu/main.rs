@@ -8,6 +8,7 @@ mod cases;
 mod edges;
 mod errors;
 mod families;
+mod filter;
 mod memory;
 mod monitor;
 mod operations;
@@ -31,6 +32,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         edges::CHECKS,
         errors::CHECKS,
         families::CHECKS,
+        filter::CHECKS,
         memory::CHECKS,
         monitor::CHECKS,
         partial::CHECKS,

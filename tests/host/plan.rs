@@ -34,7 +34,7 @@ fn the_smallest_budget_is_exact() {
     for (shape, shards) in shapes() {
         for want in WANTS {
             for &tile in Tile::ALL {
-                let options = |bytes| Options { budget: Budget::bytes(bytes), want, tile: Some(tile) };
+                let options = |bytes| Options { budget: Budget::bytes(bytes), want, tile: Some(tile), filter: None };
                 let Err(Error::Budget { needed, allowed: 1 }) = plan(shape, &shards, &options(1)) else {
                     panic!("{shape:?} {want:?}: a budget of one byte is not refused");
                 };
@@ -80,7 +80,7 @@ fn the_smallest_budget_is_exact_for_every_loss() {
                 }
                 for want in wants {
                     let plan = |bytes| {
-                        let options = Options { budget: Budget::bytes(bytes), want, tile: None };
+                        let options = Options { budget: Budget::bytes(bytes), want, tile: None, filter: None };
                         Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &options)
                     };
                     let Err(Error::Budget { needed, .. }) = plan(1) else {
