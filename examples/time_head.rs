@@ -237,7 +237,13 @@ mod gpu {
             let shards = Plan::shards(data.shape, Element::F32, context.limits())?;
             let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
             let plan = within(args.budget, |budget| {
-                Plan::head(&loss, data.shape, &layout, context.limits(), &Options { want, budget, tile: args.tile, ..Options::default() })
+                Plan::head(
+                    &loss,
+                    data.shape,
+                    &layout,
+                    context.limits(),
+                    &Options { want, budget, tile: args.tile, ..Options::default() },
+                )
             })?;
             let keep = plan.schedule().keep;
             let head = Head::new(&context, &loss, plan)?;

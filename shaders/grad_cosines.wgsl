@@ -6,6 +6,7 @@
 //   inout   columns  [rows / 64, stride]      f32: sum of gradient * cosine, the radial part of dW; of the gradient alone
 //                                             for a linear head, which has a bias and no radial part
 //   in      bias     [classes]                f32; of a linear head alone
+//   out     blocks   [rows / 64, classes / 64]  Block; with a filter alone
 //
 // 64 classes by 64 rows per workgroup, a class per lane: of its prototypes the one with the largest cosine is pulled.
 
@@ -14,15 +15,8 @@
 @group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> columns: array<f32>;
 
-@compute @workgroup_size(64)
-fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-                @builtin(local_invocation_index) lane: u32) {
-    let group = unfold(id, groups);
-    let units = (part.stride + centers() - 1u) / centers();
-    let wide = (units + 63u) / 64u;
-    let block = group / wide;
-    let unit = group % wide * 64u + lane;
-    if (block * 64u >= settings.rows || unit >= units) { return; }
+// One class of a block of rows.
+fn pull_class(block: u32, unit: u32) {
     let column = unit * centers();
     // fewer than all prototypes in the padding
     let here = min(centers(), part.stride - column);
@@ -52,7 +46,8 @@ fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
         let push = link_push(rows[row].scale * curve.value, rows[row].mass, rows[row].total, weight);
         let shared_pull = rows[row].gain * (push / rows[row].normalizer) * curve.slope;
         let pull = select(shared_pull, rows[row].pull, rows[row].label == label);
-        let g = select(0.0, pull, inside && rows[row].gain != 0.0);
+        let all = select(0.0, pull, inside && rows[row].gain != 0.0);
+        let g = keep(all, rows[row].gain, rows[row].normalizer, row - block * 64u);
         let radial = select(c, 1.0, plain);
         if (centers() > 1u) {
             for (var k = 0u; k < here; k++) { cosine[place + k] = select(0.0, g, k == best); }
@@ -64,4 +59,17 @@ fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
         }
     }
     if (centers() == 1u) { columns[block * part.stride + column] = select(0.0, sum, inside); }
+}
+
+@compute @workgroup_size(64)
+fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) lane: u32) {
+    let group = unfold(id, groups);
+    let units = (part.stride + centers() - 1u) / centers();
+    let wide = (units + 63u) / 64u;
+    let block = group / wide;
+    if (block * 64u >= settings.rows) { return; }
+    let unit = group % wide * 64u + lane;
+    if (unit < units) { pull_class(block, unit); }
+    close(group, lane);
 }

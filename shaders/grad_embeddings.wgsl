@@ -4,6 +4,7 @@
 //   in      prototype   [batch, shard, dim]
 //   in      classes     [batch, classes]              vec2 (inverse length, weight)
 //   inout   store_slab  [splits, batch * rows, dim]
+//   in      list        [rows / 64, 1 + stride]       the classes that are summed over; with a filter alone
 //
 // Slabs go on from chunk to chunk, in order; finish_embeddings adds them and takes out the radial part.
 
@@ -25,12 +26,12 @@ fn line_a(m: u32) -> Line {
 }
 
 fn line_b(k: u32) -> Line {
-    let j = entry * part.count + min(k, part.count - 1u);
-    return Line(part.local + j, select(0.0, abs(classes[part.first + j].x), k < part.count));
+    let j = entry * part.count + class_at(k);
+    return Line(part.local + j, select(abs(classes[part.first + j].x), 0.0, beyond(k)));
 }
 
 fn load_a(line: Line, k: u32) -> vec4<f32> {
-    return select(vec4(0.0), cosine(line.row, k), line.factor > 0.0);
+    return select(vec4(0.0), gradient(line.row, k), line.factor > 0.0);
 }
 
 fn load_b(line: Line, n: u32) -> vec4<f32> {
@@ -53,6 +54,7 @@ fn grad_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     entry = id.z;
     let split = group % part.splits;
     slab = split;
-    let first = split * part.split_span;
-    tile_run(tile / wide * TILE_M, tile % wide * TILE_N, first, min(first + part.split_span, part.count), lane);
+    let end = reach(tile / wide);
+    let first = split * span(end);
+    tile_run(tile / wide * TILE_M, tile % wide * TILE_N, first, min(first + span(end), end), lane);
 }

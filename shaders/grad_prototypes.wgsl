@@ -7,6 +7,7 @@
 //   in      classes         [batch, classes]                 vec2 (inverse length, weight)
 //   in      columns         [batch, rows / 64, stride]       f32: sums of gradient * cosine
 //   inout   store_gradient  [batch, shard, dim]
+//   in      list            [stride / 64, 1 + rows]          the rows that are summed over; with a filter alone
 //
 // One workgroup owns a tile: no order of additions depends on timing. Very many rows take several passes, each of which
 // adds to the one before.
@@ -30,13 +31,13 @@ fn row_end() -> u32 {
 }
 
 fn line_a(k: u32) -> Line {
-    let row = entry * settings.batch_rows + min(k, max(settings.batch_rows, 1u) - 1u);
-    return Line(row, select(0.0, 1.0, k < row_end()));
+    let row = entry * settings.batch_rows + row_at(k);
+    return Line(row, select(1.0, 0.0, beyond(k)));
 }
 
 fn line_b(k: u32) -> Line {
-    let row = entry * settings.batch_rows + min(k, max(settings.batch_rows, 1u) - 1u);
-    return Line(row, select(0.0, inverses[row], k < row_end()));
+    let row = entry * settings.batch_rows + row_at(k);
+    return Line(row, select(inverses[row], 0.0, beyond(k)));
 }
 
 fn load_a(line: Line, m: u32) -> vec4<f32> {
@@ -71,5 +72,5 @@ fn grad_prototypes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     let wide = (settings.dim + TILE_N - 1u) / TILE_N;
     if (group / wide * TILE_M >= part.count) { return; }
     entry = id.z;
-    tile_run(group / wide * TILE_M, group % wide * TILE_N, part.row_first, row_end(), lane);
+    tile_run(group / wide * TILE_M, group % wide * TILE_N, part.row_first, reach(group / wide), lane);
 }

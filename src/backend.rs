@@ -7,7 +7,8 @@ use crate::gpu;
 use std::ops::Range;
 
 use crate::{
-    Adaptive, Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, Stored, reference,
+    Adaptive, Batch, Error, Filtered, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, Stored,
+    reference,
     shard::{self, Targets},
 };
 
@@ -86,6 +87,7 @@ impl Backend {
         options: &Options,
     ) -> Result<SliceHead> {
         loss.validate_for(shape)?;
+        options.check(loss)?;
         let state = State::new(loss, shape)?;
         let classes = shape.classes();
         if range.is_empty() || range.end > classes {
@@ -249,8 +251,7 @@ impl SliceHead {
         match &mut self.inner {
             Inner::Reference(options) => {
                 let wide = Wide::new(batch);
-                *out =
-                    narrow(reference::step(&self.loss, self.shape, options.want, &wide.batch(batch), state, follow)?);
+                *out = narrow(reference::step(&self.loss, self.shape, options, &wide.batch(batch), state, follow)?);
             }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.step(batch, state, follow, out)?,
@@ -363,6 +364,7 @@ impl SliceHead {
                 let wide = Wide::new(batch);
                 let (range, batch) = (self.range.clone(), wide.batch(batch));
                 let shard = reference::Shard::new(&self.loss, self.shape, range, &batch, &self.state)?;
+                let shard = shard.with_filter(options.filter);
                 narrow(shard.gradients(options.want, targets, statistics, &self.state)?)
             }
             #[cfg(feature = "cpu")]
@@ -427,5 +429,11 @@ fn narrow(out: Output<f64>) -> Output {
         grad_scale: out.grad_scale as f32,
         grad_bias: thin(out.grad_bias),
         counts: out.counts,
+        filtered: out.filtered.map(|f| Filtered {
+            dropped: f.dropped as f32,
+            total: f.total as f32,
+            kept: f.kept,
+            entries: f.entries,
+        }),
     }
 }

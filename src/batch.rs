@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use half::slice::HalfFloatSliceExt;
 
 use crate::{
-    Error, Result, Shape,
+    Error, Filtered, Result, Shape,
     objective::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Product, Target},
 };
 
@@ -198,6 +198,8 @@ pub struct Output<T = f32> {
     pub grad_bias: Vec<T>,
     /// What was left out, and why.
     pub counts: Counts,
+    /// What a [`GradientFilter`](crate::GradientFilter) left out; none without one.
+    pub filtered: Option<Filtered<T>>,
 }
 
 /// What a batch left out, and why.

@@ -206,6 +206,7 @@ mod companions;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod error;
+mod filter;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod monitor;
@@ -222,6 +223,7 @@ pub use backend::{Backend, SliceHead};
 pub use batch::{Batch, Counts, Label, Margins, Output, Stored, Want};
 pub use companions::{CenterOutput, Penalty};
 pub use error::{Error, Result};
+pub use filter::{Filtered, GradientFilter};
 pub use objective::{
     AdaFace, Adaptive, Angle, Binary, CenterLoss, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter,
     Link, MagFace, Margin, MarginSoftmax, Others, Power, Product, Reduction, Regularizer, Series, Slope, State, Target,

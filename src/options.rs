@@ -1,6 +1,6 @@
 //! How a head is to be computed: what to compute, in how much memory, for which kind of device.
 
-use crate::Want;
+use crate::{GradientFilter, Want};
 
 /// Options of a head; every field has a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +13,8 @@ pub struct Options {
     pub preset: DevicePreset,
     /// The matrix tile of the GPU path, refused where the device cannot run it; default: chosen from preset and shape.
     pub tile: Option<Tile>,
+    /// Leaves small entries of the gradient out; default none: exact gradients.
+    pub filter: Option<GradientFilter>,
 }
 
 /// The most bytes that a head may hold beside the inputs, the outputs and the staging copies of slices.

@@ -62,7 +62,7 @@ struct Part {
     begin: u32,             // 1 where sums start, 0 where they go on
     row_first: u32,         // the rows of one pass of grad_prototypes, the classes of one span of select_classes
     row_count: u32,
-    pad0: u32,
+    epsilon: u32,           // bits of an f32: the threshold of a filter
 }
 
 struct Row {

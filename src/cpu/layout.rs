@@ -5,7 +5,9 @@ use super::{
     pass::Lane,
     product::packing_bytes,
     rows::{Extra, Partial, Row},
+    sparse::Lists,
     table::Scratch,
+    vector::Aligned,
 };
 use crate::{Budget, Error, Result, Shape, Want, shape::elements};
 
@@ -20,6 +22,8 @@ pub(super) struct Layout {
     want: Want,
     /// Cosines that are chosen per row and range before the passes.
     pub top: usize,
+    /// Whether entries of G are listed.
+    filter: bool,
     /// Whether N·C·K values survive pass 1; else pass 2 computes the cosines again.
     pub keep: bool,
     /// Prototypes of a tile, whole classes: what one product computes and one sweep reads while it is in the cache.
@@ -44,7 +48,7 @@ const FIXED: u64 = 20 << 10;
 
 impl Layout {
     /// The fastest layout within the budget.
-    pub fn choose(shape: Shape, want: Want, top: usize, budget: Budget) -> Result<Self> {
+    pub fn choose(shape: Shape, want: Want, top: usize, filter: bool, budget: Budget) -> Result<Self> {
         let (rows, columns, dim, centers) = (shape.rows(), shape.vectors(), shape.dim(), shape.sub_centers());
         let whole = |tile: usize| (tile / centers).max(1) * centers;
         // narrower tiles waste the product, wider ones the cache; many tiles share out evenly
@@ -52,7 +56,7 @@ impl Layout {
         let cached = CACHE / 4 / (block + dim) / 32 * 32;
         let tile = (columns / 16).next_multiple_of(32).min(cached).clamp(128, 512).min(columns);
         let (tile, keep) = (whole(tile), want.grad_embeddings || want.grad_prototypes || want.grad_bias);
-        let best = Self { rows, columns, centers, dim, want, top, keep, tile, block, ranges: 1 };
+        let best = Self { rows, columns, centers, dim, want, top, filter, keep, tile, block, ranges: 1 };
         let tiles = columns.div_ceil(tile);
         // a range costs a copy of dX, and a thread can have no less than one
         let most = (tiles / 4).clamp(16, 64);
@@ -117,6 +121,11 @@ impl Layout {
         if self.keep { 0 } else { self.block * self.tile }
     }
 
+    /// The rows and prototypes of a block of G whose entries are listed.
+    pub fn listed(&self) -> (usize, usize) {
+        if self.filter { (self.block, self.tile) } else { (0, 0) }
+    }
+
     /// Every byte that a call holds beside inputs and outputs, on however many threads.
     pub fn bytes(&self) -> u64 {
         let (block, tile, dim) = (self.block, self.tile, self.dim);
@@ -128,9 +137,11 @@ impl Layout {
         let lane =
             [(elements(tile, dim), 4), (self.lane_cosines() as u64, 4), (tile as u64, 8), (1, size_of::<Lane>())];
         let lane = lane.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES)]);
-        let lane = lane.fold(packing + 256, add); // and its task
+        let (listed_rows, listed) = self.listed();
+        let lane = lane.fold(packing + 256 + Aligned::EXTRA as u64 + Lists::bytes(listed_rows, listed), add); // and its task
         [
             (elements(self.rows, dim), 4), // directions
+            (1, Aligned::EXTRA),
             (self.rows as u64, row),
             (elements(self.rows, self.ranges), size_of::<Partial>()),
             (self.kept().saturating_add(self.most()), 4),
@@ -161,7 +172,7 @@ mod tests {
                     for want in [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL] {
                         let mut kept = false;
                         for budget in BUDGETS.map(Budget::bytes) {
-                            match Layout::choose(shape, want, top, budget) {
+                            match Layout::choose(shape, want, top, top == 5, budget) {
                                 Ok(layout) => {
                                     assert!(layout.bytes() <= budget.get());
                                     assert!(layout.tile * layout.ranges.max(1) > 0 && layout.tile <= columns);
@@ -173,7 +184,7 @@ mod tests {
                                 }
                                 Err(Error::Budget { needed, allowed }) => {
                                     assert!(needed > allowed.min(isize::MAX as u64) && allowed == budget.get());
-                                    let again = Layout::choose(shape, want, top, Budget::bytes(needed));
+                                    let again = Layout::choose(shape, want, top, top == 5, Budget::bytes(needed));
                                     assert!(again.is_ok_and(|l| l.bytes() == needed) || needed > isize::MAX as u64);
                                 }
                                 other => panic!("{other:?}"),
@@ -190,9 +201,9 @@ mod tests {
     fn keep_needs_room_for_all_cosines() {
         let shape = Shape::new(256, 5994, 192).unwrap();
         let cosines = 256 * 5994 * 4;
-        let choose = |bytes| Layout::choose(shape, Want::ALL, 0, Budget::bytes(bytes)).unwrap();
+        let choose = |bytes| Layout::choose(shape, Want::ALL, 0, false, Budget::bytes(bytes)).unwrap();
         assert!(choose(8 * cosines).keep && !choose(cosines).keep);
         assert!(choose(cosines / 2).bytes() <= cosines / 2);
-        assert!(!Layout::choose(shape, Want::LOSS, 0, Budget::default()).unwrap().keep);
+        assert!(!Layout::choose(shape, Want::LOSS, 0, false, Budget::default()).unwrap().keep);
     }
 }

@@ -21,6 +21,7 @@ mod pass;
 mod product;
 pub(crate) mod regularizer;
 mod rows;
+mod sparse;
 mod sweep;
 mod table;
 mod vector;
@@ -34,12 +35,13 @@ use self::{
     layout::Layout,
     pass::{Look, Path},
     rows::{Partial, Row, Share, Weights},
+    sparse::Sifted,
     vector::{Add, Project},
     work::{Call, Input, Outputs, Plan, ROWS, Work, each},
 };
 use crate::{
-    Adaptive, Batch, Counts, Error, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction, Result,
-    Shape, State, TopK,
+    Adaptive, Batch, Counts, Error, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction,
+    Result, Shape, State, TopK,
     objective::{RowFacts, SHORTEST},
     shard::{RowStatistics, Statistics, Targets},
 };
@@ -93,8 +95,9 @@ impl Head {
     fn plan(loss: &MarginSoftmax, shape: Shape, range: &Range<usize>, options: &Options) -> Result<Plan> {
         shape.prototypes()?;
         let own = Shape::new(shape.rows(), range.len(), shape.dim())?.with_sub_centers(shape.sub_centers())?;
-        let layout = Layout::choose(own, options.want, chosen(loss), options.budget)?;
-        Ok(Plan { arch: Arch::new(), layout, want: options.want, dim: shape.dim() })
+        let layout = Layout::choose(own, options.want, chosen(loss), options.filter.is_some(), options.budget)?;
+        let Options { want, filter, .. } = *options;
+        Ok(Plan { arch: Arch::new(), layout, want, filter, dim: shape.dim() })
     }
 
     /// Another loss over the same workspace; one that chooses more cosines per row makes it anew.
@@ -378,6 +381,8 @@ impl Head {
         let (n, classes) = (call.labels.len(), self.range.len());
         let linear = self.loss.product == Product::Linear;
         let bias = want.grad_bias && linear;
+        let entries = (out.counts.rows * classes) as u64;
+        out.filtered = self.plan.filter.map(|_| Filtered { entries, ..Filtered::default() });
         resize(&mut out.grad_embeddings, if want.grad_embeddings { n * dim } else { 0 });
         resize(
             &mut out.grad_prototypes,
@@ -402,6 +407,7 @@ impl Head {
             };
             let tasks = self.work.tasks(self.plan, &self.range, call, into);
             each(call.parallel, tasks, |task| task.gradients(fresh, &common));
+            out.filtered = self.plan.filter.map(|_| self.filtered(entries));
             finish_embeddings(
                 self.plan,
                 linear,
@@ -419,6 +425,16 @@ impl Head {
         }
     }
 
+    /// What the ranges left out of G, added in order.
+    fn filtered(&self, entries: u64) -> Filtered {
+        let all = self.work.lanes.iter().map(|lane| lane.lists.sifted).fold(Sifted::default(), |a, b| Sifted {
+            dropped: a.dropped + b.dropped,
+            total: a.total + b.total,
+            kept: a.kept + b.kept,
+        });
+        Filtered { dropped: all.dropped as f32, total: all.total as f32, kept: all.kept, entries }
+    }
+
     /// Between the passes: losses, counts, and what pass 2 needs of every row. Returns Z.
     fn finish(
         &mut self,
@@ -431,6 +447,7 @@ impl Head {
         let Call { batch, labels, .. } = call;
         let (n, classes, loss) = (labels.len(), self.shape.classes(), &self.loss);
         let (want, scale) = (self.plan.want, state.scale_of(loss));
+        let filter = self.plan.filter.map_or(0.0, |filter| filter.epsilon());
         let linear = loss.product == Product::Linear;
         let lengths = &self.input.lengths[..n];
         let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
@@ -483,6 +500,9 @@ impl Head {
                     Link::Binary(link) => row.finish_binary(extra.value, &others, weights, link, gain),
                 };
                 own = share.loss;
+                // what vanishes in f32 must not look like a row without a gradient
+                row.limit =
+                    if gain == 0.0 { 0.0 } else { (filter * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) } as f32;
                 cosine = row.cosine as f32;
                 nearest = others.nearest as f32;
                 if !(linear && classes > 1) {
@@ -580,8 +600,9 @@ mod tests {
             let lanes = lanes.map(|l| {
                 4 * (l.directions.capacity() + l.cosines.capacity()) + 8 * l.lengths.capacity() + scratch(&l.scratch)
             });
-            let floats = [&input.directions, &input.ones, &work.kept, &work.most, &work.shares];
+            let floats = [&input.ones, &work.kept, &work.most, &work.shares];
             let held = floats.iter().map(|v| 4 * v.capacity()).sum::<usize>()
+                + 4 * input.directions.capacity()
                 + 8 * input.lengths.capacity()
                 + size_of::<Row>() * input.rows.capacity()
                 + size_of::<Extra>() * input.extras.capacity()

@@ -5,9 +5,10 @@ use pulp::Arch;
 use super::{
     product::{Matrix, product, spaced_product},
     rows::{Extra, Partial, Row},
+    sparse::{Gather, Lists, Sift, Sifted},
     sweep::{Block, Gradients, Statistics},
     table::{self, Scan, Scratch, Table},
-    vector::{Add, Normalize, Plain, Project},
+    vector::{Add, Aligned, Normalize, Plain, Project},
     work::Plan,
 };
 use crate::objective::{
@@ -28,11 +29,13 @@ pub(super) enum Path {
 /// The scratch of one range, and what it counted.
 pub(super) struct Lane {
     /// Ŵ of a tile, and the lengths of its prototypes: the first of every class, then the second of every class, ...
-    pub directions: Vec<f32>,
+    pub directions: Aligned,
     pub lengths: Vec<f64>,
     /// \[rows of a block, prototypes of a tile\] in *recompute*.
     pub cosines: Vec<f32>,
     pub scratch: Scratch,
+    /// What a filter leaves of G.
+    pub lists: Lists,
     pub zero: usize,
     pub non_finite: usize,
 }
@@ -165,10 +168,11 @@ impl Task<'_> {
 
     /// Pass 2: this range's share of dX, and its dW and db. `fresh`: nothing of pass 1 is there any more.
     pub fn gradients(self, fresh: bool, common: &Common<'_>) {
-        let Common { plan: Plan { arch, layout, want, dim }, scale, ref table, .. } = *common;
+        let Common { plan: Plan { arch, layout, want, filter, dim }, scale, ref table, .. } = *common;
         let lane = self.lane;
         let (mut kept, mut most) = (self.kept, self.most);
         let (mut grad, mut grad_bias) = (self.grad, self.grad_bias);
+        lane.lists.sifted = Sifted::default();
         for (t, prototypes) in self.prototypes.chunks(layout.tile * dim).enumerate() {
             let columns = prototypes.len() / dim;
             let (offset, width) = (t * layout.tile_classes(), columns / table.centers);
@@ -200,14 +204,31 @@ impl Task<'_> {
                         arch.dispatch(table::Gradients { table, block, extras, scratch });
                     }
                 }
+                let lists = &mut lane.lists;
+                // the lists know nothing of sub-centres
+                let sparse = filter.is_some()
+                    && arch.dispatch(Sift { values: &mut *values, columns, rows, lists })
+                    && table.centers == 1;
                 let g = Matrix::new(values, rows.len(), columns);
                 if want.grad_embeddings {
-                    product(&mut self.share[at * dim..], t > 0, g, w);
+                    let share = &mut self.share[at * dim..];
+                    if sparse {
+                        let (starts, entries) = lane.lists.by_row(rows.len());
+                        arch.dispatch(Gather { starts, entries, from: &lane.directions, dim, to: share, add: t > 0 });
+                    } else {
+                        product(share, t > 0, g, w);
+                    }
                 }
                 if want.grad_prototypes {
-                    for k in 0..table.centers {
-                        let g = g.columns(k * width, width).transposed();
-                        spaced_product(&mut pull[k * dim..], table.centers * dim, b > 0, g, x);
+                    if sparse {
+                        let (starts, entries) = lane.lists.by_column(columns);
+                        let from = &common.directions[at * dim..];
+                        arch.dispatch(Gather { starts, entries, from, dim, to: pull, add: b > 0 });
+                    } else {
+                        for k in 0..table.centers {
+                            let g = g.columns(k * width, width).transposed();
+                            spaced_product(&mut pull[k * dim..], table.centers * dim, b > 0, g, x);
+                        }
                     }
                 }
                 if !slide.is_empty() {

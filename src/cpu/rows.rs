@@ -26,6 +26,8 @@ pub(super) struct Row {
     pub smoothing: f32,
     /// G at the target.
     pub pull: f32,
+    /// Entries of G below this are left out, with a filter.
+    pub limit: f32,
 }
 
 /// What else is known of a row; only some losses read it.
@@ -75,6 +77,7 @@ impl Row {
         most: 0.0,
         smoothing: 0.0,
         pull: 0.0,
+        limit: 0.0,
     };
 
     /// A row with its target cosine; 0 where the label lies in another shard.

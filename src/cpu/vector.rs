@@ -1,12 +1,54 @@
 //! Vector code without unsafe and without build flags: plain loops over blocks of [`LANES`] values, inlined into a
 //! function that `pulp` compiles for AVX-512, AVX2, NEON or neither, and chooses when the head is made.
 
+use std::ops::{Deref, DerefMut};
+
 use pulp::{Simd, WithSimd};
 
 use crate::objective::SHORTEST;
 
 /// Values handled side by side; enough independent sums to hide the latency of an addition.
 pub(super) const LANES: usize = 32;
+
+/// Numbers that start where a line of the cache does: a vector register is filled from one line, not from two.
+#[derive(Default)]
+pub(super) struct Aligned {
+    data: Vec<f32>,
+    start: usize,
+}
+
+impl Aligned {
+    const LINE: usize = 64;
+    /// The most bytes beside the numbers.
+    pub const EXTRA: usize = Self::LINE;
+
+    /// This many zeros.
+    pub fn new(len: usize) -> Self {
+        let mut data = vec![0.0; len + Self::LINE / 4];
+        let start = data.as_ptr().align_offset(Self::LINE).min(Self::LINE / 4);
+        data.truncate(start + len);
+        Self { data, start }
+    }
+
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.data.capacity()
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.data[self.start..]
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.data[self.start..]
+    }
+}
 
 /// e^x for x up to a little above 0; 0 below −87. Relative error below 2.2e-7.
 ///

@@ -10,10 +10,11 @@ use super::{
     layout::Layout,
     pass::{Common, Lane, Path, Task, directions, front},
     rows::{Extra, Partial, Row},
+    sparse::Lists,
     table::{Scratch, Table},
-    vector::DotLength,
+    vector::{Aligned, DotLength},
 };
-use crate::{Batch, Link, MarginSoftmax, Product, Shape, State, Want, objective::SHORTEST};
+use crate::{Batch, GradientFilter, Link, MarginSoftmax, Product, Shape, State, Want, objective::SHORTEST};
 
 /// What stays the same from call to call.
 #[derive(Clone, Copy)]
@@ -21,6 +22,7 @@ pub(super) struct Plan {
     pub arch: Arch,
     pub layout: Layout,
     pub want: Want,
+    pub filter: Option<GradientFilter>,
     pub dim: usize,
 }
 
@@ -28,7 +30,7 @@ pub(super) struct Plan {
 #[derive(Default)]
 pub(super) struct Input {
     /// X̂, \[N, D\], and the lengths of X, \[N\].
-    pub directions: Vec<f32>,
+    pub directions: Aligned,
     pub lengths: Vec<f64>,
     pub rows: Vec<Row>,
     pub extras: Vec<Extra>,
@@ -77,7 +79,7 @@ pub(super) const ROWS: usize = 32;
 impl Input {
     pub fn new(plan: Plan, rows: usize) -> Self {
         Self {
-            directions: vec![0.0; rows * plan.dim],
+            directions: Aligned::new(rows * plan.dim),
             lengths: vec![0.0; rows],
             rows: vec![Row::NONE; rows],
             extras: vec![Extra::NONE; rows],
@@ -160,10 +162,11 @@ impl Work {
     pub fn new(plan: Plan, rows: usize) -> Self {
         let layout = plan.layout;
         let lane = || Lane {
-            directions: vec![0.0; layout.tile * plan.dim],
+            directions: Aligned::new(layout.tile * plan.dim),
             lengths: vec![0.0; layout.tile],
             cosines: vec![0.0; layout.lane_cosines()],
             scratch: Scratch::new(layout.tile_classes()),
+            lists: Lists::new(layout.listed()),
             zero: 0,
             non_finite: 0,
         };

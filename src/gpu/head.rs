@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::{Bound, Context, Tensor, bound::expect};
 use crate::{
-    Adaptive, Counts, Error, MarginSoftmax, Others, Product, Reduction, Result, State,
-    plan::{Call, Element, Plan, Slot, settings::BatchState},
+    Adaptive, Counts, Error, Filtered, MarginSoftmax, Others, Product, Reduction, Result, State,
+    plan::{
+        Call, Element, Plan, Slot,
+        settings::{self, BatchState},
+    },
 };
 
 /// A planned head, compiled: bind it to any number of sets of tensors.
@@ -301,6 +304,25 @@ impl BoundHead {
         Ok(batch.first().map(counts).unwrap_or_default())
     }
 
+    /// Reads what a [`GradientFilter`](crate::GradientFilter) left out of the last backward pass; none without one. Submits a
+    /// copy and waits.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_filtered(&self) -> Result<Option<Filtered>> {
+        pollster::block_on(self.read_filtered_async())
+    }
+
+    /// The same without blocking.
+    pub async fn read_filtered_async(&self) -> Result<Option<Filtered>> {
+        if self.bound.plan().find("filtered").is_none() {
+            return Ok(None);
+        }
+        let counts = self.read_counts_async().await?;
+        let found = self.bound.read::<settings::Filtered>("filtered", 1).await?;
+        let none = settings::Filtered::default();
+        let found = if self.call.rows == 0 { &none } else { found.first().unwrap_or(&none) };
+        Ok(Some(filtered(found, &counts, self.bound.plan().range().len())))
+    }
+
     fn write_state(&self) -> Result<()> {
         let State { hardness, norm_mean, norm_deviation, scale, .. } = self.state;
         let values = [hardness, norm_mean, norm_deviation, scale].map(|v| v as f32);
@@ -352,6 +374,16 @@ pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f
         Adaptive::AdaFace(_) => (state.norm_mean, state.norm_deviation) = (mean.into(), deviation.into()),
         Adaptive::AdaCos => state.scale = scale.into(),
         _ => {}
+    }
+}
+
+/// What a device left out.
+pub(super) fn filtered(found: &settings::Filtered, counts: &Counts, classes: usize) -> Filtered {
+    Filtered {
+        dropped: found.dropped,
+        total: found.total,
+        kept: u64::from(found.high) << 32 | u64::from(found.low),
+        entries: (counts.rows * classes) as u64,
     }
 }
 

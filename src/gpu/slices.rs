@@ -9,7 +9,7 @@ use crate::{
     Batch, Error, Label, MarginSoftmax, Options, Output, Product, Result, Shape, State, Target,
     plan::{
         Call, Element, Layout, Plan, Slot, Stage,
-        settings::{BatchState, Row},
+        settings::{self, BatchState, Row},
     },
 };
 
@@ -56,6 +56,7 @@ enum What {
     GradScale,
     GradBias(usize),
     State,
+    Filtered,
 }
 
 impl SliceHead {
@@ -135,6 +136,9 @@ impl SliceHead {
         }
         if let Some(tensor) = &grad_bias {
             stage(What::GradBias(tensor.len()), tensor.buffer(), tensor.bytes())?;
+        }
+        if options.filter.is_some() {
+            stage(What::Filtered, workspace("filtered")?, size_of::<settings::Filtered>() as u64)?;
         }
         if follows {
             stage(What::State, workspace("state")?, 16)?;
@@ -282,6 +286,7 @@ impl SliceHead {
                 What::GradPrototypes(_, len) | What::GradBias(len) => len * 4,
                 What::GradScale => 4,
                 What::State => 16,
+                What::Filtered => size_of::<settings::Filtered>(),
             };
             bytes as u64
         };
@@ -293,6 +298,7 @@ impl SliceHead {
         let mut moved = [0.0_f32; 4];
         let mut states = vec![Row::zeroed(); rows];
         let mut batch = BatchState::zeroed();
+        let mut left_out = None;
         let dim = self.shape.dim();
         let view = |(staging, bytes): (&Staging, u64)| Ok((staging.result, readback::view(&staging.buffer, bytes)?));
         let views = self.wanted(rows).map(view).collect::<Result<Vec<_>>>()?;
@@ -318,6 +324,7 @@ impl SliceHead {
                     bytemuck::cast_slice_mut(&mut out.grad_bias)
                 }
                 What::State => bytemuck::bytes_of_mut(&mut moved),
+                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(settings::Filtered::zeroed())),
             };
             into.copy_from_slice(view);
         }
@@ -333,6 +340,11 @@ impl SliceHead {
         out.other_cosines.clear();
         out.other_cosines.extend(states.iter().map(|r| if broken { -1.0 } else { r.nearest }));
         out.counts = super::head::counts(&batch);
+        let none = settings::Filtered::default();
+        out.filtered = left_out.map(|found| {
+            let found = if rows == 0 { none } else { found };
+            super::head::filtered(&found, &out.counts, self.range.len())
+        });
         if let Some(state) = state {
             super::head::moved(&self.loss, moved, state);
         }

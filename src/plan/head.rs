@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     Builder, Chunk, Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, Step, kernels as k,
-    schedule::{Bias, Work},
+    schedule::{Bias, FilterBytes, Work},
     settings,
 };
 use crate::{Error, MarginSoftmax, Options, Result, Shape};
@@ -67,6 +67,7 @@ impl Plan {
         options: &Options,
     ) -> Result<Self> {
         loss.validate_for(whole)?;
+        options.check(loss)?;
         if range.is_empty() || range.end > whole.classes() {
             return Err(Error::Shards { found: range, expected: 0, classes: whole.classes() });
         }
@@ -85,10 +86,10 @@ impl Plan {
                 return Err(Error::Size { what: "classes of a shard · dim", needed, allowed });
             }
         }
-        let Options { want, budget, preset, tile } = *options;
+        let Options { want, budget, preset, tile, filter } = *options;
         let snippets = k::Snippets::of(loss, whole);
         let stages = snippets.stages;
-        let work = Work::new(loss, want, stages);
+        let work = Work::new(loss, want, stages, filter.is_some());
         if (stages.follow || stages.draws || work.linear) && shape.rows() > MOST_COUNTED {
             let (needed, allowed) = (shape.rows() as u64, MOST_COUNTED as u64);
             return Err(Error::Size { what: "rows of this loss on a GPU", needed, allowed });
@@ -178,6 +179,7 @@ impl Plan {
                 slot_span: chunk.count.div_ceil(slots) as u32,
                 begin: u32::from(i == 0),
                 row_count: ROWS_PER_PASS,
+                epsilon: filter.map_or(0, |filter| (filter.epsilon() as f32).to_bits()),
                 ..Part::default()
             };
             let data = prototypes[chunk.shard];
@@ -275,9 +277,23 @@ impl Plan {
             if work.bias == Some(Bias::Classes) {
                 grad_b = b.given(Slot::GradBias, range.len() as u64 * 4)?;
             }
-            let grad_cosines = k::grad_cosines(&snippets);
-            let grad_embeddings = k::grad_embeddings(tile, chunk_loader, w);
-            let grad_prototypes = k::grad_prototypes(tile, chunk_loader, x, w, out);
+            let grad_cosines = k::grad_cosines(&snippets, work.filter);
+            let grad_embeddings = k::grad_embeddings(tile, chunk_loader, w, work.filter);
+            let grad_prototypes = k::grad_prototypes(tile, chunk_loader, x, w, out, work.filter);
+            // what a filter leaves: the blocks that it looked at, the lists for dX and dW, the sums
+            let (mut blocks, mut class_list, mut row_list, mut filtered) = (vec![], vec![], vec![], 0);
+            let listed = k::listed(tile);
+            if work.filter {
+                let sizes = FilterBytes::new(rows, longest, centers as u64, work, tile);
+                blocks.push(b.workspace("blocks", sizes.blocks)?);
+                filtered = b.workspace("filtered", FilterBytes::SUMS)?;
+                if work.embeddings {
+                    class_list.push(b.workspace("class lists", sizes.class_lists)?);
+                }
+                if work.prototypes {
+                    row_list.push(b.workspace("row lists", sizes.row_lists)?);
+                }
+            }
             let wide = dim.div_ceil(tile_n);
             for Round { part, chunk, cosine, product, .. } in rounds {
                 if !keep {
@@ -285,14 +301,28 @@ impl Plan {
                 }
                 let data = prototypes[chunk.shard];
                 let grid = Grid::over_rows(64, u64::from(part.stride).div_ceil(centers as u64).div_ceil(64));
-                backward.push(b.step(&grad_cosines, part, grid, &with_bias(&[cosine, row, class, columns]))?);
+                let buffers = [with_bias(&[cosine, row, class, columns]), blocks.clone()].concat();
+                backward.push(b.step(&grad_cosines, part, grid, &buffers)?);
+                if let [blocks] = blocks[..] {
+                    backward.push(b.step(&k::filter_totals(), part, Grid::fixed(1), &[blocks, filtered])?);
+                    if let [list] = class_list[..] {
+                        let grid = Grid::over_rows(listed, 1);
+                        backward.push(b.step(&k::list_classes(tile), part, grid, &[blocks, list])?);
+                    }
+                    if let [list] = row_list[..] {
+                        let grid = Grid::fixed(u64::from(part.stride).div_ceil(listed.into()));
+                        backward.push(b.step(&k::list_rows(tile), part, grid, &[blocks, list])?);
+                    }
+                }
                 if work.embeddings {
                     let grid = Grid::over_rows(tile.rows(), wide * splits as u64);
-                    backward.push(b.step(&grad_embeddings, part, grid, &[cosine, data, class, slabs])?);
+                    let buffers = [&[cosine, data, class, slabs][..], &class_list].concat();
+                    backward.push(b.step(&grad_embeddings, part, grid, &buffers)?);
                 }
                 if work.prototypes {
                     let grid = Grid::fixed(u64::from(part.count).div_ceil(tile_m) * wide);
-                    let buffers = [cosine, embeddings, data, inverses, class, columns, grad_w[chunk.shard]];
+                    let own = grad_w[chunk.shard];
+                    let buffers = [&[cosine, embeddings, data, inverses, class, columns, own][..], &row_list].concat();
                     for first in (0..rows as u32).step_by(ROWS_PER_PASS as usize) {
                         let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..part };
                         backward.push(b.step(&grad_prototypes, part, grid, &buffers)?);

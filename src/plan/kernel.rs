@@ -134,7 +134,8 @@ impl Recipe {
     pub fn bound_part(mut self, text: &'static str) -> Self {
         if text.contains("BINDING") {
             self.operands += &named(text, "", self.bindings.len());
-            self.bindings.push(Binding::Read);
+            let written = text.contains("read_write");
+            self.bindings.push(if written { Binding::Write } else { Binding::Read });
         } else {
             self.parts.push(text.into());
         }

@@ -20,6 +20,7 @@ const NORMS: &str = shader!("common/norms");
 const MEASURE: &str = shader!("common/measure");
 const LABELS: &str = shader!("common/labels");
 const BLOCK: &str = shader!("tile/block");
+const LEFT: &str = shader!("filter/block");
 
 /// What decides which kernels a loss needs; everything else serves every loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,14 +222,44 @@ pub(crate) fn row_gradients(snippets: &Snippets) -> Kernel {
     snippets.link(Recipe::new("row_gradients", "rrw", shader!("row_gradients"))).kernel()
 }
 
-pub(crate) fn grad_cosines(snippets: &Snippets) -> Kernel {
+/// `filter`: small entries become 0, and what is left is noted.
+pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
     let recipe = snippets.link(Recipe::new("grad_cosines", "wrrw", shader!("grad_cosines")));
-    snippets.classes(snippets.other(recipe, false)).kernel()
+    let recipe = snippets.classes(snippets.other(recipe, false));
+    match filter {
+        true => recipe.part(LEFT).bound_part(shader!("filter/small")).kernel(),
+        false => recipe.part(shader!("filter/none")).kernel(),
+    }
 }
 
-pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader) -> Kernel {
+pub(crate) fn filter_totals() -> Kernel {
+    Recipe::new("filter_totals", "rw", shader!("filter_totals")).part(LEFT).kernel()
+}
+
+/// Rows, or prototypes, that share a list of what is left, with this tile.
+pub(crate) fn listed(tile: Tile) -> u32 {
+    tile.rows().max(64)
+}
+
+pub(crate) fn list_classes(tile: Tile) -> Kernel {
+    list(Recipe::new("list_classes", "rw", shader!("list_classes")), tile)
+}
+
+pub(crate) fn list_rows(tile: Tile) -> Kernel {
+    list(Recipe::new("list_rows", "rw", shader!("list_rows")), tile)
+}
+
+fn list(recipe: Recipe, tile: Tile) -> Kernel {
+    recipe.part(format!("const SPAN = {}u;", listed(tile))).part(LEFT).part(shader!("filter/list")).kernel()
+}
+
+/// `filter`: over the classes that are listed.
+pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader, filter: bool) -> Kernel {
     let recipe = Recipe::new("grad_embeddings", "rrrw", shader!("grad_embeddings")).part(BLOCK).part(tile.text());
-    recipe.load("cosine", 0, g).load("prototype", 1, w).store("store_slab", 3, Loader::F32x4).kernel()
+    // listed classes do not lie side by side
+    let recipe = recipe.load("cosine", 0, if filter { Loader::F32 } else { g });
+    let recipe = recipe.load("prototype", 1, w).store("store_slab", 3, Loader::F32x4);
+    recipe.bound_part(if filter { shader!("filter/listed_classes") } else { shader!("filter/all_classes") }).kernel()
 }
 
 pub(crate) fn finish_embeddings(x: Loader, out: Loader) -> Kernel {
@@ -236,10 +267,12 @@ pub(crate) fn finish_embeddings(x: Loader, out: Loader) -> Kernel {
     recipe.load("embedding", 0, x).store("store_gradient", 4, out).kernel()
 }
 
-pub(crate) fn grad_prototypes(tile: Tile, g: Loader, x: Loader, w: Loader, out: Loader) -> Kernel {
+/// `filter`: over the rows that are listed.
+pub(crate) fn grad_prototypes(tile: Tile, g: Loader, x: Loader, w: Loader, out: Loader, filter: bool) -> Kernel {
     let recipe = Recipe::new("grad_prototypes", "rrrrrrw", shader!("grad_prototypes")).part(BLOCK).part(tile.text());
     let recipe = recipe.load("cosine", 0, g).load("embedding", 1, x).load("prototype", 2, w);
-    recipe.store("store_gradient", 6, out).kernel()
+    let recipe = recipe.store("store_gradient", 6, out);
+    recipe.bound_part(if filter { shader!("filter/listed_rows") } else { shader!("filter/all_rows") }).kernel()
 }
 
 pub(crate) fn column_sums() -> Kernel {
@@ -332,6 +365,7 @@ pub fn all() -> Vec<(String, Kernel)> {
         follow(),
         sum_rows(),
         grad_bias(),
+        filter_totals(),
     ] {
         add("-".into(), kernel);
     }
@@ -339,7 +373,8 @@ pub fn all() -> Vec<(String, Kernel)> {
         let s = &snippets;
         for kernel in [
             row_stats(s),
-            grad_cosines(s),
+            grad_cosines(s, false),
+            grad_cosines(s, true),
             row_loss(s),
             row_gradients(s),
             target_margins(s),
@@ -350,6 +385,10 @@ pub fn all() -> Vec<(String, Kernel)> {
         ] {
             add(format!("{}{}", s.name(), if s.many { " + centers" } else { "" }), kernel);
         }
+    }
+    for &tile in Tile::ALL {
+        add(tile.name().into(), list_classes(tile));
+        add(tile.name().into(), list_rows(tile));
     }
     let plain = Shape::new(1, 8, 1).map(|shape| Snippets::of(&MarginSoftmax::default(), shape));
     let stores = [Loader::F32x4, Loader::F32];
@@ -374,11 +413,13 @@ pub fn all() -> Vec<(String, Kernel)> {
                 for out in stores {
                     add(format!("{variant} {out:?}"), cosines(tile, x, w, out));
                     for g in stores {
-                        add(format!("{variant} {g:?} {out:?}"), grad_prototypes(tile, g, x, w, out));
+                        add(format!("{variant} {g:?} {out:?}"), grad_prototypes(tile, g, x, w, out, false));
                     }
+                    add(format!("{variant} {out:?} filtered"), grad_prototypes(tile, stores[0], x, w, out, true));
                 }
                 if x == Loader::F32 || x == Loader::F32x4 {
-                    add(format!("{variant} as gradient"), grad_embeddings(tile, x, w));
+                    add(format!("{variant} as gradient"), grad_embeddings(tile, x, w, false));
+                    add(format!("{variant} as gradient, filtered"), grad_embeddings(tile, x, w, true));
                 }
             }
         }

@@ -118,13 +118,13 @@ impl Plan {
             let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
             steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
             let grid = Grid::over_rows(tile.rows(), wide * u64::from(part.splits)).entries(entries);
-            let kernel = k::grad_embeddings(tile, cell, w);
+            let kernel = k::grad_embeddings(tile, cell, w, false);
             steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, class, slabs])?);
             let flat = Grid::fixed(rows);
             let kernel = k::finish_embeddings(x, out);
             steps.push(b.step(&kernel, part, flat, &[embeddings, inverses, row, slabs, grad_x])?);
             let grid = Grid::fixed((shape.classes() as u64).div_ceil(tile_m) * wide).entries(entries);
-            let kernel = k::grad_prototypes(tile, cell, x, w, out);
+            let kernel = k::grad_prototypes(tile, cell, x, w, out, false);
             let buffers = [gradient, embeddings, prototypes, inverses, class, columns, grad_w];
             for first in (0..shape.rows() as u32).step_by(ROWS_PER_PASS as usize) {
                 let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..part };
@@ -207,7 +207,7 @@ impl Plan {
                 &[batch, upstream, row],
             )?);
             let grid = Grid::fixed(rows.div_ceil(64) * (classes as u64).div_ceil(64));
-            steps.push(b.step(&k::grad_cosines(snippets), part, grid, &[gradient, row, class, columns])?);
+            steps.push(b.step(&k::grad_cosines(snippets, false), part, grid, &[gradient, row, class, columns])?);
         }
         Ok(sizes.finish(b, &loss, Tile::Direct, [steps, vec![]]))
     }

@@ -1,6 +1,10 @@
 //! Keep or recompute, chunks of classes, splits and slots: chosen from shape, budget and limits.
 
-use super::{Limits, kernels::Stages, settings};
+use super::{
+    Limits,
+    kernels::{self, Stages},
+    settings,
+};
 use crate::{Budget, DevicePreset, Error, Link, MarginSoftmax, Others, Product, Result, Shape, Tile, Want};
 
 /// What a head has to do, as far as its memory is concerned.
@@ -15,6 +19,8 @@ pub(super) struct Work {
     pub linear: bool,
     pub draws: bool,
     pub chosen: usize,
+    /// Small entries of the gradient are left out.
+    pub filter: bool,
     /// Turns of a loop in the transform of the other classes.
     bends: usize,
     /// The cosines are read a second time in the forward pass.
@@ -31,7 +37,7 @@ pub(super) enum Bias {
 }
 
 impl Work {
-    pub fn new(loss: &MarginSoftmax, want: Want, stages: Stages) -> Self {
+    pub fn new(loss: &MarginSoftmax, want: Want, stages: Stages, filter: bool) -> Self {
         let linear = loss.product == Product::Linear;
         let bias = match (linear, loss.link) {
             _ if !want.grad_bias => None,
@@ -48,6 +54,7 @@ impl Work {
             linear,
             draws: stages.draws,
             chosen: stages.chosen,
+            filter,
             // an update may turn an exact curve into a series of any degree: half as many turns; powers have up to 16
             bends: match loss.others {
                 Others::Angle(_) => 34,
@@ -66,6 +73,36 @@ impl Work {
     /// Whether it is worth the memory to keep all cosines.
     fn keeps(self) -> bool {
         self.sweeps() || self.twice
+    }
+}
+
+/// Bytes of what a filter needs.
+pub(super) struct FilterBytes {
+    pub blocks: u64,
+    pub class_lists: u64,
+    pub row_lists: u64,
+}
+
+impl FilterBytes {
+    /// Of the sums of what was left out.
+    pub const SUMS: u64 = size_of::<settings::Filtered>() as u64;
+
+    /// For chunks with up to `stride` prototypes from row to row.
+    pub fn new(rows: u64, stride: u64, centers: u64, want: Work, tile: Tile) -> Self {
+        let listed = u64::from(kernels::listed(tile));
+        let lists =
+            |on: bool, count: u64, longest: u64| if on { count.div_ceil(listed) * (longest + 1) * 4 } else { 0 };
+        Self {
+            blocks: rows.div_ceil(64) * stride.div_ceil(centers).div_ceil(64) * 32,
+            class_lists: lists(want.embeddings, rows, stride),
+            row_lists: lists(want.prototypes, stride, rows),
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        // the smallest buffer has 16 bytes
+        let list = |bytes: u64| if bytes > 0 { bytes.max(16) } else { 0 };
+        self.blocks + list(self.class_lists) + list(self.row_lists) + Self::SUMS
     }
 }
 
@@ -139,7 +176,9 @@ impl Schedule {
         let smallest = largest.min(64);
 
         // what one binding, and an index, can hold
-        let most = (limits.max_binding.min(limits.max_buffer) / 4).min(crate::shape::MOST - 1) / rows / centers as u64;
+        let most = (limits.max_binding.min(limits.max_buffer) / 4).min(crate::shape::MOST - 1);
+        // the list of what a filter leaves of one row is a value longer than the row
+        let most = (most - u64::from(want.filter)) / rows / centers as u64;
         let most = if most < 64 { most as usize / 4 * 4 } else { most as usize / 64 * 64 };
         if most < smallest {
             let what = "a chunk of cosines";
@@ -234,6 +273,9 @@ impl Schedule {
         }
         if want.sweeps() {
             bytes += buffer(rows.div_ceil(64) * longest * 4);
+        }
+        if want.filter {
+            bytes += FilterBytes::new(rows, longest, shape.sub_centers() as u64, want, self.tile).sum();
         }
         if want.embeddings {
             bytes += self.splits as u64 * rows * (shape.dim() as u64).next_multiple_of(4) * 4;

@@ -95,8 +95,8 @@ pub struct Part {
     pub row_first: u32,
     /// Their number.
     pub row_count: u32,
-    /// Unused.
-    pub pad: u32,
+    /// The bits of a filter's threshold, an f32.
+    pub epsilon: u32,
 }
 
 /// What may change from call to call.
@@ -413,6 +413,16 @@ pub(crate) struct BatchState {
     pub pad: u32,
 }
 
+/// Twin of `Filtered` in filter_totals.wgsl, for reading back.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(crate) struct Filtered {
+    pub dropped: f32,
+    pub total: f32,
+    pub low: u32,
+    pub high: u32,
+}
+
 /// A struct's name, its fields with their offsets, and its size.
 type Twin = (&'static str, Vec<(&'static str, usize)>, usize);
 
@@ -477,7 +487,7 @@ pub fn twins() -> Vec<Twin> {
         ),
         twin!(
             "Part", Part, first, count, local, stride, splits, slots, split_span, slot_span, begin, row_first,
-            row_count
+            row_count, epsilon
         ),
         twin!(
             "Row", Row, state, label, weight, cosine, value, slope, turn, length, scale, bound, last, bend, draw,

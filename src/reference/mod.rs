@@ -10,8 +10,8 @@ pub use monitor::{between, mean_prototype};
 pub use regularizer::{center_loss, regularize, update_centers};
 
 use crate::{
-    Adaptive, Batch, Binary, Counts, Error, Label, Link, Others, Output, Product, Reduction, Result, Shape, State,
-    Want,
+    Adaptive, Batch, Binary, Counts, Error, Filtered, GradientFilter, Label, Link, Options, Others, Output, Product,
+    Reduction, Result, Shape, State, Want,
     objective::{MarginSoftmax, RowFacts, SHORTEST, others::Place},
     shard::{RowStatistics, Statistics, Targets},
 };
@@ -34,7 +34,7 @@ pub fn evaluate_with<L: Label>(
     batch: &Batch<'_, L, f64>,
     state: &State,
 ) -> Result<Output<f64>> {
-    step(loss, shape, want, batch, &mut state.clone(), false)
+    step(loss, shape, &Options { want, ..Options::default() }, batch, &mut state.clone(), false)
 }
 
 /// A training step: the state follows the batch first, then counts the step.
@@ -46,7 +46,7 @@ pub fn train<L: Label>(
     state: &mut State,
 ) -> Result<Output<f64>> {
     let mut next = *state;
-    let out = step(loss, shape, want, batch, &mut next, true)?;
+    let out = step(loss, shape, &Options { want, ..Options::default() }, batch, &mut next, true)?;
     next.step += 1;
     *state = next;
     Ok(out)
@@ -56,18 +56,18 @@ pub fn train<L: Label>(
 pub(crate) fn step<L: Label>(
     loss: &MarginSoftmax,
     shape: Shape,
-    want: Want,
+    options: &Options,
     batch: &Batch<'_, L, f64>,
     state: &mut State,
     follow: bool,
 ) -> Result<Output<f64>> {
-    let shard = Shard::new(loss, shape, 0..shape.classes(), batch, state)?;
+    let shard = Shard::new(loss, shape, 0..shape.classes(), batch, state)?.with_filter(options.filter);
     let targets = shard.targets(state);
     if follow {
         shard.follow(&targets, state);
     }
     let statistics = shard.statistics(&targets, state)?;
-    shard.gradients(want, &targets, &statistics, state)
+    shard.gradients(options.want, &targets, &statistics, state)
 }
 
 /// A batch and the classes of one shard. A whole head has one.
@@ -85,6 +85,7 @@ pub struct Shard<'a> {
     w: Directions,
     /// \[N, classes of the shard\]: the class' cosine, and the prototype it belongs to.
     cosines: Vec<(f64, usize)>,
+    filter: Option<GradientFilter>,
 }
 
 impl<'a> Shard<'a> {
@@ -122,7 +123,13 @@ impl<'a> Shard<'a> {
             }
         }
         let (class_weights, upstream) = (batch.class_weights, batch.upstream);
-        Ok(Self { loss, shape, range, classes, labels, class_weights, upstream, margins, x, w, cosines })
+        Ok(Self { loss, shape, range, classes, labels, class_weights, upstream, margins, x, w, cosines, filter: None })
+    }
+
+    /// With small entries of the gradient left out.
+    pub fn with_filter(mut self, filter: Option<GradientFilter>) -> Self {
+        self.filter = filter;
+        self
     }
 
     fn ignored(&self, i: usize) -> bool {
@@ -312,6 +319,8 @@ impl<'a> Shard<'a> {
         let mut g = vec![0.0; n * vectors];
         let mut stretch = vec![0.0; n];
         let (mut grad_scale, mut grad_bias) = (0.0, 0.0);
+        let entries = (out.counts.rows * self.range.len()) as u64;
+        let mut filtered = Filtered { entries, ..Filtered::default() };
         for i in 0..n {
             if !self.counts(i) || broken {
                 out.row_losses[i] = if self.ignored(i) { 0.0 } else { f64::NAN };
@@ -365,6 +374,20 @@ impl<'a> Shard<'a> {
                 let (_, v) = self.cosines[i * self.range.len() + j];
                 g[i * vectors + v] = scale * gain(pull) * row.slope;
             }
+            if let Some(filter) = self.filter {
+                let limit = filter.epsilon() * scale * gain(1.0).abs();
+                for j in 0..self.range.len() {
+                    let (_, v) = self.cosines[i * self.range.len() + j];
+                    let g = &mut g[i * vectors + v];
+                    filtered.total += g.abs();
+                    if g.abs() < limit || *g == 0.0 {
+                        filtered.dropped += g.abs();
+                        *g = 0.0;
+                    } else {
+                        filtered.kept += 1;
+                    }
+                }
+            }
             if let (Adaptive::MagFace(family), 0) = (loss.adaptive, self.range.start) {
                 let length = self.x.length[i];
                 let rise = if family.length(length).1 { family.rise() } else { 0.0 };
@@ -389,6 +412,7 @@ impl<'a> Shard<'a> {
             out.loss = f64::NAN;
         }
         let first = self.range.start == 0;
+        out.filtered = self.filter.map(|_| filtered);
         if want.grad_embeddings {
             out.grad_embeddings = gradient(&self.x, &self.w, n, |i, v| g[i * vectors + v]);
             for (i, row) in out.grad_embeddings.chunks_exact_mut(self.shape.dim()).enumerate() {

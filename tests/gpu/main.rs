@@ -9,6 +9,7 @@ mod counting;
 mod edges;
 mod errors;
 mod families;
+mod filter;
 mod memory;
 mod monitor;
 mod operations;
@@ -33,6 +34,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         edges::CHECKS,
         errors::CHECKS,
         families::CHECKS,
+        filter::CHECKS,
         memory::CHECKS,
         monitor::CHECKS,
         partial::CHECKS,

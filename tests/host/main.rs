@@ -8,6 +8,7 @@ mod edges;
 mod errors;
 mod families;
 mod family_edges;
+mod filter;
 mod golden;
 mod gradients;
 #[cfg(feature = "serde")]

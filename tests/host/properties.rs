@@ -326,6 +326,7 @@ fn wide(out: Output) -> Output<f64> {
         grad_scale: out.grad_scale.into(),
         grad_bias: wide(out.grad_bias),
         counts: out.counts,
+        filtered: None,
     }
 }
 

@@ -1,0 +1,20 @@
+// Sums over the rows with an entry left in the classes of a tile.
+
+@group(0) @binding(BINDING) var<storage, read> list: array<u32>;
+
+// the first place of the tile's list, and where this pass ends
+var<private> list_start: u32;
+var<private> list_end: u32;
+
+fn reach(tile: u32) -> u32 {
+    // some tiles have fewer classes than a list has
+    let start = tile * TILE_M / max(TILE_M, 64u) * (settings.rows + 1u);
+    let end = min(list[start], row_end());
+    list_start = start + 1u;
+    list_end = end;
+    return end;
+}
+
+fn row_at(k: u32) -> u32 { return min(list[list_start + min(k, max(list_end, 1u) - 1u)], max(settings.batch_rows, 1u) - 1u); }
+
+fn beyond(k: u32) -> bool { return k >= list_end; }

@@ -1,0 +1,338 @@
+//! Gradient filtering: small entries of a block of G become 0, and the products then run over those that are left.
+
+use pulp::{Simd, WithSimd};
+
+use super::{
+    rows::Row,
+    vector::{LANES, fold},
+};
+
+/// An entry of G that is left: its row (or class) in the block, and its value.
+type Entry = (u32, f32);
+
+/// What was left out of G by one range of classes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sifted {
+    pub dropped: f64,
+    pub total: f64,
+    pub kept: u64,
+}
+
+/// The entries that are left of one block, row by row and column by column.
+pub(super) struct Lists {
+    /// A bit per entry, whole words for every row: it is left.
+    words: Vec<u32>,
+    rows: Vec<Entry>,
+    /// Where each row begins, and where the last one ends; the same for columns.
+    row_starts: Vec<u32>,
+    columns: Vec<Entry>,
+    column_starts: Vec<u32>,
+    pub sifted: Sifted,
+}
+
+/// One of so many entries may be left for the lists to be used; more are multiplied faster by the dense products.
+const SPARSE: usize = 4;
+
+impl Lists {
+    /// Room for a block of G; none without a filter.
+    pub fn new((block, tile): (usize, usize)) -> Self {
+        let [words, room, rows, columns] = Self::room(block, tile);
+        Self {
+            words: vec![0; words],
+            rows: vec![(0, 0.0); room],
+            row_starts: vec![0; rows],
+            columns: vec![(0, 0.0); room],
+            column_starts: vec![0; columns],
+            sifted: Sifted::default(),
+        }
+    }
+
+    /// Words, entries, row starts, column starts.
+    fn room(block: usize, tile: usize) -> [usize; 4] {
+        if block * tile == 0 {
+            return [0; 4];
+        }
+        [block * tile.div_ceil(LANES), block * tile / SPARSE, block + 1, tile + 1]
+    }
+
+    /// The bytes of [`new`](Self::new).
+    pub fn bytes(block: usize, tile: usize) -> u64 {
+        let [words, room, rows, columns] = Self::room(block, tile);
+        (4 * (words + rows + columns) + 2 * room * size_of::<Entry>()) as u64
+    }
+
+    /// Row by row: [`Gather`] with these makes dX.
+    pub fn by_row(&self, rows: usize) -> (&[u32], &[Entry]) {
+        (&self.row_starts[..=rows], &self.rows)
+    }
+
+    /// Column by column: dW.
+    pub fn by_column(&self, columns: usize) -> (&[u32], &[Entry]) {
+        (&self.column_starts[..=columns], &self.columns)
+    }
+}
+
+/// Small entries of a block become 0; the others are listed. Returns whether they are few enough for that.
+pub(super) struct Sift<'a> {
+    /// G, \[rows, columns\].
+    pub values: &'a mut [f32],
+    pub columns: usize,
+    pub rows: &'a [Row],
+    pub lists: &'a mut Lists,
+}
+
+impl WithSimd for Sift<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> bool {
+        let Lists { words, rows: list, row_starts, columns: turned, column_starts, sifted } = self.lists;
+        let wide = self.columns.div_ceil(LANES);
+        let values = self.values.chunks_exact_mut(self.columns);
+        let mut left = 0;
+        for ((values, row), words) in values.zip(self.rows).zip(words.chunks_exact_mut(wide)) {
+            let limit = row.limit;
+            if limit <= 0.0 {
+                // such a row has no gradient
+                words.fill(0);
+                continue;
+            }
+            let (mut total, mut dropped) = ([0.0; LANES], [0.0; LANES]);
+            let (blocks, rest) = values.as_chunks_mut::<LANES>();
+            for (block, word) in blocks.iter_mut().zip(&mut *words) {
+                *word = sift(block, limit, &mut total, &mut dropped);
+            }
+            if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
+                // 0 is small: whatever is padded is neither left nor counted
+                let mut padded = [0.0; LANES];
+                padded[..rest.len()].copy_from_slice(rest);
+                *word = sift(&mut padded, limit, &mut total, &mut dropped);
+                rest.copy_from_slice(&padded[..rest.len()]);
+            }
+            let sum = |lanes: [f32; LANES]| lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
+            sifted.total += sum(total);
+            sifted.dropped += sum(dropped);
+            left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        }
+        sifted.kept += left as u64;
+        let sparse = left <= list.len();
+        if sparse {
+            let starts = &mut column_starts[..=self.columns];
+            let ends = collect(&*self.values, self.columns, words, list, row_starts, starts);
+            turn(&list[..left], &row_starts[..=ends], turned, starts);
+        }
+        sparse
+    }
+}
+
+/// Small values become 0; a bit for each that is left.
+#[inline(always)]
+fn sift(values: &mut [f32; LANES], limit: f32, total: &mut [f32; LANES], dropped: &mut [f32; LANES]) -> u32 {
+    let mut bits = [0_u32; LANES];
+    for k in 0..LANES {
+        let size = values[k].abs();
+        let small = size < limit;
+        total[k] += size;
+        dropped[k] += if small { size } else { 0.0 };
+        values[k] = if small { 0.0 } else { values[k] };
+        bits[k] = u32::from(!small) << k;
+    }
+    fold(
+        bits,
+        #[inline(always)]
+        |a, b| a | b,
+    )
+}
+
+/// Lists what is left row by row, and counts it by column, each count one place further on. Returns the rows.
+#[inline(always)]
+fn collect(
+    values: &[f32],
+    columns: usize,
+    words: &[u32],
+    list: &mut [Entry],
+    row_starts: &mut [u32],
+    counts: &mut [u32],
+) -> usize {
+    counts.fill(0);
+    let (mut count, mut rows) = (0, 0);
+    for (values, words) in values.chunks_exact(columns).zip(words.chunks_exact(columns.div_ceil(LANES))) {
+        row_starts[rows] = count as u32;
+        for (first, &word) in (0..).step_by(LANES).zip(words) {
+            let mut word = word;
+            while word != 0 {
+                let column = first + word.trailing_zeros() as usize;
+                list[count] = (column as u32, values[column]);
+                counts[column + 1] += 1;
+                count += 1;
+                word &= word - 1;
+            }
+        }
+        rows += 1;
+    }
+    row_starts[rows] = count as u32;
+    rows
+}
+
+/// The same entries column by column, each column's rows in order. `starts` holds counts at first.
+#[inline(always)]
+fn turn(list: &[Entry], row_starts: &[u32], turned: &mut [Entry], starts: &mut [u32]) {
+    // where each column begins, one place further on: its entries move that up to where it ends
+    let mut sum = 0;
+    for place in &mut starts[1..] {
+        sum += std::mem::replace(place, sum);
+    }
+    for (i, ends) in row_starts.windows(2).enumerate() {
+        for &(column, value) in &list[ends[0] as usize..ends[1] as usize] {
+            let place = &mut starts[column as usize + 1];
+            turned[*place as usize] = (i as u32, value);
+            *place += 1;
+        }
+    }
+}
+
+/// Sums of listed vectors: `to`_i = Σ value · `from`_index over the entries of list i.
+pub(super) struct Gather<'a> {
+    pub starts: &'a [u32],
+    pub entries: &'a [Entry],
+    pub from: &'a [f32],
+    pub dim: usize,
+    pub to: &'a mut [f32],
+    /// Added to what `to` holds.
+    pub add: bool,
+}
+
+impl WithSimd for Gather<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { starts, entries, from, dim, to, add } = self;
+        let lanes = S::F32_LANES;
+        for (to, ends) in to.chunks_exact_mut(dim).zip(starts.windows(2)) {
+            if !add {
+                to.fill(0.0);
+            }
+            let list = &entries[ends[0] as usize..ends[1] as usize];
+            if list.is_empty() {
+                continue;
+            }
+            let mut at = 0;
+            while at + 8 * lanes <= dim {
+                panel::<S, 8>(simd, list, from, dim, at, to);
+                at += 8 * lanes;
+            }
+            while at + 4 * lanes <= dim {
+                panel::<S, 4>(simd, list, from, dim, at, to);
+                at += 4 * lanes;
+            }
+            while at < dim {
+                let end = dim.min(at + lanes);
+                let mut sum = simd.partial_load_f32s(&to[at..end]);
+                for &(index, value) in list {
+                    let start = index as usize * dim;
+                    let x = simd.partial_load_f32s(&from[start + at..start + end]);
+                    sum = simd.mul_add_f32s(simd.splat_f32s(value), x, sum);
+                }
+                simd.partial_store_f32s(&mut to[at..end], sum);
+                at = end;
+            }
+        }
+    }
+}
+
+/// Some registers of the sum, from `at` on: they stay registers over the whole list.
+#[inline(always)]
+fn panel<S: Simd, const R: usize>(simd: S, list: &[Entry], from: &[f32], dim: usize, at: usize, to: &mut [f32]) {
+    let width = R * S::F32_LANES;
+    let (to, _) = S::as_mut_simd_f32s(&mut to[at..at + width]);
+    let Ok(to) = <&mut [S::f32s; R]>::try_from(to) else { return };
+    let mut sums = *to;
+    for &(index, value) in list {
+        let (x, _) = S::as_simd_f32s(&from[index as usize * dim + at..][..width]);
+        let Ok(x) = <&[S::f32s; R]>::try_from(x) else { return };
+        let value = simd.splat_f32s(value);
+        for r in 0..R {
+            sums[r] = simd.mul_add_f32s(value, x[r], sums[r]);
+        }
+    }
+    *to = sums;
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::Arch;
+
+    use super::*;
+
+    fn row(limit: f32) -> Row {
+        let mut row = Row::NONE;
+        row.limit = limit;
+        row
+    }
+
+    /// What is small becomes 0, and the two lists hold the rest; both products agree with plain sums, in every width.
+    #[test]
+    fn lists_hold_what_is_left() {
+        for (rows, columns, dim) in [(1, 1, 1), (3, 40, 7), (5, 32, 16), (9, 70, 33), (20, 300, 200), (4, 31, 131)] {
+            let number = |i: usize| ((i * 2_654_435_761) % 1009) as f32 / 1009.0 - 0.5;
+            let values: Vec<f32> = (0..rows * columns).map(number).collect();
+            let limits: Vec<f32> = (0..rows).map(|i| if i == 2 { 0.0 } else { 0.42 + 0.01 * (i % 5) as f32 }).collect();
+            let own: Vec<Row> = limits.iter().map(|&limit| row(limit)).collect();
+            let g = |i: usize, j: usize| {
+                let v = values[i * columns + j];
+                if v.abs() < limits[i] || i == 2 { 0.0 } else { v }
+            };
+            let mut sifted: Vec<f32> = values.clone();
+            sifted.chunks_exact_mut(columns).skip(2).take(1).for_each(|row| row.fill(0.0));
+            let mut lists = Lists::new((rows + 1, columns + 2));
+            let sparse = Arch::new().dispatch(Sift { values: &mut sifted, columns, rows: &own, lists: &mut lists });
+            let cells = || (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
+            assert!(cells().all(|(i, j)| sifted[i * columns + j] == g(i, j)), "{rows}x{columns}");
+            let counted = || cells().filter(|&(i, _)| i != 2);
+            let total: f64 = counted().map(|(i, j)| f64::from(values[i * columns + j].abs())).sum();
+            let kept: f64 = counted().map(|(i, j)| f64::from(g(i, j).abs())).sum();
+            assert!((lists.sifted.total - total).abs() < 1e-5 * total);
+            assert!((lists.sifted.dropped - (total - kept)).abs() < 1e-5 * total);
+            assert_eq!(lists.sifted.kept, cells().filter(|&(i, j)| g(i, j) != 0.0).count() as u64);
+            assert!(sparse, "{rows}x{columns}: {} of {}", lists.sifted.kept, rows * columns);
+
+            let (x, w): (Vec<f32>, Vec<f32>) =
+                ((0..rows * dim).map(number).collect(), (0..columns * dim).map(number).collect());
+            for add in [false, true] {
+                let start = if add { 1.0 } else { f32::NAN };
+                let first = if add { 1.0 } else { 0.0 };
+                let mut dx = vec![start; rows * dim];
+                let (starts, entries) = lists.by_row(rows);
+                Arch::new().dispatch(Gather { starts, entries, from: &w, dim, to: &mut dx, add });
+                let mut dw = vec![start; columns * dim];
+                let (starts, entries) = lists.by_column(columns);
+                Arch::new().dispatch(Gather { starts, entries, from: &x, dim, to: &mut dw, add });
+                for d in 0..dim {
+                    for i in 0..rows {
+                        let sum: f32 = (0..columns).map(|j| g(i, j) * w[j * dim + d]).sum();
+                        assert!((dx[i * dim + d] - first - sum).abs() < 1e-5, "dX {i} {d}: {}, {sum}", dx[i * dim + d]);
+                    }
+                    for j in 0..columns {
+                        let sum: f32 = (0..rows).map(|i| g(i, j) * x[i * dim + d]).sum();
+                        assert!((dw[j * dim + d] - first - sum).abs() < 1e-5, "dW {j} {d}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// A block that hardly loses anything is left to the dense products.
+    #[test]
+    fn too_many_entries_are_not_listed() {
+        let (rows, columns) = (8, 200);
+        let own = vec![row(0.5); rows];
+        for (every, expected) in [(1, false), (2, false), (5, true)] {
+            let mut values: Vec<f32> = (0..rows * columns).map(|i| if i % every == 0 { 1.0 } else { 0.1 }).collect();
+            let mut lists = Lists::new((rows, columns));
+            let sparse = Arch::new().dispatch(Sift { values: &mut values, columns, rows: &own, lists: &mut lists });
+            assert_eq!(sparse, expected);
+            assert_eq!(lists.sifted.kept as usize, rows * columns / every);
+        }
+    }
+}
