@@ -11,17 +11,13 @@
 
 mod common;
 
-use std::{
-    collections::BTreeMap,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, process::ExitCode, time::Instant};
 
 use clap::{Parser, builder::PossibleValuesParser};
 use comfy_table::Table;
 use common::Data;
 use half::{bf16, f16};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use margin_softmax::{
     Backend, Budget, Error, MarginSoftmax, Options, Output, Result, Shape, Tile, Want,
     gpu::{
@@ -254,7 +250,6 @@ impl Session<'_> {
 
     fn note(&self, what: &str, error: &Error) -> Value {
         let (adapter, shape, element) = (self.context.name(), self.name(), self.element.name());
-        self.bar.println(format!("{adapter}, {shape}, {element}, {what}: {error}"));
         let (tile, schedule) = what.split_once(' ').unwrap_or(("all", "all"));
         json!({ "adapter": adapter, "shape": shape, "element": element, "schedule": schedule, "tile": tile,
             "skipped": error.to_string() })
@@ -299,7 +294,7 @@ impl Session<'_> {
                 if !wanted(tile.name(), &self.arguments.tile) || !wanted(schedule, &self.arguments.schedule) {
                     continue;
                 }
-                self.bar.set_message(format!("{} {} {name}: check", self.name(), self.element.name()));
+                common::say(self.bar, format!("{} {} {name}: check", self.name(), self.element.name()));
                 let row = self.row(loss, &tensors, tile, schedule).and_then(|mut row| {
                     row.check(self.context, &tensors, self.expected)?;
                     Ok(row)
@@ -316,7 +311,7 @@ impl Session<'_> {
             for row in &mut rows {
                 let name = format!("{} {}", row.tile.name(), row.schedule);
                 let (shape, element) = (self.name(), self.element.name());
-                self.bar.set_message(format!("{shape} {element} {name}: round {} of {ROUNDS}", round + 1));
+                common::say(self.bar, format!("{shape} {element} {name}: round {} of {ROUNDS}", round + 1));
                 // slow rows get a round less
                 let share = self.arguments.seconds / ROUNDS as f64;
                 if row.spent < self.arguments.seconds
@@ -401,8 +396,11 @@ fn profile(row: &Value) -> String {
     let sum: f64 = kernels.iter().map(|k| k.1).sum();
     let parts: Vec<_> =
         kernels.iter().map(|(name, ms)| format!("{name} {ms:.3} ({:.0} %)", ms / sum * 100.0)).collect();
-    let key = ["shape", "element", "schedule", "tile"].map(|key| row[key].as_str().unwrap_or("-"));
-    format!("{}: {sum:.3} ms in all steps: {}", key.join(" "), parts.join(", "))
+    format!("{}: {sum:.3} ms in all steps: {}", key(row), parts.join(", "))
+}
+
+fn key(row: &Value) -> String {
+    ["shape", "element", "schedule", "tile"].map(|key| row[key].as_str().unwrap_or("-")).join(" ")
 }
 
 fn main() -> ExitCode {
@@ -425,15 +423,11 @@ fn main() -> ExitCode {
         let peak =
             probed.iter().find(|row| row["adapter"] == context.name()).and_then(|row| row["f32_gflops"].as_f64());
         println!("\n{}", context.name());
-        let bar = ProgressBar::new((shapes.len() * elements.len() * (2 * Tile::ALL.len() + 3)) as u64);
-        if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {elapsed} {msg}") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
+        let bar = common::bar(shapes.len() * elements.len() * (2 * Tile::ALL.len() + 3));
         let mut rows = vec![];
         for &sizes in &shapes {
             for &&(element, round) in &elements {
-                bar.set_message(format!("{sizes:?} {}: expected results on the CPU", element.name()));
+                common::say(&bar, format!("{sizes:?} {}: expected results on the CPU", element.name()));
                 let data = Data::new(sizes, round);
                 let expected = expected(&loss, &data);
                 let session = Session {
@@ -450,7 +444,12 @@ fn main() -> ExitCode {
         }
         bar.finish_and_clear();
         println!("{}\n", table(&rows));
-        rows.iter().filter(|row| row["skipped"].is_null()).for_each(|row| println!("{}", profile(row)));
+        for row in &rows {
+            match row["skipped"].as_str() {
+                Some(why) => println!("{}: {why}", key(row)),
+                None => println!("{}", profile(row)),
+            }
+        }
         common::store("gpu.json", &["adapter", "shape", "element", "schedule", "tile"], &rows);
         wrong |= rows.iter().any(|row| row["skipped"].as_str().is_some_and(|why| why.contains(WRONG)));
     }

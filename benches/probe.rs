@@ -10,7 +10,7 @@ use std::{cell::RefCell, process::ExitCode, time::Instant};
 
 use clap::Parser;
 use comfy_table::Table;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use margin_softmax::{
     Error, Result,
     gpu::{Context, Tensor, timing::Timing},
@@ -379,10 +379,7 @@ fn describe(adapter: &wgpu::Adapter) -> Value {
 
 fn measure(adapter: &wgpu::Adapter, row: &mut Value, bar: &ProgressBar) {
     let name = row["adapter"].as_str().unwrap_or_default().to_owned();
-    let failed = |what: &str, error: Error| {
-        bar.println(format!("{name}, {what}: {error}"));
-        format!("{what}: {error}")
-    };
+    let failed = |what: &str, error: Error| format!("{what}: {error}");
     let probe = match Probe::open(adapter) {
         Ok(probe) => probe,
         Err(error) => return row["failed"] = json!([failed("open", error)]),
@@ -391,7 +388,7 @@ fn measure(adapter: &wgpu::Adapter, row: &mut Value, bar: &ProgressBar) {
     let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
     let mut failures = vec![];
     let mut put = |what: &str, keys: &[&str], run: &dyn Fn() -> Result<Vec<f64>>| {
-        bar.set_message(format!("{name}: {what}"));
+        common::say(bar, format!("{name}: {what}"));
         match run() {
             Ok(values) => keys.iter().zip(values).for_each(|(key, value)| row[*key] = json!(value)),
             Err(error) => failures.push(failed(what, error)),
@@ -468,10 +465,7 @@ fn main() -> ExitCode {
         let info = adapter.get_info();
         (common::name(&info), info.device_type == wgpu::DeviceType::Cpu)
     });
-    let bar = ProgressBar::new(5 * adapters.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {elapsed} {msg}") {
-        bar.set_style(style);
-    }
+    let bar = common::bar(5 * adapters.len());
     let mut rows = vec![];
     for adapter in &adapters {
         let mut row = describe(adapter);

@@ -1,8 +1,9 @@
 //! What the GPU benches share: data, adapters, results.
 #![allow(dead_code)] // each bench uses a part
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use margin_softmax::{Batch, Output, Shape, gpu::Context};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -77,6 +78,24 @@ pub fn name(info: &wgpu::AdapterInfo) -> String {
         "" => format!("{} ({:?})", info.name, info.backend),
         driver => format!("{} ({:?}, {driver})", info.name, info.backend),
     }
+}
+
+/// A bar of this many parts.
+pub fn bar(parts: usize) -> ProgressBar {
+    let bar = ProgressBar::new(parts as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:20} {pos}/{len} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// What comes next, also where nobody sees the bar.
+pub fn say(bar: &ProgressBar, what: String) {
+    if bar.is_hidden() {
+        eprintln!("{}/{} {what}", bar.position(), bar.length().unwrap_or(0));
+    }
+    bar.set_message(what);
 }
 
 /// Blocks until the device is idle.
