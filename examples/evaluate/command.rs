@@ -104,7 +104,8 @@ fn run(arguments: &Arguments) -> Result<String> {
         Some(path) => loss::state(path)?,
         None => State::new(&loss, input.shape)?,
     };
-    let options = Options { want: Want::ALL.with_scale().with_bias(), budget: budget.unwrap_or_default(), tile };
+    let options =
+        Options { want: Want::ALL.with_scale().with_bias(), budget: budget.unwrap_or_default(), tile, filter: None };
 
     let name = backend.name();
     let about = |counts: Counts| about(&name, &loss, counts);
