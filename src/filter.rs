@@ -27,10 +27,12 @@ use crate::{Error, Link, MarginSoftmax, Options, Product, Result};
 ///
 /// # When it pays
 ///
-/// Where few classes share the probability: a large scale (64), many classes, cosines that spread. ε = 0.01/C is nearly
-/// exact (errors of 1e-5 to 5e-4 of the gradient's length), 0.1/C is faster; 2⁻¹² leaves out a tenth of the mass or more
-/// once a run has learned something. At a scale of 30 few entries are small, and the filter only costs. Label smoothing
-/// gives every entry about smoothing/C: nothing below that is dropped. `benches/README.md` has the measurements.
+/// Where few classes share the probability: a large scale (64), many classes, cosines that spread. On the CPU a block is
+/// multiplied entry by entry once less than a quarter of it is left (ε = 0.01/C often does, with errors of 2e-5 to 2e-4 of
+/// the gradient's length); before that the filter costs 1 or 2 %. On a GPU whole rows and classes of a tile must be small,
+/// so it pays once about a hundredth is left (0.1/C to 2⁻¹²), and costs 2 to 10 % before that. 2⁻¹² leaves out a tenth of the
+/// mass or more once a run has learned something. At a scale of 30 few entries are small. Label smoothing gives every entry
+/// about smoothing/C: below that nothing is dropped. `benches/README.md` has the measurements.
 ///
 /// ```
 /// use margin_softmax::{GradientFilter, Options};

@@ -176,9 +176,7 @@ impl Schedule {
         let smallest = largest.min(64);
 
         // what one binding, and an index, can hold
-        let most = (limits.max_binding.min(limits.max_buffer) / 4).min(crate::shape::MOST - 1);
-        // the list of what a filter leaves of one row is a value longer than the row
-        let most = (most - u64::from(want.filter)) / rows / centers as u64;
+        let most = (limits.max_binding.min(limits.max_buffer) / 4).min(crate::shape::MOST - 1) / rows / centers as u64;
         let most = if most < 64 { most as usize / 4 * 4 } else { most as usize / 64 * 64 };
         if most < smallest {
             let what = "a chunk of cosines";
