@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use half::{bf16, f16};
-use margin_softmax::{Backend, Batch, Budget, Error, MarginSoftmax, Options, Output, Stored, Want, objective::PRESETS};
+use margin_softmax::{Backend, Batch, Budget, MarginSoftmax, Options, Output, Stored, Want, objective::PRESETS};
 use serde_json::{Value, json};
 
 use crate::data::{Data, error};
@@ -109,24 +109,17 @@ pub fn classes() -> Vec<Case> {
     cases
 }
 
-/// From the default down to the least that is accepted.
+/// One budget in KB per layout that this path knows at these shapes, the least first.
 pub fn budgets() -> Vec<Case> {
     let loss = MarginSoftmax::arcface();
     let mut cases = vec![];
-    for shape in [B, LARGE] {
+    for (shape, budgets) in [
+        (B, [470, 650, 1200, 2800, 7400, 9400, 17_500, 268_435]),
+        (LARGE, [1700, 2100, 4600, 10_300, 31_900, 51_100, 68_800, 268_435]),
+    ] {
         let data = Rc::new(Data::random(shape, 1));
         let exact = data.exact(&loss, Want::ALL);
-        let none = Options { budget: Budget::bytes(0), ..Options::default() };
-        let least = match Backend::cpu().head_with(&loss, data.shape, &none).err() {
-            Some(Error::Budget { needed, .. }) => needed,
-            other => panic!("a budget of 0 bytes gave {other:?}"),
-        };
-        let cosines = (shape[0] * shape[1] * 4) as u64;
-        let mib = |mib: u64| mib << 20;
-        let all = [mib(256), 3 * cosines, 2 * cosines, cosines * 3 / 2, cosines - 1, mib(12), mib(6), mib(3), mib(1)];
-        let mut all: Vec<u64> = all.into_iter().filter(|&b| b > least).chain([least]).collect();
-        all.sort_unstable_by(|a, b| b.cmp(a));
-        for budget in all {
+        for budget in budgets.map(|kb| kb * 1000) {
             let options = Options { budget: Budget::bytes(budget), ..Options::default() };
             cases.push(steps_checked(&data, &Backend::cpu(), &loss, options, json!({ "budget": budget }), &exact));
         }

@@ -188,8 +188,8 @@ impl Stretch {
                 slopes[l] = cos - sin * x[l] / s.max(SMALLEST_SINE);
             }
         }
-        for value in &mut values {
-            *value = value.mul_add(0.5, 0.5);
+        for base in &mut values {
+            *base = base.mul_add(0.5, 0.5);
         }
         for _ in 1..self.exponent {
             for l in 0..SIDE {
