@@ -7,11 +7,19 @@ import { create, globals } from 'webgpu';
 
 const { GPUShaderStage } = globals;
 const gpu = create(['backend=null']);
-const adapter = await gpu.requestAdapter();
-// WebGPU's default limits and no feature: what every browser has
-const plain = await adapter.requestDevice();
-// for the kernels that say so
-const half = await (await gpu.requestAdapter()).requestDevice({ requiredFeatures: ['shader-f16'] });
+const device = async (descriptor) => (await gpu.requestAdapter()).requestDevice(descriptor);
+let plain, half;
+
+/** New devices: Dawn for Node aborts after about two thousand pipelines on one. */
+async function renew() {
+    plain?.destroy();
+    half?.destroy();
+    // WebGPU's default limits and no feature: what every browser has
+    plain = await device();
+    // for the kernels that say so
+    half = await device({ requiredFeatures: ['shader-f16'] });
+}
+await renew();
 
 function layout(device, { uniforms, storage }) {
     const buffers = [
@@ -69,6 +77,7 @@ for (const [expected, kernel] of broken) {
 const failures = [];
 let passed = 0;
 for await (const line of createInterface({ input: process.stdin })) {
+    if ((passed + failures.length) % 500 === 499) await renew();
     const kernel = JSON.parse(line);
     const found = await complaints(kernel);
     if (found.length === 0) passed += 1;
