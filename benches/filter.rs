@@ -189,7 +189,6 @@ fn main() -> Result<()> {
         chosen.is_empty() || chosen.iter().any(|c| name.contains(c))
     };
     let mut all = vec![(Backend::cpu(), &CPU[..])];
-    #[cfg(feature = "gpu")]
     all.extend(margin_softmax::gpu::Context::all().into_iter().map(|c| (Backend::Gpu(c), &GPU[..])));
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results/filter.json");
     let mut lines: Vec<String> = vec![];

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Instant};
 
 use clap::{Parser, builder::PossibleValuesParser};
 use comfy_table::Table;
-use common::Data;
+use common::data::{Data, disagreement};
 use half::{bf16, f16};
 use indicatif::ProgressBar;
 use margin_softmax::{
@@ -189,7 +189,7 @@ impl Row {
         let bound = tensors.bind(&self.head)?;
         Self::submit(context, Self::both(&bound));
         self.first += start.elapsed().as_secs_f64() * 1e3;
-        match common::disagreement(&tensors.read(context)?, expected) {
+        match disagreement(&tensors.read(context)?, expected) {
             Some(wrong) => Err(Error::Device(format!("{WRONG}: {wrong}"))),
             None => Ok(()),
         }

@@ -11,7 +11,7 @@ use std::{hint::black_box, process::ExitCode, time::Instant};
 
 use clap::Parser;
 use comfy_table::Table;
-use common::Data;
+use common::data::Data;
 use counting::allocations;
 use margin_softmax::{
     Budget, MarginSoftmax, Options, Result,

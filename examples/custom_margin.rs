@@ -43,7 +43,6 @@ fn main() -> Result<()> {
     let batch = Batch { embeddings: &embeddings, prototypes: &prototypes, labels: &labels, ..Default::default() };
 
     let mut backends = vec![Backend::reference(), Backend::cpu()];
-    #[cfg(feature = "gpu")]
     match Backend::gpu(None) {
         Ok(gpu) => backends.push(gpu),
         Err(Error::NoAdapter(why)) => println!("no GPU: {why}"),

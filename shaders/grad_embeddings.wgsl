@@ -4,7 +4,7 @@
 //   in      prototype   [batch, shard, dim]
 //   in      classes     [batch, classes]              vec2 (inverse length, weight)
 //   inout   store_slab  [splits, batch * rows, dim]
-//   in      list        [rows / 64, 1 + stride]       the classes that are summed over; with a filter alone
+//   in      list        [rows / SPAN, 1 + stride]     the classes that are summed over; with a filter alone
 //
 // Slabs go on from chunk to chunk, in order; finish_embeddings adds them and takes out the radial part.
 

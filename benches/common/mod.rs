@@ -1,56 +1,13 @@
-//! What the GPU benches share: data, adapters, results.
+//! What the GPU benches share: adapters, results, progress.
 #![allow(dead_code)] // each bench uses a part
 
 use std::{fs, path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use margin_softmax::{Batch, Output, Shape, gpu::Context};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use margin_softmax::gpu::Context;
 use serde_json::Value;
 
-/// Random embeddings, prototypes and labels; the values lie in \[−½, ½\].
-pub struct Data {
-    pub shape: Shape,
-    pub x: Vec<f32>,
-    pub w: Vec<f32>,
-    pub labels: Vec<i32>,
-}
-
-impl Data {
-    /// Rows, classes, dim; the values pass through `round`.
-    pub fn new([n, c, d]: [usize; 3], round: fn(f32) -> f32) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut values = |count| -> Vec<f32> { (0..count).map(|_| round(rng.random::<f32>() - 0.5)).collect() };
-        let (x, w) = (values(n * d), values(c * d));
-        let labels = (0..n).map(|_| rng.random_range(0..c as i32)).collect();
-        Self { shape: Shape::new(n, c, d).unwrap(), x, w, labels }
-    }
-
-    pub fn batch(&self) -> Batch<'_, i32> {
-        Batch { embeddings: &self.x, prototypes: &self.w, labels: &self.labels, ..Batch::default() }
-    }
-}
-
-/// The first number that differs by more than 1e-4 of the largest of its kind: several times the gate at scale 64, and
-/// still no wrong formula passes.
-pub fn disagreement(found: &Output, expected: &Output) -> Option<String> {
-    let pairs = [
-        ("row losses", &found.row_losses, &expected.row_losses),
-        ("dX", &found.grad_embeddings, &expected.grad_embeddings),
-        ("dW", &found.grad_prototypes, &expected.grad_prototypes),
-    ];
-    pairs.into_iter().find_map(|(what, found, expected)| {
-        if found.len() != expected.len() {
-            return Some(format!("{what}: {} values, expected {}", found.len(), expected.len()));
-        }
-        let largest = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-        // NaN is never within
-        let off = |(f, e): (&f32, &f32)| !matches!((f - e).abs(), difference if difference <= 1e-4 * largest);
-        let i = found.iter().zip(expected).position(off)?;
-        Some(format!("{what}[{i}] is {}, expected {}", found[i], expected[i]))
-    })
-}
+pub mod data;
 
 /// A context for every adapter whose name contains `adapter`, hardware first.
 pub fn contexts(adapter: Option<&str>) -> Vec<Context> {

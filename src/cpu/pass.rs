@@ -205,30 +205,27 @@ impl Task<'_> {
                     }
                 }
                 let lists = &mut lane.lists;
-                // the lists know nothing of sub-centres
-                let sparse = filter.is_some()
-                    && arch.dispatch(Sift { values: &mut *values, columns, rows, lists })
-                    && table.centers == 1;
+                let sparse = filter.is_some() && arch.dispatch(Sift { values: &mut *values, columns, rows, lists });
                 let g = Matrix::new(values, rows.len(), columns);
                 if want.grad_embeddings {
                     let share = &mut self.share[at * dim..];
                     if sparse {
                         let (starts, entries) = lane.lists.by_row(rows.len());
-                        arch.dispatch(Gather { starts, entries, from: &lane.directions, dim, to: share, add: t > 0 });
+                        let from = &lane.directions[..];
+                        arch.dispatch(Gather { starts, entries, from, dim, step: 1, to: share, add: t > 0 });
                     } else {
                         product(share, t > 0, g, w);
                     }
                 }
-                if want.grad_prototypes {
+                for k in (0..table.centers).filter(|_| want.grad_prototypes) {
+                    let (first, step, add) = (k * width, table.centers, b > 0);
+                    let to = &mut pull[k * dim..];
                     if sparse {
                         let (starts, entries) = lane.lists.by_column(columns);
-                        let from = &common.directions[at * dim..];
-                        arch.dispatch(Gather { starts, entries, from, dim, to: pull, add: b > 0 });
+                        let (starts, from) = (&starts[first..=first + width], &common.directions[at * dim..]);
+                        arch.dispatch(Gather { starts, entries, from, dim, step, to, add });
                     } else {
-                        for k in 0..table.centers {
-                            let g = g.columns(k * width, width).transposed();
-                            spaced_product(&mut pull[k * dim..], table.centers * dim, b > 0, g, x);
-                        }
+                        spaced_product(to, step * dim, add, g.columns(first, width).transposed(), x);
                     }
                 }
                 if !slide.is_empty() {

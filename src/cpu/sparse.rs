@@ -191,12 +191,13 @@ fn turn(list: &[Entry], row_starts: &[u32], turned: &mut [Entry], starts: &mut [
     }
 }
 
-/// Sums of listed vectors: `to`_i = Σ value · `from`_index over the entries of list i.
+/// Sums of listed vectors: `to`_i = Σ value · `from`_index over the entries of list i; of `to` every `step`-th row.
 pub(super) struct Gather<'a> {
     pub starts: &'a [u32],
     pub entries: &'a [Entry],
     pub from: &'a [f32],
     pub dim: usize,
+    pub step: usize,
     pub to: &'a mut [f32],
     /// Added to what `to` holds.
     pub add: bool,
@@ -207,9 +208,10 @@ impl WithSimd for Gather<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { starts, entries, from, dim, to, add } = self;
+        let Self { starts, entries, from, dim, step, to, add } = self;
         let lanes = S::F32_LANES;
-        for (to, ends) in to.chunks_exact_mut(dim).zip(starts.windows(2)) {
+        for (to, ends) in to.chunks_mut(dim * step).zip(starts.windows(2)) {
+            let to = &mut to[..dim];
             if !add {
                 to.fill(0.0);
             }
@@ -304,10 +306,10 @@ mod tests {
                 let first = if add { 1.0 } else { 0.0 };
                 let mut dx = vec![start; rows * dim];
                 let (starts, entries) = lists.by_row(rows);
-                Arch::new().dispatch(Gather { starts, entries, from: &w, dim, to: &mut dx, add });
+                Arch::new().dispatch(Gather { starts, entries, from: &w, dim, step: 1, to: &mut dx, add });
                 let mut dw = vec![start; columns * dim];
                 let (starts, entries) = lists.by_column(columns);
-                Arch::new().dispatch(Gather { starts, entries, from: &x, dim, to: &mut dw, add });
+                Arch::new().dispatch(Gather { starts, entries, from: &x, dim, step: 1, to: &mut dw, add });
                 for d in 0..dim {
                     for i in 0..rows {
                         let sum: f32 = (0..columns).map(|j| g(i, j) * w[j * dim + d]).sum();

@@ -209,6 +209,7 @@ impl Schedule {
                 let chunks = cut(shards, most, centers);
                 let longest = chunks.iter().map(|c| c.count).max().unwrap_or(1);
                 let splits = splits.min((longest * centers).div_ceil(64) as u64) as usize;
+                // sixteen classes per lane: merging the lanes costs as much as a few
                 let slots = slots.min(longest.div_ceil(1024) as u64) as usize;
                 Self { tile, keep, chunks, slots, splits }
             };
