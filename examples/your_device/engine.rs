@@ -73,14 +73,13 @@ impl Engine {
             compilation_options: Default::default(),
             cache: None,
         });
-        let range = |tensor: &Tensor| wgpu::BufferBinding {
-            buffer: tensor.buffer(),
-            offset: tensor.offset(),
-            size: std::num::NonZeroU64::new(tensor.bytes()),
-        };
         let bound = tensors.iter().enumerate().map(|(i, tensor)| wgpu::BindGroupEntry {
             binding: i as u32,
-            resource: wgpu::BindingResource::Buffer(range(tensor)),
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: tensor.buffer(),
+                offset: tensor.offset(),
+                size: std::num::NonZeroU64::new(tensor.bytes()),
+            }),
         });
         let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,

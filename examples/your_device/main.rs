@@ -89,10 +89,7 @@ fn main() -> Result<()> {
     step.record(&mut encoder);
     let [model, results] = engine.submit_and_read(encoder, [&model, &results])?;
     println!("submits    1: network, ArcFace over {PEOPLE}, CosFace over {ROOMS}, optimiser, copies");
-    println!(
-        "library    {} kernels and {} bytes of its own, none of them made while recording",
-        before.1, before.0
-    );
+    println!("library    {} kernels and {} bytes of its own, none of them made while recording", before.1, before.0);
     assert_eq!(before, (context.allocated_bytes(), context.compiled_kernels()));
 
     // the same in f64

@@ -1,4 +1,4 @@
-//! Executes a plan with wgpu: the only folder that creates wgpu objects.
+//! Executes a plan with wgpu: the only folder that creates wgpu objects. How to use it: [the guide](crate::guide::device).
 
 mod bound;
 mod context;
