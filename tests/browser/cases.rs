@@ -33,6 +33,8 @@ struct Case {
     row_margins: [bool; 4],
     /// A state in the middle of a run.
     running: bool,
+    /// A step in which the state moves.
+    training: bool,
     /// The embeddings' share of their prototype: target cosines away from 0.
     pull: f32,
 }
@@ -56,6 +58,7 @@ impl Case {
             class_margins: [false; 4],
             row_margins: [false; 4],
             running: false,
+            training: false,
             pull: 0.0,
         }
     }
@@ -89,6 +92,11 @@ fn cases() -> Result<Vec<Case>> {
     for name in ["curricularface", "adaface", "magface"] {
         cases.push(Case { pull: 0.5, running: true, ..Case::new(name, named(name)?, small) });
     }
+    for (name, loss) in
+        [("train_curricularface", "curricularface"), ("train_adaface", "adaface"), ("train_adacos", "adacos")]
+    {
+        cases.push(Case { pull: 0.5, training: true, ..Case::new(name, named(loss)?, small) });
+    }
     let none = MarginSoftmax::arcface().with_reduction(Reduction::None);
     let sum = MarginSoftmax::cosface().with_reduction(Reduction::Sum).with_label_smoothing(0.3);
     let smooth = MarginSoftmax::arcface().with_label_smoothing(0.1);
@@ -106,9 +114,9 @@ fn cases() -> Result<Vec<Case>> {
         Case { upstream: true, ..Case::new("upstream_rows", none, small) },
         Case { shards: Some(vec![64, 64, 2]), ..Case::new("three_shards", MarginSoftmax::arcface(), small) },
         Case {
-            shards: Some(vec![64, 66]),
-            options: json!({ "tile": "direct", "budget": 22_000 }),
-            ..Case::new("two_shards_recompute", MarginSoftmax::cheby_aam(), small)
+            shards: Some(vec![128, 202]),
+            options: json!({ "tile": "direct", "budget": 25_000 }),
+            ..Case::new("two_shards_recompute", MarginSoftmax::cheby_aam(), [33, 330, 16])
         },
         Case {
             options: json!({ "tile": "direct", "budget": 100_000 }),
@@ -225,14 +233,19 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         class_margins: Margins::of(&by_class),
         row_margins: Margins::of(&by_row),
     };
-    let out = reference::evaluate_with(&case.loss, shape, case.want, &batch, &state)?;
+    let first = state;
+    let out = match case.training {
+        true => reference::train(&case.loss, shape, case.want, &batch, &mut state)?,
+        false => reference::evaluate_with(&case.loss, shape, case.want, &batch, &state)?,
+    };
+    let four = |state: &State| [state.hardness, state.norm_mean, state.norm_deviation, state.scale];
 
     // as a device takes them: four numbers each, NaN for the loss' own
     let quads = |margins: &[Option<Vec<f32>>; 4], count: usize| -> Option<Vec<f32>> {
         let at = |i: usize| margins.iter().map(move |m| m.as_ref().map_or(f32::NAN, |m| m[i]));
         margins.iter().any(Option::is_some).then(|| (0..count).flat_map(at).collect())
     };
-    let running = [state.hardness, state.norm_mean, state.norm_deviation, state.scale].map(|v| v as f32);
+    let running = four(&first).map(|v| v as f32);
     let mut optional = |values: Option<&[f32]>| values.map(|v| numbers.put(v));
     let inputs = json!({
         "classWeights": optional(weights.as_deref()),
@@ -247,6 +260,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         "embeddingBits": embedding_bits.map(|bits| numbers.put(&bits)),
         "prototypeBits": prototype_bits.map(|bits| numbers.put(&bits)),
     });
+    let moved = four(&state);
     let mut thin = |v: &[f64]| numbers.put(&v.iter().map(|&x| x as f32).collect::<Vec<f32>>());
     let expected = json!({
         "loss": out.loss,
@@ -255,10 +269,11 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         "gradPrototypes": thin(&out.grad_prototypes),
         "gradScale": thin(if case.want.grad_scale { std::slice::from_ref(&out.grad_scale) } else { &[] }),
         "gradBias": thin(&out.grad_bias),
+        "state": thin(if case.training { &moved } else { &[] }),
     });
     Ok(json!({
         "name": case.name,
-        "rows": rows,
+        "training": case.training,
         "request": {
             "loss": case.loss,
             "shape": shape,

@@ -111,6 +111,7 @@ pub struct Found {
     grad_prototypes: Vec<f32>,
     grad_scale: Option<f32>,
     grad_bias: Vec<f32>,
+    state: Vec<f32>,
 }
 
 #[wasm_bindgen]
@@ -122,6 +123,7 @@ impl Found {
             "gradPrototypes" => self.grad_prototypes.clone(),
             "gradScale" => self.grad_scale.into_iter().collect(),
             "gradBias" => self.grad_bias.clone(),
+            "state" => self.state.clone(),
             _ => vec![],
         }
     }
@@ -155,9 +157,9 @@ impl Session {
     }
 
     /// Through slices.
-    pub async fn evaluate(&self, request: String, inputs: Inputs) -> Answer<Found> {
+    pub async fn evaluate(&self, request: String, inputs: Inputs, training: bool) -> Answer<Found> {
         let request = Request::read(&request)?;
-        self.slices(&request, &inputs).await.map_err(shown)
+        self.slices(&request, &inputs, training).await.map_err(shown)
     }
 
     /// Through tensors, with shards and half types.
@@ -168,7 +170,7 @@ impl Session {
 }
 
 impl Session {
-    async fn slices(&self, request: &Request, inputs: &Inputs) -> Result<Found> {
+    async fn slices(&self, request: &Request, inputs: &Inputs, training: bool) -> Result<Found> {
         let Request { loss, shape, .. } = request;
         let mut head = Backend::Gpu(self.0.clone()).head_with(loss, *shape, &request.options()?)?;
         if let Some([hardness, mean, deviation, scale]) = inputs.state.as_deref() {
@@ -189,7 +191,9 @@ impl Session {
             class_margins: Margins::of(&by_class),
             row_margins: Margins::of(&by_row),
         };
-        let out = head.evaluate_async(&batch).await?;
+        let out = if training { head.train_async(&batch).await? } else { head.evaluate_async(&batch).await? };
+        let State { hardness, norm_mean, norm_deviation, scale, .. } = *head.state();
+        let state = [hardness, norm_mean, norm_deviation, scale].map(|v| v as f32);
         Ok(Found {
             loss: out.loss,
             row_losses: out.row_losses,
@@ -197,6 +201,7 @@ impl Session {
             grad_prototypes: out.grad_prototypes,
             grad_scale: request.want.grad_scale.then_some(out.grad_scale),
             grad_bias: out.grad_bias,
+            state: if training { state.to_vec() } else { vec![] },
         })
     }
 
@@ -264,6 +269,7 @@ impl Session {
         let mut row_losses = losses.read_async::<f32>(context).await?;
         row_losses.truncate(rows);
         let loss = l.read_async::<f32>(context).await?[0];
-        Ok(Found { loss, row_losses, grad_embeddings, grad_prototypes, grad_scale: None, grad_bias: vec![] })
+        let (grad_scale, grad_bias, state) = (None, vec![], vec![]);
+        Ok(Found { loss, row_losses, grad_embeddings, grad_prototypes, grad_scale, grad_bias, state })
     }
 }
