@@ -19,7 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// A mapping under way; resolves when the buffer can be read.
 pub(super) struct Mapping {
     state: Arc<(Mutex<State>, Condvar)>,
-    #[cfg(not(target_arch = "wasm32"))]
     context: Context,
     #[cfg(not(target_arch = "wasm32"))]
     started: std::time::Instant,
@@ -47,7 +46,6 @@ impl Mapping {
         context.guarded(|| buffer.map_async(wgpu::MapMode::Read, ..bytes, answered))?;
         Ok(Self {
             state,
-            #[cfg(not(target_arch = "wasm32"))]
             context: context.clone(),
             #[cfg(not(target_arch = "wasm32"))]
             started: std::time::Instant::now(),

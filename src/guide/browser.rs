@@ -23,9 +23,9 @@
 //! # }
 //! ```
 //!
-//! A device that the page owns through wgpu works as in [`device`](super::device); read with `read_async`. Errors that the
-//! browser itself reports reach the page as uncaptured ones, since there error scopes answer later than a call returns: what
-//! this library can check, it checks before.
+//! A device that the page owns through wgpu works as in [`device`](super::device); read with `read_async`. What this
+//! library can check is refused at once, as elsewhere; what only the browser can see, a buffer of another device for one, is
+//! the error of a later call or of the next result that is awaited.
 //!
 //! # JavaScript
 //!
@@ -41,7 +41,7 @@
 //!     loss: planner.loss('arcface'),
 //!     shape: { rows: 64, classes: 1000, dim: 128 },
 //! });
-//! const bound = head.bind({
+//! const bound = await head.bind({
 //!     embeddings: { buffer: inputs, offset: 0, size: 32768 },
 //!     prototypes: { buffer: inputs, offset: 32768, size: 512000 },
 //!     labels, loss, gradEmbeddings, gradPrototypes,   // GPUBuffers with the usage STORAGE
