@@ -94,7 +94,7 @@ impl Bound {
         let parts = context.buffer("parts", plan.parts().len() as u64 * PART_STRIDE, usage)?;
         let mut table = vec![0; plan.parts().len() * PART_STRIDE as usize];
         for (entry, part) in table.chunks_exact_mut(PART_STRIDE as usize).zip(plan.parts()) {
-            entry[..size_of_val(part)].copy_from_slice(bytemuck::bytes_of(part));
+            entry[..size_of_val(part)].copy_from_slice(part.bytes());
         }
         write(context, &parts, 0, &table)?;
 
@@ -107,7 +107,9 @@ impl Bound {
                 None => {
                     let layout = &pipelines[step.kernel].layout;
                     let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
-                    groups.push(context.guarded(|| bind(context, layout, &uniform, &parts, &chosen))?);
+                    let group = context.guarded(|| bind(context, layout, &uniform, &parts, &chosen));
+                    let foreign = || given.iter().find_map(|(slot, tensor)| tensor.foreign(context, slot.name()));
+                    groups.push(group.map_err(|error| foreign().unwrap_or(error))?);
                     made.push(key);
                     groups.len() - 1
                 }
@@ -180,6 +182,7 @@ impl Bound {
         &self.plan
     }
 
+    #[cfg(not(target_arch = "wasm32"))] // of shards, which are read back
     pub(super) fn record_stage(&self, stage: Stage, encoder: &mut wgpu::CommandEncoder) {
         let steps = self.plan.stage(stage);
         if !steps.is_empty() {

@@ -7,7 +7,10 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+#[cfg(target_arch = "wasm32")]
+use std::{pin::Pin, task::Poll};
 
+use super::{optional_features, recommended_limits};
 use crate::{
     Error, Result,
     plan::{Binding, Kernel, Limits},
@@ -16,7 +19,7 @@ use crate::{
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
 ///
 /// The library never replaces the callbacks of a device that it was given, and asks nothing of it; of a device that it
-/// opens itself it asks for the shader type f16 and for timestamps, where the adapter has them.
+/// opens itself it asks for [`recommended_limits`] and [`optional_features`].
 #[derive(Clone)]
 pub struct Context(Arc<Shared>);
 
@@ -29,6 +32,16 @@ struct Shared {
     /// Bytes of every buffer that was made here, staging included.
     allocated: AtomicU64,
     lost: Arc<AtomicBool>,
+    #[cfg(target_arch = "wasm32")]
+    scopes: Mutex<Scopes>,
+}
+
+/// Error scopes that a browser has not answered yet, and the first error of those that it has.
+#[cfg(target_arch = "wasm32")]
+#[derive(Default)]
+struct Scopes {
+    waiting: Vec<Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>>,
+    failure: Option<wgpu::Error>,
 }
 
 /// A compiled kernel and its explicit layout.
@@ -38,8 +51,14 @@ pub(super) struct Pipeline {
 }
 
 impl Context {
-    /// Shares the caller's device. Nothing is requested of it; a device with WebGPU's default limits is enough, one with
-    /// fewer storage buffers per stage is refused.
+    /// Shares the caller's device. Nothing is requested of it; a device with WebGPU's default limits and no features is
+    /// enough, one with less than [`required_limits`](super::required_limits) is refused.
+    ///
+    /// The device's error and device-lost callbacks stay the caller's. Errors of this library's own calls come back as
+    /// [`Error`]s, through error scopes that are closed before a call returns.
+    ///
+    /// Buffers must be of this device: [`Error::Foreign`] refuses those of another one, as long as both come from one
+    /// `wgpu::Instance`. wgpu itself does not tell two instances apart, and may panic or take a wrong buffer.
     pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self> {
         Self::build(device.clone(), queue.clone(), None)
     }
@@ -65,6 +84,10 @@ impl Context {
         let Some(chosen) = chosen else {
             return Err(Error::NoAdapter(match adapter {
                 Some(name) => format!("none is called `{name}`; found: [{}]", names()),
+                None if cfg!(target_arch = "wasm32") => {
+                    "this browser has no WebGPU, or it is switched off (the page must come over https or from localhost)"
+                        .into()
+                }
                 None => {
                     "none answered; on Linux a Vulkan driver is needed, mesa-vulkan-drivers is a software one".into()
                 }
@@ -101,17 +124,21 @@ impl Context {
     async fn open(adapter: &wgpu::Adapter) -> Result<Self> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("margin-softmax"),
-            // our own device: whatever the adapter can hold
-            required_limits: adapter.limits(),
-            // f16 tensors are then read as they are, and passes can be timed
-            required_features: adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY),
+            required_limits: recommended_limits(adapter),
+            required_features: optional_features(adapter),
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| Error::NoAdapter(e.to_string()))?;
         let context = Self::build(device, queue, Some(adapter.get_info()))?;
-        let lost = context.0.lost.clone();
-        context.0.device.set_device_lost_callback(move |_, _| lost.store(true, Ordering::Relaxed));
+        #[cfg(not(target_arch = "wasm32"))]
+        context.watch();
         Ok(context)
+    }
+
+    /// Notes the loss of the device.
+    fn watch(&self) {
+        let lost = self.0.lost.clone();
+        self.0.device.set_device_lost_callback(move |_, _| lost.store(true, Ordering::Relaxed));
     }
 
     fn build(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<wgpu::AdapterInfo>) -> Result<Self> {
@@ -121,7 +148,7 @@ impl Context {
             ..limits(&device.limits())
         };
         limits.check()?;
-        Ok(Self(Arc::new(Shared {
+        let context = Self(Arc::new(Shared {
             device,
             queue,
             adapter,
@@ -129,7 +156,13 @@ impl Context {
             pipelines: Mutex::default(),
             allocated: AtomicU64::new(0),
             lost: Arc::default(),
-        })))
+            #[cfg(target_arch = "wasm32")]
+            scopes: Mutex::default(),
+        }));
+        // a browser has no slot for one callback but a promise that anybody may listen to
+        #[cfg(target_arch = "wasm32")]
+        context.watch();
+        Ok(context)
     }
 
     /// The device.
@@ -207,27 +240,60 @@ impl Context {
 
     /// Runs a creation under error scopes, so that no error reaches the owner's callbacks or panics.
     ///
-    /// In a browser scopes answer later than this returns; there an error reaches the page as an uncaptured one.
+    /// In a browser scopes answer later than this returns: their errors are those of the next call that finds them, or of
+    /// the next result that is awaited.
     pub(super) fn guarded<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
         if self.is_lost() {
             return Err(lost());
         }
         #[cfg(target_arch = "wasm32")]
-        return Ok(create());
+        self.answers()?;
+        let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+        let mut scopes: Vec<_> = filters.into_iter().map(|f| self.0.device.push_error_scope(f)).collect();
+        let made = create();
+        let answers = std::iter::from_fn(|| scopes.pop()).map(wgpu::ErrorScopeGuard::pop);
+        #[cfg(target_arch = "wasm32")]
+        {
+            let mut scopes = self.0.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.for_each(|answer| scopes.waiting.push(Box::pin(answer)));
+            Ok(made)
+        }
         #[cfg(not(target_arch = "wasm32"))]
         {
-            let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
-            let mut scopes: Vec<_> = filters.into_iter().map(|f| self.0.device.push_error_scope(f)).collect();
-            let made = create();
-            let mut failure = None;
-            while let Some(scope) = scopes.pop() {
-                failure = pollster::block_on(scope.pop()).or(failure);
-            }
+            let failure = answers.fold(None, |failure, answer| pollster::block_on(answer).or(failure));
             failure.map_or(Ok(made), |error| Err(self.translate(error)))
         }
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
+    /// The first error among the scopes that have answered; waits for none.
+    #[cfg(target_arch = "wasm32")]
+    fn answers(&self) -> Result<()> {
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(answer) = self.poll_scopes(&mut nobody) {
+            return answer;
+        }
+        let failure = self.0.scopes.lock().unwrap_or_else(PoisonError::into_inner).failure.take();
+        failure.map_or(Ok(()), |error| Err(self.translate(error)))
+    }
+
+    /// The first error of all scopes, once they have answered.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn poll_scopes(&self, cx: &mut std::task::Context<'_>) -> Poll<Result<()>> {
+        let mut scopes = self.0.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Scopes { waiting, failure } = &mut *scopes;
+        waiting.retain_mut(|scope| match scope.as_mut().poll(cx) {
+            Poll::Ready(answer) => {
+                *failure = failure.take().or(answer);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if !waiting.is_empty() {
+            return Poll::Pending;
+        }
+        Poll::Ready(failure.take().map_or(Ok(()), |error| Err(self.translate(error))))
+    }
+
     fn translate(&self, error: wgpu::Error) -> Error {
         match error {
             _ if self.is_lost() => lost(),
@@ -244,18 +310,25 @@ impl Context {
 }
 
 pub(super) fn lost() -> Error {
-    Error::DeviceLost("make a new context and new heads".into())
+    Error::DeviceLost("open another, make a new context and new heads".into())
 }
 
-async fn adapters() -> Vec<wgpu::Adapter> {
+fn new_instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
-    let instance = wgpu::Instance::new(descriptor);
-    if cfg!(target_arch = "wasm32") {
-        instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.into_iter().collect()
-    } else {
-        instance.enumerate_adapters(wgpu::Backends::PRIMARY).await
-    }
+    wgpu::Instance::new(descriptor)
+}
+
+#[cfg(target_arch = "wasm32")]
+async fn adapters() -> Vec<wgpu::Adapter> {
+    new_instance().request_adapter(&wgpu::RequestAdapterOptions::default()).await.into_iter().collect()
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+async fn adapters() -> Vec<wgpu::Adapter> {
+    // one for all devices that are opened here: only within an instance does wgpu tell the buffers of two devices apart
+    static INSTANCE: std::sync::OnceLock<wgpu::Instance> = std::sync::OnceLock::new();
+    INSTANCE.get_or_init(new_instance).enumerate_adapters(wgpu::Backends::PRIMARY).await
 }
 
 const SOFTWARE: u32 = 3;

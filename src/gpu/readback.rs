@@ -59,7 +59,8 @@ impl Mapping {
         match self.context.device().poll(poll) {
             Ok(_) => {}
             Err(wgpu::PollError::Timeout) => return Err(Error::Timeout { seconds: PATIENCE.as_secs() }),
-            Err(error) => return Err(Error::Device(error.to_string())),
+            // a number that no submit returned: ours was not taken
+            Err(wgpu::PollError::WrongSubmissionIndex(..)) => return Err(lost()),
         }
         // another thread that polls this device may be about to call us back
         let (lock, answered) = &*self.state;
@@ -68,13 +69,16 @@ impl Mapping {
         self.take().unwrap_or(Err(Error::Timeout { seconds: PATIENCE.as_secs() }))
     }
 
+    #[cfg(target_arch = "wasm32")]
+    fn answered(&self) -> bool {
+        self.state.0.lock().unwrap_or_else(PoisonError::into_inner).result.is_some()
+    }
+
     fn take(&self) -> Option<Result<()>> {
         let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.result.take().map(|result| {
-            result.map_err(|_| match self.context.is_lost() {
-                true => lost(),
-                false => Error::Device("the results could not be mapped; the device may be lost".into()),
-            })
+            // nothing else keeps a staging buffer from being mapped
+            result.map_err(|_| lost())
         })
     }
 }
@@ -87,6 +91,14 @@ impl Future for Mapping {
         #[cfg(not(target_arch = "wasm32"))]
         if let Err(error) = self.context.device().poll(wgpu::PollType::Poll) {
             return Poll::Ready(Err(Error::Device(error.to_string())));
+        }
+        // what went wrong on the way is known by then, and says more than a mapping that failed
+        #[cfg(target_arch = "wasm32")]
+        if self.answered() {
+            match self.context.poll_scopes(cx) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
         }
         if let Some(result) = self.take() {
             return Poll::Ready(result);
