@@ -141,6 +141,8 @@ impl Context {
         self.0.device.set_device_lost_callback(move |_, _| lost.store(true, Ordering::Relaxed));
     }
 
+    // in a browser wgpu's objects stay on their thread
+    #[cfg_attr(target_arch = "wasm32", expect(clippy::arc_with_non_send_sync))]
     fn build(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<wgpu::AdapterInfo>) -> Result<Self> {
         let limits = Limits {
             f16: device.features().contains(wgpu::Features::SHADER_F16),
