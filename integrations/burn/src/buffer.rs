@@ -15,11 +15,7 @@ use burn_cubecl::{
     kernel::into_contiguous,
     tensor::CubeTensor,
 };
-use margin_softmax::{
-    gpu::{Context, Tensor},
-    plan::Element,
-    wgpu,
-};
+use margin_softmax::{gpu::Tensor, plan::Element, wgpu};
 
 use crate::{Error, Result};
 
@@ -74,34 +70,6 @@ pub fn hold(what: &'static str, tensor: &CubeTensor, shape: &[usize], element: E
     let found = memory.resource();
     let tensor = Tensor::from_buffer(&found.buffer, found.offset, shape, element)?;
     Ok(Held { tensor, _memory: Box::new(memory) })
-}
-
-/// The same where the device can bind it: a slice may begin anywhere, and then a copy of burn's is made on the device.
-pub fn bindable(
-    what: &'static str,
-    tensor: &mut CubeTensor,
-    shape: &[usize],
-    element: Element,
-    context: &Context,
-) -> Result<Held> {
-    let held = hold(what, tensor, shape, element)?;
-    if held.tensor.offset().is_multiple_of(u64::from(context.limits().alignment)) {
-        return Ok(held);
-    }
-    let (client, device) = (tensor.client.clone(), tensor.device.clone());
-    let copy = CubeTensor::new_contiguous(
-        client.clone(),
-        device,
-        shape.to_vec().into(),
-        client.empty(held.tensor.bytes() as usize),
-        tensor.dtype,
-    );
-    let moved = hold(what, &copy, shape, element)?;
-    let mut encoder = context.device().create_command_encoder(&Default::default());
-    copy_all(&mut encoder, &held.tensor, &moved.tensor, 0);
-    context.queue().submit([encoder.finish()]);
-    *tensor = copy;
-    Ok(moved)
 }
 
 /// Copies a whole tensor to a place in another one, on the device.

@@ -109,8 +109,9 @@ impl MarginHeadConfig {
         let shape = Shape::new(0, self.classes, self.dim)?.with_sub_centers(self.sub_centers)?;
         self.loss.validate()?;
         let state = pool::numbers(&State::new(&self.loss, shape)?);
+        let size = [shape.vectors(), self.dim];
         Ok(MarginHead {
-            prototypes: self.initializer.init([shape.vectors(), self.dim], device),
+            prototypes: self.initializer.init_with(size, Some(self.dim), Some(shape.vectors()), device),
             state: RunningState::new(Tensor::from_data(state, device)),
             sub_centers: self.sub_centers,
             budget: self.budget,

@@ -15,7 +15,7 @@ use burn_cubecl::tensor::CubeTensor;
 use margin_softmax::{MarginSoftmax, Reduction, Shape, State, gpu::Context, plan::Element, wgpu};
 
 use crate::{
-    Error, Result,
+    Result,
     buffer::{self, Held},
     pool::{self, Inputs, Key, Lease, Pool},
 };
@@ -51,23 +51,25 @@ pub struct Output {
 /// The forward pass where nothing can want a gradient.
 pub fn evaluate(call: &Call<'_>, tensors: [FloatTensor<Cube>; 3], labels: CubeTensor) -> Result<Output> {
     let [embeddings, prototypes, state] = tensors.map(buffer::float);
-    let mut given = Given { embeddings, prototypes, labels, state };
-    Ok(forward(call, &mut given, [false; 2])?.0)
+    let given = Given { embeddings, prototypes, labels, state };
+    Ok(forward(call, &given, [false; 2])?.0)
 }
+
+/// A tensor under autodiff.
+pub type Tracked<C> = FloatTensor<Autodiff<Cube, C>>;
 
 /// The forward pass under autodiff.
 pub fn track<C: CheckpointStrategy>(
     call: &Call<'_>,
-    [embeddings, prototypes]: [FloatTensor<Autodiff<Cube, C>>; 2],
+    [embeddings, prototypes]: [Tracked<C>; 2],
     state: FloatTensor<Cube>,
     labels: CubeTensor,
-) -> Result<(FloatTensor<Autodiff<Cube, C>>, Option<FloatTensor<Cube>>)> {
+) -> Result<(Tracked<C>, Option<FloatTensor<Cube>>)> {
     let wanted = [embeddings.is_tracked(), prototypes.is_tracked()];
     let ((embeddings, x), (prototypes, w)) = (embeddings.into_parts(), prototypes.into_parts());
     let state = buffer::float(state);
-    let mut given =
-        Given { embeddings: buffer::float(embeddings), prototypes: buffer::float(prototypes), labels, state };
-    let (output, lease) = forward(call, &mut given, wanted)?;
+    let given = Given { embeddings: buffer::float(embeddings), prototypes: buffer::float(prototypes), labels, state };
+    let (output, lease) = forward(call, &given, wanted)?;
     let loss = match HeadBackward.prepare::<C>([x, w]).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let saved = Saved { context: call.context.clone(), lease, given };
@@ -79,14 +81,14 @@ pub fn track<C: CheckpointStrategy>(
 }
 
 /// Records and submits the forward pass on burn's buffers.
-fn forward(call: &Call<'_>, given: &mut Given, wanted: [bool; 2]) -> Result<(Output, Lease)> {
+fn forward(call: &Call<'_>, given: &Given, wanted: [bool; 2]) -> Result<(Output, Lease)> {
     let Call { context, loss, shape, .. } = *call;
     let device = given.embeddings.device.clone();
     let per_row = loss.reduction == Reduction::None;
     let out_shape = [if per_row { shape.rows() } else { 1 }];
     let (out, out_itself) = buffer::empty(&out_shape, &device);
 
-    let held = Holding::new(given, shape, context)?;
+    let held = Holding::new(given, shape)?;
     let [embeddings, prototypes] = wanted;
     let key = Key { device: device.clone(), shape, budget: call.budget, embeddings, prototypes };
     let mut lease = call.pool.take(context, &key, loss, &held.inputs())?;
@@ -126,12 +128,13 @@ struct Holding {
 }
 
 impl Holding {
-    fn new(given: &mut Given, shape: Shape, context: &Context) -> Result<Self> {
+    fn new(given: &Given, shape: Shape) -> Result<Self> {
         let (n, d) = (shape.rows(), shape.dim());
-        let x = buffer::bindable("embeddings", &mut given.embeddings, &[n, d], Element::F32, context)?;
-        let w = buffer::bindable("prototypes", &mut given.prototypes, &[shape.vectors(), d], Element::F32, context)?;
-        let y = buffer::bindable("labels", &mut given.labels, &[n], Element::I32, context)?;
-        Ok(Self { embeddings: x, prototypes: w, labels: y })
+        Ok(Self {
+            embeddings: buffer::hold("embeddings", &given.embeddings, &[n, d], Element::F32)?,
+            prototypes: buffer::hold("prototypes", &given.prototypes, &[shape.vectors(), d], Element::F32)?,
+            labels: buffer::hold("labels", &given.labels, &[n], Element::I32)?,
+        })
     }
 
     fn inputs(&self) -> Inputs<'_> {
@@ -189,7 +192,7 @@ impl Saved {
         let upstream = buffer::float(upstream);
         let device = self.given.embeddings.device.clone();
         let shape = self.lease.shape();
-        let held = Holding::new(&mut self.given, shape, &self.context)?;
+        let held = Holding::new(&self.given, shape)?;
         // burn may have moved them
         self.lease.rebind(&held.inputs())?;
         let Some((bound, own)) = self.lease.get() else { return Ok([None, None]) };

@@ -7,7 +7,7 @@ use burn::{
     module::{Module, Param},
     nn::{Linear, LinearConfig},
     optim::{AdamConfig, GradientsParams},
-    tensor::{DType, Device, FloatDType, Int, Tensor, TensorData, activation::relu},
+    tensor::{DType, Device, FloatDType, Int, Tensor, TensorData, activation::relu, s},
 };
 use burn_cubecl::cubecl::wgpu::{AutoCompiler, WgpuServer};
 use common::{Composed, adapter, assert_near, device, floats, head, host, labels, setup};
@@ -39,8 +39,8 @@ fn composed(which: Composed, x: &Tensor<2>, w: &Tensor<2>, y: &Tensor<1, Int>) -
 }
 
 /// Buffer and offset of a tensor, asked of burn.
+#[cfg(not(feature = "fusion"))]
 fn place<const D: usize>(tensor: Tensor<D>) -> (wgpu::Buffer, u64) {
-    // without burn's `fusion` a primitive has its handle
     let tensor = tensor.without_autodiff().try_into_primitive::<Cube>().expect("a tensor on wgpu");
     let memory = tensor.client.get_resource::<WgpuServer<AutoCompiler>>(tensor.handle.clone()).expect("a buffer");
     (memory.resource().buffer.clone(), memory.resource().offset)
@@ -187,29 +187,28 @@ fn elasticface_draws_by_step_and_seed() {
 }
 
 #[test]
-fn tensors_that_begin_anywhere_are_read_where_they_begin() {
+fn a_slice_is_read_where_it_begins() {
     let (device, _turn) = device();
     let device = device.autodiff();
     let which = Composed::CosFace(0.2);
-    let (rows, classes, dim) = (6, 8, 5);
+    // 256 bytes a row, which any device can bind
+    let (rows, classes, dim) = (6, 8, 64);
     let head = head(&which.loss().with_scale(SCALE), classes, dim, &device);
-    let (_, y) = labels(40, classes, &device);
-    let many = floats(40, dim, 6, &device);
-    let mut seen = [false; 2];
-    // 20 bytes a row: 32 of them are 640, a multiple of any alignment up to 128; 3 of them are not
-    for first in [0, 3, 16, 32] {
-        let (x, y) = (many.clone().slice([first..first + rows]), y.clone().slice([first..first + rows]));
-        let (_, offset) = place(x.clone());
-        let alignment = u64::from(context(&device).unwrap().limits().alignment);
-        seen[usize::from(offset.is_multiple_of(alignment))] |= offset > 0;
+    let (many, (_, y)) = (floats(40, dim, 6, &device), labels(40, classes, &device));
+    for first in [0, 3, 32] {
+        let (x, y) = (many.clone().slice(s![first..first + rows]), y.clone().slice(s![first..first + rows]));
+        #[cfg(not(feature = "fusion"))]
+        {
+            let ((buffer, offset), (whole, start)) = (place(x.clone()), place(many.clone()));
+            assert!(buffer == whole, "burn has copied the slice, so nothing is tested");
+            assert_eq!(offset, start + 256 * first as u64);
+        }
         let (loss, dx, dw) = step(&head, &x, &y);
         let (expected, ex, ew) = composed(which, &x, &head.prototypes.val(), &y);
         assert_near(&format!("from {first}: loss"), &[loss], &[expected], 1e-4);
         assert_near(&format!("from {first}: dX"), &dx, &ex, 1e-4);
         assert_near(&format!("from {first}: dW"), &dw, &ew, 1e-4);
     }
-    println!("offsets that can be bound: {}, others: {}", seen[1], seen[0]);
-    assert!(seen[1], "no nonzero offset that the device can bind was seen");
 }
 
 #[test]
@@ -373,7 +372,7 @@ fn gradients_flow_into_the_layers_below_and_an_optimiser_uses_them() {
         let loss = mlp.head.forward(mlp.embed(inputs.clone()), y.clone());
         let gradients = GradientsParams::from_grads(loss.backward(), &mlp);
         losses.push(host(loss)[0]);
-        mlp = optimiser.step(0.01.into(), mlp, gradients);
+        mlp = optimiser.step(0.01, mlp, gradients);
     }
     assert!(losses[39] < 0.3 * losses[0], "the loss went from {} to {}", losses[0], losses[39]);
 }
@@ -463,7 +462,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
 
     let message = told(head.try_forward(floats(7, 5, 1, &device), y.clone()));
     assert!(message.contains("`embeddings` has shape [7, 5], expected [7, 4]"), "{message}");
-    let message = told(head.try_forward(x.clone(), y.clone().slice([0..3])));
+    let message = told(head.try_forward(x.clone(), y.clone().slice(s![0..3])));
     assert!(message.contains("`labels` has 3 values, expected 7"), "{message}");
     let message = told(head.try_forward(x.clone().cast(FloatDType::F16), y.clone()));
     assert!(message.contains("`embeddings` holds f16, expected f32"), "{message}");
@@ -500,7 +499,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
         (MarginHeadConfig::new(9, 4, MarginSoftmax::arcface().with_scale(f64::NAN)), "scale"),
         (MarginHeadConfig::new(9, 4, MarginSoftmax::arcface()).with_sub_centers(0), "`sub_centers` is 0"),
     ] {
-        let error = config.try_init(&device).err().expect("an error").to_string();
+        let error = config.try_init(&device).expect_err("an error").to_string();
         assert!(error.contains(message), "{error}");
     }
     // a budget that holds nothing
@@ -513,9 +512,20 @@ fn bad_input_is_an_error_that_says_what_to_do() {
 #[test]
 fn a_device_with_less_than_burn_takes_is_refused() {
     let (_device, _turn) = device();
-    let error = from_setup(setup(&wgpu::DeviceDescriptor::default())).err().expect("an error");
+    let error = from_setup(setup(&wgpu::DeviceDescriptor::default())).expect_err("an error");
     assert!(matches!(error, Error::Setup { .. }), "{error}");
     assert!(error.to_string().contains("`descriptor`"), "{error}");
+}
+
+#[test]
+fn burn_opens_a_device_once_and_the_head_learns_of_it() {
+    let (_device, _turn) = device();
+    let opened = margin_softmax_burn::init(Device::wgpu_options()).expect("burn opens its default device");
+    assert_eq!(opened, Device::default());
+    let context = context(&opened.clone().autodiff()).unwrap();
+    assert_eq!(context.allocated_bytes(), 0);
+    let error = margin_softmax_burn::init(Device::wgpu_options()).expect_err("an error");
+    assert!(matches!(error, Error::Init(_)), "{error}");
 }
 
 #[test]
@@ -523,7 +533,7 @@ fn forward_panics_with_the_error() {
     let (device, _turn) = device();
     let head = head(&MarginSoftmax::arcface(), 9, 4, &device);
     let call = || head.forward(floats(7, 5, 1, &device), labels(7, 9, &device).1);
-    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).err().expect("a panic");
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).expect_err("a panic");
     let message = panic.downcast_ref::<String>().expect("a message");
     assert!(message.starts_with("MarginHead::forward: `embeddings` has shape"), "{message}");
     // nothing is left locked or leased

@@ -85,6 +85,7 @@ pub fn assert_near(what: &str, found: &[f32], expected: &[f32], tolerance: f32) 
 
 /// A margin in burn's own operations.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::enum_variant_names)] // as papers call them
 pub enum Composed {
     NormFace,
     CosFace(f64),
