@@ -89,7 +89,7 @@ impl ModuleDisplay for MarginHead {
             .add("classes", &(vectors / self.sub_centers))
             .add("sub_centers", &self.sub_centers)
             .add("dim", &dim)
-            .add_formatted(&format!("scale: {}", self.loss.scale))
+            .add("scale", &self.loss.scale)
             .optional()
     }
 }

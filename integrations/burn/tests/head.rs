@@ -442,6 +442,7 @@ fn a_module_is_saved_and_loaded() {
     burn::config::Config::save(&config, &path).unwrap();
     let same: MarginHeadConfig = burn::config::Config::load(&path).unwrap();
     assert_eq!((same.classes, same.loss), (config.classes, config.loss));
+    assert!(loaded.to_string().contains("classes: 12, sub_centers: 1, dim: 6, scale: 64"), "{loaded}");
 }
 
 #[test]
@@ -462,7 +463,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
     let message = told(head.try_forward(floats(7, 4, 1, &cpu), labels(7, 9, &cpu).1));
     assert!(message.contains("Flex") && message.contains("from_setup"), "{message}");
     let message = told(head.try_forward(x.clone(), labels(7, 9, &cpu).1));
-    assert!(message.contains("`labels` is on Flex") && message.contains("one device"), "{message}");
+    assert!(message.contains("`labels` is on Device<Flex") && message.contains("one device"), "{message}");
 
     // burn's own device on the same adapter, whose handles were not named
     let unknown = setup(&margin_softmax_burn::descriptor(&adapter().1));
