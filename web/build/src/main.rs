@@ -27,7 +27,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 /// Builds crates for the browser: wasm and ES modules.
 #[derive(Parser)]
 struct Arguments {
-    /// Folders of the crates.
+    /// Folders of the crates, or their names in web/.
     #[arg(required = true)]
     crates: Vec<PathBuf>,
     /// Where the modules go; default web/dist of this repository.
@@ -80,7 +80,9 @@ fn add_target() -> Result<()> {
 
 /// Runs cargo; the path of the wasm that it made.
 fn compile(folder: &Path, features: &str) -> Result<PathBuf> {
-    let manifest = folder.join("Cargo.toml").canonicalize().map_err(|e| format!("{}: {e}", folder.display()))?;
+    let named = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder).join("Cargo.toml");
+    let manifest = folder.join("Cargo.toml").canonicalize().or_else(|_| named.canonicalize());
+    let manifest = manifest.map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--lib", "--profile", "web", "--target", TARGET, "--message-format", "json-render-diagnostics"])
         .args(["--features", features, "--manifest-path"])
