@@ -15,7 +15,8 @@ class Chart {
         const axis = (of) => ({
             font: FONT,
             labelFont: FONT,
-            labelSize: 20,
+            labelSize: 18,
+            labelGap: 0,
             stroke: () => colour('--muted'),
             grid: { stroke: () => colour('--grid'), width: 1 },
             ticks: { show: false },
@@ -27,7 +28,7 @@ class Chart {
                 width: Math.max(place.clientWidth, 200),
                 height,
                 scales: { x: { time: false, ...x.scale }, y: y.scale },
-                axes: [axis({ size: 34, ...x.axis }), axis({ size: 48, ...y.axis })],
+                axes: [axis({ size: 28, ...x.axis }), axis({ size: 48, ...y.axis })],
                 series: [{ label: x.name, value: x.value }, ...series],
                 cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
                 legend: { live: true, markers: { width: 2 } },
@@ -55,8 +56,8 @@ class Chart {
     }
 }
 
-const degrees = { values: (_, all) => all.map((v) => `${v}°`), splits: () => [0, 30, 60, 90, 120, 150, 180] };
-const number = (digits) => (_, v) => (v == null ? '–' : v.toFixed(digits));
+const degrees = { values: (_, all) => all.map((v) => `${v}°`), splits: () => [0, 30, 60, 90, 120, 150, 180], filter: (_, all) => all };
+const number = (digits) => (_, v) => (v == null ? '' : v.toFixed(digits));
 const line = (name, of) => ({ label: name, stroke: () => colour(`--${of}`), width: 2, points: { show: false }, value: number(3) });
 /** B is dashed too, so that colour is not all that tells the two apart. */
 const pair = () => [line('A', 'a'), { ...line('B', 'b'), dash: [7, 4] }];
@@ -67,7 +68,7 @@ export function curveChart(place, label, { unit, range, reference }) {
     return new Chart(place, {
         height: 230,
         label,
-        x: { name: 'θ', value: (_, v) => (v == null ? '–' : `${v.toFixed(0)}°`), scale: { range: [0, 180] }, axis: { ...degrees, label: 'angle θ to the own prototype' } },
+        x: { name: 'θ', value: (_, v) => (v == null ? '' : `${v.toFixed(0)}°`), scale: { range: [0, 180] }, axis: { ...degrees, label: 'angle θ to the own prototype' } },
         y: { scale: { range }, axis: { label: unit } },
         series: reference ? [...pair(), grey] : pair(),
     });
@@ -85,7 +86,7 @@ export function lossChart(place) {
     return new Chart(place, {
         height: 230,
         label: 'Training loss of both losses over the steps, logarithmic',
-        x: { name: 'step', value: (_, v) => v ?? '–', scale: {}, axis: { label: 'step', values: (_, all) => all.map((v) => (Number.isInteger(v) ? v.toLocaleString('en') : '')) } },
+        x: { name: 'step', value: (_, v) => v ?? '', scale: {}, axis: { label: 'step', values: (_, all) => all.map((v) => (Number.isInteger(v) ? v.toLocaleString('en') : '')) } },
         y: {
             scale: { distr: 3, range },
             axis: {
@@ -99,7 +100,7 @@ export function lossChart(place) {
                 filter: (_, all) => all,
             },
         },
-        series: pair().map((s) => ({ ...s, value: (_, v) => (v == null ? '–' : v.toPrecision(3)) })),
+        series: pair().map((s) => ({ ...s, value: (_, v) => (v == null ? '' : v.toPrecision(3)) })),
     });
 }
 
@@ -116,13 +117,13 @@ export function histogram(place, label, of) {
         width: 1.5,
         paths: stepped,
         points: { show: false },
-        value: (_, v) => (v == null ? '–' : `${v.toFixed(1)} %`),
+        value: (_, v) => (v == null ? '' : `${v.toFixed(1)} %`),
     });
     return new Chart(place, {
         height: 170,
         label,
-        x: { name: 'angle', value: (_, v) => (v == null ? '–' : `${v}–${v + BIN}°`), scale: { range: [0, 180] }, axis: { ...degrees, label: 'angle to the prototype' } },
-        y: { scale: { range: (_, __, high) => [0, Math.max(20, Math.ceil((high ?? 0) / 20) * 20)] }, axis: { label: 'dots', values: (_, all) => all.map((v) => `${v} %`) } },
+        x: { name: 'angle', value: (_, v) => (v == null ? '' : `${v}–${v + BIN}°`), scale: { range: [0, 180] }, axis: { ...degrees, label: 'angle to the prototype' } },
+        y: { scale: { range: (_, __, high) => [0, Math.max(40, Math.ceil((high ?? 0) / 20) * 20)] }, axis: { label: 'dots', values: (_, all) => all.map((v) => `${v} %`) } },
         series: [bar('own class', `--${of}`, `--${of}-soft`), { ...bar('nearest other', '--text'), dash: [3, 2] }],
     });
 }

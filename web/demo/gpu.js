@@ -46,16 +46,17 @@ export class GpuRun {
         const begun = performance.now();
         const shape = { rows: ROWS, classes: CLASSES, dim: DIM };
         const head = await Head.create(device, planner, { loss, shape }, { onProgress });
-        const run = new GpuRun(device, planner, head, loss, await motion(device));
+        const run = new GpuRun(device, head, await motion(device));
+        await run.bind();
         run.set(data);
         await run.update(loss);
-        const kernels = head.plan?.kernels?.length;
-        run.note = `${kernels ?? 'All'} kernels ready after ${((performance.now() - begun) / 1000).toFixed(1)} s`;
+        const kernels = head.plan.kernels.length;
+        run.note = `${kernels} kernels ready after ${((performance.now() - begun) / 1000).toFixed(1)} s`;
         return run;
     }
 
-    constructor(device, planner, head, loss, { layout, pipeline }) {
-        Object.assign(this, { device, planner, head, pipeline });
+    constructor(device, head, { layout, pipeline }) {
+        Object.assign(this, { device, head, pipeline });
         const { STORAGE, COPY_SRC, COPY_DST, UNIFORM, MAP_READ } = GPUBufferUsage;
         const buffer = (label, size, usage) => device.createBuffer({ label, size, usage });
         const tensor = (label, words) => buffer(label, 4 * words, STORAGE | COPY_SRC | COPY_DST);
@@ -68,7 +69,17 @@ export class GpuRun {
         this.settings = buffer('settings of the motion', 2 * MOST_STEPS * STRIDE, UNIFORM | COPY_DST);
         this.words = new ArrayBuffer(2 * MOST_STEPS * STRIDE);
         this.back = buffer('back', 4 * (ROWS * DIM + CLASSES * DIM + MOST_STEPS), MAP_READ | COPY_DST);
-        this.bound = head.bind({
+        const group = (gradients, vectors) =>
+            device.createBindGroup({
+                layout,
+                entries: [{ buffer: this.settings, size: 16 }, { buffer: gradients }, { buffer: vectors }].map((resource, binding) => ({ binding, resource })),
+            });
+        this.groups = [group(this.gradEmbeddings, this.embeddings), group(this.gradPrototypes, this.prototypes)];
+    }
+
+    async bind() {
+        this.bound?.destroy();
+        this.bound = await this.head.bind({
             embeddings: this.embeddings,
             prototypes: [this.prototypes],
             labels: this.labels,
@@ -76,12 +87,6 @@ export class GpuRun {
             gradEmbeddings: this.gradEmbeddings,
             gradPrototypes: [this.gradPrototypes],
         });
-        const group = (gradients, vectors) =>
-            device.createBindGroup({
-                layout,
-                entries: [{ buffer: this.settings, size: 16 }, { buffer: gradients }, { buffer: vectors }].map((resource, binding) => ({ binding, resource })),
-            });
-        this.groups = [group(this.gradEmbeddings, this.embeddings), group(this.gradPrototypes, this.prototypes)];
     }
 
     set(data) {
@@ -94,6 +99,7 @@ export class GpuRun {
     /** New numbers for the loss: one queue write. Throws with the code `Recompile` where other kernels are needed. */
     async update(loss) {
         this.bound.update(loss, { rows: ROWS, training: true });
+        this.drawn = Boolean(loss.adaptive?.elastic);
         this.strength = strength(JSON.stringify(loss), CLASSES, MEAN_LENGTH);
     }
 
@@ -112,23 +118,19 @@ export class GpuRun {
             });
         }
         this.device.queue.writeBuffer(this.settings, 0, this.words, 0, 2 * count * STRIDE);
-        const encoder = this.device.createCommandEncoder({ label: 'training' });
         const [x, w] = [4 * ROWS * DIM, 4 * CLASSES * DIM];
-        for (let i = 0; i < count; i++) {
-            this.bound.recordForward(encoder);
-            this.bound.recordBackward(encoder);
-            encoder.copyBufferToBuffer(this.loss, 0, this.back, x + w + 4 * i, 4);
-            const pass = encoder.beginComputePass({ label: 'motion' });
-            pass.setPipeline(this.pipeline);
-            [ROWS, CLASSES].forEach((rows, kind) => {
-                pass.setBindGroup(0, this.groups[kind], [(2 * i + kind) * STRIDE]);
-                pass.dispatchWorkgroups(Math.ceil(rows / 64));
-            });
-            pass.end();
+        // margins that are drawn anew in every step are a queue write, which holds for all of a submit
+        const each = this.drawn ? 1 : count;
+        for (let first = 0; first < count; first += each) {
+            if (this.drawn) this.bound.update(undefined, { step: step + first });
+            const encoder = this.device.createCommandEncoder({ label: 'training' });
+            for (let i = first; i < first + each; i++) this.record(encoder, i, x + w + 4 * i);
+            if (first + each >= count) {
+                encoder.copyBufferToBuffer(this.embeddings, 0, this.back, 0, x);
+                encoder.copyBufferToBuffer(this.prototypes, 0, this.back, x, w);
+            }
+            this.device.queue.submit([encoder.finish()]);
         }
-        encoder.copyBufferToBuffer(this.embeddings, 0, this.back, 0, x);
-        encoder.copyBufferToBuffer(this.prototypes, 0, this.back, x, w);
-        this.device.queue.submit([encoder.finish()]);
         await this.back.mapAsync(GPUMapMode.READ, 0, x + w + 4 * count);
         const bytes = this.back.getMappedRange(0, x + w + 4 * count).slice(0);
         this.back.unmap();
@@ -137,8 +139,22 @@ export class GpuRun {
         return { losses: new Float32Array(bytes, x + w, count), milliseconds: (performance.now() - begun) / count };
     }
 
+    /** Records step `i` of a submit; its loss is copied to `at`. */
+    record(encoder, i, at) {
+        this.bound.recordForward(encoder);
+        this.bound.recordBackward(encoder);
+        encoder.copyBufferToBuffer(this.loss, 0, this.back, at, 4);
+        const pass = encoder.beginComputePass({ label: 'motion' });
+        pass.setPipeline(this.pipeline);
+        [ROWS, CLASSES].forEach((rows, kind) => {
+            pass.setBindGroup(0, this.groups[kind], [(2 * i + kind) * STRIDE]);
+            pass.dispatchWorkgroups(Math.ceil(rows / 64));
+        });
+        pass.end();
+    }
+
     destroy() {
-        this.bound.destroy();
+        this.bound?.destroy();
         this.head.destroy();
         const own = ['embeddings', 'prototypes', 'labels', 'loss', 'gradEmbeddings', 'gradPrototypes', 'settings', 'back'];
         for (const name of own) this[name].destroy();

@@ -56,7 +56,7 @@ async function findDevice(again) {
     try {
         const [{ device, adapter }, planner] = await Promise.all([
             requestDevice(),
-            Planner.load(new URL('./margin_softmax_planner.js', import.meta.url)),
+            Planner.load(new URL('./planner.js', import.meta.url)),
         ]);
         const gpu = { device, planner, name: nameOf(adapter) };
         device.lost.then((info) => lost(gpu, info));

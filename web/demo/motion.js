@@ -16,26 +16,27 @@ export function hash(x) {
     return ((word >>> 22) ^ word) >>> 0;
 }
 
-/** Dots and prototypes to begin with: the dots of a class scattered about a direction of its own, the prototypes anywhere. */
+/** Dots and prototypes to begin with: both scattered about one direction per class, the directions at least 50° apart. */
 export function scatter(seed) {
     let counter = hash(seed);
     const uniform = () => (hash(counter++) + 0.5) / 2 ** 32;
     const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
     const toUnit = (v) => v.map((x) => x / Math.hypot(...v));
-    const direction = () => toUnit([normal(), normal(), normal()]);
+    const around = (v, spread) => toUnit(v.map((x) => x + spread * normal()));
+    const centres = [];
+    while (centres.length < CLASSES) {
+        const next = around([0, 0, 0], 1);
+        if (centres.every((c) => c[0] * next[0] + c[1] * next[1] + c[2] * next[2] < Math.cos((50 * Math.PI) / 180))) centres.push(next);
+        else if (uniform() < 0.02) centres.length = 0; // no room left: from the beginning
+    }
     const embeddings = new Float32Array(ROWS * DIM);
     const prototypes = new Float32Array(CLASSES * DIM);
-    const labels = new Int32Array(ROWS);
-    for (let c = 0; c < CLASSES; c++) {
-        prototypes.set(direction(), c * DIM);
-        const centre = direction();
-        for (let i = 0; i < PER_CLASS; i++) {
-            const row = i * CLASSES + c;
-            const length = LENGTHS[0] + (LENGTHS[1] - LENGTHS[0]) * uniform();
-            labels[row] = c;
-            embeddings.set(toUnit(centre.map((x) => x + 0.7 * normal())).map((x) => x * length), row * DIM);
-        }
-    }
+    const labels = Int32Array.from({ length: ROWS }, (_, row) => row % CLASSES);
+    centres.forEach((centre, c) => prototypes.set(around(centre, 0.5), c * DIM));
+    labels.forEach((c, row) => {
+        const length = LENGTHS[0] + (LENGTHS[1] - LENGTHS[0]) * uniform();
+        embeddings.set(around(centres[c], 0.6).map((x) => x * length), row * DIM);
+    });
     return { embeddings, prototypes, labels };
 }
 
