@@ -14,20 +14,25 @@ export class CpuRun {
     }
 
     constructor(loss, data) {
-        this.head = new CpuHead(JSON.stringify(loss), ROWS, CLASSES, DIM);
         this.note = '';
-        this.strength = strength(JSON.stringify(loss), CLASSES, MEAN_LENGTH);
-        this.set(data);
+        this.wanted = loss;
+        this.restart(data);
     }
 
-    set(data) {
+    /** From these dots, with a fresh head: the loss' own state is in there. */
+    restart(data) {
+        this.head?.free();
+        this.head = new CpuHead(JSON.stringify(this.wanted), ROWS, CLASSES, DIM);
+        this.update(this.wanted);
         this.data = { embeddings: data.embeddings.slice(), prototypes: data.prototypes.slice(), labels: data.labels };
     }
 
     /** Another loss of any kind. Throws the library's words if it is refused; the old one then stays. */
-    async update(loss) {
-        this.head.update(JSON.stringify(loss));
-        this.strength = strength(JSON.stringify(loss), CLASSES, MEAN_LENGTH);
+    update(loss) {
+        const text = JSON.stringify(loss);
+        this.head.update(text);
+        this.wanted = loss;
+        this.strength = strength(text, CLASSES, MEAN_LENGTH);
     }
 
     /** Trains `count` steps; `step` is the number of the first. */

@@ -47,9 +47,8 @@ export class GpuRun {
         const shape = { rows: ROWS, classes: CLASSES, dim: DIM };
         const head = await Head.create(device, planner, { loss, shape }, { onProgress });
         const run = new GpuRun(device, head, await motion(device));
-        await run.bind();
-        run.set(data);
-        await run.update(loss);
+        run.wanted = loss;
+        await run.restart(data);
         const kernels = head.plan.kernels.length;
         run.note = `${kernels} kernels ready after ${((performance.now() - begun) / 1000).toFixed(1)} s`;
         return run;
@@ -77,7 +76,8 @@ export class GpuRun {
         this.groups = [group(this.gradEmbeddings, this.embeddings), group(this.gradPrototypes, this.prototypes)];
     }
 
-    async bind() {
+    /** From these dots, with a fresh workspace: the loss' own state is in there. */
+    async restart(data) {
         this.bound?.destroy();
         this.bound = await this.head.bind({
             embeddings: this.embeddings,
@@ -87,18 +87,17 @@ export class GpuRun {
             gradEmbeddings: this.gradEmbeddings,
             gradPrototypes: [this.gradPrototypes],
         });
-    }
-
-    set(data) {
         this.data = { embeddings: data.embeddings.slice(), prototypes: data.prototypes.slice(), labels: data.labels };
         this.device.queue.writeBuffer(this.embeddings, 0, this.data.embeddings);
         this.device.queue.writeBuffer(this.prototypes, 0, this.data.prototypes);
         this.device.queue.writeBuffer(this.labels, 0, this.data.labels);
+        this.update(this.wanted);
     }
 
     /** New numbers for the loss: one queue write. Throws with the code `Recompile` where other kernels are needed. */
-    async update(loss) {
+    update(loss) {
         this.bound.update(loss, { rows: ROWS, training: true });
+        this.wanted = loss;
         this.drawn = Boolean(loss.adaptive?.elastic);
         this.strength = strength(JSON.stringify(loss), CLASSES, MEAN_LENGTH);
     }

@@ -116,18 +116,21 @@ function showDevice() {
 async function exclusively(change) {
     state.hold = true;
     await current.catch(() => {});
-    await change();
-    state.hold = false;
+    try {
+        await change();
+    } finally {
+        state.hold = false;
+    }
 }
 
 function restart() {
-    return exclusively(() => {
+    return exclusively(async () => {
         state.step = 0;
         state.history = [[], [], []];
         const data = scatter(state.seed);
         for (const panel of panels) {
             panel.last = undefined;
-            panel.place(data, true);
+            await panel.place(data);
         }
         touched = true;
     });
@@ -137,7 +140,9 @@ function restart() {
 async function advance(count) {
     if (state.hold || !panels.every((p) => p.ready)) return;
     const steps = { count, step: state.step, rate: $('rate').valueAsNumber, jitter: $('jitter').valueAsNumber };
-    const losses = await Promise.all(panels.map((p) => p.advance(steps)));
+    // one after the other, so that each has the device to itself and its time is its own
+    const losses = [];
+    for (const panel of panels) losses.push(await panel.advance(steps));
     if (!losses.every(Boolean)) return;
     for (let i = 0; i < count; i++) {
         [state.step + i, losses[0][i], losses[1][i]].forEach((v, k) => state.history[k].push(v));
@@ -264,7 +269,7 @@ async function main() {
     const view = new View();
     panels = [new Panel('A', 'normface', $('panels'), view, host), new Panel('B', 'arcface', $('panels'), view, host)];
     const data = scatter(state.seed);
-    for (const panel of panels) panel.place(data);
+    for (const panel of panels) await panel.place(data);
     wire();
     requestAnimationFrame(frame);
     state.gpu = await findDevice();
@@ -276,4 +281,4 @@ async function main() {
 main().catch((error) => notice('load', `The page could not start: ${error.message}`, 'warning'));
 
 // for the tests
-globalThis.demo = { state, panels: () => panels, scatter };
+globalThis.demo = { state, panels: () => panels, train, restart };

@@ -129,7 +129,7 @@ export class Panel {
         this.wanted = loss;
         try {
             const curve = curves(JSON.stringify(loss), CLASSES, DIM, ANGLES);
-            if (this.ready) await this.run.update(loss);
+            if (this.ready) this.run.update(loss);
             [this.curve, this.loss] = [curve, loss];
             this.refuse('');
         } catch (error) {
@@ -197,10 +197,10 @@ export class Panel {
         this.host.changed(this);
     }
 
-    /** The dots to go on from. */
-    place(data, fresh) {
+    /** The dots to begin with; what a loss has learnt about its batches is forgotten. */
+    async place(data) {
         this.data = data;
-        this.run?.set(data, fresh);
+        await this.run?.restart(data);
         this.show();
     }
 
@@ -232,7 +232,7 @@ export class Panel {
         this.right_.textContent = `${(100 * this.means.right).toFixed(1)} %`;
         this.own_.textContent = `${this.means.own.toFixed(1)}°`;
         this.other_.textContent = `${this.means.other.toFixed(1)}°`;
-        this.time_.textContent = this.milliseconds === undefined ? '–' : `${this.milliseconds.toFixed(2)} ms`;
+        this.time_.textContent = this.milliseconds === undefined ? '–' : `${this.milliseconds.toPrecision(3)} ms`;
         const words = `Sphere of loss ${this.letter}, ${this.title}: ${this.right_.textContent} of the dots are right, mean angle ${this.own_.textContent}. Arrow keys turn it.`;
         if (this.words !== words) this.canvas.setAttribute('aria-label', (this.words = words));
     }
