@@ -157,7 +157,11 @@ export class Panel {
     }
 
     /** A run for the loss as it is, on the device in force; the dots stay where they are. */
-    async rebuild() {
+    rebuild() {
+        return (this.building = this.replace());
+    }
+
+    async replace() {
         const token = ++this.token;
         this.ready = false;
         await this.current?.catch(() => {});
@@ -200,12 +204,20 @@ export class Panel {
     /** The dots to begin with; what a loss has learnt about its batches is forgotten. */
     async place(data) {
         this.data = data;
-        await this.run?.restart(data);
+        const { run } = this;
+        try {
+            await run?.restart(data);
+        } catch (error) {
+            // replaced meanwhile: its successor begins with these dots
+            if (run === this.run && !this.host.lost()) throw error;
+        }
         this.show();
     }
 
     /** Trains; the losses of the steps, or nothing where the run was replaced meanwhile. */
     async advance(steps) {
+        await this.building;
+        if (!this.ready) return null;
         const { run } = this;
         this.current = run.run(steps);
         const { losses, milliseconds } = await this.current;
