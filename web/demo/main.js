@@ -94,6 +94,10 @@ async function lost(gpu, { message, reason }) {
 async function rebuild() {
     showDevice();
     for (const panel of panels) {
+        panel.ready = false;
+        panel.progress(0, 0, '');
+    }
+    for (const panel of panels) {
         panel.milliseconds = undefined;
         await panel.rebuild();
     }

@@ -98,10 +98,11 @@ export class Sphere {
         for (let label = 0; label < CLASSES; label++) {
             const [x, y, z] = prototypes.subarray(label * DIM, label * DIM + DIM);
             const length = Math.hypot(x, y, z);
-            // a disc lies above the dots of its own place
-            marks.push({ at: seen((1.02 * x) / length, (1.02 * y) / length, (1.02 * z) / length), label, size: 10, prototype: true });
+            marks.push({ at: seen(x / length, y / length, z / length), label, size: 10, prototype: true });
         }
-        marks.sort((a, b) => a.at[2] - b.at[2]);
+        // from the back to the front; discs that are seen lie above all dots
+        const height = ({ at, prototype }) => at[2] + (prototype && at[2] >= 0 ? 2 : 0);
+        marks.sort((a, b) => height(a) - height(b));
         for (const mark of marks) this.mark(c, mark);
         c.globalAlpha = 1;
     }
@@ -141,10 +142,10 @@ export class Sphere {
         c.strokeStyle = colour(prototype ? '--disc-edge' : '--dot-edge');
         c.stroke();
         if (wrong && front) {
-            c.lineWidth = 1.25;
+            c.lineWidth = 1;
             c.strokeStyle = colour('--text');
             c.beginPath();
-            c.arc(x, y, size + 3, 0, 2 * Math.PI);
+            c.arc(x, y, size + 2.5, 0, 2 * Math.PI);
             c.stroke();
         }
         if (prototype) {
