@@ -26,7 +26,10 @@ export default async function ({ check, browser, url, out, root }) {
         if (init) await page.addInitScript(init);
         if (!running) await page.emulateMedia({ reducedMotion: 'reduce' });
         await page.goto(url + PATH);
-        await page.waitForFunction(() => globalThis.demo?.panels().length === 2 && demo.panels().every((p) => p.ready));
+        while (!(await page.evaluate(() => globalThis.demo?.panels().length === 2 && demo.panels().every((p) => p.ready)))) {
+            assert.deepEqual(page.problems, []);
+            await page.waitForTimeout(50);
+        }
         return page;
     };
     const kinds = (page) => page.evaluate(() => demo.panels().map((p) => p.run.kind));

@@ -101,8 +101,8 @@ export class Sphere {
             marks.push({ at: seen(x / length, y / length, z / length), label, size: 10, prototype: true });
         }
         // from the back to the front; discs that are seen lie above all dots
-        const height = ({ at, prototype }) => at[2] + (prototype && at[2] >= 0 ? 2 : 0);
-        marks.sort((a, b) => height(a) - height(b));
+        const rank = ({ at, prototype }) => at[2] + (prototype && at[2] >= 0 ? 2 : 0);
+        marks.sort((a, b) => rank(a) - rank(b));
         for (const mark of marks) this.mark(c, mark);
         c.globalAlpha = 1;
     }
