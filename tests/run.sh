@@ -136,9 +136,35 @@ tint() {
     node tests/tint/check.mjs <"$temporary/kernels"
 }
 
+# rustup's target for browsers
+wasm() {
+    local target=wasm32-unknown-unknown
+    [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] || { have rustup && rustup target add "$target"; }
+}
+
+# the tests' page, the module and the crate in wasm; the planner must stay small
+browser() {
+    npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund
+    tests/browser/node_modules/.bin/tsc --noEmit --strict --target es2022 --module nodenext --lib es2022,dom --types '' \
+        tests/browser/types.mts
+    cargo run --release --features serde --example browser_cases -- out/browser
+    cargo run --release -p web-build -- --most 200000 web/planner
+    cargo run --release -p web-build -- tests/browser/rust
+    web/serve.sh --build
+    node tests/browser/run.mjs
+}
+
 step 'format' cargo fmt --all --check
 step 'clippy' cargo clippy --locked --all-targets --release --features serde -- -D warnings
 step 'clippy without features' cargo clippy --all-targets --release --no-default-features --features serde -- -D warnings
+if wasm; then
+    step 'wasm32' cargo check --release --target wasm32-unknown-unknown --no-default-features --features webgpu,serde
+    step 'clippy for browsers' cargo clippy --release --target wasm32-unknown-unknown \
+        -p margin-softmax-planner -p margin-softmax-demo -p margin-softmax-browser-tests -- -D warnings
+    step 'clippy of web-build' cargo clippy --release -p web-build -- -D warnings
+else
+    lacking 'wasm32 (rustup target add wasm32-unknown-unknown)'
+fi
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --features safetensors
 step 'build without features' cargo build --release --no-default-features
 step 'dependencies without features' bare_tree
@@ -149,6 +175,12 @@ if have node && have npm; then
     step 'Tint' tint
 else
     lacking 'Tint (nodejs, npm)'
+fi
+
+if have node && have npm && have chromium && wasm; then
+    step 'browser' browser
+else
+    lacking 'browser (nodejs, npm, chromium, wasm32-unknown-unknown)'
 fi
 
 if $full; then

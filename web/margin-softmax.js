@@ -343,14 +343,15 @@ export class Head {
     }
 
     /**
-     * Loss and gradients of one batch of typed arrays, with the head's loss or other numbers of it: uploads, records,
-     * submits, reads back. Its buffers are made once; calls are worked off one after the other.
+     * Loss and gradients of one batch of typed arrays: uploads, records, submits, reads back. Its buffers are made once;
+     * calls are worked off one after the other. `loss`: the head's loss with other numbers. `training`: the state moves
+     * first, and comes back. `step`, `seed`: of ElasticFace's draws.
      */
-    evaluate(batch, loss = this.loss) {
+    evaluate(batch, { loss = this.loss, training = false, step = 0, seed = 0 } = {}) {
         const run = async () => {
             this.#plan();
             this.#slices ??= new Slices(this);
-            return this.#slices.run(batch, this.planner.loss(loss));
+            return this.#slices.run(batch, { loss: this.planner.loss(loss), training, step, seed });
         };
         const result = this.#turn.then(run);
         this.#turn = result.catch(() => {});
@@ -568,11 +569,12 @@ export class Bound {
     }
 
     /** Which of the bound inputs count from now on. For `evaluate`. */
-    use(loss, call) {
+    use({ loss, training, step, seed }, call) {
         this.#check();
         const { bytes, sizes } = this.#settings(loss, call);
         this.#apply(loss, call, bytes, sizes);
-        this.#draw(0, 0);
+        this.#draw(step, seed);
+        this.#training = training;
     }
 
     /** Records statistics and loss. */
@@ -629,14 +631,14 @@ class Slices {
         this.#head = head;
     }
 
-    async run(batch, loss) {
+    async run(batch, how) {
         const { device, shape, plan } = this.#head;
-        const { state, ...inputs } = this.#inputs(batch, loss);
+        const { state, ...inputs } = this.#inputs(batch, how.loss);
         const rows = batch.labels.length;
         await this.#prepare(Object.keys(inputs));
         const { queue } = device;
         const flag = (name) => name in inputs;
-        this.#bound.use(loss, {
+        this.#bound.use(how, {
             rows,
             class_weights: flag('classWeights'),
             upstream: flag('upstream'),
@@ -672,6 +674,7 @@ class Slices {
         for (const name of ['gradPrototypes', 'gradScale', 'gradBias']) {
             if (sizes[name]) result(name, sizes[name]);
         }
+        if (how.training) result('state', 16);
         const staging = await this.#stage(end);
         const mapping = guarded(device, () => {
             const encoder = device.createCommandEncoder({ label: 'margin-softmax' });
@@ -752,7 +755,7 @@ class Slices {
         const kept = Object.keys(this.#io ?? {}).filter((name) => name in this.#head.bytes());
         const asked = this.#head.plan.buffers.filter((b) => b.role === 'optional').map((b) => camel(b.name));
         this.destroy();
-        const also = asked.filter((name) => name === 'rowLosses' || optional.includes(name) || kept.includes(name));
+        const also = asked.filter((name) => name === 'rowLosses' || name === 'state' || optional.includes(name) || kept.includes(name));
         const missing = optional.find((name) => !asked.includes(name));
         if (missing) fail('Combination', `\`${missing}\`: this head has no use for it`);
         this.#io = await this.#head.createBuffers(also);

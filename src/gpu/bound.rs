@@ -180,6 +180,7 @@ impl Bound {
         &self.plan
     }
 
+    #[cfg(not(target_arch = "wasm32"))] // of shards, which are read back
     pub(super) fn record_stage(&self, stage: Stage, encoder: &mut wgpu::CommandEncoder) {
         let steps = self.plan.stage(stage);
         if !steps.is_empty() {

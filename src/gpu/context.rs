@@ -7,6 +7,8 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+#[cfg(target_arch = "wasm32")]
+use std::{pin::Pin, task::Poll};
 
 use crate::{
     Error, Result,
@@ -29,6 +31,16 @@ struct Shared {
     /// Bytes of every buffer that was made here, staging included.
     allocated: AtomicU64,
     lost: Arc<AtomicBool>,
+    #[cfg(target_arch = "wasm32")]
+    scopes: Mutex<Scopes>,
+}
+
+/// Error scopes that a browser has not answered yet, and the first error of those that it has.
+#[cfg(target_arch = "wasm32")]
+#[derive(Default)]
+struct Scopes {
+    waiting: Vec<Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>>,
+    failure: Option<wgpu::Error>,
 }
 
 /// A compiled kernel and its explicit layout.
@@ -65,6 +77,10 @@ impl Context {
         let Some(chosen) = chosen else {
             return Err(Error::NoAdapter(match adapter {
                 Some(name) => format!("none is called `{name}`; found: [{}]", names()),
+                None if cfg!(target_arch = "wasm32") => {
+                    "this browser has no WebGPU, or it is switched off (the page must come over https or from localhost)"
+                        .into()
+                }
                 None => {
                     "none answered; on Linux a Vulkan driver is needed, mesa-vulkan-drivers is a software one".into()
                 }
@@ -109,11 +125,19 @@ impl Context {
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| Error::NoAdapter(e.to_string()))?;
         let context = Self::build(device, queue, Some(adapter.get_info()))?;
-        let lost = context.0.lost.clone();
-        context.0.device.set_device_lost_callback(move |_, _| lost.store(true, Ordering::Relaxed));
+        #[cfg(not(target_arch = "wasm32"))]
+        context.watch();
         Ok(context)
     }
 
+    /// Notes the loss of the device.
+    fn watch(&self) {
+        let lost = self.0.lost.clone();
+        self.0.device.set_device_lost_callback(move |_, _| lost.store(true, Ordering::Relaxed));
+    }
+
+    // in a browser wgpu's objects stay on their thread
+    #[cfg_attr(target_arch = "wasm32", expect(clippy::arc_with_non_send_sync))]
     fn build(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<wgpu::AdapterInfo>) -> Result<Self> {
         let limits = Limits {
             f16: device.features().contains(wgpu::Features::SHADER_F16),
@@ -121,7 +145,7 @@ impl Context {
             ..limits(&device.limits())
         };
         limits.check()?;
-        Ok(Self(Arc::new(Shared {
+        let context = Self(Arc::new(Shared {
             device,
             queue,
             adapter,
@@ -129,7 +153,13 @@ impl Context {
             pipelines: Mutex::default(),
             allocated: AtomicU64::new(0),
             lost: Arc::default(),
-        })))
+            #[cfg(target_arch = "wasm32")]
+            scopes: Mutex::default(),
+        }));
+        // a browser has no slot for one callback but a promise that anybody may listen to
+        #[cfg(target_arch = "wasm32")]
+        context.watch();
+        Ok(context)
     }
 
     /// The device.
@@ -207,27 +237,60 @@ impl Context {
 
     /// Runs a creation under error scopes, so that no error reaches the owner's callbacks or panics.
     ///
-    /// In a browser scopes answer later than this returns; there an error reaches the page as an uncaptured one.
+    /// In a browser scopes answer later than this returns: their errors are those of the next call that finds them, or of
+    /// the next result that is awaited.
     pub(super) fn guarded<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
         if self.is_lost() {
             return Err(lost());
         }
         #[cfg(target_arch = "wasm32")]
-        return Ok(create());
+        self.answers()?;
+        let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+        let mut scopes: Vec<_> = filters.into_iter().map(|f| self.0.device.push_error_scope(f)).collect();
+        let made = create();
+        let answers = std::iter::from_fn(|| scopes.pop()).map(wgpu::ErrorScopeGuard::pop);
+        #[cfg(target_arch = "wasm32")]
+        {
+            let mut scopes = self.0.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.for_each(|answer| scopes.waiting.push(Box::pin(answer)));
+            Ok(made)
+        }
         #[cfg(not(target_arch = "wasm32"))]
         {
-            let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
-            let mut scopes: Vec<_> = filters.into_iter().map(|f| self.0.device.push_error_scope(f)).collect();
-            let made = create();
-            let mut failure = None;
-            while let Some(scope) = scopes.pop() {
-                failure = pollster::block_on(scope.pop()).or(failure);
-            }
+            let failure = answers.fold(None, |failure, answer| pollster::block_on(answer).or(failure));
             failure.map_or(Ok(made), |error| Err(self.translate(error)))
         }
     }
 
-    #[cfg(not(target_arch = "wasm32"))]
+    /// The first error among the scopes that have answered; waits for none.
+    #[cfg(target_arch = "wasm32")]
+    fn answers(&self) -> Result<()> {
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(answer) = self.poll_scopes(&mut nobody) {
+            return answer;
+        }
+        let failure = self.0.scopes.lock().unwrap_or_else(PoisonError::into_inner).failure.take();
+        failure.map_or(Ok(()), |error| Err(self.translate(error)))
+    }
+
+    /// The first error of all scopes, once they have answered.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn poll_scopes(&self, cx: &mut std::task::Context<'_>) -> Poll<Result<()>> {
+        let mut scopes = self.0.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Scopes { waiting, failure } = &mut *scopes;
+        waiting.retain_mut(|scope| match scope.as_mut().poll(cx) {
+            Poll::Ready(answer) => {
+                *failure = failure.take().or(answer);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if !waiting.is_empty() {
+            return Poll::Pending;
+        }
+        Poll::Ready(failure.take().map_or(Ok(()), |error| Err(self.translate(error))))
+    }
+
     fn translate(&self, error: wgpu::Error) -> Error {
         match error {
             _ if self.is_lost() => lost(),

@@ -68,6 +68,11 @@ impl Mapping {
         self.take().unwrap_or(Err(Error::Timeout { seconds: PATIENCE.as_secs() }))
     }
 
+    #[cfg(target_arch = "wasm32")]
+    fn answered(&self) -> bool {
+        self.state.0.lock().unwrap_or_else(PoisonError::into_inner).result.is_some()
+    }
+
     fn take(&self) -> Option<Result<()>> {
         let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.result.take().map(|result| {
@@ -87,6 +92,14 @@ impl Future for Mapping {
         #[cfg(not(target_arch = "wasm32"))]
         if let Err(error) = self.context.device().poll(wgpu::PollType::Poll) {
             return Poll::Ready(Err(Error::Device(error.to_string())));
+        }
+        // what went wrong on the way is known by then, and says more than a mapping that failed
+        #[cfg(target_arch = "wasm32")]
+        if self.answered() {
+            match self.context.poll_scopes(cx) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
         }
         if let Some(result) = self.take() {
             return Poll::Ready(result);

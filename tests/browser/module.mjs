@@ -1,0 +1,334 @@
+// What the module and the crate promise in a page beside the numbers: records only, refuses in plain words, leaves the
+// device to its owner.
+
+/** In the page: a small head and what its tests share. */
+const prepare = async () => {
+    const module = await import('/web/margin-softmax.js');
+    const planner = await module.Planner.load();
+    const { device } = await module.requestDevice();
+    const uncaptured = [];
+    device.onuncapturederror = (event) => uncaptured.push(event.error.message);
+    const handler = device.onuncapturederror;
+    const shape = { rows: 8, classes: 70, dim: 12 };
+    const settings = { loss: 'arcface', shape, options: { tile: 'direct' } };
+    const wave = (count, step) => Float32Array.from({ length: count }, (_, i) => Math.sin(1 + i * step));
+    const batch = {
+        embeddings: wave(8 * 12, 0.7),
+        prototypes: wave(70 * 12, 1.3),
+        labels: Int32Array.from({ length: 8 }, (_, i) => i * 5),
+    };
+    const head = await module.Head.create(device, planner, settings);
+    const STORAGE = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const buffer = (size, usage = STORAGE) => device.createBuffer({ size, usage });
+    const read = async (source, offset, bytes) => {
+        const staging = device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+        const encoder = device.createCommandEncoder();
+        encoder.copyBufferToBuffer(source, offset, staging, 0, bytes);
+        device.queue.submit([encoder.finish()]);
+        await staging.mapAsync(GPUMapMode.READ);
+        return new Float32Array(staging.getMappedRange().slice());
+    };
+    /** What a call is refused with. */
+    const refused = async (call) => {
+        try {
+            await call();
+        } catch (error) {
+            if (!(error instanceof module.MarginSoftmaxError)) throw error;
+            return `${error.code}: ${error.message}`;
+        }
+        throw new Error(`not refused: ${call}`);
+    };
+    const same = (what, found, expected) => {
+        if (found.length !== expected.length) throw new Error(`${what}: ${found.length} values, not ${expected.length}`);
+        const i = expected.findIndex((v, i) => !Object.is(v, found[i]));
+        if (i >= 0) throw new Error(`${what}: value ${i} is ${found[i]}, not ${expected[i]}`);
+    };
+    Object.assign(globalThis, { ...module, planner, device, uncaptured, handler, shape, settings, batch, head });
+    Object.assign(globalThis, { wave, buffer, read, refused, same });
+};
+
+const tests = {
+    'the named losses': () => {
+        const names = planner.losses().map(({ name }) => name);
+        if (!names.includes('chebyaam') || names.length < 20) throw new Error(names.join());
+        for (const name of names) if (typeof planner.loss(name).scale !== 'number') throw new Error(name);
+        const { values, slopes } = planner.curve('cosface', [-0.5, 0.25]);
+        same('values', [...values], [-0.5 - 0.35, 0.25 - 0.35]);
+        same('slopes', [...slopes], [1, 1]);
+    },
+
+    'progress is told kernel by kernel': async () => {
+        const seen = [];
+        const own = { ...settings, loss: 'sphereface2' };
+        const made = await Head.create(device, planner, own, { onProgress: (...told) => seen.push(told) });
+        const total = made.plan.kernels.length;
+        same('done', seen.map(([done]) => done), Array.from({ length: total + 1 }, (_, i) => i));
+        if (seen.some(([, all]) => all !== total)) throw new Error('the total moves');
+    },
+
+    'two heads at offsets in one submit, and recording only records': async () => {
+        const expected = await head.evaluate(batch);
+        // one buffer for what is read, one for what is written; two heads, the second of another loss
+        const other = await Head.create(device, planner, { ...settings, loss: 'cosface' });
+        const expectedOther = await other.evaluate(batch);
+        const [input, output] = [buffer(16 * 1024), buffer(32 * 1024)];
+        const at = { embeddings: 256, prototypes: 1024, labels: 5120 };
+        for (const [name, offset] of Object.entries(at)) device.queue.writeBuffer(input, offset, batch[name]);
+        const sets = [head, other].map((one, i) => {
+            const end = 16384 * i;
+            return one.bind({
+                embeddings: { buffer: input, offset: at.embeddings, size: 384 },
+                prototypes: { buffer: input, offset: at.prototypes },
+                labels: { buffer: input, offset: at.labels },
+                loss: { buffer: output, offset: end },
+                gradEmbeddings: { buffer: output, offset: end + 256 },
+                gradPrototypes: [{ buffer: output, offset: end + 1024, size: 3360 }],
+            });
+        });
+        const [one, two] = await Promise.all(sets);
+        // anything but passes on the encoder would be counted
+        const touched = [];
+        const spied = [
+            [GPUDevice.prototype, device],
+            [GPUQueue.prototype, device.queue],
+            [GPUBuffer.prototype, output],
+        ];
+        const originals = [];
+        const encoder = device.createCommandEncoder();
+        for (const [prototype] of spied) {
+            for (const name of Object.getOwnPropertyNames(prototype)) {
+                const original = Object.getOwnPropertyDescriptor(prototype, name);
+                if (typeof original.value !== 'function' || name === 'constructor') continue;
+                originals.push([prototype, name, original]);
+                prototype[name] = function (...given) {
+                    touched.push(name);
+                    return original.value.apply(this, given);
+                };
+            }
+        }
+        one.recordForward(encoder);
+        two.recordForward(encoder);
+        two.recordBackward(encoder);
+        one.recordBackward(encoder);
+        originals.forEach(([prototype, name, original]) => Object.defineProperty(prototype, name, original));
+        if (touched.length > 0) throw new Error(`recording called ${touched}`);
+        device.queue.submit([encoder.finish()]);
+        for (const [i, want] of [expected, expectedOther].entries()) {
+            const end = 16384 * i;
+            same('loss', await read(output, end, 4), [want.loss]);
+            same('dX', await read(output, end + 256, 384), want.gradEmbeddings);
+            same('dW', await read(output, end + 1024, 3360), want.gradPrototypes);
+        }
+        one.destroy();
+        two.destroy();
+        const gone = await refused(() => one.recordForward(device.createCommandEncoder()));
+        if (!gone.startsWith('Missing')) throw new Error(gone);
+        if (uncaptured.length > 0) throw new Error(uncaptured.join());
+    },
+
+    'an update is a write, and another kernel is refused': async () => {
+        const io = await head.createBuffers(['rowLosses']);
+        const bound = await head.bind(io);
+        for (const name of ['embeddings', 'labels']) device.queue.writeBuffer(io[name], 0, batch[name]);
+        device.queue.writeBuffer(io.prototypes[0], 0, batch.prototypes);
+        const run = async () => {
+            const encoder = device.createCommandEncoder();
+            bound.recordForward(encoder);
+            bound.recordBackward(encoder);
+            device.queue.submit([encoder.finish()]);
+            return (await read(io.loss, 0, 4))[0];
+        };
+        const loss = planner.loss('arcface');
+        loss.target.unified.m2 = 0.3;
+        loss.scale = 16;
+        const fresh = await Head.create(device, planner, { ...settings, loss });
+        const some = { ...batch, embeddings: batch.embeddings.slice(0, 36), labels: batch.labels.slice(0, 3) };
+        bound.update(loss, { rows: 3 });
+        const found = await run();
+        const { loss: expected, rowLosses } = await fresh.evaluate(some);
+        same('loss of 3 rows', [found], [expected]);
+        same('rows', await read(io.rowLosses, 0, 12), rowLosses);
+        same('the same through arrays', [(await head.evaluate(some, { loss })).loss], [expected]);
+        const no = await refused(() => bound.update('sphereface2'));
+        if (!/^Recompile: .*make a new head/.test(no)) throw new Error(no);
+        const most = await refused(() => bound.update(loss, { rows: 9 }));
+        if (!/^Rows: .*9 rows.*at most 8/.test(most)) throw new Error(most);
+        same('still in force', [await run()], [expected]);
+
+        // gradients are added to what is there
+        const once = await read(io.gradEmbeddings, 0, 144);
+        bound.update(undefined, { accumulate: true });
+        await run();
+        same('twice', await read(io.gradEmbeddings, 0, 144), once.map((v) => v + v));
+        bound.destroy();
+        if (uncaptured.length > 0) throw new Error(uncaptured.join());
+    },
+
+    'errors say what to do': async () => {
+        const big = buffer(8192);
+        const io = await head.createBuffers();
+        const bind = (changes) => () => head.bind({ ...io, ...changes });
+        const create = (changes) => () => Head.create(device, planner, { ...settings, ...changes });
+        const evaluate = (changes) => () => head.evaluate({ ...batch, ...changes });
+        const { limits } = device;
+        const few = { createComputePipelineAsync() {}, features: new Set(), lost: new Promise(() => {}) };
+        few.limits = Object.fromEntries(Object.keys(GPUSupportedLimits.prototype).map((name) => [name, limits[name]]));
+        few.limits.maxStorageBuffersPerShaderStage = 4;
+        const loss = (changes) => ({ ...planner.loss('arcface'), ...changes });
+        for (const [call, expected] of [
+            [() => Head.create({}, planner, settings), /^Missing: `device` is no GPUDevice/],
+            [() => Head.create(device, {}, settings), /^Missing: `planner` is no Planner: .*Planner\.load/],
+            [() => Head.create(few, planner, settings), /^Limit: .*needs 8.*allows 4.*requiredLimits: \{ maxStorageBuffersPerShaderStage/],
+            [create({ loss: 'arkface' }), /^Name: `arkface` is not a known loss; known are: .*arcface/],
+            [create({ los: 1 }), /^Name: `los` is not a known setting/],
+            [create({ loss: loss({ scale: -1 }) }), /^Parameter: `scale` is -1/],
+            [create({ loss: loss({ sclae: 1 }) }), /^Format: .*unknown field `sclae`.*`scale`/],
+            [create({ shape: { ...shape, classes: 0 } }), /^Zero: `classes` is 0/],
+            [create({ options: { budget: 100 } }), /^Budget: .*at least \d+ bytes.*100/],
+            [create({ options: { tile: 'huge' } }), /^Name: `huge` is not a known tile; known are: direct/],
+            [create({ shards: [64, 7] }), /^Length: `shards` has 71 values, expected 70/],
+            [bind({ embeddings: undefined }), /^Missing: `embeddings` is missing/],
+            [bind({ labels: batch.labels }), /^Missing: `labels` must be a GPUBuffer/],
+            [bind({ weights: big }), /^Name: `weights` is no tensor of this head; known are: .*classWeights/],
+            [bind({ embeddings: buffer(384, GPUBufferUsage.COPY_DST) }), /^Usage: .*`embeddings`.*GPUBufferUsage\.STORAGE/],
+            [bind({ embeddings: { buffer: big, offset: 4 } }), /^Alignment: `embeddings` starts at byte 4.*multiple of 256/],
+            [bind({ embeddings: buffer(380) }), /^Buffer: `embeddings` needs bytes 0\.\.384 of a buffer of 380 bytes/],
+            [bind({ embeddings: { buffer: big, size: 768 } }), /^Shape: `embeddings` has 768 bytes, this head was planned for 384/],
+            [bind({ prototypes: [big, big] }), /^Length: `prototypes` has 2 buffers, expected 1/],
+            [bind({ loss: io.embeddings }), /^Overlap: `\w+` and `\w+` share a buffer/],
+            [
+                bind({ loss: { buffer: big, offset: 256 }, gradEmbeddings: { buffer: big, offset: 0 } }),
+                /^Overlap: `(loss|gradEmbeddings)` and `(loss|gradEmbeddings)`/,
+            ],
+            [evaluate({ labels: new Int32Array(9) }), /^Rows: the batch has 9 rows.*at most 8/],
+            [evaluate({ labels: Int32Array.of(0, 1, 2, 3, 4, 5, 70, 7) }), /^Label: row 6 has label 70, .*70 classes/],
+            [evaluate({ embeddings: new Float32Array(95) }), /^Length: `embeddings` has 95 values, expected 96/],
+            [evaluate({ embeddings: new Float64Array(96) }), /^Element: `embeddings` is a Float64Array, expected a Float32Array/],
+            [evaluate({ prototypes: undefined }), /^Missing: `prototypes`/],
+            [evaluate({ bias: new Float32Array(70) }), /^Combination: `bias`/],
+        ]) {
+            const found = await refused(call);
+            if (!expected.test(found)) throw new Error(`${found}\ninstead of ${expected}`);
+        }
+        // and the head still works
+        await head.evaluate(batch);
+        if (uncaptured.length > 0) throw new Error(uncaptured.join());
+        if (device.onuncapturederror !== handler) throw new Error('the handler was replaced');
+    },
+
+    'what the device refuses arrives as an error, in our scopes alone': async () => {
+        const { device: foreign } = await requestDevice();
+        const io = await head.createBuffers();
+        const alien = foreign.createBuffer({ size: 384, usage: GPUBufferUsage.STORAGE });
+        device.pushErrorScope('validation');
+        const refusal = refused(() => head.bind({ ...io, embeddings: alien }));
+        // the caller's own mistake, in the caller's own scope
+        device.createBuffer({ size: 16, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.STORAGE });
+        const mine = await device.popErrorScope();
+        const found = await refusal;
+        if (!/^Device: the device refused: /.test(found)) throw new Error(found);
+        if (!mine) throw new Error("the caller's scope lost its error");
+        if (uncaptured.length > 0) throw new Error(uncaptured.join());
+        foreign.destroy();
+    },
+
+    'a lost device is told': async () => {
+        const { device: own } = await requestDevice();
+        const made = await Head.create(own, planner, settings);
+        const bound = await made.bind(await made.createBuffers());
+        const under = refused(() => made.evaluate(batch));
+        own.destroy();
+        const encoder = device.createCommandEncoder();
+        const told = [await under];
+        await own.lost;
+        told.push(
+            await refused(() => bound.recordForward(encoder)),
+            await refused(() => bound.update('arcface')),
+            await refused(() => made.evaluate(batch)),
+            await refused(() => made.bind({})),
+            await refused(() => Head.create(own, planner, settings)),
+        );
+        for (const found of told) {
+            if (!/^DeviceLost: the device is lost .*request a new one/.test(found)) throw new Error(found);
+        }
+    },
+};
+
+/** In a page without WebGPU, or without an adapter. */
+const lacking = async (how) => {
+    const gpu = how === 'adapter' ? { requestAdapter: async () => null } : undefined;
+    Object.defineProperty(Navigator.prototype, 'gpu', { get: () => gpu });
+    if (how === 'secure') Object.defineProperty(globalThis, 'isSecureContext', { value: false });
+    const { requestDevice } = await import('/web/margin-softmax.js');
+    return requestDevice().then(() => 'opened', (error) => `${error.code}: ${error.message}`);
+};
+
+const rust = {
+    'no WebGPU': async () => {
+        Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined });
+        const { default: init, Session } = await import('/web/dist/browser_tests.js');
+        await init();
+        const found = await Session.open().then(() => 'opened', (error) => error.message);
+        if (!/^NoAdapter: .*no WebGPU/.test(found)) throw new Error(found);
+    },
+
+    'a refused operation and a lost device': async () => {
+        const { default: init, Session, Inputs } = await import('/web/dist/browser_tests.js');
+        await init();
+        const session = await Session.open();
+        const refused = await session.read_destroyed().then(() => 'read', (error) => error.message);
+        if (!/^Device: .*destroyed/i.test(refused)) throw new Error(refused);
+        const request = JSON.stringify({
+            loss: {},
+            shape: { rows: 2, classes: 3, dim: 4 },
+            want: {},
+            elements: { embeddings: 'f32', prototypes: 'f32' },
+            options: { tile: 'direct' },
+        });
+        const inputs = () => new Inputs(new Float32Array(8).fill(1), new Float32Array(12).fill(1), Int32Array.of(0, 2));
+        // goes on after an error
+        const { loss } = await session.evaluate(request, inputs(), false);
+        if (Math.abs(loss - Math.log(3)) > 1e-5) throw new Error(`the loss of equal cosines is ${loss}, not log 3`);
+        session.lose();
+        for (const turn of ['at once', 'later']) {
+            const lost = await session.evaluate(request, inputs(), false).then(() => 'evaluated', (error) => error.message);
+            if (!/^DeviceLost: /.test(lost)) throw new Error(`${turn}: ${lost}`);
+        }
+    },
+};
+
+export default async ({ page, check }) => {
+    const clean = (one) => {
+        if (one.problems.length > 0) throw new Error(one.problems.splice(0).join('\n'));
+    };
+    const own = await page();
+    await own.evaluate(prepare);
+    for (const [name, test] of Object.entries(tests)) {
+        await check(`module: ${name}`, async () => {
+            await own.evaluate(test);
+            clean(own);
+        });
+    }
+    await own.close();
+    for (const [how, expected] of Object.entries({
+        missing: /^NoAdapter: this browser has no WebGPU/,
+        adapter: /^NoAdapter: WebGPU is there, but no adapter answered/,
+        secure: /^NoAdapter: WebGPU is off on pages from an insecure address/,
+    })) {
+        await check(`module: no WebGPU: ${how}`, async () => {
+            const bare = await page();
+            const found = await bare.evaluate(lacking, how);
+            if (!expected.test(found)) throw new Error(found);
+            clean(bare);
+            await bare.close();
+        });
+    }
+    for (const [name, test] of Object.entries(rust)) {
+        await check(`rust: ${name}`, async () => {
+            const bare = await page();
+            await bare.evaluate(test);
+            clean(bare);
+            await bare.close();
+        });
+    }
+};

@@ -1,0 +1,32 @@
+// Compiled, not run: the types of the module as an engine uses them.
+
+import { Head, MarginSoftmaxError, Planner, limitsOf, requestDevice } from '../../web/margin-softmax.js';
+
+const planner = await Planner.load();
+const { device } = await requestDevice({ f16: true });
+const loss = planner.loss('arcface');
+const shape = { rows: 8, classes: 10, dim: 4 };
+const settings = { loss, shape, options: { tile: 'direct' } } as const;
+const onProgress = (done: number, total: number, name: string) => console.log(done / total, name);
+const head = await Head.create(device, planner, settings, { onProgress });
+const io = await head.createBuffers(['rowLosses']);
+const { labels, prototypes, gradEmbeddings, gradPrototypes } = io;
+const embeddings = { buffer: io.embeddings, offset: 256 };
+const bound = await head.bind({ embeddings, prototypes, labels, loss: io.loss, gradEmbeddings, gradPrototypes });
+bound.update({ ...loss, scale: 3 }, { rows: 3 });
+const encoder = device.createCommandEncoder();
+bound.recordForward(encoder);
+bound.recordBackward(encoder);
+const batch = { embeddings: new Float32Array(32), prototypes: new Float32Array(40), labels: [1] };
+const out = await head.evaluate(batch, { loss: 'arcface', training: true });
+const sum: number = out.loss + limitsOf(device).max_groups + head.plan.workspace_bytes;
+try {
+    bound.destroy();
+} catch (error) {
+    if (error instanceof MarginSoftmaxError && error.code === 'Limit') console.log(error.message, sum);
+}
+
+// @ts-expect-error a misspelt setting
+await Head.create(device, planner, { los: loss, shape });
+// @ts-expect-error no such code
+new MarginSoftmaxError().code === 'Limits';

@@ -1,0 +1,257 @@
+// Types of margin-softmax.js. GPU types are those of the DOM library, or of @webgpu/types.
+
+/** Named after the crate's errors; `message` says in plain words what to do. */
+export class MarginSoftmaxError extends Error {
+    readonly name: 'MarginSoftmaxError';
+    readonly code: ErrorCode;
+}
+
+export type ErrorCode =
+    | 'Alignment'
+    | 'Budget'
+    | 'Buffer'
+    | 'Combination'
+    | 'Device'
+    | 'DeviceLost'
+    | 'Element'
+    | 'Format'
+    | 'Label'
+    | 'Length'
+    | 'Limit'
+    | 'Missing'
+    | 'Name'
+    | 'NoAdapter'
+    | 'OutOfMemory'
+    | 'Overlap'
+    | 'Parameter'
+    | 'Recompile'
+    | 'Rows'
+    | 'Shape'
+    | 'Size'
+    | 'Usage'
+    | 'Zero';
+
+/** A loss as plain data, spelled as in the crate's JSON; what is left out has its default. Start from `Planner.loss`. */
+export interface Loss {
+    target?: Target;
+    others?: unknown;
+    link?: unknown;
+    adaptive?: unknown;
+    product?: 'cosine' | 'linear';
+    /** s; at most 1e6. */
+    scale?: number;
+    /** Label smoothing, 0 to 1. */
+    label_smoothing?: number;
+    reduction?: 'mean' | 'sum' | 'none';
+    ignore_index?: number | null;
+}
+
+/** The curve of the labelled class; `unified` has the margins m0..m3 of most losses. */
+export type Target = { unified: Unified } | { angle: unknown } | { power: unknown };
+
+/** φ = m0·cos(m1·θ + m2) − m3. */
+export interface Unified {
+    m0?: number;
+    m1?: number;
+    m2?: number;
+    m3?: number;
+    curve?: 'exact' | { series: { degree?: number; damping?: string; coefficients?: unknown } };
+    slope?: 'analytic' | 'detached';
+    fallback?: 'continuous' | 'sine' | 'mirror' | 'none' | 'easy' | { clip: number };
+}
+
+export type ElementType = 'f32' | 'f16' | 'bf16';
+
+export interface Shape {
+    /** The most rows of a batch. */
+    rows: number;
+    classes: number;
+    dim: number;
+    /** Prototypes of a class; 1 if absent. */
+    sub_centers?: number;
+}
+
+export interface Settings {
+    /** A name or plain data. */
+    loss: string | Loss;
+    shape: Shape;
+    /** Both gradients if absent. */
+    want?: { grad_embeddings?: boolean; grad_prototypes?: boolean; grad_scale?: boolean; grad_bias?: boolean };
+    /** How embeddings and prototypes are stored; f32 if absent. Gradients are f32. */
+    elements?: { embeddings?: ElementType; prototypes?: ElementType };
+    /** Classes of each prototype buffer; as few as the device allows if absent. */
+    shards?: number[];
+    options?: {
+        /** The most bytes of workspace; 256 MiB if absent. */
+        budget?: number;
+        preset?: 'auto' | 'portable' | 'desktop' | 'software';
+        tile?: 'direct' | 'direct_64' | 'tile_64' | 'tile_128';
+        /** The threshold of a gradient filter. */
+        filter?: number;
+    };
+}
+
+/** What a device allows, as the planner reads it. */
+export interface Limits {
+    max_buffer: number;
+    max_binding: number;
+    max_groups: number;
+    storage_buffers: number;
+    invocations: number;
+    size_x: number;
+    workgroup_bytes: number;
+    alignment: number;
+    f16: boolean;
+    software: boolean;
+}
+
+/** What the planner decided. */
+export interface Plan {
+    readonly uniforms: [number, number];
+    readonly part_stride: number;
+    /** Bytes that a bound set allocates beside the caller's buffers. */
+    readonly workspace_bytes: number;
+    readonly shards: number[];
+    readonly schedule: { tile: string; keep: boolean; chunks: number[]; slots: number; splits: number };
+    readonly buffers: { name: string; bytes: number; role: 'workspace' | 'given' | 'optional'; shard: number }[];
+    readonly kernels: { name: string; source: string; written: boolean[] }[];
+    readonly forward: Step[];
+    readonly backward: Step[];
+    readonly stages: Record<'targets' | 'follow' | 'statistics' | 'losses', [number, number]>;
+}
+
+export interface Step {
+    kernel: number;
+    part: number;
+    buffers: number[];
+}
+
+export class Planner {
+    /** From the planner's module, imported and initialised by the caller. */
+    constructor(module: unknown);
+    /** Loads `dist/planner.js` beside this module, or from `url`; `wasm` is its wasm. */
+    static load(url?: string | URL, wasm?: string | URL | BufferSource | WebAssembly.Module): Promise<Planner>;
+    /** The named losses and where their numbers come from. */
+    losses(): { name: string; source: string }[];
+    /** A named loss as plain data. */
+    loss(loss: string | Loss): Loss;
+    /** φ(x) and dφ/dx at target cosines x, without the scale. */
+    curve(loss: string | Loss, cosines: ArrayLike<number>): { values: Float64Array; slopes: Float64Array };
+}
+
+/** A device with all that its adapter can hold, for pages without an engine. */
+export function requestDevice(options?: {
+    adapter?: GPURequestAdapterOptions;
+    /** Asks for the shader type f16, where there is one. */
+    f16?: boolean;
+    /** Asks for timestamps, where there are any. */
+    timestamps?: boolean;
+    label?: string;
+}): Promise<{ adapter: GPUAdapter; device: GPUDevice }>;
+
+export function limitsOf(device: GPUDevice): Limits;
+
+/** A buffer, or a range of one. `size` may be left out; if given it must be that of the tensor. */
+export type Binding = GPUBuffer | { buffer: GPUBuffer; offset?: number; size?: number };
+
+/** N rows, C classes of K sub-centres, D values a vector; row-major. What is written must share no buffer with what is read. */
+export interface Io {
+    /** [N, D]. */
+    embeddings: Binding;
+    /** [C, D] or [C, K, D]; one buffer per shard of `head.plan.shards`. */
+    prototypes: Binding | Binding[];
+    /** [N], i32. */
+    labels: Binding;
+    /** [1], written. */
+    loss: Binding;
+    /** [N], written. */
+    rowLosses?: Binding;
+    /** [N, D], written; needed if planned. */
+    gradEmbeddings?: Binding;
+    /** Like the prototypes, written; needed if planned. */
+    gradPrototypes?: Binding | Binding[];
+    /** [1], written; needed if planned. */
+    gradScale?: Binding;
+    /** [C] of a linear head, [1] of a binary link, written; needed if planned. */
+    gradBias?: Binding;
+    /** [N] with the reduction `none`, else [1]. */
+    upstream?: Binding;
+    /** [C]. */
+    classWeights?: Binding;
+    /** [C, 4]: m0..m3, NaN for the loss' own. */
+    classMargins?: Binding;
+    /** [N, 4]. */
+    rowMargins?: Binding;
+    /** [C], of a linear head. */
+    bias?: Binding;
+    /** [4]: hardness, mean and deviation of the lengths, scale; moved by training steps. */
+    state?: Binding;
+}
+
+/** The same as typed arrays; f16 and bf16 as Float16Array (f16) or raw bits. */
+export interface Batch {
+    embeddings: Float32Array | Uint16Array | ArrayBufferView;
+    prototypes: Float32Array | Uint16Array | ArrayBufferView;
+    labels: Int32Array | number[];
+    classWeights?: Float32Array;
+    upstream?: Float32Array;
+    classMargins?: Float32Array;
+    rowMargins?: Float32Array;
+    bias?: Float32Array;
+    state?: Float32Array;
+}
+
+export interface Output {
+    loss: number;
+    rowLosses: Float32Array;
+    gradEmbeddings?: Float32Array;
+    gradPrototypes?: Float32Array;
+    gradScale?: number;
+    gradBias?: Float32Array;
+    /** Of a training step. */
+    state?: Float32Array;
+}
+
+export class Head {
+    private constructor();
+    /** Plans and compiles; `onProgress` is called once before and once after every kernel. */
+    static create(
+        device: GPUDevice,
+        planner: Planner,
+        settings: Settings,
+        hooks?: { onProgress?(done: number, total: number, name: string): void },
+    ): Promise<Head>;
+    readonly device: GPUDevice;
+    readonly planner: Planner;
+    readonly plan: Plan;
+    readonly loss: Loss;
+    readonly shape: Required<Shape>;
+    /** Bytes of the tensors that `bind` takes. */
+    bytes(): Partial<Record<keyof Io, number | number[]>>;
+    /** Buffers for all that `bind` must be given, and for the optional ones that `also` names. */
+    createBuffers(also?: (keyof Io)[], usage?: GPUBufferUsageFlags): Promise<Record<keyof Io, GPUBuffer> & { prototypes: GPUBuffer[]; gradPrototypes: GPUBuffer[] }>;
+    /** Allocates a workspace and binds the buffers; rejects with what the device refuses. */
+    bind(io: Io): Promise<Bound>;
+    /** Uploads, records, submits, reads back. */
+    evaluate(
+        batch: Batch,
+        how?: { loss?: string | Loss; training?: boolean; step?: number; seed?: number },
+    ): Promise<Output>;
+    destroy(): void;
+}
+
+export class Bound {
+    private constructor();
+    /** One queue write, which holds for every later submit. Record again after `rows` or `training` changed. */
+    update(
+        loss?: string | Loss,
+        call?: { rows?: number; accumulate?: boolean; training?: boolean; step?: number; seed?: number },
+    ): void;
+    /** Hardness, mean and deviation of the lengths, scale; the first state without values. */
+    setState(values?: Float32Array): void;
+    recordForward(encoder: GPUCommandEncoder): void;
+    /** One follows each forward pass. */
+    recordBackward(encoder: GPUCommandEncoder): void;
+    /** Frees the workspace. */
+    destroy(): void;
+}
