@@ -150,6 +150,7 @@ browser() {
     cargo run --release --features serde --example browser_cases -- out/browser
     cargo run --release -p web-build -- --most 200000 web/planner
     cargo run --release -p web-build -- tests/browser/rust
+    web/serve.sh --build
     node tests/browser/run.mjs
 }
 
@@ -159,7 +160,7 @@ step 'clippy without features' cargo clippy --all-targets --release --no-default
 if wasm; then
     step 'wasm32' cargo check --release --target wasm32-unknown-unknown --no-default-features --features webgpu,serde
     step 'clippy for browsers' cargo clippy --release --target wasm32-unknown-unknown \
-        -p margin-softmax-planner -p margin-softmax-browser-tests -- -D warnings
+        -p margin-softmax-planner -p margin-softmax-demo -p margin-softmax-browser-tests -- -D warnings
     step 'clippy of web-build' cargo clippy --release -p web-build -- -D warnings
 else
     lacking 'wasm32 (rustup target add wasm32-unknown-unknown)'
