@@ -1,0 +1,33 @@
+// TensorFlow.js: eager operations and their gradients.
+import * as tf from '@tensorflow/tfjs-core';
+import { getThreadsCount, setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
+import '@tensorflow/tfjs-backend-webgpu';
+import { MARGIN, SCALE } from './data.js';
+
+export async function start({ device, wasm }, { rows, classes, dim, x, w, labels }) {
+    if (device === 'wasm') setWasmPaths(wasm);
+    if (!(await tf.setBackend(device))) throw new Error(`TensorFlow.js does not start with ${device}`);
+    await tf.ready();
+    const [cos, sin] = [Math.cos(MARGIN), Math.sin(MARGIN)];
+    const unit = (v) => tf.div(v, tf.sqrt(tf.sum(tf.square(v), 1, true)));
+    const own = tf.cast(tf.oneHot(tf.tensor1d(labels, 'int32'), classes), 'float32');
+    const loss = (x, w) => {
+        const c = tf.matMul(unit(x), unit(w), false, true);
+        const t = tf.sum(tf.mul(c, own), 1, true);
+        const s = tf.sqrt(tf.maximum(tf.mul(tf.sub(1, t), tf.add(1, t)), 1e-8));
+        const aim = tf.where(tf.greater(t, -cos), tf.sub(tf.mul(t, cos), tf.mul(s, sin)), tf.sub(t, 1 - cos));
+        const z = tf.mul(tf.add(c, tf.mul(own, tf.sub(aim, t))), SCALE);
+        return tf.mean(tf.sub(tf.logSumExp(z, 1), tf.mul(tf.squeeze(aim, [1]), SCALE)));
+    };
+    const run = tf.valueAndGrads(loss);
+    const inputs = [tf.tensor2d(x, [rows, dim]), tf.tensor2d(w, [classes, dim])];
+    return {
+        about: { device, threads: device === 'wasm' ? getThreadsCount() : 1 },
+        async step() {
+            const { value, grads } = tf.tidy(() => run(inputs));
+            const all = await Promise.all([value, ...grads].map((tensor) => tensor.data()));
+            tf.dispose([value, ...grads]);
+            return { loss: all[0][0], dx: all[1], dw: all[2] };
+        },
+    };
+}
