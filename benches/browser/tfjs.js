@@ -1,6 +1,7 @@
 // TensorFlow.js: eager operations and their gradients.
 import * as tf from '@tensorflow/tfjs-core';
 import { getThreadsCount, setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
+import '@tensorflow/tfjs-core/dist/register_all_gradients';
 import '@tensorflow/tfjs-backend-webgpu';
 import { MARGIN, SCALE } from './data.js';
 
@@ -15,7 +16,11 @@ export async function start({ device, wasm }, { rows, classes, dim, x, w, labels
         const c = tf.matMul(unit(x), unit(w), false, true);
         const t = tf.sum(tf.mul(c, own), 1, true);
         const s = tf.sqrt(tf.maximum(tf.mul(tf.sub(1, t), tf.add(1, t)), 1e-8));
-        const aim = tf.where(tf.greater(t, -cos), tf.sub(tf.mul(t, cos), tf.mul(s, sin)), tf.sub(t, 1 - cos));
+        // a comparison has no gradient here, not even zero, and a step has
+        const above = tf.step(tf.add(t, cos));
+        const margin = tf.sub(tf.mul(t, cos), tf.mul(s, sin));
+        const line = tf.sub(t, 1 - cos);
+        const aim = tf.add(line, tf.mul(above, tf.sub(margin, line)));
         const z = tf.mul(tf.add(c, tf.mul(own, tf.sub(aim, t))), SCALE);
         return tf.mean(tf.sub(tf.logSumExp(z, 1), tf.mul(tf.squeeze(aim, [1]), SCALE)));
     };

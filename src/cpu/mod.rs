@@ -36,7 +36,7 @@ use self::{
     pass::{Look, Path},
     rows::{Partial, Row, Share, Weights},
     sparse::Sifted,
-    vector::{Add, Project},
+    vector::{Add, Fused, Project},
     work::{Call, Input, Outputs, Plan, ROWS, Work, each},
 };
 use crate::{
@@ -420,7 +420,7 @@ impl Head {
         if matches!(self.loss.adaptive, Adaptive::MagFace(_)) && !broken && self.range.start == 0 {
             let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.chunks_exact(dim));
             for ((grad, unit), extra) in rows.zip(&self.input.extras) {
-                grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.stretch.mul_add(*u, *g));
+                grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.stretch.fused(*u, *g));
             }
         }
     }
