@@ -14,6 +14,8 @@
 //!
 //! A whole head is the shard of all classes. The pieces of a shard are calls of their own: each computes the cosines anew.
 
+#[cfg(any(test, target_arch = "wasm32"))]
+mod blocks;
 mod curve;
 mod layout;
 pub(crate) mod monitor;
