@@ -6,10 +6,11 @@ use crate::cpu;
 use crate::gpu;
 use std::ops::Range;
 
+#[cfg(not(target_arch = "wasm32"))] // shards are read back
+use crate::shard::Statistics;
 use crate::{
     Adaptive, Batch, Error, Filtered, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, Stored,
-    reference,
-    shard::{self, Targets},
+    reference, shard::Targets,
 };
 
 /// What computes a head.
@@ -335,7 +336,7 @@ impl SliceHead {
 
     /// The rows' sums over the classes of this shard, given the merged targets.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn statistics<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<shard::Statistics> {
+    pub fn statistics<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<Statistics> {
         match &mut self.inner {
             Inner::Reference(_) => {
                 let wide = Wide::new(batch);
@@ -357,7 +358,7 @@ impl SliceHead {
         &mut self,
         batch: &Batch<'_, L>,
         targets: &Targets,
-        statistics: &shard::Statistics,
+        statistics: &Statistics,
     ) -> Result<Output> {
         let out = match &mut self.inner {
             Inner::Reference(options) => {

@@ -94,7 +94,7 @@ impl Bound {
         let parts = context.buffer("parts", plan.parts().len() as u64 * PART_STRIDE, usage)?;
         let mut table = vec![0; plan.parts().len() * PART_STRIDE as usize];
         for (entry, part) in table.chunks_exact_mut(PART_STRIDE as usize).zip(plan.parts()) {
-            entry[..size_of_val(part)].copy_from_slice(bytemuck::bytes_of(part));
+            entry[..size_of_val(part)].copy_from_slice(part.bytes());
         }
         write(context, &parts, 0, &table)?;
 

@@ -99,6 +99,13 @@ pub struct Part {
     pub epsilon: u32,
 }
 
+impl Part {
+    /// As they go into the uniform buffer, each at a multiple of [`PART_STRIDE`](super::PART_STRIDE).
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::bytes_of(self)
+    }
+}
+
 /// What may change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Call {

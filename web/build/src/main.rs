@@ -1,0 +1,134 @@
+//! Builds a crate for the browser: wasm and its ES module.
+//!
+//! ```text
+//! cargo run --release -p web-build -- web/planner
+//! ```
+//!
+//! writes `web/dist/margin_softmax_planner.js` and `web/dist/margin_softmax_planner_bg.wasm` (the file names are those of
+//! the crate's library), with the profile `web`. Adds the target wasm32-unknown-unknown where rustup is there and it is
+//! missing; shrinks the result with `wasm-opt` where binaryen is installed.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use clap::Parser;
+use flate2::{Compression, write::GzEncoder};
+use serde_json::Value;
+use wasm_bindgen_cli_support::Bindgen;
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Builds crates for the browser: wasm and ES modules.
+#[derive(Parser)]
+struct Arguments {
+    /// Folders of the crates.
+    #[arg(required = true)]
+    crates: Vec<PathBuf>,
+    /// Where the modules go; default web/dist of this repository.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Features of the crates, separated by commas.
+    #[arg(long, default_value = "")]
+    features: String,
+    /// Fails where a crate's wasm and module are larger than this many bytes, compressed with gzip -9.
+    #[arg(long)]
+    most: Option<usize>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist"),
+    };
+    fs::create_dir_all(&out)?;
+    let out = out.canonicalize()?;
+    add_target()?;
+    for folder in &arguments.crates {
+        let wasm = compile(folder, &arguments.features)?;
+        let files = bind(&wasm, &out)?;
+        let mut sum = 0;
+        for file in &files {
+            let bytes = fs::read(file)?;
+            let packed = gzip(&bytes)?;
+            sum += packed;
+            println!("{}: {} bytes, {packed} with gzip -9", file.display(), bytes.len());
+        }
+        if let Some(most) = arguments.most
+            && sum > most
+        {
+            return Err(format!("{} is {sum} bytes compressed, allowed are {most}", folder.display()).into());
+        }
+    }
+    Ok(())
+}
+
+/// The target, where rustup can tell and add it.
+fn add_target() -> Result<()> {
+    let Ok(installed) = Command::new("rustup").args(["target", "list", "--installed"]).output() else { return Ok(()) };
+    if !String::from_utf8_lossy(&installed.stdout).lines().any(|line| line == TARGET) {
+        run(Command::new("rustup").args(["target", "add", TARGET]))?;
+    }
+    Ok(())
+}
+
+/// Runs cargo; the path of the wasm that it made.
+fn compile(folder: &Path, features: &str) -> Result<PathBuf> {
+    let manifest = folder.join("Cargo.toml").canonicalize().map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--lib", "--profile", "web", "--target", TARGET, "--message-format", "json-render-diagnostics"])
+        .args(["--features", features, "--manifest-path"])
+        .arg(&manifest)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut made = None;
+    for line in BufReader::new(cargo.stdout.take().ok_or("cargo has no output")?).lines() {
+        let message: Value = serde_json::from_str(&line?)?;
+        if message["reason"] == "compiler-artifact" && message["manifest_path"] == manifest.to_string_lossy().as_ref() {
+            let files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            made = files.filter(|file| file.ends_with(".wasm")).map(PathBuf::from).next().or(made);
+        }
+    }
+    if !cargo.wait()?.success() {
+        return Err(format!("{} does not build", folder.display()).into());
+    }
+    Ok(made.ok_or_else(|| format!("{} makes no wasm: it needs crate-type = [\"cdylib\"]", folder.display()))?)
+}
+
+/// The ES module and the wasm behind it.
+fn bind(wasm: &Path, out: &Path) -> Result<[PathBuf; 2]> {
+    let name = wasm.file_stem().and_then(|name| name.to_str()).ok_or("the wasm has no name")?;
+    Bindgen::new()
+        .input_path(wasm)
+        .web(true)?
+        .omit_default_module_path(false)
+        .remove_name_section(true)
+        .remove_producers_section(true)
+        .generate(out)?;
+    let made = out.join(format!("{name}_bg.wasm"));
+    let smaller = made.with_extension("small");
+    let shrunk = Command::new("wasm-opt").args(["-Oz", "--all-features", "-o"]).args([&smaller, &made]).status();
+    if shrunk.is_ok_and(|status| status.success()) {
+        fs::rename(&smaller, &made)?;
+    }
+    Ok([out.join(format!("{name}.js")), made])
+}
+
+fn gzip(bytes: &[u8]) -> Result<usize> {
+    let mut encoder = GzEncoder::new(vec![], Compression::best());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?.len())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    match command.status()?.success() {
+        true => Ok(()),
+        false => Err(format!("{command:?} failed").into()),
+    }
+}

@@ -1,0 +1,123 @@
+//! Plans of margin-softmax heads for JavaScript: a wasm module without wgpu.
+//!
+//! JSON goes in, JSON and bytes come out; `web/margin-softmax.js` runs them on a `GPUDevice`. An error is a JavaScript
+//! `Error` with the crate's message and a `code`: the name of the variant of [`margin_softmax::Error`].
+
+mod request;
+mod view;
+
+use margin_softmax::{
+    Adaptive, Error, MarginSoftmax, Result, State,
+    objective::PRESETS,
+    plan::{Call, PART_STRIDE, Plan},
+};
+use request::{Request, json};
+use serde_json::json;
+use wasm_bindgen::prelude::*;
+
+/// An error as JavaScript sees it.
+pub struct Refusal(Error);
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Refusal> for JsValue {
+    fn from(Refusal(error): Refusal) -> Self {
+        let shown = js_sys::Error::new(&error.to_string());
+        let debug = format!("{error:?}");
+        let code = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+        // an error object takes any property
+        let _ = js_sys::Reflect::set(&shown, &"code".into(), &code.into());
+        shown.into()
+    }
+}
+
+/// The named losses, as JSON: `[{ name, source, loss }, …]`.
+#[wasm_bindgen]
+pub fn losses() -> String {
+    let all = PRESETS.iter().map(|p| json!({ "name": p.name, "source": p.source, "loss": p.loss() }));
+    all.collect::<serde_json::Value>().to_string()
+}
+
+/// φ and dφ/dx of a loss at target cosines, without the scale: all values, then all slopes.
+#[wasm_bindgen]
+pub fn curve(loss: &str, cosines: &[f64]) -> Result<Vec<f64>, Refusal> {
+    let loss: MarginSoftmax = json("loss", loss)?;
+    loss.validate()?;
+    let (values, slopes): (Vec<_>, Vec<_>) = cosines.iter().map(|&x| loss.target_value_slope(x)).unzip();
+    Ok([values, slopes].concat())
+}
+
+/// A plan, and what changes from call to call.
+#[wasm_bindgen]
+pub struct Planned {
+    plan: Plan,
+    most_groups: u32,
+}
+
+#[wasm_bindgen]
+impl Planned {
+    /// Plans a head; the request is the JSON that [`Request`] describes.
+    #[wasm_bindgen(constructor)]
+    pub fn new(request: &str) -> Result<Planned, Refusal> {
+        let request: Request = json("request", request)?;
+        let plan = request.plan()?;
+        Ok(Self { plan, most_groups: request.limits.max_groups })
+    }
+
+    /// Buffers, kernels, steps, stages and schedule, as JSON.
+    pub fn describe(&self) -> Result<String, Refusal> {
+        serde_json::to_string(&view::View::new(&self.plan)).map_err(|e| request::refuse("plan", &e).into())
+    }
+
+    /// What goes into the buffer of parts: one entry of 256 bytes each.
+    pub fn parts(&self) -> Vec<u8> {
+        let mut table = vec![0; self.plan.parts().len() * PART_STRIDE as usize];
+        for (entry, part) in table.chunks_exact_mut(PART_STRIDE as usize).zip(self.plan.parts()) {
+            let bytes = part.bytes();
+            entry[..bytes.len()].copy_from_slice(bytes);
+        }
+        table
+    }
+
+    /// What goes into the buffer of settings, for a loss and a call `{ rows, class_weights, upstream, accumulate,
+    /// class_margins, row_margins }`.
+    pub fn settings(&self, loss: &str, call: &str) -> Result<Vec<u8>, Refusal> {
+        let call: request::Call = json("call", call)?;
+        Ok(self.plan.settings(&json("loss", loss)?, &Call::from(call))?.bytes().to_vec())
+    }
+
+    /// Workgroups of every step, forward and then backward, for this many rows: three numbers each, zeros where there is
+    /// nothing to do.
+    pub fn dispatches(&self, rows: u32) -> Result<Vec<u32>, Refusal> {
+        let (found, allowed) = (rows as usize, self.plan.shape().rows());
+        if found > allowed {
+            return Err(Error::Rows { found, allowed }.into());
+        }
+        let mut sizes = vec![];
+        for step in self.plan.forward().iter().chain(self.plan.backward()) {
+            sizes.extend(step.grid.dispatch(rows, self.most_groups)?.unwrap_or_default());
+        }
+        Ok(sizes)
+    }
+
+    /// The first state of a loss: hardness, mean and deviation of the lengths, scale.
+    pub fn state(&self, loss: &str) -> Result<Vec<f32>, Refusal> {
+        let state = State::new(&json("loss", loss)?, self.plan.shape())?;
+        let State { hardness, norm_mean, norm_deviation, scale, .. } = state;
+        Ok([hardness, norm_mean, norm_deviation, scale].map(|v| v as f32).to_vec())
+    }
+
+    /// What ElasticFace draws for the rows of a step; empty for every other loss.
+    pub fn draws(&self, loss: &str, rows: u32, step: u32, seed: u32) -> Result<Vec<f32>, Refusal> {
+        let loss: MarginSoftmax = json("loss", loss)?;
+        let mut state = State::new(&loss, self.plan.shape())?.with_seed(seed.into());
+        state.step = step.into();
+        let Adaptive::Elastic(family) = loss.adaptive else { return Ok(vec![]) };
+        let rows = (rows as usize).min(self.plan.shape().rows());
+        Ok(family.draws(&state, rows).into_iter().map(|d| d as f32).collect())
+    }
+}

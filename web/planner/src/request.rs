@@ -1,0 +1,108 @@
+//! What JavaScript asks for, read from JSON.
+
+use margin_softmax::{
+    Budget, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, Want,
+    plan::{self, Element, Layout, Limits, Plan},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// A plan: a loss, its sizes, the caller's tensors, the device, and how to go about it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    loss: MarginSoftmax,
+    shape: Sizes,
+    /// Classes of each prototype buffer; as few as the limits allow if absent.
+    #[serde(default)]
+    shards: Option<Vec<usize>>,
+    #[serde(default)]
+    elements: Elements,
+    pub limits: Limits,
+    #[serde(default)]
+    want: Want,
+    #[serde(default)]
+    options: How,
+}
+
+/// A [`Shape`] that is not checked yet: its errors keep their names.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Sizes {
+    rows: usize,
+    classes: usize,
+    dim: usize,
+    sub_centers: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Elements {
+    embeddings: Element,
+    prototypes: Element,
+}
+
+/// The fields of [`Options`] beside what is wanted.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct How {
+    budget: Option<Budget>,
+    preset: Option<String>,
+    tile: Option<String>,
+    /// The threshold of a gradient filter.
+    filter: Option<f64>,
+}
+
+impl Request {
+    pub fn plan(&self) -> Result<Plan> {
+        let Sizes { rows, classes, dim, sub_centers } = self.shape;
+        let shape = Shape::new(rows, classes, dim)?.with_sub_centers(sub_centers.unwrap_or(1))?;
+        let How { budget, preset, tile, filter } = &self.options;
+        let options = Options {
+            want: self.want,
+            budget: budget.unwrap_or_default(),
+            preset: preset.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+            tile: tile.as_deref().map(str::parse).transpose()?,
+            filter: filter.map(GradientFilter::new).transpose()?,
+        };
+        let Elements { embeddings, prototypes } = self.elements;
+        let shards = match &self.shards {
+            Some(shards) => shards.clone(),
+            None => Plan::shards(shape, prototypes, &self.limits)?,
+        };
+        let layout = Layout { shards: &shards, embeddings, prototypes };
+        Plan::head(&self.loss, shape, &layout, &self.limits, &options)
+    }
+}
+
+/// [`plan::Call`] as JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    rows: usize,
+    #[serde(default)]
+    class_weights: bool,
+    #[serde(default)]
+    upstream: bool,
+    #[serde(default)]
+    accumulate: bool,
+    #[serde(default)]
+    class_margins: bool,
+    #[serde(default)]
+    row_margins: bool,
+}
+
+impl From<Call> for plan::Call {
+    fn from(call: Call) -> Self {
+        let Call { rows, class_weights, upstream, accumulate, class_margins, row_margins } = call;
+        Self { rows, class_weights, upstream, accumulate, class_margins, row_margins }
+    }
+}
+
+/// Reads JSON; [`Error::Format`] says what is wrong with it.
+pub fn json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| refuse(what, &error))
+}
+
+pub fn refuse(what: &'static str, error: &serde_json::Error) -> Error {
+    Error::Format { what, why: error.to_string() }
+}
