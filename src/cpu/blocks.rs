@@ -5,9 +5,10 @@
 
 use super::product::Matrix;
 
-/// Rows of a block of the result, and vectors of four columns: 12 sums, with 3 vectors and a factor in 16 registers.
+/// Rows of a block of the result, and vectors of four columns: 8 sums hide the latency of an addition, and with 2 vectors
+/// and a factor leave registers free. 12 sums are half as fast: browsers then keep some in memory.
 const ROWS: usize = 4;
-const VECTORS: usize = 3;
+const VECTORS: usize = 2;
 const COLS: usize = 4 * VECTORS;
 
 /// Four numbers, side by side.
@@ -70,8 +71,9 @@ mod four {
 use four::{Four, add_product, four, splat, values};
 
 /// The sums of one block over all of `k`.
-#[inline(always)]
-fn block(a: &[[f32; ROWS]], b: &[[[f32; 4]; VECTORS]]) -> [[Four; VECTORS]; ROWS] {
+// a call of its own: the sums stay in registers only where no caller picks among them
+#[inline(never)]
+fn block(a: &[[f32; ROWS]], b: &[[[f32; 4]; VECTORS]]) -> [[[f32; 4]; VECTORS]; ROWS] {
     let mut sums = [[splat(0.0); VECTORS]; ROWS];
     for (a, b) in a.iter().zip(b) {
         let b: [Four; VECTORS] = std::array::from_fn(|v| four(&b[v]));
@@ -82,31 +84,30 @@ fn block(a: &[[f32; ROWS]], b: &[[[f32; 4]; VECTORS]]) -> [[Four; VECTORS]; ROWS
             }
         }
     }
-    sums
+    sums.map(|row| row.map(values))
 }
 
 /// Panels of `W` lines of `from`, one after the other: for every k the `W` values of its lines, 0 past the last line.
 ///
 /// A line is a row of the left operand or a column of the right one; `(line, step)` are the strides from line to line and
-/// from k to k.
+/// from k to k, one of them 1.
 fn pack<const W: usize>(from: &[f32], lines: usize, depth: usize, (line, step): (usize, usize)) -> Vec<[f32; W]> {
     let mut to = vec![[0.0; W]; lines.div_ceil(W) * depth];
     for (p, panel) in to.chunks_exact_mut(depth).enumerate() {
         let width = W.min(lines - p * W);
         let from = &from[p * W * line..];
-        if line == 1 {
+        if width < W {
             for (k, to) in panel.iter_mut().enumerate() {
-                let from = &from[k * step..];
-                match from.first_chunk::<W>() {
-                    Some(all) if width == W => *to = *all,
-                    _ => to[..width].copy_from_slice(&from[..width]),
-                }
+                (0..width).for_each(|l| to[l] = from[l * line + k * step]);
+            }
+        } else if line == 1 {
+            for (k, to) in panel.iter_mut().enumerate() {
+                to.copy_from_slice(&from[k * step..][..W]);
             }
         } else {
-            for l in 0..width {
-                for (to, x) in panel.iter_mut().zip(from[l * line..].iter().step_by(step)) {
-                    to[l] = *x;
-                }
+            let lines: [&[f32]; W] = std::array::from_fn(|l| &from[l * line..][..depth]);
+            for (k, to) in panel.iter_mut().enumerate() {
+                *to = std::array::from_fn(|l| lines[l][k]);
             }
         }
     }
@@ -125,14 +126,8 @@ pub(super) fn product(out: &mut [f32], stride: usize, accumulate: bool, a: Matri
             let sums = block(a, b);
             for (sums, row) in sums.iter().zip(row..rows) {
                 let to = &mut out[row * stride + col..][..width];
-                let (whole, rest) = to.as_chunks_mut::<4>();
-                let last = sums.get(whole.len()).map_or([0.0; 4], |&four| values(four));
-                for (to, sums) in whole.iter_mut().zip(sums) {
-                    let sums = values(*sums);
-                    *to = if accumulate { std::array::from_fn(|k| to[k] + sums[k]) } else { sums };
-                }
-                for (to, sum) in rest.iter_mut().zip(last) {
-                    *to = if accumulate { *to + sum } else { sum };
+                for (to, sum) in to.iter_mut().zip(sums.as_flattened()) {
+                    *to = if accumulate { *to + sum } else { *sum };
                 }
             }
         }

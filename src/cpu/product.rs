@@ -89,9 +89,11 @@ use super::blocks::product as multiply;
 /// One block, of at most [`BLOCK`] in every direction.
 #[cfg(not(target_arch = "wasm32"))]
 fn multiply(out: &mut [f32], stride: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
-    assert!(a.rows > 0 && b.cols > 0 && a.cols > 0 && a.cols == b.rows && b.cols <= stride);
-    assert!(out.len() > (a.rows - 1) * stride + b.cols - 1);
-    // SAFETY: XX
+    debug_assert!(a.cols == b.rows && b.cols <= stride && out.len() > (a.rows - 1) * stride + b.cols - 1);
+    // SAFETY: the one caller checked that its result holds (rows − 1)·stride + cols values with cols <= stride, and that
+    // this block lies inside, as do `a` and `b` inside theirs: a `Matrix` is made only over rows·cols values or as a part
+    // of such a one. Strides are below isize::MAX: larger ones belong to matrices of one row, which no pointer is moved
+    // by. `out` is borrowed mutably and so overlaps neither operand.
     unsafe {
         gemm::gemm(
             a.rows,
@@ -130,6 +132,7 @@ pub(super) fn packing_bytes(m: usize, n: usize, k: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::blocks;
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -140,7 +143,8 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
-    /// Every layout, every branch of `gemm` (dot, vector, outer product, packed, blocked) against a plain triple loop;
+    /// Every layout, every branch of `gemm` (dot, vector, outer product, packed, blocked) and the products of WebAssembly
+    /// against a plain triple loop;
     /// what `out` held before must not leak through, NaN included.
     #[test]
     fn product_is_the_sum_of_products() {
@@ -179,20 +183,26 @@ mod tests {
                     };
                     (0..k).map(term).fold((0.0, 0.0), |(s, t), x| (s + x, t + x.abs()))
                 };
-                let mut out = vec![f32::NAN; m * n + 3];
-                product(&mut out, false, x, y);
-                let once = out.clone();
-                product(&mut out, true, x, y);
-                for i in 0..m {
-                    for j in 0..n {
-                        let (sum, size) = exact(i, j);
-                        let (first, second) = (f64::from(once[i * n + j]), f64::from(out[i * n + j]));
-                        let most = 1e-6 * size + 1e-12;
-                        assert!((first - sum).abs() <= most, "{m}x{n}x{k} ({i}, {j}): {first}, not {sum}");
-                        assert!((second - 2.0 * sum).abs() <= 2.0 * most, "{m}x{n}x{k} ({i}, {j}) added: {second}");
+                let own = |out: &mut [f32], add: bool, x: Matrix<'_>, y: Matrix<'_>| match m * n * k {
+                    0 => product(out, add, x, y),
+                    _ => blocks::product(out, n, add, x, y),
+                };
+                for multiply in [&product as &dyn Fn(&mut [f32], bool, Matrix<'_>, Matrix<'_>), &own] {
+                    let mut out = vec![f32::NAN; m * n + 3];
+                    multiply(&mut out, false, x, y);
+                    let once = out.clone();
+                    multiply(&mut out, true, x, y);
+                    for i in 0..m {
+                        for j in 0..n {
+                            let (sum, size) = exact(i, j);
+                            let (first, second) = (f64::from(once[i * n + j]), f64::from(out[i * n + j]));
+                            let most = 1e-6 * size + 1e-12;
+                            assert!((first - sum).abs() <= most, "{m}x{n}x{k} ({i}, {j}): {first}, not {sum}");
+                            assert!((second - 2.0 * sum).abs() <= 2.0 * most, "{m}x{n}x{k} ({i}, {j}) added: {second}");
+                        }
                     }
+                    assert!(out[m * n..].iter().all(|x| x.is_nan()), "wrote past the matrix");
                 }
-                assert!(out[m * n..].iter().all(|x| x.is_nan()), "wrote past the matrix");
             }
         }
     }
