@@ -7,10 +7,10 @@ export async function start({ module, preset, tile }, { rows, classes, dim, x, w
     const head = await Head.create(device, planner, {
         loss: 'arcface',
         shape: { rows, classes, dim, sub_centers: 1 },
-        options: { preset: preset ?? 'auto', tile },
+        options: { preset, tile },
     });
-    const io = head.createBuffers();
-    const bound = head.bind(io);
+    const io = await head.createBuffers();
+    const bound = await head.bind(io);
     const inputs = [io.embeddings, [io.prototypes].flat()[0], io.labels];
     [x, w, labels].forEach((values, i) => device.queue.writeBuffer(inputs[i], 0, values));
     bound.update(undefined, { rows });
