@@ -28,13 +28,13 @@ case " $* " in
         npm ci --silent --prefix "$here"
         node "$here/build.mjs"
         say 'the planner'
-        cargo run --quiet --release -p web-build -- planner >&2 || say 'without WebGPU rows of this crate: the planner does not build here'
+        cargo run --quiet --release -p web-build -- web/planner >&2 || say 'without WebGPU rows of this crate: the planner does not build here'
         [ ! "$(type -p rustup)" ] || rustup target add "$target" >/dev/null 2>&1 || say "$target is missing"
         # a module for every browser, and one for those with relaxed SIMD
         for flags in simd128:+simd128 relaxed:+simd128,+relaxed-simd; do
             name=${flags%%:*}
             say "the CPU path, $name"
-            RUSTFLAGS="-C target-feature=${flags#*:}" cargo build --quiet --release --target "$target" \
+            RUSTFLAGS="-C target-feature=${flags#*:} -A dead_code" cargo build --quiet --release --target "$target" \
                 --manifest-path "$here/head/Cargo.toml" --target-dir "target/browser/$name" &&
                 cp "target/browser/$name/$target/release/browser_head.wasm" "target/browser/$name.wasm" ||
                 say "without $name: it does not build here"
