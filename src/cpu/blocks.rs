@@ -1,5 +1,5 @@
-//! Products in f32 for WebAssembly, where the `gemm` crate has neither a fused multiply-add nor a kernel that fills the
-//! registers: both operands are packed into panels, and a block of the result is summed in registers.
+//! Products in f32 for WebAssembly, where the `gemm` crate has no fused multiply-add and its kernel more sums than a
+//! browser's compiler keeps in registers. Both operands are packed into panels, and a block of the result is summed at once.
 //!
 //! Built with `-C target-feature=+simd128` it takes four values at a time, with `+relaxed-simd` a multiply-add of four.
 

@@ -1,4 +1,5 @@
-//! The native f32 path: class tiles over rayon, products by the `gemm` crate, exp and sums vectorised by `pulp`.
+//! The native f32 path: class tiles over rayon, products by the `gemm` crate (in WebAssembly by `blocks`), exp and sums
+//! vectorised by `pulp`.
 //!
 //! ```text
 //! scan, if a family needs it       cosines;  per row: the k largest, or the exp-sum at the scale so far
