@@ -2,7 +2,7 @@
 
 use std::f32::consts::FRAC_PI_2;
 
-use super::rows::Extra;
+use super::{rows::Extra, vector::Fused};
 use crate::objective::{
     Angle, Filter, Others, Power, Slope, TopK,
     others::{Harder, Identity, Other, Place, Rectified},
@@ -164,7 +164,7 @@ impl Line {
     /// From π/2 − θ and its slope in c.
     #[inline(always)]
     fn at(&self, height: f32, slope: f32) -> (f32, f32) {
-        (self.factor.mul_add(height, self.base), if self.detached { 1.0 } else { self.factor * slope })
+        (self.factor.fused(height, self.base), if self.detached { 1.0 } else { self.factor * slope })
     }
 }
 
@@ -184,12 +184,12 @@ impl Stretch {
         if let Some((cos, sin)) = self.turn {
             for l in 0..SIDE {
                 let s = sine(x[l]);
-                values[l] = x[l].mul_add(cos, s * sin);
+                values[l] = x[l].fused(cos, s * sin);
                 slopes[l] = cos - sin * x[l] / s.max(SMALLEST_SINE);
             }
         }
         for base in &mut values {
-            *base = base.mul_add(0.5, 0.5);
+            *base = base.fused(0.5, 0.5);
         }
         for _ in 1..self.exponent {
             for l in 0..SIDE {
@@ -198,7 +198,7 @@ impl Stretch {
         }
         let factor = self.exponent as f32;
         for l in 0..SIDE {
-            values[l] = (2.0 * below[l]).mul_add(values[l], -1.0) + self.margin;
+            values[l] = (2.0 * below[l]).fused(values[l], -1.0) + self.margin;
             slopes[l] = if self.detached { 1.0 } else { factor * below[l] * slopes[l] };
         }
         (values, slopes)
@@ -250,12 +250,12 @@ fn arcsine(c: f32) -> f32 {
     let far = size > 0.5;
     let square = if far { (0.5 * (1.0 - size)).max(0.0) } else { size * size };
     let x = if far { square.sqrt() } else { size };
-    let p = square.mul_add(4.216_32e-2, 2.418_131e-2);
-    let p = square.mul_add(p, 4.547_002_5e-2);
-    let p = square.mul_add(p, 7.495_300_3e-2);
-    let p = square.mul_add(p, 1.666_675_3e-1);
-    let near = (p * square).mul_add(x, x);
-    (if far { (-2.0_f32).mul_add(near, FRAC_PI_2) } else { near }).copysign(c)
+    let p = square.fused(4.216_32e-2, 2.418_131e-2);
+    let p = square.fused(p, 4.547_002_5e-2);
+    let p = square.fused(p, 7.495_300_3e-2);
+    let p = square.fused(p, 1.666_675_3e-1);
+    let near = (p * square).fused(x, x);
+    (if far { (-2.0_f32).fused(near, FRAC_PI_2) } else { near }).copysign(c)
 }
 
 /// Σ c_k T_k(x) and, with `SLOPES`, its slope; even and odd half each in y = T_2(x), as in `objective::chebyshev`.
@@ -263,17 +263,17 @@ fn arcsine(c: f32) -> f32 {
 fn clenshaw<const SLOPES: bool>(terms: &[f32], x: &[f32; SIDE]) -> ([f32; SIDE], [f32; SIDE]) {
     let mut y = [0.0; SIDE];
     for l in 0..SIDE {
-        y[l] = (-2.0_f32).mul_add((1.0 - x[l]) * (1.0 + x[l]), 1.0);
+        y[l] = (-2.0_f32).fused((1.0 - x[l]) * (1.0 + x[l]), 1.0);
     }
     // the constant of the even half comes last and otherwise
     let [e1, e2, f1, f2] = half::<SLOPES>(&terms[2..], &y);
     let [o1, o2, p1, p2] = half::<SLOPES>(&terms[1..], &y);
     let (mut values, mut slopes) = ([0.0; SIDE], [0.0; SIDE]);
     for l in 0..SIDE {
-        let even = (y[l].mul_add(e1[l], terms[0] - e2[l]), e1[l] + y[l].mul_add(f1[l], -f2[l]));
+        let even = (y[l].fused(e1[l], terms[0] - e2[l]), e1[l] + y[l].fused(f1[l], -f2[l]));
         let odd = (o1[l] - o2[l], p1[l] - p2[l]);
-        values[l] = x[l].mul_add(odd.0, even.0);
-        slopes[l] = 4.0 * x[l] * x[l].mul_add(odd.1, even.1) + odd.0;
+        values[l] = x[l].fused(odd.0, even.0);
+        slopes[l] = 4.0 * x[l] * x[l].fused(odd.1, even.1) + odd.0;
     }
     (values, slopes)
 }
@@ -288,9 +288,9 @@ fn half<const SLOPES: bool>(terms: &[f32], y: &[f32; SIDE]) -> [[f32; SIDE]; 4] 
         let c = terms[2 * k];
         for l in 0..SIDE {
             let twice = 2.0 * y[l];
-            let b = twice.mul_add(b1[l], c - b2[l]);
+            let b = twice.fused(b1[l], c - b2[l]);
             if SLOPES {
-                let d = twice.mul_add(d1[l], 2.0_f32.mul_add(b1[l], -d2[l]));
+                let d = twice.fused(d1[l], 2.0_f32.fused(b1[l], -d2[l]));
                 (d1[l], d2[l]) = (d, d1[l]);
             }
             (b1[l], b2[l]) = (b, b1[l]);

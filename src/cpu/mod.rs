@@ -1,4 +1,5 @@
-//! The native f32 path: class tiles over rayon, products by the `gemm` crate, exp and sums vectorised by `pulp`.
+//! The native f32 path: class tiles over rayon, products by the `gemm` crate (in WebAssembly by `blocks`), exp and sums
+//! vectorised by `pulp`.
 //!
 //! ```text
 //! scan, if a family needs it       cosines;  per row: the k largest, or the exp-sum at the scale so far
@@ -14,6 +15,8 @@
 //!
 //! A whole head is the shard of all classes. The pieces of a shard are calls of their own: each computes the cosines anew.
 
+#[cfg(any(test, target_arch = "wasm32"))]
+mod blocks;
 mod curve;
 mod layout;
 pub(crate) mod monitor;
@@ -36,7 +39,7 @@ use self::{
     pass::{Look, Path},
     rows::{Partial, Row, Share, Weights},
     sparse::Sifted,
-    vector::{Add, Project},
+    vector::{Add, Fused, Project},
     work::{Call, Input, Outputs, Plan, ROWS, Work, each},
 };
 use crate::{
@@ -420,7 +423,7 @@ impl Head {
         if matches!(self.loss.adaptive, Adaptive::MagFace(_)) && !broken && self.range.start == 0 {
             let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.chunks_exact(dim));
             for ((grad, unit), extra) in rows.zip(&self.input.extras) {
-                grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.stretch.mul_add(*u, *g));
+                grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.stretch.fused(*u, *g));
             }
         }
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::{
     product::{Matrix, product},
-    vector::{LANES, Normalize, fold, larger},
+    vector::{Fused, LANES, Normalize, fold, larger},
 };
 use crate::{Result, monitor::vectors};
 
@@ -133,10 +133,10 @@ fn lean(c: f32) -> f32 {
     let half = q > 0.414_213_56;
     let t = if half { (q - 1.0) / (q + 1.0) } else { q };
     let z = t * t;
-    let p = z.mul_add(8.053_744_5e-2, -1.387_768_6e-1);
-    let p = z.mul_add(p, 1.997_771_1e-1);
-    let p = z.mul_add(p, -3.333_295e-1);
-    let angle = (p * z).mul_add(t, t) + if half { std::f32::consts::FRAC_PI_4 } else { 0.0 };
+    let p = z.fused(8.053_744_5e-2, -1.387_768_6e-1);
+    let p = z.fused(p, 1.997_771_1e-1);
+    let p = z.fused(p, -3.333_295e-1);
+    let angle = (p * z).fused(t, t) + if half { std::f32::consts::FRAC_PI_4 } else { 0.0 };
     let angle = if steep { std::f32::consts::FRAC_PI_2 - angle } else { angle };
     angle.copysign(c)
 }

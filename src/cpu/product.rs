@@ -1,9 +1,10 @@
-//! Matrix products in f32: the one call of the `gemm` crate, behind a safe function.
+//! Matrix products in f32: the one call of the `gemm` crate, behind a safe function; in WebAssembly `blocks` instead.
 
 // `gemm::gemm` takes pointers and strides and checks nothing. Every pointer below comes from a slice whose length was
 // checked against the rows and columns that the call is told, so no input of a safe function here reaches past a slice.
 #![allow(unsafe_code)]
 
+#[cfg(not(target_arch = "wasm32"))]
 use gemm::Parallelism;
 
 /// No product handed to `gemm` is longer than this in any direction, so that its packing buffers are bounded.
@@ -12,11 +13,11 @@ const BLOCK: usize = 512;
 /// A view of a row-major matrix or of its transpose.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -45,9 +46,10 @@ impl<'a> Matrix<'a> {
         Self { data: &self.data[start..], cols: count, ..self }
     }
 
-    /// The element at (`row`, `col`) and all behind it.
-    fn from(&self, row: usize, col: usize) -> *const f32 {
-        self.data[row * self.row_stride + col * self.col_stride..].as_ptr()
+    /// `rows` × `cols` values from (`row`, `col`) on.
+    fn part(self, row: usize, col: usize, rows: usize, cols: usize) -> Self {
+        let data = &self.data[row * self.row_stride + col * self.col_stride..];
+        Self { data, rows, cols, ..self }
     }
 }
 
@@ -73,37 +75,47 @@ pub(super) fn spaced_product(out: &mut [f32], stride: usize, accumulate: bool, a
     for k in (0..depth).step_by(BLOCK) {
         for row in (0..rows).step_by(BLOCK) {
             for col in (0..cols).step_by(BLOCK) {
-                let (m, n) = (BLOCK.min(rows - row), BLOCK.min(cols - col));
-                // SAFETY: `out` holds (rows − 1)·stride + cols values, cols <= stride, and the block (row..row+m,
-                // col..col+n) lies inside, as do the blocks of `a` and `b` inside theirs: a `Matrix` is made only over
-                // rows·cols values or as some columns of such a one, and row+m <= a.rows, col+n <= b.cols,
-                // k+.. <= a.cols and b.rows. Strides are below isize::MAX: larger ones belong to matrices of one row,
-                // which no pointer is moved by. `out` is borrowed mutably and so overlaps neither operand.
-                unsafe {
-                    gemm::gemm(
-                        m,
-                        n,
-                        BLOCK.min(depth - k),
-                        out[row * stride + col..].as_mut_ptr(),
-                        1,
-                        stride as isize,
-                        accumulate || k > 0,
-                        a.from(row, k),
-                        a.col_stride as isize,
-                        a.row_stride as isize,
-                        b.from(k, col),
-                        b.col_stride as isize,
-                        b.row_stride as isize,
-                        1.0,
-                        1.0,
-                        false,
-                        false,
-                        false,
-                        Parallelism::None,
-                    );
-                }
+                let (m, n, depth) = (BLOCK.min(rows - row), BLOCK.min(cols - col), BLOCK.min(depth - k));
+                let (a, b) = (a.part(row, k, m, depth), b.part(k, col, depth, n));
+                multiply(&mut out[row * stride + col..], stride, accumulate || k > 0, a, b);
             }
         }
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+use super::blocks::product as multiply;
+
+/// One block, of at most [`BLOCK`] in every direction.
+#[cfg(not(target_arch = "wasm32"))]
+fn multiply(out: &mut [f32], stride: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
+    debug_assert!(a.cols == b.rows && b.cols <= stride && out.len() > (a.rows - 1) * stride + b.cols - 1);
+    // SAFETY: the one caller checked that its result holds (rows − 1)·stride + cols values with cols <= stride, and that
+    // this block lies inside, as do `a` and `b` inside theirs: a `Matrix` is made only over rows·cols values or as a part
+    // of such a one. Strides are below isize::MAX: larger ones belong to matrices of one row, which no pointer is moved
+    // by. `out` is borrowed mutably and so overlaps neither operand.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            out.as_mut_ptr(),
+            1,
+            stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
     }
 }
 
@@ -120,6 +132,7 @@ pub(super) fn packing_bytes(m: usize, n: usize, k: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::blocks;
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -130,7 +143,8 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
-    /// Every layout, every branch of `gemm` (dot, vector, outer product, packed, blocked) against a plain triple loop;
+    /// Every layout, every branch of `gemm` (dot, vector, outer product, packed, blocked) and the products of WebAssembly
+    /// against a plain triple loop;
     /// what `out` held before must not leak through, NaN included.
     #[test]
     fn product_is_the_sum_of_products() {
@@ -169,20 +183,26 @@ mod tests {
                     };
                     (0..k).map(term).fold((0.0, 0.0), |(s, t), x| (s + x, t + x.abs()))
                 };
-                let mut out = vec![f32::NAN; m * n + 3];
-                product(&mut out, false, x, y);
-                let once = out.clone();
-                product(&mut out, true, x, y);
-                for i in 0..m {
-                    for j in 0..n {
-                        let (sum, size) = exact(i, j);
-                        let (first, second) = (f64::from(once[i * n + j]), f64::from(out[i * n + j]));
-                        let most = 1e-6 * size + 1e-12;
-                        assert!((first - sum).abs() <= most, "{m}x{n}x{k} ({i}, {j}): {first}, not {sum}");
-                        assert!((second - 2.0 * sum).abs() <= 2.0 * most, "{m}x{n}x{k} ({i}, {j}) added: {second}");
+                let own = |out: &mut [f32], add: bool, x: Matrix<'_>, y: Matrix<'_>| match m * n * k {
+                    0 => product(out, add, x, y),
+                    _ => blocks::product(out, n, add, x, y),
+                };
+                for multiply in [&product as &dyn Fn(&mut [f32], bool, Matrix<'_>, Matrix<'_>), &own] {
+                    let mut out = vec![f32::NAN; m * n + 3];
+                    multiply(&mut out, false, x, y);
+                    let once = out.clone();
+                    multiply(&mut out, true, x, y);
+                    for i in 0..m {
+                        for j in 0..n {
+                            let (sum, size) = exact(i, j);
+                            let (first, second) = (f64::from(once[i * n + j]), f64::from(out[i * n + j]));
+                            let most = 1e-6 * size + 1e-12;
+                            assert!((first - sum).abs() <= most, "{m}x{n}x{k} ({i}, {j}): {first}, not {sum}");
+                            assert!((second - 2.0 * sum).abs() <= 2.0 * most, "{m}x{n}x{k} ({i}, {j}) added: {second}");
+                        }
                     }
+                    assert!(out[m * n..].iter().all(|x| x.is_nan()), "wrote past the matrix");
                 }
-                assert!(out[m * n..].iter().all(|x| x.is_nan()), "wrote past the matrix");
             }
         }
     }

@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     rows::{Partial, Row},
-    vector::{LANES, exp, fold, larger},
+    vector::{Fused, LANES, exp, fold, larger},
 };
 use crate::objective::others::{Other, Place};
 
@@ -107,7 +107,7 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
                 Some(weights) => {
                     for (x, w) in values.iter_mut().zip(weights) {
                         let (p, slope) = force::<O, STORED>(self.others, *x, scale, most, gain);
-                        *x = normal((-row.smoothing).mul_add(*w, p) * slope);
+                        *x = normal((-row.smoothing).fused(*w, p) * slope);
                     }
                 }
             }
@@ -125,7 +125,7 @@ fn force<O: Other, const STORED: bool>(others: O, x: f32, scale: f32, most: f32,
         return (gain * x, 1.0); // only the identity is stored so
     }
     let (value, slope) = others.value_slope(x, NOWHERE);
-    (gain * exp(scale.mul_add(value, -most)), slope)
+    (gain * exp(scale.fused(value, -most)), slope)
 }
 
 /// 0 for a subnormal number: a product over those is many times slower, and they are nothing beside the others.
@@ -170,7 +170,7 @@ fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f
     let (blocks, rest) = cosines.as_chunks_mut::<LANES>();
     for c in blocks {
         for k in 0..LANES {
-            let e = exp(scale.mul_add(others.value_slope(c[k], NOWHERE).0, -most));
+            let e = exp(scale.fused(others.value_slope(c[k], NOWHERE).0, -most));
             sums[k] += e;
             if STORE {
                 c[k] = e;
@@ -182,7 +182,7 @@ fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f
         let mut padded = [0.0; LANES];
         padded[..rest.len()].copy_from_slice(rest);
         for e in &mut padded {
-            *e = exp(scale.mul_add(others.value_slope(*e, NOWHERE).0, -most));
+            *e = exp(scale.fused(others.value_slope(*e, NOWHERE).0, -most));
         }
         for ((sum, e), c) in sums.iter_mut().zip(padded).zip(rest) {
             *sum += e;
@@ -201,11 +201,11 @@ pub(super) fn weighted<O: Other>(others: O, cosines: &[f32], weights: &[f32]) ->
     let mut sums = [0.0_f64; LANES];
     for (c, w) in c.iter().zip(w) {
         for k in 0..LANES {
-            sums[k] = f64::from(others.value_slope(c[k], NOWHERE).0).mul_add(f64::from(w[k]), sums[k]);
+            sums[k] = f64::from(others.value_slope(c[k], NOWHERE).0).fused(f64::from(w[k]), sums[k]);
         }
     }
     for (k, (c, w)) in c_rest.iter().zip(w_rest).enumerate() {
-        sums[k] = f64::from(others.value_slope(*c, NOWHERE).0).mul_add(f64::from(*w), sums[k]);
+        sums[k] = f64::from(others.value_slope(*c, NOWHERE).0).fused(f64::from(*w), sums[k]);
     }
     fold(sums, |a, b| a + b)
 }

@@ -9,7 +9,7 @@ use super::{
     curve::Curve,
     rows::{Extra, Partial},
     sweep::{Block, normal, weighted},
-    vector::{LANES, exp, fold, larger},
+    vector::{Fused, LANES, exp, fold, larger},
 };
 use crate::objective::others::Identity;
 
@@ -161,12 +161,12 @@ fn softplus_sigmoid(z: f32) -> (f32, f32) {
     let v = exp(-z.abs());
     let q = v / (2.0 + v);
     let square = q * q;
-    let p = square.mul_add(1.0 / 13.0, 1.0 / 11.0);
-    let p = square.mul_add(p, 1.0 / 9.0);
-    let p = square.mul_add(p, 1.0 / 7.0);
-    let p = square.mul_add(p, 1.0 / 5.0);
-    let p = square.mul_add(p, 1.0 / 3.0);
-    let log = 2.0 * (p * square).mul_add(q, q);
+    let p = square.fused(1.0 / 13.0, 1.0 / 11.0);
+    let p = square.fused(p, 1.0 / 9.0);
+    let p = square.fused(p, 1.0 / 7.0);
+    let p = square.fused(p, 1.0 / 5.0);
+    let p = square.fused(p, 1.0 / 3.0);
+    let log = 2.0 * (p * square).fused(q, q);
     let (above, share) = if z > 0.0 { (z, 1.0) } else { (0.0, v) };
     (above + log, share / (1.0 + v))
 }
@@ -191,7 +191,7 @@ fn sigmoids(values: &[f32], scale: f32, bias: f32) -> [f32; 3] {
         values,
         #[inline(always)]
         |v| {
-            let (softplus, sigmoid) = softplus_sigmoid(scale.mul_add(v, bias));
+            let (softplus, sigmoid) = softplus_sigmoid(scale.fused(v, bias));
             [softplus, sigmoid * v, sigmoid]
         },
     )
@@ -342,7 +342,7 @@ impl WithSimd for Gradients<'_> {
             match (*binary, weights) {
                 (Some(bias), _) => {
                     for (v, slope) in values.iter_mut().zip(&*slopes) {
-                        let (_, sigmoid) = softplus_sigmoid(scale.mul_add(*v, bias));
+                        let (_, sigmoid) = softplus_sigmoid(scale.fused(*v, bias));
                         *v = normal(row.binary() * sigmoid * slope);
                     }
                 }
@@ -356,7 +356,7 @@ impl WithSimd for Gradients<'_> {
                     let gain = row.gain_at(logit(scale, extra.best));
                     for ((v, slope), w) in values.iter_mut().zip(&*slopes).zip(weights) {
                         let p = gain * weight(scale, *v, extra.best);
-                        *v = normal((-row.smoothing).mul_add(*w, p) * slope);
+                        *v = normal((-row.smoothing).fused(*w, p) * slope);
                     }
                 }
             }

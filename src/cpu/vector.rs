@@ -50,6 +50,26 @@ impl DerefMut for Aligned {
     }
 }
 
+/// `self·b + c`.
+pub(super) trait Fused {
+    /// Rounded once where there is an instruction for it. WebAssembly has none, and its substitute is a slow call.
+    fn fused(self, b: Self, c: Self) -> Self;
+}
+
+impl Fused for f32 {
+    #[inline(always)]
+    fn fused(self, b: f32, c: f32) -> f32 {
+        if cfg!(target_arch = "wasm32") { self * b + c } else { self.mul_add(b, c) }
+    }
+}
+
+impl Fused for f64 {
+    #[inline(always)]
+    fn fused(self, b: f64, c: f64) -> f64 {
+        if cfg!(target_arch = "wasm32") { self * b + c } else { self.mul_add(b, c) }
+    }
+}
+
 /// e^x for x up to a little above 0; 0 below −87. Relative error below 2.2e-7.
 ///
 /// 1.5·2²³ rounds x/ln 2 to a whole number n that then lies in the low bits; the polynomial is 1 + r + r²·q(r) with
@@ -57,15 +77,15 @@ impl DerefMut for Aligned {
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let shifted = x.fused(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     // ln 2 in two parts: n times the first is exact
-    let r = n.mul_add(-1.428_606_8e-6, n.mul_add(-0.693_145_75, x));
-    let q = r.mul_add(0.001_381_454, 0.008_368_745);
-    let q = r.mul_add(q, 0.041_668_39);
-    let q = r.mul_add(q, 0.166_665_21);
-    let q = r.mul_add(q, 0.499_999_94);
-    let p = (r * r).mul_add(q, r) + 1.0;
+    let r = n.fused(-1.428_606_8e-6, n.fused(-0.693_145_75, x));
+    let q = r.fused(0.001_381_454, 0.008_368_745);
+    let q = r.fused(q, 0.041_668_39);
+    let q = r.fused(q, 0.166_665_21);
+    let q = r.fused(q, 0.499_999_94);
+    let p = (r * r).fused(q, r) + 1.0;
     let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if x < -87.0 { 0.0 } else { p * power }
 }
@@ -96,11 +116,11 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0; LANES];
     for (a, b) in a.iter().zip(b) {
         for k in 0..LANES {
-            sums[k] = a[k].mul_add(b[k], sums[k]);
+            sums[k] = a[k].fused(b[k], sums[k]);
         }
     }
     for (k, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        sums[k] = a.mul_add(*b, sums[k]);
+        sums[k] = a.fused(*b, sums[k]);
     }
     fold(sums, |a, b| a + b)
 }
@@ -112,11 +132,11 @@ fn wide_dot(a: &[f32], b: &[f32]) -> f64 {
     let mut sums = [0.0_f64; LANES];
     for (a, b) in a.iter().zip(b) {
         for k in 0..LANES {
-            sums[k] = f64::from(a[k]).mul_add(f64::from(b[k]), sums[k]);
+            sums[k] = f64::from(a[k]).fused(f64::from(b[k]), sums[k]);
         }
     }
     for (k, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        sums[k] = f64::from(*a).mul_add(f64::from(*b), sums[k]);
+        sums[k] = f64::from(*a).fused(f64::from(*b), sums[k]);
     }
     fold(sums, |a, b| a + b)
 }
@@ -219,7 +239,7 @@ impl WithSimd for Project<'_> {
             if length >= SHORTEST && length.is_finite() {
                 let (radial, inverse) = (-dot(pull, unit), (1.0 / length) as f32);
                 for (pull, unit) in pull.iter_mut().zip(unit) {
-                    *pull = radial.mul_add(*unit, *pull) * inverse;
+                    *pull = radial.fused(*unit, *pull) * inverse;
                 }
             } else {
                 pull.fill(0.0);
