@@ -18,6 +18,17 @@ pub(super) struct Sifted {
     pub kept: u64,
 }
 
+impl Sifted {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            dropped: self.dropped + other.dropped,
+            total: self.total + other.total,
+            kept: self.kept + other.kept,
+        }
+    }
+}
+
 /// The entries that are left of one block, row by row and column by column.
 pub(super) struct Lists {
     /// A bit per entry, whole words for every row: it is left.
@@ -118,11 +129,76 @@ impl WithSimd for Sift<'_> {
         let sparse = left <= list.len();
         if sparse {
             let starts = &mut column_starts[..=self.columns];
-            let ends = collect(&*self.values, self.columns, words, list, row_starts, starts);
+            starts.fill(0);
+            let ends = collect(
+                self.values,
+                self.columns,
+                words,
+                list,
+                row_starts,
+                #[inline(always)]
+                |column| starts[column + 1] += 1,
+            );
             turn(&list[..left], &row_starts[..=ends], turned, starts);
         }
         sparse
     }
+}
+
+/// The entries of a block that are not 0, row by row, each with its prototype's place among those of the tile as they came.
+/// Returns whether they are few enough for that.
+pub(super) struct List<'a> {
+    /// \[rows, columns\], the first prototypes of all classes in front.
+    pub values: &'a [f32],
+    pub columns: usize,
+    pub centers: usize,
+    pub lists: &'a mut Lists,
+}
+
+impl WithSimd for List<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> bool {
+        let Self { values, columns, centers, lists } = self;
+        let Lists { words, rows: list, row_starts, .. } = lists;
+        let mut left = 0;
+        for (values, words) in values.chunks_exact(columns).zip(words.chunks_exact_mut(columns.div_ceil(LANES))) {
+            let (blocks, rest) = values.as_chunks::<LANES>();
+            for (block, word) in blocks.iter().zip(&mut *words) {
+                *word = others(block);
+            }
+            if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
+                let mut padded = [0.0; LANES];
+                padded[..rest.len()].copy_from_slice(rest);
+                *word = others(&padded);
+            }
+            left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        }
+        let sparse = left <= list.len();
+        if sparse {
+            collect(values, columns, words, list, row_starts, |_| {});
+            if centers > 1 {
+                let width = (columns / centers) as u32;
+                list[..left].iter_mut().for_each(|(at, _)| *at = *at % width * centers as u32 + *at / width);
+            }
+        }
+        sparse
+    }
+}
+
+/// A bit for each value that is not 0.
+#[inline(always)]
+fn others(values: &[f32; LANES]) -> u32 {
+    let mut bits = [0_u32; LANES];
+    for k in 0..LANES {
+        bits[k] = u32::from(values[k] != 0.0) << k;
+    }
+    fold(
+        bits,
+        #[inline(always)]
+        |a, b| a | b,
+    )
 }
 
 /// Small values become 0; a bit for each that is left.
@@ -144,7 +220,7 @@ fn sift(values: &mut [f32; LANES], limit: f32, total: &mut [f32; LANES], dropped
     )
 }
 
-/// Lists what is left row by row, and counts it by column, each count one place further on. Returns the rows.
+/// Lists what is left row by row, and tells the column of each. Returns the rows.
 #[inline(always)]
 fn collect(
     values: &[f32],
@@ -152,9 +228,8 @@ fn collect(
     words: &[u32],
     list: &mut [Entry],
     row_starts: &mut [u32],
-    counts: &mut [u32],
+    mut tell: impl FnMut(usize),
 ) -> usize {
-    counts.fill(0);
     let (mut count, mut rows) = (0, 0);
     for (values, words) in values.chunks_exact(columns).zip(words.chunks_exact(columns.div_ceil(LANES))) {
         row_starts[rows] = count as u32;
@@ -163,7 +238,7 @@ fn collect(
             while word != 0 {
                 let column = first + word.trailing_zeros() as usize;
                 list[count] = (column as u32, values[column]);
-                counts[column + 1] += 1;
+                tell(column);
                 count += 1;
                 word &= word - 1;
             }

@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     rows::{Partial, Row},
-    vector::{LANES, exp, fold, larger},
+    vector::{LANES, exp, fold, larger, normal},
 };
 use crate::objective::others::{Other, Place};
 
@@ -126,12 +126,6 @@ fn force<O: Other, const STORED: bool>(others: O, x: f32, scale: f32, most: f32,
     }
     let (value, slope) = others.value_slope(x, NOWHERE);
     (gain * exp(scale.mul_add(value, -most)), slope)
-}
-
-/// 0 for a subnormal number: a product over those is many times slower, and they are nothing beside the others.
-#[inline(always)]
-pub(super) fn normal(x: f32) -> f32 {
-    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
 }
 
 /// The row left and right of the labelled class; all of it where the label lies elsewhere.

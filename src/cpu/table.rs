@@ -8,8 +8,8 @@ use pulp::{Simd, WithSimd};
 use super::{
     curve::Curve,
     rows::{Extra, Partial},
-    sweep::{Block, normal, weighted},
-    vector::{LANES, exp, fold, larger},
+    sweep::{Block, weighted},
+    vector::{LANES, exp, fold, larger, normal},
 };
 use crate::objective::others::Identity;
 

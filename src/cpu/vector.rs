@@ -1,7 +1,7 @@
 //! Vector code without unsafe and without build flags: plain loops over blocks of [`LANES`] values, inlined into a
 //! function that `pulp` compiles for AVX-512, AVX2, NEON or neither, and chooses when the head is made.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use pulp::{Simd, WithSimd};
 
@@ -121,13 +121,12 @@ fn wide_dot(a: &[f32], b: &[f32]) -> f64 {
     fold(sums, |a, b| a + b)
 }
 
-/// Lengths and directions of every `step`-th row of `from`, `dim` values each, beginning with the first.
+/// Lengths and directions of the rows of `from`, `dim` values each.
 ///
 /// A length is finite exactly if all values are. A row that is not gets the direction 0.
 pub(super) struct Normalize<'a> {
     pub from: &'a [f32],
     pub dim: usize,
-    pub step: usize,
     pub to: &'a mut [f32],
     pub lengths: &'a mut [f64],
     /// Whether the lengths are wanted to more than f32's digits.
@@ -139,9 +138,8 @@ impl WithSimd for Normalize<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.from.chunks(self.dim * self.step).zip(self.to.chunks_exact_mut(self.dim));
+        let rows = self.from.chunks_exact(self.dim).zip(self.to.chunks_exact_mut(self.dim));
         for ((from, to), length) in rows.zip(self.lengths) {
-            let from = &from[..self.dim];
             let square = if self.exact { f32::NAN } else { dot(from, from) };
             if (1e-18..1e30).contains(&square) {
                 // neither an overflow nor a square that vanished can have mattered
@@ -166,7 +164,6 @@ impl WithSimd for Normalize<'_> {
 pub(super) struct Plain<'a> {
     pub from: &'a [f32],
     pub dim: usize,
-    pub step: usize,
     pub to: &'a mut [f32],
     pub lengths: &'a mut [f64],
 }
@@ -176,9 +173,8 @@ impl WithSimd for Plain<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.from.chunks(self.dim * self.step).zip(self.to.chunks_exact_mut(self.dim));
+        let rows = self.from.chunks_exact(self.dim).zip(self.to.chunks_exact_mut(self.dim));
         for ((from, to), length) in rows.zip(self.lengths) {
-            let from = &from[..self.dim];
             *length = wide_dot(from, from).sqrt();
             if length.is_finite() { to.copy_from_slice(from) } else { to.fill(0.0) }
         }
@@ -197,13 +193,64 @@ impl WithSimd for DotLength<'_> {
     }
 }
 
-/// From Σ G·(other unit vector) to the gradient of every `step`-th row: take out the radial part, divide by the length.
+/// Lengths between which a vector stands for its direction: neither the products with it nor the products of its
+/// inverse length leave the range where f32 has all its digits.
+const ORDINARY: Range<f64> = 1e-6..1e6;
+
+/// The lengths of every `step`-th row of `from`, and what multiplies the rows to unit vectors (0 for a row of zeros).
+///
+/// Returns whether every row can be used as it is, in place of its direction from [`Normalize`].
+pub(super) struct Measure<'a> {
+    pub from: &'a [f32],
+    pub dim: usize,
+    pub step: usize,
+    pub lengths: &'a mut [f64],
+    pub factors: &'a mut [f32],
+}
+
+impl WithSimd for Measure<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> bool {
+        let mut ordinary = true;
+        let rows = self.from.chunks(self.dim * self.step).zip(self.lengths).zip(self.factors);
+        for ((from, length), factor) in rows {
+            let from = &from[..self.dim];
+            let square = dot(from, from);
+            *length = if (1e-18..1e30).contains(&square) { f64::from(square).sqrt() } else { wide_dot(from, from).sqrt() };
+            ordinary &= ORDINARY.contains(length) || *length == 0.0;
+            *factor = if *length == 0.0 { 0.0 } else { (1.0 / *length) as f32 };
+        }
+        ordinary
+    }
+}
+
+/// Every row of `values` times `factors`, number by number.
+pub(super) struct Stretch<'a> {
+    pub values: &'a mut [f32],
+    pub factors: &'a [f32],
+}
+
+impl WithSimd for Stretch<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for values in self.values.chunks_exact_mut(self.factors.len()) {
+            values.iter_mut().zip(self.factors).for_each(|(x, f)| *x = normal(*x * f));
+        }
+    }
+}
+
+/// From Σ G·(other unit vector) to the gradient of every `step`-th row of `from`: take out the radial part, divide by the
+/// length.
 ///
 /// Exactly 0 for a vector shorter than [`SHORTEST`] and for one that is not finite.
 pub(super) struct Project<'a> {
     pub pull: &'a mut [f32],
+    pub from: &'a [f32],
     pub step: usize,
-    pub unit: &'a [f32],
     pub dim: usize,
     pub lengths: &'a [f64],
 }
@@ -213,19 +260,56 @@ impl WithSimd for Project<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let rows = self.pull.chunks_mut(self.dim * self.step).zip(self.unit.chunks_exact(self.dim));
-        for ((pull, unit), &length) in rows.zip(self.lengths) {
-            let pull = &mut pull[..self.dim];
-            if length >= SHORTEST && length.is_finite() {
-                let (radial, inverse) = (-dot(pull, unit), (1.0 / length) as f32);
-                for (pull, unit) in pull.iter_mut().zip(unit) {
-                    *pull = radial.mul_add(*unit, *pull) * inverse;
-                }
+        let (dim, apart) = (self.dim, self.dim * self.step);
+        let rows = self.pull.chunks_mut(apart).zip(self.from.chunks(apart));
+        for ((pull, from), &length) in rows.zip(self.lengths) {
+            let (pull, from) = (&mut pull[..dim], &from[..dim]);
+            if ORDINARY.contains(&length) {
+                let factor = (1.0 / length) as f32;
+                project(
+                    pull,
+                    from,
+                    factor,
+                    #[inline(always)]
+                    |x| x * factor,
+                );
+            } else if length >= SHORTEST && length.is_finite() {
+                let inverse = 1.0 / length;
+                project(
+                    pull,
+                    from,
+                    inverse as f32,
+                    #[inline(always)]
+                    |x| (f64::from(x) * inverse) as f32,
+                );
             } else {
                 pull.fill(0.0);
             }
         }
     }
+}
+
+/// (pull − <pull, u>·u)·factor, where u is what `unit` makes of `from`.
+#[inline(always)]
+fn project(pull: &mut [f32], from: &[f32], factor: f32, unit: impl Fn(f32) -> f32) {
+    let ((p, p_rest), (x, x_rest)) = (pull.as_chunks::<LANES>(), from.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (p, x) in p.iter().zip(x) {
+        for k in 0..LANES {
+            sums[k] = p[k].mul_add(unit(x[k]), sums[k]);
+        }
+    }
+    for (k, (p, x)) in p_rest.iter().zip(x_rest).enumerate() {
+        sums[k] = p.mul_add(unit(*x), sums[k]);
+    }
+    let radial = -fold(sums, |a, b| a + b);
+    pull.iter_mut().zip(from).for_each(|(p, x)| *p = radial.mul_add(unit(*x), *p) * factor);
+}
+
+/// 0 for a subnormal number: a product over those is many times slower, and they are nothing beside the others.
+#[inline(always)]
+pub(super) fn normal(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
 }
 
 /// `to += from`.
@@ -287,7 +371,7 @@ mod tests {
                 let from: Vec<f32> = (0..dim).map(|k| if k % 3 == 1 { -size } else { size }).collect();
                 let (mut to, mut lengths) = (vec![f32::NAN; dim], [0.0]);
                 let (from, to, lengths) = (&from, &mut to, &mut lengths);
-                pulp::Arch::new().dispatch(Normalize { from, dim, step: 1, to, lengths, exact });
+                pulp::Arch::new().dispatch(Normalize { from, dim, to, lengths, exact });
                 let expected = f64::from(size) * (dim as f64).sqrt();
                 let most = if exact { 1e-14 } else { 2e-7 };
                 assert!((lengths[0] / expected - 1.0).abs() < most, "{} for {expected}", lengths[0]);
@@ -298,7 +382,7 @@ mod tests {
                 from[dim - 1] = bad;
                 let (mut to, mut lengths) = (vec![f32::NAN; dim], [0.0]);
                 let (from, to, lengths) = (&from, &mut to, &mut lengths);
-                pulp::Arch::new().dispatch(Normalize { from, dim, step: 1, to, lengths, exact });
+                pulp::Arch::new().dispatch(Normalize { from, dim, to, lengths, exact });
                 assert!(!lengths[0].is_finite() && to.iter().all(|&x| x == 0.0));
             }
         }
