@@ -34,7 +34,7 @@ pub(super) struct Layout {
     pub ranges: usize,
     /// Rows of dX that a tile joins at once in *keep*.
     pub joined: usize,
-    /// How the products take up an operand that lies across.
+    /// How products take up an operand that lies across.
     pub pieces: Pieces,
 }
 
@@ -60,33 +60,34 @@ impl Layout {
         let cached = CACHE / 4 / (block + dim) / 32 * 32;
         let tile = (columns / 16).next_multiple_of(32).min(cached).clamp(128, 512).min(columns);
         let (tile, keep) = (whole(tile), want.grad_embeddings || want.grad_prototypes || want.grad_bias);
-        let (joined, pieces) = (block.min(128), Pieces::WIDE);
+        let (joined, pieces) = (block.min(128), Pieces::USUAL);
         let best =
             Self { rows, columns, centers, dim, want, top, filter, keep, tile, block, ranges: 1, joined, pieces };
         let tiles = columns.div_ceil(tile);
         // a thread can have no less than a range
         let most = (tiles / 4).clamp(16, 64);
 
-        let lean = Self { pieces: Pieces::NARROW, ..best };
-        let leaner = Self { tile: whole(tile.min(256)), ..lean };
+        let lean = Self { tile: whole(tile.min(256)), ..best };
         let keep = [
             best.with_ranges(most),
             best.with_ranges(16),
-            lean.with_ranges(16),
-            lean.with_ranges(8),
+            best.with_ranges(8),
+            best.with_ranges(4),
             lean.with_ranges(4),
-            leaner.with_ranges(4),
         ];
         let keep = keep.into_iter().filter(|l| l.keep);
         // a range costs a copy of dX; little room goes to several ranges first, then to wide tiles
         let recompute = [(512, 512, most), (512, 512, 16), (512, 512, 8), (128, 256, 8), (128, 256, 4), (128, 128, 4)];
-        let small = [(128, 128, 2), (64, 128, 2), (64, 128, 1), (32, 64, 1), (16, 32, 1)];
-        let again = |(tile, block, ranges): (usize, usize, usize)| {
-            let (tile, block) = (whole(best.tile.min(tile)), best.block.min(block));
-            let pieces = if block < 512.min(best.block) || ranges < 8 { Pieces::NARROW } else { Pieces::WIDE };
-            Self { keep: false, tile, block, pieces, ..best }.with_ranges(ranges)
+        let small = [(128, 256, 2), (128, 128, 2), (64, 128, 2), (64, 128, 1)];
+        let least = [(32, 64, 1), (16, 32, 1)];
+        let again = |pieces: Pieces| {
+            move |(tile, block, ranges): (usize, usize, usize)| {
+                let (tile, block) = (whole(best.tile.min(tile)), best.block.min(block));
+                Self { keep: false, tile, block, pieces, ..best }.with_ranges(ranges)
+            }
         };
-        let all = || keep.clone().chain(recompute.into_iter().chain(small).map(again));
+        let recompute = recompute.into_iter().chain(small).map(again(Pieces::USUAL));
+        let all = || keep.clone().chain(recompute.clone()).chain(least.map(again(Pieces::LEAST)));
         // indices are isize whatever the caller allows
         let allowed = budget.get().min(isize::MAX as u64);
         let needed = all().map(|l| l.bytes()).min().unwrap_or(0);
@@ -159,8 +160,8 @@ impl Layout {
         let packing = packing(block, tile, dim, (false, true))
             .max(packing(block, dim, tile, (false, false)))
             .max(packing(tile, dim, block, (true, false)));
-        let lane = [(self.lane_cosines() as u64, 4), (Prototypes::bytes(tile, dim), 1), (1, size_of::<Lane>())];
-        let lane = lane.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES)]);
+        let lane = [(self.lane_cosines() as u64, 4), (tile as u64, Prototypes::BYTES), (dim as u64, 4)];
+        let lane = lane.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES), (1, size_of::<Lane>())]);
         let (listed_rows, listed) = self.listed();
         let lane = lane.fold(packing + 256 + Lists::bytes(listed_rows, listed), add); // and its task
         [
@@ -230,23 +231,5 @@ mod tests {
         assert!(choose(8 * cosines).keep && !choose(cosines).keep);
         assert!(choose(cosines / 2).bytes() <= cosines / 2);
         assert!(!Layout::choose(shape, Want::LOSS, 0, false, Budget::default()).unwrap().keep);
-    }
-}
-#[cfg(test)]
-mod probe {
-    use super::*;
-    #[test]
-    fn probe() {
-        for (n, c, d) in [(256, 5994, 192), (512, 20000, 512), (64, 1000, 128), (256, 96000, 128)] {
-            let shape = Shape::new(n, c, d).unwrap();
-            let nc = (n * c * 4) as u64;
-            for f in [1.05, 1.1, 1.15, 1.2, 1.5, 2.0, 5.0, 0.25, 0.15, 0.1, 0.01] {
-                if let Ok(l) = Layout::choose(shape, Want::ALL, 0, false, Budget::bytes((f * nc as f64) as u64)) {
-                    let p = |m, n, k, a| packing_bytes(l.pieces, m, n, k, a);
-                    println!("{n}x{c}x{d} {f}: {:.4} {} keep {} tile {} block {} ranges {} joined {} {:?} packing {} {} {} kept {} most {} shares {} queue {} row {} partial {}", l.bytes() as f64 / nc as f64, l.bytes(), l.keep, l.tile, l.block, l.ranges, l.joined, l.pieces,
-                        p(l.block, l.tile, d, (false, true)), p(l.block, d, l.tile, (false, false)), p(l.tile, d, l.block, (true, false)), l.kept()*4, l.most()*4, l.shares()*4, l.queue(), size_of::<Row>() + size_of::<Extra>() + 5 * size_of::<f64>() + MARGINS + FOLLOWED, size_of::<Partial>());
-                }
-            }
-        }
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn between(dim: usize, all: &[f32]) -> Result<f64> {
             for (j, vectors) in tiles.iter().enumerate().skip(i) {
                 let columns = other.fill(arch, vectors, dim);
                 let (a, b) = (Matrix::new(&own.directions, rows, dim), Matrix::new(&other.directions, columns, dim));
-                product(Pieces::WIDE, cosines, false, a, b.transposed());
+                product(Pieces::USUAL, cosines, false, a, b.transposed());
                 for (row, cosines) in cosines[..rows * columns].chunks_exact(columns).enumerate() {
                     // each pair once
                     let first = if j == i { row + 1 } else { 0 };

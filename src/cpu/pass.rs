@@ -32,6 +32,8 @@ pub(super) enum Path {
 /// The scratch of whoever works on a tile, and what a range counted.
 pub(super) struct Lane {
     pub own: Prototypes,
+    /// The direction of a prototype that is not ordinary.
+    pub unit: Vec<f32>,
     /// \[rows of a block, prototypes of a tile\] in *recompute*.
     pub cosines: Vec<f32>,
     pub scratch: Scratch,
@@ -49,8 +51,6 @@ pub(super) struct Prototypes {
     /// They stand in the products as they are, and columns of the cosines and of G are multiplied by the factors. Else a
     /// length is so large or small that each is brought to its direction first.
     pub ordinary: bool,
-    /// Such a direction.
-    pub unit: Vec<f32>,
 }
 
 /// One tile of classes with everything that belongs to it alone.
@@ -146,7 +146,12 @@ pub(super) fn front<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
 }
 
 /// The rows of a block, in what is kept of a tile or in the lane.
-fn values_of<'a>(kept: &'a mut [f32], lane: &'a mut [f32], (at, rows): (usize, usize), columns: usize) -> &'a mut [f32] {
+fn values_of<'a>(
+    kept: &'a mut [f32],
+    lane: &'a mut [f32],
+    (at, rows): (usize, usize),
+    columns: usize,
+) -> &'a mut [f32] {
     if kept.is_empty() { &mut lane[..rows * columns] } else { &mut kept[at * columns..(at + rows) * columns] }
 }
 
@@ -167,8 +172,10 @@ impl Task<'_> {
             for (b, rows) in common.rows.chunks(layout.block).enumerate() {
                 let at = b * layout.block;
                 let values = values_of(tile.kept, &mut lane.cosines, (at, rows.len()), columns);
-                common.products(values, at, tile.prototypes, &mut lane.own, tile.bias);
-                let block = Block { values, rows, first, width, scale: common.scale, weights: None };
+                common.products(values, at, tile.prototypes, (lane.own.ordinary, &mut lane.unit), tile.bias);
+                let before = lane.own.factors_of(common, columns);
+                let block =
+                    Block { values, rows, first, width, scale: common.scale, weights: None, before, after: None };
                 let partials = look.sums.then_some(&mut self.partials[at..at + rows.len()]);
                 let top = &mut self.top[at * look.top..(at + rows.len()) * look.top];
                 arch.dispatch(Scan { centers, block, scratch: &mut lane.scratch, partials, top, count: look.top });
@@ -194,9 +201,11 @@ impl Task<'_> {
                 let at = b * layout.block;
                 let values = values_of(tile.kept, &mut lane.cosines, (at, rows.len()), columns);
                 if !ready {
-                    common.products(values, at, tile.prototypes, &mut lane.own, tile.bias);
+                    common.products(values, at, tile.prototypes, (lane.own.ordinary, &mut lane.unit), tile.bias);
                 }
-                let block = Block { values, rows, first, width, scale, weights: common.weights_of(first, width) };
+                let before = lane.own.factors_of(common, columns).filter(|_| !ready);
+                let weights = common.weights_of(first, width);
+                let block = Block { values, rows, first, width, scale, weights, before, after: None };
                 let partials = &mut self.partials[at..at + rows.len()];
                 match common.path {
                     Path::Identity if layout.keep => {
@@ -242,15 +251,19 @@ impl<'a> Tile<'a> {
         let (columns, pieces) = (prototypes.len() / dim, layout.pieces);
         let width = columns / table.centers;
         lane.own.measure(common, prototypes);
-        let Lane { own, cosines, scratch, lists, .. } = lane;
+        let Lane { own, unit, cosines, scratch, lists, .. } = lane;
+        // a filter compares G itself
+        let factors = own.factors_of(common, columns).filter(|_| want.grad_embeddings);
+        let (after, late) = if filter.is_some() { (None, factors) } else { (factors, None) };
         for (b, rows) in common.rows.chunks(layout.block).enumerate() {
             let at = b * layout.block;
             let values = values_of(kept, cosines, (at, rows.len()), columns);
             if fresh {
-                common.products(values, at, prototypes, own, bias);
+                common.products(values, at, prototypes, (own.ordinary, unit), bias);
             }
             let weights = common.weights_of(first, width);
-            let block = Block { values: &mut *values, rows, first, width, scale, weights };
+            let before = own.factors_of(common, columns).filter(|_| fresh);
+            let block = Block { values: &mut *values, rows, first, width, scale, weights, before, after };
             match common.path {
                 Path::Identity if !fresh => {
                     let most = &most[at..at + rows.len()];
@@ -286,17 +299,17 @@ impl<'a> Tile<'a> {
             if !want.grad_embeddings {
                 continue;
             }
-            if own.ordinary && !common.linear {
-                arch.dispatch(Stretch { values, factors: &own.factors[..columns] });
+            if let Some(factors) = late {
+                arch.dispatch(Stretch { values, factors });
             }
             if let Some((share, add)) = &mut share {
-                common.embed(&mut share[at * dim..], *add, values, prototypes, own, lists);
+                common.embed(&mut share[at * dim..], *add, values, prototypes, (own.ordinary, unit), lists);
             }
         }
         if !common.linear && want.grad_prototypes {
             for (k, lengths) in own.lengths.chunks_exact(width).take(table.centers).enumerate() {
                 let (pull, from) = (&mut pull[k * dim..], &prototypes[k * dim..]);
-                arch.dispatch(Project { pull, from, step: table.centers, dim, lengths });
+                arch.dispatch(Project { pull, from, step: table.centers, dim, lengths, divided: after.is_some() });
             }
         }
         kept
@@ -317,25 +330,37 @@ struct Done<'a> {
 pub(super) struct Queue<'a> {
     tiles: Mutex<Tiles<'a>>,
     done: Vec<OnceLock<Done<'a>>>,
-    /// How many tiles have joined, and the rows.
-    blocks: Vec<Mutex<(usize, &'a mut [f32])>>,
+    blocks: Vec<Mutex<Joined<'a>>>,
+}
+
+/// Some rows of dX.
+struct Joined<'a> {
+    /// How many tiles are part of them.
+    tiles: usize,
+    rows: &'a mut [f32],
+    /// Their embeddings and the lengths of those.
+    from: &'a [f32],
+    lengths: &'a [f64],
 }
 
 impl<'a> Queue<'a> {
-    pub fn new(tiles: Tiles<'a>, embeddings: &'a mut [f32]) -> Self {
+    pub fn new(tiles: Tiles<'a>, (from, lengths): (&'a [f32], &'a [f64]), grad: &'a mut [f32]) -> Self {
         let (layout, dim) = (tiles.layout, tiles.dim);
+        let own = from.chunks(layout.joined * dim).zip(lengths.chunks(layout.joined));
+        let blocks = grad.chunks_mut(layout.joined * dim).zip(own);
+        let blocks = blocks.map(|(rows, (from, lengths))| Mutex::new(Joined { tiles: 0, rows, from, lengths }));
         let count = (tiles.rest.prototypes.len() / dim).div_ceil(layout.tile);
         Self {
             tiles: Mutex::new(tiles),
             done: std::iter::repeat_with(OnceLock::new).take(count).collect(),
-            blocks: embeddings.chunks_mut(layout.joined * dim).map(|rows| Mutex::new((0, rows))).collect(),
+            blocks: blocks.collect(),
         }
     }
 
     /// The bytes of [`new`](Self::new) for this many tiles and blocks.
     pub fn bytes(tiles: u64, blocks: usize) -> u64 {
         let tile = size_of::<OnceLock<Done<'_>>>() as u64;
-        tiles.saturating_mul(tile).saturating_add((blocks * size_of::<Mutex<(usize, &mut [f32])>>()) as u64)
+        tiles.saturating_mul(tile).saturating_add((blocks * size_of::<Mutex<Joined<'_>>>()) as u64)
     }
 
     /// Pass 2, until no tile is left.
@@ -356,21 +381,31 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// What nobody was free for: every `step`-th block from `first` on.
+    /// Whether there are rows that nobody was free for.
+    pub fn unfinished(&self) -> bool {
+        self.blocks.iter().any(|b| b.lock().unwrap_or_else(PoisonError::into_inner).tiles < self.done.len())
+    }
+
+    /// Every `step`-th block of rows from `first` on, finished.
     pub fn finish(&self, first: usize, step: usize, common: &Common<'_>, lane: &mut Lane) {
         for (b, block) in self.blocks.iter().enumerate().skip(first).step_by(step) {
             self.join(b, &mut block.lock().unwrap_or_else(PoisonError::into_inner), common, lane);
         }
     }
 
-    fn join(&self, b: usize, (joined, rows): &mut (usize, &'a mut [f32]), common: &Common<'_>, lane: &mut Lane) {
-        let Plan { layout, dim, .. } = common.plan;
-        while let Some(done) = self.done.get(*joined).and_then(OnceLock::get) {
+    /// All tiles that are done in order join; after the last one the rows are projected.
+    fn join(&self, b: usize, block: &mut Joined<'a>, common: &Common<'_>, lane: &mut Lane) {
+        let Plan { arch, layout, dim, .. } = common.plan;
+        let Joined { tiles, rows, from, lengths } = block;
+        while let Some(done) = self.done.get(*tiles).and_then(OnceLock::get) {
             let columns = done.prototypes.len() / dim;
             let values = &done.values[b * layout.joined * columns..][..rows.len() / dim * columns];
-            lane.own.ordinary = done.ordinary;
-            common.embed(rows, *joined > 0, values, done.prototypes, &mut lane.own, &mut lane.lists);
-            *joined += 1;
+            let with = (done.ordinary, &mut lane.unit[..]);
+            common.embed(rows, *tiles > 0, values, done.prototypes, with, &mut lane.lists);
+            *tiles += 1;
+            if *tiles == self.done.len() && !common.linear {
+                arch.dispatch(Project { pull: rows, from, step: 1, dim, lengths, divided: false });
+            }
         }
     }
 
@@ -395,13 +430,16 @@ impl Lane {
 }
 
 impl Prototypes {
-    pub fn new(tile: usize, dim: usize) -> Self {
-        Self { lengths: vec![0.0; tile], factors: vec![0.0; tile], ordinary: true, unit: vec![0.0; dim] }
+    /// Bytes per prototype.
+    pub const BYTES: usize = 12;
+
+    pub fn new(tile: usize) -> Self {
+        Self { lengths: vec![0.0; tile], factors: vec![0.0; tile], ordinary: true }
     }
 
-    /// The bytes of [`new`](Self::new).
-    pub fn bytes(tile: usize, dim: usize) -> u64 {
-        12 * tile as u64 + 4 * dim as u64
+    /// What multiplies columns of products to cosines; nothing where they are cosines, or a linear head's values.
+    fn factors_of(&self, common: &Common<'_>, columns: usize) -> Option<&[f32]> {
+        (self.ordinary && !common.linear).then(|| &self.factors[..columns])
     }
 
     fn measure(&mut self, common: &Common<'_>, prototypes: &[f32]) {
@@ -437,26 +475,30 @@ pub(super) fn directions(
 }
 
 impl<'a> Common<'a> {
-    /// X̂ Ŵᵀ of a block of rows and a tile, with the tile's bias.
-    fn products(&self, values: &mut [f32], at: usize, prototypes: &[f32], own: &mut Prototypes, bias: &[f32]) {
+    /// X̂ Wᵀ of a block of rows and a tile with its bias; X̂ Ŵᵀ if the prototypes are not ordinary.
+    fn products(
+        &self,
+        values: &mut [f32],
+        at: usize,
+        prototypes: &[f32],
+        (ordinary, unit): (bool, &mut [f32]),
+        bias: &[f32],
+    ) {
         let (Plan { arch, layout, dim, .. }, centers) = (self.plan, self.table.centers);
         let (columns, apart) = (prototypes.len() / dim, centers * dim);
         let width = columns / centers;
         let x = Matrix::new(&self.directions[at * dim..], values.len() / columns, dim);
         for (k, first) in (0..centers).map(|k| (k, &prototypes[k * dim..])) {
-            if own.ordinary {
+            if ordinary {
                 let w = Matrix::spaced(first, width, dim, apart).transposed();
                 spaced_product(layout.pieces, &mut values[k * width..], columns, false, x, w);
                 continue;
             }
             for (j, from) in first.chunks(apart).enumerate() {
-                directions(arch, self.linear, (&from[..dim], dim), &mut own.unit, &mut [0.0], false);
-                let w = Matrix::new(&own.unit, 1, dim).transposed();
+                directions(arch, self.linear, (&from[..dim], dim), unit, &mut [0.0], false);
+                let w = Matrix::new(unit, 1, dim).transposed();
                 spaced_product(layout.pieces, &mut values[k * width + j..], columns, false, x, w);
             }
-        }
-        if own.ordinary && !self.linear {
-            arch.dispatch(Stretch { values, factors: &own.factors[..columns] });
         }
         if !bias.is_empty() {
             values.chunks_exact_mut(columns).for_each(|to| arch.dispatch(Add { from: bias, to }));
@@ -470,27 +512,27 @@ impl<'a> Common<'a> {
         add: bool,
         values: &[f32],
         prototypes: &[f32],
-        own: &mut Prototypes,
+        (ordinary, unit): (bool, &mut [f32]),
         lists: &mut Lists,
     ) {
         let (Plan { arch, layout, dim, filter, .. }, centers) = (self.plan, self.table.centers);
         let (columns, apart) = (prototypes.len() / dim, centers * dim);
         let (rows, width) = (values.len() / columns, columns / centers);
-        if filter.is_some() && own.ordinary && arch.dispatch(List { values, columns, centers, lists }) {
+        if filter.is_some() && ordinary && arch.dispatch(List { values, columns, centers, lists }) {
             let (starts, entries) = lists.by_row(rows);
             let to = &mut pull[..rows * dim];
             return arch.dispatch(Gather { starts, entries, from: prototypes, dim, step: 1, to, add });
         }
         let g = Matrix::new(values, rows, columns);
         for (k, first) in (0..centers).map(|k| (k, &prototypes[k * dim..])) {
-            if own.ordinary {
+            if ordinary {
                 let w = Matrix::spaced(first, width, dim, apart);
                 product(layout.pieces, pull, add || k > 0, g.columns(k * width, width), w);
                 continue;
             }
             for (j, from) in first.chunks(apart).enumerate() {
-                directions(arch, self.linear, (&from[..dim], dim), &mut own.unit, &mut [0.0], false);
-                let w = Matrix::new(&own.unit, 1, dim);
+                directions(arch, self.linear, (&from[..dim], dim), unit, &mut [0.0], false);
+                let w = Matrix::new(unit, 1, dim);
                 product(layout.pieces, pull, add || k + j > 0, g.columns(k * width + j, 1), w);
             }
         }

@@ -13,16 +13,18 @@ const BLOCK: usize = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pieces {
     /// Rows of `a` where that is transposed.
-    pub rows: usize,
+    rows: usize,
     /// Columns of `b` where that is.
-    pub cols: usize,
+    cols: usize,
+    /// Their other direction.
+    depth: usize,
 }
 
 impl Pieces {
-    /// The fastest ones.
-    pub const WIDE: Self = Self { rows: BLOCK, cols: BLOCK };
-    /// Whole registers of every kernel of `gemm`, and few of them.
-    pub const NARROW: Self = Self { rows: 48, cols: 64 };
+    /// Whole registers of every kernel of `gemm`: as fast as operands in one piece.
+    pub const USUAL: Self = Self { rows: 48, cols: 64, depth: BLOCK };
+    /// The least memory.
+    pub const LEAST: Self = Self { rows: 24, cols: 64, depth: 64 };
 }
 
 /// A view of a row-major matrix or of its transpose.
@@ -93,6 +95,7 @@ pub(super) fn spaced_product(
     debug_assert_eq!(a.cols, b.rows, "inner sizes");
     let most_rows = if a.col_stride == 1 { BLOCK } else { pieces.rows };
     let most_cols = if b.col_stride == 1 { BLOCK } else { pieces.cols };
+    let most_depth = if a.col_stride == 1 && b.col_stride == 1 { BLOCK } else { pieces.depth };
     let (rows, cols, depth) = (a.rows, b.cols, a.cols.min(b.rows));
     if rows == 0 || cols == 0 {
         return;
@@ -102,7 +105,7 @@ pub(super) fn spaced_product(
     if depth == 0 && !accumulate {
         out.chunks_mut(stride).for_each(|row| row[..cols].fill(0.0));
     }
-    for k in (0..depth).step_by(BLOCK) {
+    for k in (0..depth).step_by(most_depth) {
         for row in (0..rows).step_by(most_rows) {
             for col in (0..cols).step_by(most_cols) {
                 let (m, n) = (most_rows.min(rows - row), most_cols.min(cols - col));
@@ -115,7 +118,7 @@ pub(super) fn spaced_product(
                     gemm::gemm(
                         m,
                         n,
-                        BLOCK.min(depth - k),
+                        most_depth.min(depth - k),
                         out[row * stride + col..].as_mut_ptr(),
                         1,
                         stride as isize,
@@ -146,16 +149,17 @@ pub(super) fn spaced_product(
 pub(super) fn packing_bytes(pieces: Pieces, m: usize, n: usize, k: usize, across: (bool, bool)) -> u64 {
     let m = m.min(if across.0 { pieces.rows } else { BLOCK });
     let n = n.min(if across.1 { pieces.cols } else { BLOCK });
+    let k = k.min(if across.0 || across.1 { pieces.depth } else { BLOCK });
     // the kernels with vectors read an operand where it lies if its rows are contiguous, and the second one's whole registers
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     let lies = std::arch::is_x86_feature_detected!("fma");
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
     let lies = false;
-    // rounded up to panels of at most 64; where `gemm` knows no L3 cache it takes 1024 columns whatever the matrix has
+    // rounded up to panels of 64, 48 or 16 and of 8, 6 or 4; where `gemm` knows no L3 cache it takes 1024 columns whatever the matrix has
     let least = if cfg!(target_vendor = "apple") { 1024 } else { 0 };
-    let first = if lies && !across.0 { 0 } else { (m + 7).max(least) };
+    let first = if lies && !across.0 { 0 } else { m.next_multiple_of(24).max(least) };
     let second = if lies && !across.1 && n % 16 == 0 { 0 } else { n.next_multiple_of(64).max(least) };
-    2048 + 4 * k.min(BLOCK) as u64 * (first + second) as u64
+    2048 + 4 * k as u64 * (first + second) as u64
 }
 
 #[cfg(test)]
@@ -198,7 +202,7 @@ mod tests {
         for (m, n, k) in sizes {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
             let flips = [(false, false), (false, true), (true, false), (true, true)].into_iter();
-            for ((flip_a, flip_b), pieces) in flips.flat_map(|f| [(f, Pieces::WIDE), (f, Pieces::NARROW)]) {
+            for ((flip_a, flip_b), pieces) in flips.flat_map(|f| [(f, Pieces::USUAL), (f, Pieces::LEAST)]) {
                 let (x, y) = (
                     if flip_a { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) },
                     if flip_b { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) },
@@ -236,10 +240,10 @@ mod tests {
         let (a, b) = (numbers(depth * 3 * rows, 1), numbers(depth * cols, 2));
         let (all, b) = (Matrix::new(&a, depth, 3 * rows), Matrix::new(&b, depth, cols));
         let mut whole = vec![0.0; 3 * rows * cols];
-        product(Pieces::WIDE, &mut whole, false, all.transposed(), b);
+        product(Pieces::USUAL, &mut whole, false, all.transposed(), b);
         for part in 0..3 {
             let mut out = vec![7.0; (rows - 1) * stride + cols + 5];
-            spaced_product(Pieces::NARROW, &mut out, stride, false, all.columns(part * rows, rows).transposed(), b);
+            spaced_product(Pieces::LEAST, &mut out, stride, false, all.columns(part * rows, rows).transposed(), b);
             for (row, expected) in whole[part * rows * cols..].chunks_exact(cols).take(rows).enumerate() {
                 let (found, between) = out[row * stride..].split_at(cols);
                 assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "part {part}, row {row}");
@@ -264,7 +268,7 @@ mod tests {
     #[should_panic]
     fn rows_that_overlap_are_refused() {
         let (a, b) = ([0.0; 4], [0.0; 4]);
-        spaced_product(Pieces::WIDE, &mut [0.0; 9], 1, false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
+        spaced_product(Pieces::USUAL, &mut [0.0; 9], 1, false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
     }
 
     #[test]
@@ -283,6 +287,6 @@ mod tests {
     #[should_panic]
     fn an_output_that_is_too_short_is_refused() {
         let (a, b) = ([0.0; 4], [0.0; 4]);
-        product(Pieces::WIDE, &mut [0.0; 3], false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
+        product(Pieces::USUAL, &mut [0.0; 3], false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
     }
 }

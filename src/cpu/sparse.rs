@@ -21,11 +21,7 @@ pub(super) struct Sifted {
 impl Sifted {
     /// Both together.
     pub fn plus(self, other: Self) -> Self {
-        Self {
-            dropped: self.dropped + other.dropped,
-            total: self.total + other.total,
-            kept: self.kept + other.kept,
-        }
+        Self { dropped: self.dropped + other.dropped, total: self.total + other.total, kept: self.kept + other.kept }
     }
 }
 
@@ -126,7 +122,7 @@ impl WithSimd for Sift<'_> {
             left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
         }
         sifted.kept += left as u64;
-        let sparse = left <= list.len();
+        let sparse = left <= self.values.len() / SPARSE;
         if sparse {
             let starts = &mut column_starts[..=self.columns];
             starts.fill(0);
@@ -175,7 +171,7 @@ impl WithSimd for List<'_> {
             }
             left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
         }
-        let sparse = left <= list.len();
+        let sparse = left <= values.len() / SPARSE;
         if sparse {
             collect(values, columns, words, list, row_starts, |_| {});
             if centers > 1 {
@@ -351,7 +347,7 @@ mod tests {
     /// What is small becomes 0, and the two lists hold the rest; both products agree with plain sums, in every width.
     #[test]
     fn lists_hold_what_is_left() {
-        for (rows, columns, dim) in [(1, 1, 1), (3, 40, 7), (5, 32, 16), (9, 70, 33), (20, 300, 200), (4, 31, 131)] {
+        for (rows, columns, dim) in [(1, 6, 1), (3, 40, 7), (5, 32, 16), (9, 70, 33), (20, 300, 200), (4, 31, 131)] {
             let number = |i: usize| ((i * 2_654_435_761) % 1009) as f32 / 1009.0 - 0.5;
             let values: Vec<f32> = (0..rows * columns).map(number).collect();
             let limits: Vec<f32> = (0..rows).map(|i| if i == 2 { 0.0 } else { 0.42 + 0.01 * (i % 5) as f32 }).collect();
@@ -379,21 +375,28 @@ mod tests {
             for add in [false, true] {
                 let start = if add { 1.0 } else { f32::NAN };
                 let first = if add { 1.0 } else { 0.0 };
-                let mut dx = vec![start; rows * dim];
-                let (starts, entries) = lists.by_row(rows);
-                Arch::new().dispatch(Gather { starts, entries, from: &w, dim, step: 1, to: &mut dx, add });
                 let mut dw = vec![start; columns * dim];
                 let (starts, entries) = lists.by_column(columns);
                 Arch::new().dispatch(Gather { starts, entries, from: &x, dim, step: 1, to: &mut dw, add });
-                for d in 0..dim {
-                    for i in 0..rows {
-                        let sum: f32 = (0..columns).map(|j| g(i, j) * w[j * dim + d]).sum();
-                        assert!((dx[i * dim + d] - first - sum).abs() < 1e-5, "dX {i} {d}: {}, {sum}", dx[i * dim + d]);
-                    }
-                    for j in 0..columns {
-                        let sum: f32 = (0..rows).map(|i| g(i, j) * x[i * dim + d]).sum();
-                        assert!((dw[j * dim + d] - first - sum).abs() < 1e-5, "dW {j} {d}");
-                    }
+                for (j, d) in (0..columns).flat_map(|j| (0..dim).map(move |d| (j, d))) {
+                    let sum: f32 = (0..rows).map(|i| g(i, j) * x[i * dim + d]).sum();
+                    assert!((dw[j * dim + d] - first - sum).abs() < 1e-5, "dW {j} {d}");
+                }
+            }
+            // the first prototypes of all classes in front, and class by class in memory
+            for (centers, add) in [(1, false), (1, true), (2, false), (5, true)] {
+                if columns % centers != 0 {
+                    continue;
+                }
+                let mut dx = vec![if add { 1.0 } else { f32::NAN }; rows * dim];
+                assert!(Arch::new().dispatch(List { values: &sifted, columns, centers, lists: &mut lists }));
+                let (starts, entries) = lists.by_row(rows);
+                Arch::new().dispatch(Gather { starts, entries, from: &w, dim, step: 1, to: &mut dx, add });
+                let (first, width) = (if add { 1.0 } else { 0.0 }, columns / centers);
+                for (i, d) in (0..rows).flat_map(|i| (0..dim).map(move |d| (i, d))) {
+                    let own = |j: usize| w[(j % width * centers + j / width) * dim + d];
+                    let sum: f32 = (0..columns).map(|j| g(i, j) * own(j)).sum();
+                    assert!((dx[i * dim + d] - first - sum).abs() < 1e-5, "dX {i} {d}: {}, {sum}", dx[i * dim + d]);
                 }
             }
         }

@@ -218,7 +218,8 @@ impl WithSimd for Measure<'_> {
         for ((from, length), factor) in rows {
             let from = &from[..self.dim];
             let square = dot(from, from);
-            *length = if (1e-18..1e30).contains(&square) { f64::from(square).sqrt() } else { wide_dot(from, from).sqrt() };
+            *length =
+                if (1e-18..1e30).contains(&square) { f64::from(square).sqrt() } else { wide_dot(from, from).sqrt() };
             ordinary &= ORDINARY.contains(length) || *length == 0.0;
             *factor = if *length == 0.0 { 0.0 } else { (1.0 / *length) as f32 };
         }
@@ -237,14 +238,20 @@ impl WithSimd for Stretch<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for values in self.values.chunks_exact_mut(self.factors.len()) {
-            values.iter_mut().zip(self.factors).for_each(|(x, f)| *x = normal(*x * f));
-        }
+        self.values.chunks_exact_mut(self.factors.len()).for_each(|row| stretch(row, Some(self.factors)));
+    }
+}
+
+/// Each number times its factor.
+#[inline(always)]
+pub(super) fn stretch(values: &mut [f32], factors: Option<&[f32]>) {
+    if let Some(factors) = factors {
+        values.iter_mut().zip(factors).for_each(|(x, f)| *x = normal(*x * f));
     }
 }
 
 /// From Σ G·(other unit vector) to the gradient of every `step`-th row of `from`: take out the radial part, divide by the
-/// length.
+/// length unless G was.
 ///
 /// Exactly 0 for a vector shorter than [`SHORTEST`] and for one that is not finite.
 pub(super) struct Project<'a> {
@@ -253,6 +260,7 @@ pub(super) struct Project<'a> {
     pub step: usize,
     pub dim: usize,
     pub lengths: &'a [f64],
+    pub divided: bool,
 }
 
 impl WithSimd for Project<'_> {
@@ -269,7 +277,7 @@ impl WithSimd for Project<'_> {
                 project(
                     pull,
                     from,
-                    factor,
+                    if self.divided { 1.0 } else { factor },
                     #[inline(always)]
                     |x| x * factor,
                 );
@@ -278,7 +286,7 @@ impl WithSimd for Project<'_> {
                 project(
                     pull,
                     from,
-                    inverse as f32,
+                    if self.divided { 1.0 } else { inverse as f32 },
                     #[inline(always)]
                     |x| (f64::from(x) * inverse) as f32,
                 );
@@ -384,6 +392,55 @@ mod tests {
                 let (from, to, lengths) = (&from, &mut to, &mut lengths);
                 pulp::Arch::new().dispatch(Normalize { from, dim, to, lengths, exact });
                 assert!(!lengths[0].is_finite() && to.iter().all(|&x| x == 0.0));
+            }
+        }
+    }
+
+    /// A vector times its factor is its direction as long as it is ordinary; whatever is not says so.
+    #[test]
+    fn ordinary_vectors_stand_for_their_directions() {
+        let arch = pulp::Arch::new();
+        for size in [0.0_f32, 1e-30, 1e-8, 1e-5, 1.0, 1e5, 1e8, 3e38, f32::NAN, f32::INFINITY] {
+            for (dim, step) in [(1, 1), (33, 1), (70, 3)] {
+                let from: Vec<f32> =
+                    (0..2 * dim * step).map(|k| if k < dim { size } else { 0.5 - (k % 2) as f32 }).collect();
+                let (mut lengths, mut factors) = ([-1.0; 2], [-1.0; 2]);
+                let own = (&mut lengths, &mut factors);
+                let found = arch.dispatch(Measure { from: &from, dim, step, lengths: own.0, factors: own.1 });
+                assert_eq!(found, size == 0.0 || (1e-5..=1e5).contains(&size), "{size}");
+                assert_eq!(lengths[0].is_finite(), size.is_finite());
+                if found {
+                    let mut units = from[..dim].to_vec();
+                    units.iter_mut().for_each(|x| stretch(std::slice::from_mut(x), Some(&factors[..1])));
+                    let expected = if size == 0.0 { 0.0 } else { 1.0 };
+                    assert!((wide_dot(&units, &units) - expected).abs() < 1e-6, "{size}");
+                }
+            }
+        }
+    }
+
+    /// The gradient of a length is taken out and the rest divided by it, at every length, whether G was divided or not.
+    #[test]
+    fn gradients_are_projected_at_every_length() {
+        let arch = pulp::Arch::new();
+        for (dim, step) in [(3, 1), (32, 2), (70, 1)] {
+            for size in [1e-9_f32, 1e-3, 1.0, 1e4, 1e9] {
+                let from: Vec<f32> = (0..dim * step).map(|k| size * ((k * 7 % 5) as f32 - 1.7)).collect();
+                let own = from[..dim].to_vec();
+                let length = wide_dot(&own, &own).sqrt();
+                let plain: Vec<f32> = (0..dim).map(|k| (k * 3 % 7) as f32 - 2.0).collect();
+                let dot = wide_dot(&plain, &own) / length;
+                for divided in [false, true] {
+                    let mut pull = plain.clone();
+                    pull.resize(dim * step, 7.0);
+                    arch.dispatch(Project { pull: &mut pull, from: &from, step, dim, lengths: &[length], divided });
+                    let factor = if divided { 1.0 } else { 1.0 / length };
+                    for k in 0..dim {
+                        let exact = (f64::from(plain[k]) - dot * f64::from(own[k]) / length) * factor;
+                        assert!((f64::from(pull[k]) - exact).abs() < 1e-5 * factor, "{size:e} {k}: {}", pull[k]);
+                    }
+                    assert!(pull[dim..].iter().all(|&x| x == 7.0));
+                }
             }
         }
     }

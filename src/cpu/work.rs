@@ -162,7 +162,8 @@ impl Work {
     pub fn new(plan: Plan, rows: usize) -> Self {
         let layout = plan.layout;
         let lane = || Lane {
-            own: Prototypes::new(layout.tile, plan.dim),
+            own: Prototypes::new(layout.tile),
+            unit: vec![0.0; plan.dim],
             cosines: vec![0.0; layout.lane_cosines()],
             scratch: Scratch::new(layout.tile_classes()),
             lists: Lists::new(layout.listed()),
@@ -208,12 +209,13 @@ impl Work {
         plan: Plan,
         range: &Range<usize>,
         call: &Call<'a>,
+        lengths: &'a [f64],
         into: Outputs<'a>,
     ) -> (&'a mut [Lane], Queue<'a>) {
         let Plan { layout, dim, .. } = plan;
         let rest = all(range, call, &mut self.kept, &mut self.most, into.prototypes, into.bias);
         let tiles = Tiles { layout, dim, rows: call.labels.len(), rest };
-        (&mut self.lanes, Queue::new(tiles, into.embeddings))
+        (&mut self.lanes, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings))
     }
 }
 
