@@ -253,7 +253,7 @@ impl<'a> Tile<'a> {
         lane.own.measure(common, prototypes);
         let Lane { own, unit, cosines, scratch, lists, .. } = lane;
         // a filter compares G itself
-        let factors = own.factors_of(common, columns).filter(|_| want.grad_embeddings);
+        let factors = own.factors_of(common, columns);
         let (after, late) = if filter.is_some() { (None, factors) } else { (factors, None) };
         for (b, rows) in common.rows.chunks(layout.block).enumerate() {
             let at = b * layout.block;
