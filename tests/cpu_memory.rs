@@ -226,21 +226,21 @@ fn nothing_grows_with_rows_times_classes() {
     assert!(needed(1000) < 512 * 1000 * 4);
 }
 
-/// Two shapes of face recognition at the budgets that the documentation of [`Budget`] names: what is kept costs little more
-/// than the cosines themselves where those are many, and without it a few megabytes are enough.
+/// What is kept costs a tenth more than the cosines themselves at two shapes of speech and face recognition and one with many
+/// classes, and without it a twentieth of what PyTorch takes (three times the cosines) is enough.
 #[test]
 fn large_heads_fit_small_budgets() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let pool = pool();
     for (rows, classes, dim, kept, recomputed) in
-        [(256, 5994, 192, 1.53, 1_200_000), (512, 20_000, 512, 1.25, 4_000_000), (256, 96_000, 128, 1.04, 900_000)]
+        [(256, 5994, 192, 1.1, 0.15), (512, 20_000, 512, 1.1, 0.15), (256, 96_000, 128, 1.1, 0.01)]
     {
         let (x, w) = (numbers(rows * dim), numbers(classes * dim));
         let labels: Vec<i64> = (0..rows).map(|i| (i * 31 % classes) as i64).collect();
         let batch = Batch { embeddings: &x, prototypes: &w, labels: &labels, ..Batch::default() };
         let shape = Shape::new(rows, classes, dim).unwrap();
         let cosines = (rows * classes * 4) as u64;
-        for budget in [(kept * cosines as f64) as u64, recomputed] {
+        for budget in [kept, recomputed].map(|part| (part * cosines as f64) as u64) {
             let mut out = Output {
                 row_losses: Vec::with_capacity(rows),
                 target_cosines: Vec::with_capacity(rows),

@@ -114,8 +114,8 @@ pub fn budgets() -> Vec<Case> {
     let loss = MarginSoftmax::arcface();
     let mut cases = vec![];
     for (shape, budgets) in [
-        (B, [470, 650, 1200, 2800, 7400, 9400, 17_500, 268_435]),
-        (LARGE, [1700, 2100, 4600, 10_300, 31_900, 51_100, 68_800, 268_435]),
+        (B, [340, 410, 900, 1700, 3300, 6751, 7100, 268_435]),
+        (LARGE, [1300, 1450, 2900, 5600, 14_100, 43_100, 43_700, 268_435]),
     ] {
         let data = Rc::new(Data::random(shape, 1));
         let exact = data.exact(&loss, Want::ALL);

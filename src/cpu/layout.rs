@@ -2,8 +2,8 @@
 //! sum follows it.
 
 use super::{
-    pass::Lane,
-    product::packing_bytes,
+    pass::{Lane, Prototypes, Queue},
+    product::{Pieces, packing_bytes},
     rows::{Extra, Partial, Row},
     sparse::Lists,
     table::Scratch,
@@ -30,8 +30,12 @@ pub(super) struct Layout {
     pub tile: usize,
     /// Rows of a block: the other side of it.
     pub block: usize,
-    /// Ranges of consecutive tiles, each worked off in order by one thread at a time.
+    /// Ranges of consecutive tiles, each worked off in order by one thread at a time; pass 2 of *keep* has as many lanes.
     pub ranges: usize,
+    /// Rows of dX that a tile joins at once in *keep*.
+    pub joined: usize,
+    /// How products take up an operand that lies across.
+    pub pieces: Pieces,
 }
 
 /// Bytes of the unit vectors and cosines of a tile that should stay in a core's own cache.
@@ -56,22 +60,34 @@ impl Layout {
         let cached = CACHE / 4 / (block + dim) / 32 * 32;
         let tile = (columns / 16).next_multiple_of(32).min(cached).clamp(128, 512).min(columns);
         let (tile, keep) = (whole(tile), want.grad_embeddings || want.grad_prototypes || want.grad_bias);
-        let best = Self { rows, columns, centers, dim, want, top, filter, keep, tile, block, ranges: 1 };
+        let (joined, pieces) = (block.min(128), Pieces::USUAL);
+        let best =
+            Self { rows, columns, centers, dim, want, top, filter, keep, tile, block, ranges: 1, joined, pieces };
         let tiles = columns.div_ceil(tile);
-        // a range costs a copy of dX, and a thread can have no less than one
+        // a thread can have no less than a range
         let most = (tiles / 4).clamp(16, 64);
 
-        let lean = Self { tile: whole(tile.min(128)), block: block.min(256), ..best };
-        let keep = [best.with_ranges(most), best.with_ranges(16), best.with_ranges(8), lean.with_ranges(4)];
+        let lean = Self { tile: whole(tile.min(256)), ..best };
+        let keep = [
+            best.with_ranges(most),
+            best.with_ranges(16),
+            best.with_ranges(8),
+            best.with_ranges(4),
+            lean.with_ranges(4),
+        ];
         let keep = keep.into_iter().filter(|l| l.keep);
-        // little room goes to several ranges first, then to wide tiles
+        // a range costs a copy of dX; little room goes to several ranges first, then to wide tiles
         let recompute = [(512, 512, most), (512, 512, 16), (512, 512, 8), (128, 256, 8), (128, 256, 4), (128, 128, 4)];
-        let small = [(128, 128, 2), (64, 128, 2), (64, 128, 1), (32, 64, 1), (16, 32, 1)];
-        let again = |(tile, block, ranges): (usize, usize, usize)| {
-            Self { keep: false, tile: whole(best.tile.min(tile)), block: best.block.min(block), ..best }
-                .with_ranges(ranges)
+        let small = [(128, 256, 2), (128, 128, 2), (64, 128, 2), (64, 128, 1)];
+        let least = [(32, 64, 1), (16, 32, 1)];
+        let again = |pieces: Pieces| {
+            move |(tile, block, ranges): (usize, usize, usize)| {
+                let (tile, block) = (whole(best.tile.min(tile)), best.block.min(block));
+                Self { keep: false, tile, block, pieces, ..best }.with_ranges(ranges)
+            }
         };
-        let all = || keep.clone().chain(recompute.into_iter().chain(small).map(again));
+        let recompute = recompute.into_iter().chain(small).map(again(Pieces::USUAL));
+        let all = || keep.clone().chain(recompute.clone()).chain(least.map(again(Pieces::LEAST)));
         // indices are isize whatever the caller allows
         let allowed = budget.get().min(isize::MAX as u64);
         let needed = all().map(|l| l.bytes()).min().unwrap_or(0);
@@ -85,9 +101,9 @@ impl Layout {
         self
     }
 
-    /// Prototypes of every range but the last, which may have fewer.
-    pub fn range_columns(&self) -> usize {
-        self.columns.div_ceil(self.tile).div_ceil(self.ranges) * self.tile
+    /// Tiles of every range but the last, which may have fewer.
+    pub fn range_tiles(&self) -> usize {
+        self.columns.div_ceil(self.tile).div_ceil(self.ranges)
     }
 
     /// Values kept between the passes.
@@ -100,9 +116,9 @@ impl Layout {
         if self.keep { elements(self.rows, self.columns.div_ceil(self.tile)) } else { 0 }
     }
 
-    /// Values of the ranges' shares of dX; the first lies in the output.
+    /// Values of the ranges' shares of dX in *recompute*; the first lies in the output.
     pub fn shares(&self) -> u64 {
-        let held = if self.want.grad_embeddings { self.ranges as u64 - 1 } else { 0 };
+        let held = if self.want.grad_embeddings && !self.keep { self.ranges as u64 - 1 } else { 0 };
         elements(self.rows, self.dim).saturating_mul(held)
     }
 
@@ -126,19 +142,28 @@ impl Layout {
         if self.filter { (self.block, self.tile) } else { (0, 0) }
     }
 
+    /// The bytes of what pass 2 of *keep* takes its tiles from.
+    fn queue(&self) -> u64 {
+        if !self.keep {
+            return 0;
+        }
+        Queue::bytes(self.columns.div_ceil(self.tile) as u64, self.rows.div_ceil(self.joined))
+    }
+
     /// Every byte that a call holds beside inputs and outputs, on however many threads.
     pub fn bytes(&self) -> u64 {
         let (block, tile, dim) = (self.block, self.tile, self.dim);
         let add = |sum: u64, (count, size): (u64, usize)| sum.saturating_add(count.saturating_mul(size as u64));
         // with its label, its length and its part of the list of blocks
         let row = size_of::<Row>() + size_of::<Extra>() + 5 * size_of::<f64>() + MARGINS + FOLLOWED;
-        let packing =
-            packing_bytes(block, tile, dim).max(packing_bytes(block, dim, tile)).max(packing_bytes(tile, dim, block));
-        let lane =
-            [(elements(tile, dim), 4), (self.lane_cosines() as u64, 4), (tile as u64, 8), (1, size_of::<Lane>())];
-        let lane = lane.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES)]);
+        let packing = |m, n, k, across| packing_bytes(self.pieces, m, n, k, across);
+        let packing = packing(block, tile, dim, (false, true))
+            .max(packing(block, dim, tile, (false, false)))
+            .max(packing(tile, dim, block, (true, false)));
+        let lane = [(self.lane_cosines() as u64, 4), (tile as u64, Prototypes::BYTES), (dim as u64, 4)];
+        let lane = lane.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES), (1, size_of::<Lane>())]);
         let (listed_rows, listed) = self.listed();
-        let lane = lane.fold(packing + 256 + Aligned::EXTRA as u64 + Lists::bytes(listed_rows, listed), add); // and its task
+        let lane = lane.fold(packing + 256 + Lists::bytes(listed_rows, listed), add); // and its task
         [
             (elements(self.rows, dim), 4), // directions
             (1, Aligned::EXTRA),
@@ -148,6 +173,7 @@ impl Layout {
             (self.shares(), 4),
             (self.chosen(), size_of::<(f32, u32)>()),
             (self.tile_classes() as u64, 4), // ones
+            (self.queue(), 1),
         ]
         .into_iter()
         .fold(lane.saturating_mul(self.ranges as u64).saturating_add(FIXED), add)
@@ -177,8 +203,8 @@ mod tests {
                                     assert!(layout.bytes() <= budget.get());
                                     assert!(layout.tile * layout.ranges.max(1) > 0 && layout.tile <= columns);
                                     assert!(layout.tile % centers == 0 && layout.tile_classes() > 0);
-                                    assert!(layout.range_columns() * layout.ranges >= columns);
-                                    assert!(layout.range_columns() * (layout.ranges - 1) < columns);
+                                    assert!(layout.range_tiles() * layout.tile * layout.ranges >= columns);
+                                    assert!(layout.range_tiles() * layout.tile * (layout.ranges - 1) < columns);
                                     assert!(layout.keep >= kept && layout.keep <= want.any());
                                     kept = layout.keep;
                                 }

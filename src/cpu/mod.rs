@@ -3,15 +3,16 @@
 //!
 //! ```text
 //! scan, if a family needs it       cosines;  per row: the k largest, or the exp-sum at the scale so far
-//! pass 1, per tile of classes      cosines = X̂ Ŵᵀ;  per row: largest logit and exp-sum over the other classes
+//! pass 1, per tile of classes      cosines = X̂ Wᵀ / |w|;  per row: largest logit and exp-sum over the other classes
 //! per row, in f64                  merge the tiles in order; the target joins last; loss
-//! pass 2, per tile of classes      G in place;  share of dX += G Ŵ;  dW = Gᵀ X̂, projected while in the cache
-//! per row                          dX = the shares in order, projected
+//! pass 2, per tile of classes      G in place, divided by |w|;  dX += G W;  dW = Gᵀ X̂, projected while in the cache
+//! per row                          dX projected
 //! ```
 //!
 //! *keep* stores what the first pass computed, N·C·K values; *recompute* computes the cosines again. Consecutive tiles
-//! form fixed ranges; a range is worked off in order and has its own statistics, share of dX and scratch. So the result
-//! does not depend on the number of threads, and memory not on the number of tiles.
+//! form fixed ranges, each with its own statistics: a range is worked off in order. In *recompute* it has its own share of
+//! dX too. In *keep* G stays, so the tiles are taken one by one, and join a block of rows of dX in their order as soon as
+//! somebody is free for it. So the result does not depend on the number of threads, and memory not on the number of tiles.
 //!
 //! A whole head is the shard of all classes. The pieces of a shard are calls of their own: each computes the cosines anew.
 
@@ -408,17 +409,25 @@ impl Head {
                 prototypes: &mut out.grad_prototypes,
                 bias: if linear { &mut out.grad_bias } else { &mut [] },
             };
-            let tasks = self.work.tasks(self.plan, &self.range, call, into);
-            each(call.parallel, tasks, |task| task.gradients(fresh, &common));
-            out.filtered = self.plan.filter.map(|_| self.filtered(entries));
-            finish_embeddings(
-                self.plan,
-                linear,
-                &self.input,
-                &self.work.shares,
-                &mut out.grad_embeddings,
-                call.parallel,
-            );
+            let sifted = if self.plan.layout.keep {
+                let (lanes, queue) = self.work.queue(self.plan, &self.range, call, &self.input.lengths, into);
+                let count = lanes.len();
+                each(call.parallel, lanes.iter_mut().collect(), |lane| queue.work(fresh, &common, lane));
+                if queue.unfinished() {
+                    let lanes = lanes.iter_mut().enumerate().collect();
+                    each(call.parallel, lanes, |(first, lane)| queue.finish(first, count, &common, lane));
+                }
+                queue.sifted().fold(Sifted::default(), Sifted::plus)
+            } else {
+                let tasks = self.work.tasks(self.plan, &self.range, call, into);
+                each(call.parallel, tasks, |task| task.gradients(&common));
+                let (shares, grad) = (&self.work.shares, &mut out.grad_embeddings);
+                finish_embeddings(self.plan, linear, call, &self.input.lengths, shares, grad);
+                self.work.lanes.iter().map(|lane| lane.lists.sifted).fold(Sifted::default(), Sifted::plus)
+            };
+            let Sifted { dropped, total, kept } = sifted;
+            out.filtered =
+                self.plan.filter.map(|_| Filtered { dropped: dropped as f32, total: total as f32, kept, entries });
         }
         if matches!(self.loss.adaptive, Adaptive::MagFace(_)) && !broken && self.range.start == 0 {
             let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.chunks_exact(dim));
@@ -426,16 +435,6 @@ impl Head {
                 grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.stretch.fused(*u, *g));
             }
         }
-    }
-
-    /// What the ranges left out of G, added in order.
-    fn filtered(&self, entries: u64) -> Filtered {
-        let all = self.work.lanes.iter().map(|lane| lane.lists.sifted).fold(Sifted::default(), |a, b| Sifted {
-            dropped: a.dropped + b.dropped,
-            total: a.total + b.total,
-            kept: a.kept + b.kept,
-        });
-        Filtered { dropped: all.dropped as f32, total: all.total as f32, kept: all.kept, entries }
     }
 
     /// Between the passes: losses, counts, and what pass 2 needs of every row. Returns Z.
@@ -555,19 +554,19 @@ fn chosen(loss: &MarginSoftmax) -> usize {
     }
 }
 
-/// dX: the other ranges' shares added to the first in order, then projected.
-fn finish_embeddings(plan: Plan, linear: bool, input: &Input, shares: &[f32], grad: &mut [f32], parallel: bool) {
+/// dX in *recompute*: the other ranges' shares added to the first in order, then projected.
+fn finish_embeddings(plan: Plan, linear: bool, call: &Call<'_>, lengths: &[f64], shares: &[f32], grad: &mut [f32]) {
     let Plan { arch, dim, layout, .. } = plan;
     let len = grad.len();
-    let own = input.directions.chunks(dim * ROWS).zip(input.lengths.chunks(ROWS));
+    let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
     let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
-    each(parallel, blocks, |(block, (pull, (unit, lengths)))| {
+    each(call.parallel, blocks, |(block, (pull, (from, lengths)))| {
         for share in shares.chunks_exact(len).take(layout.ranges - 1) {
             let from = &share[block * dim * ROWS..][..pull.len()];
             arch.dispatch(Add { from, to: pull });
         }
         if !linear {
-            arch.dispatch(Project { pull, step: 1, unit, dim, lengths });
+            arch.dispatch(Project { pull, from, step: 1, dim, lengths, divided: false });
         }
     });
 }
@@ -601,7 +600,8 @@ mod tests {
                 4 * (s.cosines.capacity() + s.centers.capacity() + s.values.capacity() + s.slopes.capacity())
             };
             let lanes = lanes.map(|l| {
-                4 * (l.directions.capacity() + l.cosines.capacity()) + 8 * l.lengths.capacity() + scratch(&l.scratch)
+                let own = 4 * (l.own.factors.capacity() + l.unit.capacity()) + 8 * l.own.lengths.capacity();
+                own + 4 * l.cosines.capacity() + scratch(&l.scratch)
             });
             let floats = [&input.ones, &work.kept, &work.most, &work.shares];
             let held = floats.iter().map(|v| 4 * v.capacity()).sum::<usize>()

@@ -6,7 +6,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    product::{Matrix, product},
+    product::{Matrix, Pieces, product},
     vector::{Fused, LANES, Normalize, fold, larger},
 };
 use crate::{Result, monitor::vectors};
@@ -67,7 +67,7 @@ pub(crate) fn between(dim: usize, all: &[f32]) -> Result<f64> {
             for (j, vectors) in tiles.iter().enumerate().skip(i) {
                 let columns = other.fill(arch, vectors, dim);
                 let (a, b) = (Matrix::new(&own.directions, rows, dim), Matrix::new(&other.directions, columns, dim));
-                product(cosines, false, a, b.transposed());
+                product(Pieces::USUAL, cosines, false, a, b.transposed());
                 for (row, cosines) in cosines[..rows * columns].chunks_exact(columns).enumerate() {
                     // each pair once
                     let first = if j == i { row + 1 } else { 0 };
@@ -96,7 +96,7 @@ impl Tile {
     /// Normalises the vectors of a tile; returns their number.
     fn fill(&mut self, arch: Arch, vectors: &[f32], dim: usize) -> usize {
         let (to, lengths) = (&mut self.directions[..vectors.len()], &mut self.lengths[..vectors.len() / dim]);
-        arch.dispatch(Normalize { from: vectors, dim, step: 1, to, lengths, exact: false });
+        arch.dispatch(Normalize { from: vectors, dim, to, lengths, exact: false });
         vectors.len() / dim
     }
 }

@@ -1,14 +1,17 @@
-//! What one range of class tiles does: look at the raw cosines, gather statistics, make gradients.
+//! What happens to the tiles of classes: a look at the raw cosines, statistics, gradients.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use pulp::Arch;
 
 use super::{
+    layout::Layout,
     product::{Matrix, product, spaced_product},
     rows::{Extra, Partial, Row},
-    sparse::{Gather, Lists, Sift, Sifted},
+    sparse::{Gather, List, Lists, Sift, Sifted},
     sweep::{Block, Gradients, Statistics},
     table::{self, Scan, Scratch, Table},
-    vector::{Add, Aligned, Normalize, Plain, Project},
+    vector::{Add, Measure, Normalize, Plain, Project, Stretch},
     work::Plan,
 };
 use crate::objective::{
@@ -26,11 +29,11 @@ pub(super) enum Path {
     Table,
 }
 
-/// The scratch of one range, and what it counted.
+/// The scratch of whoever works on a tile, and what a range counted.
 pub(super) struct Lane {
-    /// Ŵ of a tile, and the lengths of its prototypes: the first of every class, then the second of every class, ...
-    pub directions: Aligned,
-    pub lengths: Vec<f64>,
+    pub own: Prototypes,
+    /// The direction of a prototype that is not ordinary.
+    pub unit: Vec<f32>,
     /// \[rows of a block, prototypes of a tile\] in *recompute*.
     pub cosines: Vec<f32>,
     pub scratch: Scratch,
@@ -40,21 +43,77 @@ pub(super) struct Lane {
     pub non_finite: usize,
 }
 
-/// One range of class tiles with everything that belongs to it alone.
-pub(super) struct Task<'a> {
+/// What is known of a tile's prototypes: the first of every class, then the second of every class, ...
+pub(super) struct Prototypes {
+    pub lengths: Vec<f64>,
+    /// What multiplies them to unit vectors.
+    pub factors: Vec<f32>,
+    /// They stand in the products as they are, and columns of the cosines and of G are multiplied by the factors. Else a
+    /// length is so large or small that each is brought to its direction first.
+    pub ordinary: bool,
+}
+
+/// One tile of classes with everything that belongs to it alone.
+pub(super) struct Tile<'a> {
+    pub index: usize,
     /// The first class among all.
     pub first: usize,
     pub prototypes: &'a [f32],
     /// Of a linear head, one per class; else empty.
     pub bias: &'a [f32],
-    pub lane: &'a mut Lane,
-    pub partials: &'a mut [Partial],
+    /// \[N, prototypes of the tile\]: what survives pass 1 in *keep*, at last G.
     pub kept: &'a mut [f32],
     pub most: &'a mut [f32],
-    pub top: &'a mut [(f32, u32)],
-    pub share: &'a mut [f32],
     pub grad: &'a mut [f32],
     pub grad_bias: &'a mut [f32],
+}
+
+/// Consecutive tiles.
+pub(super) struct Tiles<'a> {
+    pub layout: Layout,
+    pub dim: usize,
+    pub rows: usize,
+    /// What is left of all.
+    pub rest: Tile<'a>,
+}
+
+impl<'a> Tiles<'a> {
+    /// So many tiles, taken off; fewer where there are no more.
+    pub fn front(&mut self, tiles: usize) -> Tile<'a> {
+        let (rest, layout) = (&mut self.rest, self.layout);
+        let columns = (layout.tile * tiles).min(rest.prototypes.len() / self.dim);
+        let classes = (layout.tile_classes() * tiles).min(columns);
+        let tile = Tile {
+            index: rest.index,
+            first: rest.first,
+            prototypes: rest.prototypes.split_off(..columns * self.dim).unwrap_or_default(),
+            bias: rest.bias.split_off(..classes.min(rest.bias.len())).unwrap_or_default(),
+            kept: front(&mut rest.kept, self.rows * columns),
+            most: front(&mut rest.most, self.rows * columns.div_ceil(layout.tile)),
+            grad: front(&mut rest.grad, columns * self.dim),
+            grad_bias: front(&mut rest.grad_bias, classes),
+        };
+        (rest.index, rest.first) = (rest.index + tiles, rest.first + classes);
+        tile
+    }
+}
+
+impl<'a> Iterator for Tiles<'a> {
+    type Item = Tile<'a>;
+
+    fn next(&mut self) -> Option<Tile<'a>> {
+        (!self.rest.prototypes.is_empty()).then(|| self.front(1))
+    }
+}
+
+/// One range of class tiles with everything that belongs to it alone.
+pub(super) struct Task<'a> {
+    pub tiles: Tiles<'a>,
+    pub lane: &'a mut Lane,
+    pub partials: &'a mut [Partial],
+    pub top: &'a mut [(f32, u32)],
+    /// Of dX, in *recompute*.
+    pub share: &'a mut [f32],
 }
 
 /// What all ranges read.
@@ -86,32 +145,37 @@ pub(super) fn front<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     rest.split_off_mut(..len.min(rest.len())).unwrap_or_default()
 }
 
+/// The rows of a block, in what is kept of a tile or in the lane.
+fn values_of<'a>(
+    kept: &'a mut [f32],
+    lane: &'a mut [f32],
+    (at, rows): (usize, usize),
+    columns: usize,
+) -> &'a mut [f32] {
+    if kept.is_empty() { &mut lane[..rows * columns] } else { &mut kept[at * columns..(at + rows) * columns] }
+}
+
 impl Task<'_> {
     /// Counts prototypes, and looks at the raw cosines where that is asked for; *keep* then holds them.
     pub fn scan(self, look: Look, common: &Common<'_>) {
-        let Plan { arch, layout, dim, .. } = common.plan;
+        let Plan { arch, layout, .. } = common.plan;
         let (lane, centers) = (self.lane, common.table.centers);
         self.partials.fill(Partial::EMPTY);
         self.top.fill((f32::NEG_INFINITY, u32::MAX));
         (lane.zero, lane.non_finite) = (0, 0);
-        let mut kept = self.kept;
-        for (t, prototypes) in self.prototypes.chunks(layout.tile * dim).enumerate() {
-            lane.load(common, prototypes);
-            lane.count(common, prototypes);
+        for tile in self.tiles {
+            let columns = lane.count(common, tile.prototypes);
             if look.top == 0 && !look.sums {
                 continue;
             }
-            let columns = prototypes.len() / dim;
-            let (offset, width) = (t * layout.tile_classes(), columns / centers);
+            let (first, width) = (tile.first, columns / centers);
             for (b, rows) in common.rows.chunks(layout.block).enumerate() {
                 let at = b * layout.block;
-                let values = match layout.keep {
-                    true => front(&mut kept, rows.len() * columns),
-                    false => &mut lane.cosines[..rows.len() * columns],
-                };
-                common.products(values, at, (&lane.directions, columns), front_of(self.bias, offset, width));
+                let values = values_of(tile.kept, &mut lane.cosines, (at, rows.len()), columns);
+                common.products(values, at, tile.prototypes, (lane.own.ordinary, &mut lane.unit), tile.bias);
+                let before = lane.own.factors_of(common, columns);
                 let block =
-                    Block { values, rows, first: self.first + offset, width, scale: common.scale, weights: None };
+                    Block { values, rows, first, width, scale: common.scale, weights: None, before, after: None };
                 let partials = look.sums.then_some(&mut self.partials[at..at + rows.len()]);
                 let top = &mut self.top[at * look.top..(at + rows.len()) * look.top];
                 arch.dispatch(Scan { centers, block, scratch: &mut lane.scratch, partials, top, count: look.top });
@@ -127,35 +191,32 @@ impl Task<'_> {
         if !ready {
             (lane.zero, lane.non_finite) = (0, 0);
         }
-        let (mut kept, mut most) = (self.kept, self.most);
-        for (t, prototypes) in self.prototypes.chunks(layout.tile * dim).enumerate() {
-            let columns = prototypes.len() / dim;
-            let (offset, width) = (t * layout.tile_classes(), columns / table.centers);
-            let first = self.first + offset;
+        for tile in self.tiles {
+            let columns = tile.prototypes.len() / dim;
+            let (first, width) = (tile.first, columns / table.centers);
             if !ready {
-                lane.load(common, prototypes);
-                lane.count(common, prototypes);
+                lane.count(common, tile.prototypes);
             }
             for (b, rows) in common.rows.chunks(layout.block).enumerate() {
                 let at = b * layout.block;
-                let (values, most) = match layout.keep {
-                    true => (front(&mut kept, rows.len() * columns), front(&mut most, rows.len())),
-                    false => (&mut lane.cosines[..rows.len() * columns], &mut [][..]),
-                };
+                let values = values_of(tile.kept, &mut lane.cosines, (at, rows.len()), columns);
                 if !ready {
-                    common.products(values, at, (&lane.directions, columns), front_of(self.bias, offset, width));
+                    common.products(values, at, tile.prototypes, (lane.own.ordinary, &mut lane.unit), tile.bias);
                 }
-                let block = Block { values, rows, first, width, scale, weights: common.weights_of(first, width) };
+                let before = lane.own.factors_of(common, columns).filter(|_| !ready);
+                let weights = common.weights_of(first, width);
+                let block = Block { values, rows, first, width, scale, weights, before, after: None };
                 let partials = &mut self.partials[at..at + rows.len()];
                 match common.path {
                     Path::Identity if layout.keep => {
+                        let most = &mut tile.most[at..at + rows.len()];
                         arch.dispatch(Statistics::<_, true> { others: Identity, block, partials, most });
                     }
                     Path::Identity => {
-                        arch.dispatch(Statistics::<_, false> { others: Identity, block, partials, most });
+                        arch.dispatch(Statistics::<_, false> { others: Identity, block, partials, most: &mut [] });
                     }
                     Path::Rectified => {
-                        arch.dispatch(Statistics::<_, false> { others: Rectified, block, partials, most });
+                        arch.dispatch(Statistics::<_, false> { others: Rectified, block, partials, most: &mut [] });
                     }
                     Path::Table => {
                         let (extras, scratch) = (&common.extras[at..], &mut lane.scratch);
@@ -166,136 +227,314 @@ impl Task<'_> {
         }
     }
 
-    /// Pass 2: this range's share of dX, and its dW and db. `fresh`: nothing of pass 1 is there any more.
-    pub fn gradients(self, fresh: bool, common: &Common<'_>) {
-        let Common { plan: Plan { arch, layout, want, filter, dim }, scale, ref table, .. } = *common;
-        let lane = self.lane;
-        let (mut kept, mut most) = (self.kept, self.most);
-        let (mut grad, mut grad_bias) = (self.grad, self.grad_bias);
-        lane.lists.sifted = Sifted::default();
-        for (t, prototypes) in self.prototypes.chunks(layout.tile * dim).enumerate() {
-            let columns = prototypes.len() / dim;
-            let (offset, width) = (t * layout.tile_classes(), columns / table.centers);
-            let first = self.first + offset;
-            lane.load(common, prototypes);
-            let pull = front(&mut grad, columns * dim);
-            let slide = front(&mut grad_bias, width);
-            for (b, rows) in common.rows.chunks(layout.block).enumerate() {
-                let at = b * layout.block;
-                let x = Matrix::new(&common.directions[at * dim..], rows.len(), dim);
-                let w = Matrix::new(&lane.directions, columns, dim);
-                let (values, most) = match layout.keep {
-                    true => (front(&mut kept, rows.len() * columns), front(&mut most, rows.len())),
-                    false => (&mut lane.cosines[..rows.len() * columns], &mut [][..]),
-                };
-                if fresh || !layout.keep {
-                    common.products(values, at, (&lane.directions, columns), front_of(self.bias, offset, width));
-                }
-                let weights = common.weights_of(first, width);
-                let block = Block { values: &mut *values, rows, first, width, scale, weights };
-                match common.path {
-                    Path::Identity if layout.keep && !fresh => {
-                        arch.dispatch(Gradients::<_, true> { others: Identity, block, most });
-                    }
-                    Path::Identity => arch.dispatch(Gradients::<_, false> { others: Identity, block, most }),
-                    Path::Rectified => arch.dispatch(Gradients::<_, false> { others: Rectified, block, most }),
-                    Path::Table => {
-                        let (extras, scratch) = (&common.extras[at..], &mut lane.scratch);
-                        arch.dispatch(table::Gradients { table, block, extras, scratch });
-                    }
-                }
-                let lists = &mut lane.lists;
-                let sparse = filter.is_some() && arch.dispatch(Sift { values: &mut *values, columns, rows, lists });
-                let g = Matrix::new(values, rows.len(), columns);
-                if want.grad_embeddings {
-                    let share = &mut self.share[at * dim..];
-                    if sparse {
-                        let (starts, entries) = lane.lists.by_row(rows.len());
-                        let from = &lane.directions[..];
-                        arch.dispatch(Gather { starts, entries, from, dim, step: 1, to: share, add: t > 0 });
-                    } else {
-                        product(share, t > 0, g, w);
-                    }
-                }
-                for k in (0..table.centers).filter(|_| want.grad_prototypes) {
-                    let (first, step, add) = (k * width, table.centers, b > 0);
-                    let to = &mut pull[k * dim..];
-                    if sparse {
-                        let (starts, entries) = lane.lists.by_column(columns);
-                        let (starts, from) = (&starts[first..=first + width], &common.directions[at * dim..]);
-                        arch.dispatch(Gather { starts, entries, from, dim, step, to, add });
-                    } else {
-                        spaced_product(to, step * dim, add, g.columns(first, width).transposed(), x);
-                    }
-                }
-                if !slide.is_empty() {
-                    if b == 0 {
-                        slide.fill(0.0);
-                    }
-                    values.chunks_exact(width).for_each(|from| arch.dispatch(Add { from, to: slide }));
-                }
-            }
-            if !common.linear {
-                let units = lane.directions.chunks_exact(width * dim).zip(lane.lengths.chunks_exact(width));
-                for (k, (unit, lengths)) in units.take(table.centers).enumerate().filter(|_| want.grad_prototypes) {
-                    arch.dispatch(Project { pull: &mut pull[k * dim..], step: table.centers, unit, dim, lengths });
-                }
-            }
+    /// Pass 2 of *recompute*: this range's share of dX, and its dW and db.
+    pub fn gradients(self, common: &Common<'_>) {
+        self.lane.lists.sifted = Sifted::default();
+        for (t, tile) in self.tiles.enumerate() {
+            tile.gradients(true, common, self.lane, Some((&mut *self.share, t > 0)));
         }
     }
 }
 
-/// The part of a tile of what may be empty altogether.
-fn front_of(all: &[f32], offset: usize, len: usize) -> &[f32] {
-    if all.is_empty() { all } else { &all[offset..offset + len] }
+impl<'a> Tile<'a> {
+    /// Pass 2: dW and db, and G in what is kept, its columns multiplied by the factors if the prototypes are ordinary.
+    /// Where nothing is kept, dX = G Ŵ goes to `share`, or is added to it. `fresh`: nothing of pass 1 is there any more.
+    fn gradients(
+        self,
+        fresh: bool,
+        common: &Common<'_>,
+        lane: &mut Lane,
+        mut share: Option<(&mut [f32], bool)>,
+    ) -> &'a [f32] {
+        let Common { plan: Plan { arch, layout, want, filter, dim }, scale, ref table, .. } = *common;
+        let Self { first, prototypes, bias, kept, most, grad: pull, grad_bias: slide, .. } = self;
+        let (columns, pieces) = (prototypes.len() / dim, layout.pieces);
+        let width = columns / table.centers;
+        lane.own.measure(common, prototypes);
+        let Lane { own, unit, cosines, scratch, lists, .. } = lane;
+        // a filter compares G itself
+        let factors = own.factors_of(common, columns);
+        let (after, late) = if filter.is_some() { (None, factors) } else { (factors, None) };
+        for (b, rows) in common.rows.chunks(layout.block).enumerate() {
+            let at = b * layout.block;
+            let values = values_of(kept, cosines, (at, rows.len()), columns);
+            if fresh {
+                common.products(values, at, prototypes, (own.ordinary, unit), bias);
+            }
+            let weights = common.weights_of(first, width);
+            let before = own.factors_of(common, columns).filter(|_| fresh);
+            let block = Block { values: &mut *values, rows, first, width, scale, weights, before, after };
+            match common.path {
+                Path::Identity if !fresh => {
+                    let most = &most[at..at + rows.len()];
+                    arch.dispatch(Gradients::<_, true> { others: Identity, block, most });
+                }
+                Path::Identity => arch.dispatch(Gradients::<_, false> { others: Identity, block, most: &[] }),
+                Path::Rectified => arch.dispatch(Gradients::<_, false> { others: Rectified, block, most: &[] }),
+                Path::Table => {
+                    let extras = &common.extras[at..];
+                    arch.dispatch(table::Gradients { table, block, extras, scratch });
+                }
+            }
+            let sparse = filter.is_some() && arch.dispatch(Sift { values: &mut *values, columns, rows, lists });
+            let x = Matrix::new(&common.directions[at * dim..], rows.len(), dim);
+            let g = Matrix::new(values, rows.len(), columns);
+            for k in (0..table.centers).filter(|_| want.grad_prototypes) {
+                let (first, step, add) = (k * width, table.centers, b > 0);
+                let to = &mut pull[k * dim..];
+                if sparse {
+                    let (starts, entries) = lists.by_column(columns);
+                    let (starts, from) = (&starts[first..=first + width], &common.directions[at * dim..]);
+                    arch.dispatch(Gather { starts, entries, from, dim, step, to, add });
+                } else {
+                    spaced_product(pieces, to, step * dim, add, g.columns(first, width).transposed(), x);
+                }
+            }
+            if !slide.is_empty() {
+                if b == 0 {
+                    slide.fill(0.0);
+                }
+                values.chunks_exact(width).for_each(|from| arch.dispatch(Add { from, to: slide }));
+            }
+            if !want.grad_embeddings {
+                continue;
+            }
+            if let Some(factors) = late {
+                arch.dispatch(Stretch { values, factors });
+            }
+            if let Some((share, add)) = &mut share {
+                common.embed(&mut share[at * dim..], *add, values, prototypes, (own.ordinary, unit), lists);
+            }
+        }
+        if !common.linear && want.grad_prototypes {
+            for (k, lengths) in own.lengths.chunks_exact(width).take(table.centers).enumerate() {
+                let (pull, from) = (&mut pull[k * dim..], &prototypes[k * dim..]);
+                arch.dispatch(Project { pull, from, step: table.centers, dim, lengths, divided: after.is_some() });
+            }
+        }
+        kept
+    }
+}
+
+/// What was made of a tile in *keep*.
+struct Done<'a> {
+    /// G as [`Tile::gradients`] leaves it, \[N, prototypes of the tile\].
+    values: &'a [f32],
+    prototypes: &'a [f32],
+    ordinary: bool,
+    sifted: Sifted,
+}
+
+/// dX in *keep*, row block by row block: the tiles join each of them in order, by whoever finds it free and a tile done.
+/// So the sums depend on no thread, nobody waits, and most of G is still in a cache.
+pub(super) struct Queue<'a> {
+    tiles: Mutex<Tiles<'a>>,
+    done: Vec<OnceLock<Done<'a>>>,
+    blocks: Vec<Mutex<Joined<'a>>>,
+}
+
+/// Some rows of dX.
+struct Joined<'a> {
+    /// How many tiles are part of them.
+    tiles: usize,
+    rows: &'a mut [f32],
+    /// Their embeddings and the lengths of those.
+    from: &'a [f32],
+    lengths: &'a [f64],
+}
+
+impl<'a> Queue<'a> {
+    pub fn new(tiles: Tiles<'a>, (from, lengths): (&'a [f32], &'a [f64]), grad: &'a mut [f32]) -> Self {
+        let (layout, dim) = (tiles.layout, tiles.dim);
+        let own = from.chunks(layout.joined * dim).zip(lengths.chunks(layout.joined));
+        let blocks = grad.chunks_mut(layout.joined * dim).zip(own);
+        let blocks = blocks.map(|(rows, (from, lengths))| Mutex::new(Joined { tiles: 0, rows, from, lengths }));
+        let count = (tiles.rest.prototypes.len() / dim).div_ceil(layout.tile);
+        Self {
+            tiles: Mutex::new(tiles),
+            done: std::iter::repeat_with(OnceLock::new).take(count).collect(),
+            blocks: blocks.collect(),
+        }
+    }
+
+    /// The bytes of [`new`](Self::new) for this many tiles and blocks.
+    pub fn bytes(tiles: u64, blocks: usize) -> u64 {
+        let tile = size_of::<OnceLock<Done<'_>>>() as u64;
+        tiles.saturating_mul(tile).saturating_add((blocks * size_of::<Mutex<Joined<'_>>>()) as u64)
+    }
+
+    /// Pass 2, until no tile is left.
+    pub fn work(&self, fresh: bool, common: &Common<'_>, lane: &mut Lane) {
+        let next = || self.tiles.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some(tile) = next() {
+            lane.lists.sifted = Sifted::default();
+            let (index, prototypes) = (tile.index, tile.prototypes);
+            let values = tile.gradients(fresh, common, lane, None);
+            let done = Done { values, prototypes, ordinary: lane.own.ordinary, sifted: lane.lists.sifted };
+            // every index comes once
+            let _ = self.done[index].set(done);
+            for (b, block) in self.blocks.iter().enumerate() {
+                if let Ok(mut block) = block.try_lock() {
+                    self.join(b, &mut block, common, lane);
+                }
+            }
+        }
+    }
+
+    /// Whether there are rows that nobody was free for.
+    pub fn unfinished(&self) -> bool {
+        self.blocks.iter().any(|b| b.lock().unwrap_or_else(PoisonError::into_inner).tiles < self.done.len())
+    }
+
+    /// Every `step`-th block of rows from `first` on, finished.
+    pub fn finish(&self, first: usize, step: usize, common: &Common<'_>, lane: &mut Lane) {
+        for (b, block) in self.blocks.iter().enumerate().skip(first).step_by(step) {
+            self.join(b, &mut block.lock().unwrap_or_else(PoisonError::into_inner), common, lane);
+        }
+    }
+
+    /// All tiles that are done in order join; after the last one the rows are projected.
+    fn join(&self, b: usize, block: &mut Joined<'a>, common: &Common<'_>, lane: &mut Lane) {
+        let Plan { arch, layout, dim, .. } = common.plan;
+        let Joined { tiles, rows, from, lengths } = block;
+        while let Some(done) = self.done.get(*tiles).and_then(OnceLock::get) {
+            let columns = done.prototypes.len() / dim;
+            let values = &done.values[b * layout.joined * columns..][..rows.len() / dim * columns];
+            let with = (done.ordinary, &mut lane.unit[..]);
+            common.embed(rows, *tiles > 0, values, done.prototypes, with, &mut lane.lists);
+            *tiles += 1;
+            if *tiles == self.done.len() && !common.linear {
+                arch.dispatch(Project { pull: rows, from, step: 1, dim, lengths, divided: false });
+            }
+        }
+    }
+
+    /// What was left out of G by every tile, in order.
+    pub fn sifted(&self) -> impl Iterator<Item = Sifted> {
+        self.done.iter().filter_map(|done| done.get().map(|done| done.sifted))
+    }
 }
 
 impl Lane {
-    /// Ŵ and the lengths of one tile.
-    fn load(&mut self, common: &Common<'_>, prototypes: &[f32]) {
-        let (dim, centers) = (common.plan.dim, common.table.centers);
-        let width = prototypes.len() / dim / centers;
-        let to = self.directions.chunks_exact_mut(width * dim).zip(self.lengths.chunks_exact_mut(width));
-        for (k, (to, lengths)) in to.take(centers).enumerate() {
-            let from = (&prototypes[k * dim..], dim, centers);
-            directions(common.plan.arch, common.linear, from, to, lengths, false);
-        }
-    }
-
-    /// What the lengths of the tile tell.
-    fn count(&mut self, common: &Common<'_>, prototypes: &[f32]) {
-        let lengths = &self.lengths[..prototypes.len() / common.plan.dim];
+    /// The prototypes of a tile measured, and what their lengths tell; returns how many there are.
+    fn count(&mut self, common: &Common<'_>, prototypes: &[f32]) -> usize {
+        let columns = prototypes.len() / common.plan.dim;
+        self.own.measure(common, prototypes);
+        let lengths = &self.own.lengths[..columns];
         if !common.linear {
             self.zero += lengths.iter().filter(|&&l| l < SHORTEST).count();
         }
         self.non_finite += lengths.iter().filter(|l| !l.is_finite()).count();
+        columns
     }
 }
 
-/// Unit vectors, or for a linear head the vectors themselves, of every `step`-th one; and their lengths.
+impl Prototypes {
+    /// Bytes per prototype.
+    pub const BYTES: usize = 12;
+
+    pub fn new(tile: usize) -> Self {
+        Self { lengths: vec![0.0; tile], factors: vec![0.0; tile], ordinary: true }
+    }
+
+    /// What multiplies columns of products to cosines; nothing where they are cosines, or a linear head's values.
+    fn factors_of(&self, common: &Common<'_>, columns: usize) -> Option<&[f32]> {
+        (self.ordinary && !common.linear).then(|| &self.factors[..columns])
+    }
+
+    fn measure(&mut self, common: &Common<'_>, prototypes: &[f32]) {
+        let (dim, centers) = (common.plan.dim, common.table.centers);
+        let columns = prototypes.len() / dim;
+        let width = columns / centers;
+        let own = self.lengths.chunks_exact_mut(width).zip(self.factors.chunks_exact_mut(width));
+        self.ordinary = true;
+        for (k, (lengths, factors)) in own.take(centers).enumerate() {
+            let from = &prototypes[k * dim..];
+            self.ordinary &= common.plan.arch.dispatch(Measure { from, dim, step: centers, lengths, factors });
+        }
+        if common.linear {
+            self.ordinary = self.lengths[..columns].iter().all(|l| l.is_finite());
+        }
+    }
+}
+
+/// Unit vectors, or for a linear head the vectors themselves; and their lengths.
 pub(super) fn directions(
     arch: Arch,
     linear: bool,
-    (from, dim, step): (&[f32], usize, usize),
+    (from, dim): (&[f32], usize),
     to: &mut [f32],
     lengths: &mut [f64],
     exact: bool,
 ) {
     if linear {
-        arch.dispatch(Plain { from, dim, step, to, lengths });
+        arch.dispatch(Plain { from, dim, to, lengths });
     } else {
-        arch.dispatch(Normalize { from, dim, step, to, lengths, exact });
+        arch.dispatch(Normalize { from, dim, to, lengths, exact });
     }
 }
 
 impl<'a> Common<'a> {
-    /// X̂ Ŵᵀ of a block of rows and a tile, with the tile's bias.
-    fn products(&self, values: &mut [f32], at: usize, (directions, columns): (&[f32], usize), bias: &[f32]) {
-        let dim = self.plan.dim;
+    /// X̂ Wᵀ of a block of rows and a tile with its bias; X̂ Ŵᵀ if the prototypes are not ordinary.
+    fn products(
+        &self,
+        values: &mut [f32],
+        at: usize,
+        prototypes: &[f32],
+        (ordinary, unit): (bool, &mut [f32]),
+        bias: &[f32],
+    ) {
+        let (Plan { arch, layout, dim, .. }, centers) = (self.plan, self.table.centers);
+        let (columns, apart) = (prototypes.len() / dim, centers * dim);
+        let width = columns / centers;
         let x = Matrix::new(&self.directions[at * dim..], values.len() / columns, dim);
-        product(values, false, x, Matrix::new(directions, columns, dim).transposed());
+        for (k, first) in (0..centers).map(|k| (k, &prototypes[k * dim..])) {
+            if ordinary {
+                let w = Matrix::spaced(first, width, dim, apart).transposed();
+                spaced_product(layout.pieces, &mut values[k * width..], columns, false, x, w);
+                continue;
+            }
+            for (j, from) in first.chunks(apart).enumerate() {
+                directions(arch, self.linear, (&from[..dim], dim), unit, &mut [0.0], false);
+                let w = Matrix::new(unit, 1, dim).transposed();
+                spaced_product(layout.pieces, &mut values[k * width + j..], columns, false, x, w);
+            }
+        }
         if !bias.is_empty() {
-            values.chunks_exact_mut(columns).for_each(|to| self.plan.arch.dispatch(Add { from: bias, to }));
+            values.chunks_exact_mut(columns).for_each(|to| arch.dispatch(Add { from: bias, to }));
+        }
+    }
+
+    /// G Ŵ of some rows and a tile into `pull`, or added to it; G as [`Tile::gradients`] leaves it.
+    fn embed(
+        &self,
+        pull: &mut [f32],
+        add: bool,
+        values: &[f32],
+        prototypes: &[f32],
+        (ordinary, unit): (bool, &mut [f32]),
+        lists: &mut Lists,
+    ) {
+        let (Plan { arch, layout, dim, filter, .. }, centers) = (self.plan, self.table.centers);
+        let (columns, apart) = (prototypes.len() / dim, centers * dim);
+        let (rows, width) = (values.len() / columns, columns / centers);
+        if filter.is_some() && ordinary && arch.dispatch(List { values, columns, centers, lists }) {
+            let (starts, entries) = lists.by_row(rows);
+            let to = &mut pull[..rows * dim];
+            return arch.dispatch(Gather { starts, entries, from: prototypes, dim, step: 1, to, add });
+        }
+        let g = Matrix::new(values, rows, columns);
+        for (k, first) in (0..centers).map(|k| (k, &prototypes[k * dim..])) {
+            if ordinary {
+                let w = Matrix::spaced(first, width, dim, apart);
+                product(layout.pieces, pull, add || k > 0, g.columns(k * width, width), w);
+                continue;
+            }
+            for (j, from) in first.chunks(apart).enumerate() {
+                directions(arch, self.linear, (&from[..dim], dim), unit, &mut [0.0], false);
+                let w = Matrix::new(unit, 1, dim);
+                product(layout.pieces, pull, add || k + j > 0, g.columns(k * width + j, 1), w);
+            }
         }
     }
 

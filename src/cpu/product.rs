@@ -10,6 +10,28 @@ use gemm::Parallelism;
 /// No product handed to `gemm` is longer than this in any direction, so that its packing buffers are bounded.
 const BLOCK: usize = 512;
 
+/// How much of an operand that lies across is handed over at once: `gemm` copies it, and the copy takes memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pieces {
+    /// Rows of `a` where that is transposed.
+    rows: usize,
+    /// Columns of `b` where that is.
+    cols: usize,
+    /// Their other direction.
+    depth: usize,
+}
+
+impl Pieces {
+    /// Whole registers of every kernel of `gemm`: as fast as operands in one piece. In WebAssembly every piece has the other
+    /// operand packed anew, so there it is one.
+    pub const USUAL: Self = match cfg!(target_arch = "wasm32") {
+        true => Self { rows: BLOCK, cols: BLOCK, depth: BLOCK },
+        false => Self { rows: 48, cols: 64, depth: BLOCK },
+    };
+    /// The least memory.
+    pub const LEAST: Self = Self { rows: 24, cols: 64, depth: 64 };
+}
+
 /// A view of a row-major matrix or of its transpose.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
@@ -26,6 +48,13 @@ impl<'a> Matrix<'a> {
         // saturated, a product that overflows is longer than any slice
         let data = &data[..rows.saturating_mul(cols)];
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The same with `stride` values from one row to the next.
+    pub fn spaced(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(cols <= stride, "rows that overlap");
+        let data = &data[..rows.saturating_sub(1).saturating_mul(stride).saturating_add(cols.min(rows * cols))];
+        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
     /// Rows and columns exchanged; nothing moves.
@@ -56,13 +85,23 @@ impl<'a> Matrix<'a> {
 /// `out = a·b`, or `out += a·b`, with `out` row-major at the front of its slice. On the calling thread.
 ///
 /// What `out` held before does not matter unless it is added to. The order of every sum depends on the sizes only.
-pub(super) fn product(out: &mut [f32], accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
-    spaced_product(out, b.cols, accumulate, a, b);
+pub(super) fn product(pieces: Pieces, out: &mut [f32], accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
+    spaced_product(pieces, out, b.cols, accumulate, a, b);
 }
 
 /// The same with `stride` values from one row of `out` to the next; those between its rows stay.
-pub(super) fn spaced_product(out: &mut [f32], stride: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
+pub(super) fn spaced_product(
+    pieces: Pieces,
+    out: &mut [f32],
+    stride: usize,
+    accumulate: bool,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+) {
     debug_assert_eq!(a.cols, b.rows, "inner sizes");
+    let most_rows = if a.col_stride == 1 { BLOCK } else { pieces.rows };
+    let most_cols = if b.col_stride == 1 { BLOCK } else { pieces.cols };
+    let most_depth = if a.col_stride == 1 && b.col_stride == 1 { BLOCK } else { pieces.depth };
     let (rows, cols, depth) = (a.rows, b.cols, a.cols.min(b.rows));
     if rows == 0 || cols == 0 {
         return;
@@ -72,10 +111,10 @@ pub(super) fn spaced_product(out: &mut [f32], stride: usize, accumulate: bool, a
     if depth == 0 && !accumulate {
         out.chunks_mut(stride).for_each(|row| row[..cols].fill(0.0));
     }
-    for k in (0..depth).step_by(BLOCK) {
-        for row in (0..rows).step_by(BLOCK) {
-            for col in (0..cols).step_by(BLOCK) {
-                let (m, n, depth) = (BLOCK.min(rows - row), BLOCK.min(cols - col), BLOCK.min(depth - k));
+    for k in (0..depth).step_by(most_depth) {
+        for row in (0..rows).step_by(most_rows) {
+            for col in (0..cols).step_by(most_cols) {
+                let (m, n, depth) = (most_rows.min(rows - row), most_cols.min(cols - col), most_depth.min(depth - k));
                 let (a, b) = (a.part(row, k, m, depth), b.part(k, col, depth, n));
                 multiply(&mut out[row * stride + col..], stride, accumulate || k > 0, a, b);
             }
@@ -91,8 +130,8 @@ use super::blocks::product as multiply;
 fn multiply(out: &mut [f32], stride: usize, accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
     debug_assert!(a.cols == b.rows && b.cols <= stride && out.len() > (a.rows - 1) * stride + b.cols - 1);
     // SAFETY: the one caller checked that its result holds (rows − 1)·stride + cols values with cols <= stride, and that
-    // this block lies inside, as do `a` and `b` inside theirs: a `Matrix` is made only over rows·cols values or as a part
-    // of such a one. Strides are below isize::MAX: larger ones belong to matrices of one row, which no pointer is moved
+    // this block lies inside, as do `a` and `b` inside theirs: a `Matrix` is made only over its rows, stride by stride, or as a
+    // part of such a one. Strides are below isize::MAX: larger ones belong to matrices of one row, which no pointer is moved
     // by. `out` is borrowed mutably and so overlaps neither operand.
     unsafe {
         gemm::gemm(
@@ -120,13 +159,23 @@ fn multiply(out: &mut [f32], stride: usize, accumulate: bool, a: Matrix<'_>, b: 
 }
 
 /// The most bytes that [`product`] allocates while it multiplies `m`×`k` by `k`×`n`: `gemm` packs its operands.
+/// `across`: whether the first and the second are transposed.
 ///
 /// Beside these, `gemm` keeps one block of the size of the L2 cache per thread, as long as the thread lives.
-pub(super) fn packing_bytes(m: usize, n: usize, k: usize) -> u64 {
-    // rounded up to panels of at most 64; where `gemm` knows no L3 cache it takes 1024 columns whatever the matrix has
+pub(super) fn packing_bytes(pieces: Pieces, m: usize, n: usize, k: usize, across: (bool, bool)) -> u64 {
+    let m = m.min(if across.0 { pieces.rows } else { BLOCK });
+    let n = n.min(if across.1 { pieces.cols } else { BLOCK });
+    let k = k.min(if across.0 || across.1 { pieces.depth } else { BLOCK });
+    // the kernels with vectors read an operand where it lies if its rows are contiguous, and the second one's whole registers
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    let lies = std::arch::is_x86_feature_detected!("fma");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+    let lies = false;
+    // rounded up to panels of 64, 48 or 16 and of 8, 6 or 4; where `gemm` knows no L3 cache it takes 1024 columns whatever the matrix has
     let least = if cfg!(target_vendor = "apple") { 1024 } else { 0 };
-    let panel = |size: usize| (size.min(BLOCK) + 63).max(least) as u64;
-    4096 + 4 * k.min(BLOCK) as u64 * (panel(m) + panel(n))
+    let first = if lies && !across.0 { 0 } else { m.next_multiple_of(24).max(least) };
+    let second = if lies && !across.1 && n % 16 == 0 { 0 } else { n.next_multiple_of(64).max(least) };
+    2048 + 4 * k as u64 * (first + second) as u64
 }
 
 #[cfg(test)]
@@ -170,7 +219,8 @@ mod tests {
         ];
         for (m, n, k) in sizes {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
-            for (flip_a, flip_b) in [(false, false), (false, true), (true, false), (true, true)] {
+            let flips = [(false, false), (false, true), (true, false), (true, true)].into_iter();
+            for ((flip_a, flip_b), pieces) in flips.flat_map(|f| [(f, Pieces::USUAL), (f, Pieces::LEAST)]) {
                 let (x, y) = (
                     if flip_a { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) },
                     if flip_b { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) },
@@ -184,10 +234,11 @@ mod tests {
                     (0..k).map(term).fold((0.0, 0.0), |(s, t), x| (s + x, t + x.abs()))
                 };
                 let own = |out: &mut [f32], add: bool, x: Matrix<'_>, y: Matrix<'_>| match m * n * k {
-                    0 => product(out, add, x, y),
+                    0 => product(pieces, out, add, x, y),
                     _ => blocks::product(out, n, add, x, y),
                 };
-                for multiply in [&product as &dyn Fn(&mut [f32], bool, Matrix<'_>, Matrix<'_>), &own] {
+                let usual = |out: &mut [f32], add: bool, x: Matrix<'_>, y: Matrix<'_>| product(pieces, out, add, x, y);
+                for multiply in [&usual as &dyn Fn(&mut [f32], bool, Matrix<'_>, Matrix<'_>), &own] {
                     let mut out = vec![f32::NAN; m * n + 3];
                     multiply(&mut out, false, x, y);
                     let once = out.clone();
@@ -214,10 +265,10 @@ mod tests {
         let (a, b) = (numbers(depth * 3 * rows, 1), numbers(depth * cols, 2));
         let (all, b) = (Matrix::new(&a, depth, 3 * rows), Matrix::new(&b, depth, cols));
         let mut whole = vec![0.0; 3 * rows * cols];
-        product(&mut whole, false, all.transposed(), b);
+        product(Pieces::USUAL, &mut whole, false, all.transposed(), b);
         for part in 0..3 {
             let mut out = vec![7.0; (rows - 1) * stride + cols + 5];
-            spaced_product(&mut out, stride, false, all.columns(part * rows, rows).transposed(), b);
+            spaced_product(Pieces::LEAST, &mut out, stride, false, all.columns(part * rows, rows).transposed(), b);
             for (row, expected) in whole[part * rows * cols..].chunks_exact(cols).take(rows).enumerate() {
                 let (found, between) = out[row * stride..].split_at(cols);
                 assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "part {part}, row {row}");
@@ -234,9 +285,15 @@ mod tests {
 
     #[test]
     #[should_panic]
+    fn a_spaced_matrix_longer_than_its_slice_is_refused() {
+        Matrix::spaced(&[0.0; 7], 3, 2, 3);
+    }
+
+    #[test]
+    #[should_panic]
     fn rows_that_overlap_are_refused() {
         let (a, b) = ([0.0; 4], [0.0; 4]);
-        spaced_product(&mut [0.0; 9], 1, false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
+        spaced_product(Pieces::USUAL, &mut [0.0; 9], 1, false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
     }
 
     #[test]
@@ -255,6 +312,6 @@ mod tests {
     #[should_panic]
     fn an_output_that_is_too_short_is_refused() {
         let (a, b) = ([0.0; 4], [0.0; 4]);
-        product(&mut [0.0; 3], false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
+        product(Pieces::USUAL, &mut [0.0; 3], false, Matrix::new(&a, 2, 2), Matrix::new(&b, 2, 2));
     }
 }

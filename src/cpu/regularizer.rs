@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::product::{Matrix, product};
+use super::product::{Matrix, Pieces, product};
 use crate::{
     companions::{CenterOutput, Penalty},
     objective::{CenterLoss, Regularizer, SHORTEST},
@@ -119,7 +119,7 @@ fn pairs(w: &Vectors<'_>, weight: f64, gradient: &mut [f32]) -> f64 {
         for start in (0..classes).step_by(TILE) {
             let width = TILE.min(classes - start);
             let others = Matrix::new(&units[start * dim..], width, dim);
-            product(&mut tile, false, own, others.transposed());
+            product(Pieces::USUAL, &mut tile, false, own, others.transposed());
             for (row, cells) in tile.chunks_exact_mut(width).take(rows).enumerate() {
                 let j = first + row;
                 for (k, cell) in (start..).zip(cells) {
@@ -144,7 +144,7 @@ fn pairs(w: &Vectors<'_>, weight: f64, gradient: &mut [f32]) -> f64 {
                     }
                 }
             }
-            product(&mut far, true, Matrix::new(&tile, rows, width), others);
+            product(Pieces::USUAL, &mut far, true, Matrix::new(&tile, rows, width), others);
         }
         let pulls = near.chunks_exact_mut(dim).zip(far.chunks_exact(dim));
         for (row, ((pull, far), out)) in pulls.zip(out.chunks_exact_mut(dim)).enumerate() {

@@ -18,6 +18,13 @@ pub(super) struct Sifted {
     pub kept: u64,
 }
 
+impl Sifted {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self { dropped: self.dropped + other.dropped, total: self.total + other.total, kept: self.kept + other.kept }
+    }
+}
+
 /// The entries that are left of one block, row by row and column by column.
 pub(super) struct Lists {
     /// A bit per entry, whole words for every row: it is left.
@@ -115,14 +122,79 @@ impl WithSimd for Sift<'_> {
             left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
         }
         sifted.kept += left as u64;
-        let sparse = left <= list.len();
+        let sparse = left <= self.values.len() / SPARSE;
         if sparse {
             let starts = &mut column_starts[..=self.columns];
-            let ends = collect(&*self.values, self.columns, words, list, row_starts, starts);
+            starts.fill(0);
+            let ends = collect(
+                self.values,
+                self.columns,
+                words,
+                list,
+                row_starts,
+                #[inline(always)]
+                |column| starts[column + 1] += 1,
+            );
             turn(&list[..left], &row_starts[..=ends], turned, starts);
         }
         sparse
     }
+}
+
+/// The entries of a block that are not 0, row by row, each with its prototype's place among those of the tile as they came.
+/// Returns whether they are few enough for that.
+pub(super) struct List<'a> {
+    /// \[rows, columns\], the first prototypes of all classes in front.
+    pub values: &'a [f32],
+    pub columns: usize,
+    pub centers: usize,
+    pub lists: &'a mut Lists,
+}
+
+impl WithSimd for List<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> bool {
+        let Self { values, columns, centers, lists } = self;
+        let Lists { words, rows: list, row_starts, .. } = lists;
+        let mut left = 0;
+        for (values, words) in values.chunks_exact(columns).zip(words.chunks_exact_mut(columns.div_ceil(LANES))) {
+            let (blocks, rest) = values.as_chunks::<LANES>();
+            for (block, word) in blocks.iter().zip(&mut *words) {
+                *word = others(block);
+            }
+            if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
+                let mut padded = [0.0; LANES];
+                padded[..rest.len()].copy_from_slice(rest);
+                *word = others(&padded);
+            }
+            left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        }
+        let sparse = left <= values.len() / SPARSE;
+        if sparse {
+            collect(values, columns, words, list, row_starts, |_| {});
+            if centers > 1 {
+                let width = (columns / centers) as u32;
+                list[..left].iter_mut().for_each(|(at, _)| *at = *at % width * centers as u32 + *at / width);
+            }
+        }
+        sparse
+    }
+}
+
+/// A bit for each value that is not 0.
+#[inline(always)]
+fn others(values: &[f32; LANES]) -> u32 {
+    let mut bits = [0_u32; LANES];
+    for k in 0..LANES {
+        bits[k] = u32::from(values[k] != 0.0) << k;
+    }
+    fold(
+        bits,
+        #[inline(always)]
+        |a, b| a | b,
+    )
 }
 
 /// Small values become 0; a bit for each that is left.
@@ -144,7 +216,7 @@ fn sift(values: &mut [f32; LANES], limit: f32, total: &mut [f32; LANES], dropped
     )
 }
 
-/// Lists what is left row by row, and counts it by column, each count one place further on. Returns the rows.
+/// Lists what is left row by row, and tells the column of each. Returns the rows.
 #[inline(always)]
 fn collect(
     values: &[f32],
@@ -152,9 +224,8 @@ fn collect(
     words: &[u32],
     list: &mut [Entry],
     row_starts: &mut [u32],
-    counts: &mut [u32],
+    mut tell: impl FnMut(usize),
 ) -> usize {
-    counts.fill(0);
     let (mut count, mut rows) = (0, 0);
     for (values, words) in values.chunks_exact(columns).zip(words.chunks_exact(columns.div_ceil(LANES))) {
         row_starts[rows] = count as u32;
@@ -163,7 +234,7 @@ fn collect(
             while word != 0 {
                 let column = first + word.trailing_zeros() as usize;
                 list[count] = (column as u32, values[column]);
-                counts[column + 1] += 1;
+                tell(column);
                 count += 1;
                 word &= word - 1;
             }
@@ -276,7 +347,7 @@ mod tests {
     /// What is small becomes 0, and the two lists hold the rest; both products agree with plain sums, in every width.
     #[test]
     fn lists_hold_what_is_left() {
-        for (rows, columns, dim) in [(1, 1, 1), (3, 40, 7), (5, 32, 16), (9, 70, 33), (20, 300, 200), (4, 31, 131)] {
+        for (rows, columns, dim) in [(1, 8, 1), (3, 40, 7), (5, 32, 16), (9, 70, 33), (20, 300, 200), (4, 31, 131)] {
             let number = |i: usize| ((i * 2_654_435_761) % 1009) as f32 / 1009.0 - 0.5;
             let values: Vec<f32> = (0..rows * columns).map(number).collect();
             let limits: Vec<f32> = (0..rows).map(|i| if i == 2 { 0.0 } else { 0.42 + 0.01 * (i % 5) as f32 }).collect();
@@ -304,21 +375,28 @@ mod tests {
             for add in [false, true] {
                 let start = if add { 1.0 } else { f32::NAN };
                 let first = if add { 1.0 } else { 0.0 };
-                let mut dx = vec![start; rows * dim];
-                let (starts, entries) = lists.by_row(rows);
-                Arch::new().dispatch(Gather { starts, entries, from: &w, dim, step: 1, to: &mut dx, add });
                 let mut dw = vec![start; columns * dim];
                 let (starts, entries) = lists.by_column(columns);
                 Arch::new().dispatch(Gather { starts, entries, from: &x, dim, step: 1, to: &mut dw, add });
-                for d in 0..dim {
-                    for i in 0..rows {
-                        let sum: f32 = (0..columns).map(|j| g(i, j) * w[j * dim + d]).sum();
-                        assert!((dx[i * dim + d] - first - sum).abs() < 1e-5, "dX {i} {d}: {}, {sum}", dx[i * dim + d]);
-                    }
-                    for j in 0..columns {
-                        let sum: f32 = (0..rows).map(|i| g(i, j) * x[i * dim + d]).sum();
-                        assert!((dw[j * dim + d] - first - sum).abs() < 1e-5, "dW {j} {d}");
-                    }
+                for (j, d) in (0..columns).flat_map(|j| (0..dim).map(move |d| (j, d))) {
+                    let sum: f32 = (0..rows).map(|i| g(i, j) * x[i * dim + d]).sum();
+                    assert!((dw[j * dim + d] - first - sum).abs() < 1e-5, "dW {j} {d}");
+                }
+            }
+            // the first prototypes of all classes in front, and class by class in memory
+            for (centers, add) in [(1, false), (1, true), (2, false), (5, true)] {
+                if columns % centers != 0 {
+                    continue;
+                }
+                let mut dx = vec![if add { 1.0 } else { f32::NAN }; rows * dim];
+                assert!(Arch::new().dispatch(List { values: &sifted, columns, centers, lists: &mut lists }));
+                let (starts, entries) = lists.by_row(rows);
+                Arch::new().dispatch(Gather { starts, entries, from: &w, dim, step: 1, to: &mut dx, add });
+                let (first, width) = (if add { 1.0 } else { 0.0 }, columns / centers);
+                for (i, d) in (0..rows).flat_map(|i| (0..dim).map(move |d| (i, d))) {
+                    let own = |j: usize| w[(j % width * centers + j / width) * dim + d];
+                    let sum: f32 = (0..columns).map(|j| g(i, j) * own(j)).sum();
+                    assert!((dx[i * dim + d] - first - sum).abs() < 1e-5, "dX {i} {d}: {}, {sum}", dx[i * dim + d]);
                 }
             }
         }

@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     rows::{Partial, Row},
-    vector::{Fused, LANES, exp, fold, larger},
+    vector::{Fused, LANES, exp, fold, larger, normal, stretch},
 };
 use crate::objective::others::{Other, Place};
 
@@ -23,6 +23,10 @@ pub(super) struct Block<'a> {
     pub scale: f32,
     /// The classes' weights, with label smoothing.
     pub weights: Option<&'a [f32]>,
+    /// What the columns are multiplied by first: products become cosines.
+    pub before: Option<&'a [f32]>,
+    /// What they are multiplied by at last, in pass 2.
+    pub after: Option<&'a [f32]>,
 }
 
 /// Pass 1: cosines become the rows' statistics over the other classes.
@@ -43,12 +47,13 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values, rows, first, width, scale, weights } = self.block;
+        let Block { values, rows, first, width, scale, weights, before, .. } = self.block;
         let blocks = values.chunks_exact_mut(width);
         for (i, ((cosines, row), partial)) in blocks.zip(rows).zip(self.partials).enumerate() {
             if !row.counts() {
                 continue;
             }
+            stretch(cosines, before);
             let label = row.class.wrapping_sub(first);
             if let Some(weights) = weights {
                 partial.weighted += weighted(self.others, cosines, weights);
@@ -89,12 +94,13 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values, rows, first, width, scale, weights } = self.block;
+        let Block { values, rows, first, width, scale, weights, before, after } = self.block;
         for (i, (values, row)) in values.chunks_exact_mut(width).zip(rows).enumerate() {
             if !row.counts() {
                 values.fill(0.0);
                 continue;
             }
+            stretch(values, before);
             let most = if STORED { self.most[i] } else { row.most };
             let gain = row.gain_at(f64::from(most));
             match weights {
@@ -114,6 +120,7 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
             if let Some(label) = values.get_mut(row.class.wrapping_sub(first)) {
                 *label = row.pull;
             }
+            stretch(values, after);
         }
     }
 }
@@ -126,12 +133,6 @@ fn force<O: Other, const STORED: bool>(others: O, x: f32, scale: f32, most: f32,
     }
     let (value, slope) = others.value_slope(x, NOWHERE);
     (gain * exp(scale.fused(value, -most)), slope)
-}
-
-/// 0 for a subnormal number: a product over those is many times slower, and they are nothing beside the others.
-#[inline(always)]
-pub(super) fn normal(x: f32) -> f32 {
-    if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x }
 }
 
 /// The row left and right of the labelled class; all of it where the label lies elsewhere.

@@ -8,8 +8,8 @@ use pulp::{Simd, WithSimd};
 use super::{
     curve::Curve,
     rows::{Extra, Partial},
-    sweep::{Block, normal, weighted},
-    vector::{Fused, LANES, exp, fold, larger},
+    sweep::{Block, weighted},
+    vector::{Fused, LANES, exp, fold, larger, normal, stretch},
 };
 use crate::objective::others::Identity;
 
@@ -214,13 +214,14 @@ impl WithSimd for Scan<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values, rows, first, width, scale, .. } = self.block;
+        let Block { values, rows, first, width, scale, before, .. } = self.block;
         let Scratch { cosines, centers, .. } = self.scratch;
         let mut partials = self.partials;
-        for (i, (columns, row)) in values.chunks_exact(width * self.centers).zip(rows).enumerate() {
+        for (i, (columns, row)) in values.chunks_exact_mut(width * self.centers).zip(rows).enumerate() {
             if !row.counts() {
                 continue;
             }
+            stretch(columns, before);
             let label = row.class.wrapping_sub(first);
             let raw = largest::<false>(columns, self.centers, &mut cosines[..width], &mut centers[..width]);
             let [left, right] = without(raw, label);
@@ -278,14 +279,18 @@ impl WithSimd for Statistics<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values: columns, rows, first, width, scale, weights } = self.block;
+        let Block { values: columns, rows, first, width, scale, weights, before, .. } = self.block;
         let Table { curve, binary, centers } = self.table;
         let Scratch { cosines, centers: which, values, slopes } = self.scratch;
         let (values, slopes) = (&mut values[..width], &mut slopes[..width]);
-        let columns = columns.chunks_exact(width * centers);
+        let columns = columns.chunks_exact_mut(width * centers);
         for ((columns, (row, extra)), partial) in columns.zip(rows.iter().zip(self.extras)).zip(self.partials) {
             let label = row.class.wrapping_sub(first);
-            if !row.counts() || label == 0 && width == 1 {
+            if !row.counts() {
+                continue;
+            }
+            stretch(columns, before);
+            if label == 0 && width == 1 {
                 continue;
             }
             let raw = largest::<false>(columns, *centers, &mut cosines[..width], &mut which[..width]);
@@ -327,7 +332,7 @@ impl WithSimd for Gradients<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values: columns, rows, first, width, scale, weights } = self.block;
+        let Block { values: columns, rows, first, width, scale, weights, before, after } = self.block;
         let Table { curve, binary, centers } = self.table;
         let centers = *centers;
         let Scratch { cosines, centers: which, values, slopes } = self.scratch;
@@ -337,6 +342,7 @@ impl WithSimd for Gradients<'_> {
                 columns.fill(0.0);
                 continue;
             }
+            stretch(columns, before);
             let raw = largest::<true>(columns, centers, &mut cosines[..width], which);
             curve.fill::<true>(raw, (extra, first), values, slopes);
             match (*binary, weights) {
@@ -367,6 +373,7 @@ impl WithSimd for Gradients<'_> {
                     columns[label] = if k == extra.center { row.pull } else { 0.0 };
                 }
             }
+            stretch(columns, after);
         }
     }
 }

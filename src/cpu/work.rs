@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{
     curve::Curve,
     layout::Layout,
-    pass::{Common, Lane, Path, Task, directions, front},
+    pass::{Common, Lane, Path, Prototypes, Queue, Task, Tile, Tiles, directions, front},
     rows::{Extra, Partial, Row},
     sparse::Lists,
     table::{Scratch, Table},
@@ -51,7 +51,7 @@ pub(super) struct Work {
     pub most: Vec<f32>,
     /// \[ranges\]\[N, k\]: the largest cosines and their classes.
     pub top: Vec<(f32, u32)>,
-    /// \[ranges − 1, N, D\]: the first range's share of dX lies in the output.
+    /// \[ranges − 1, N, D\] in *recompute*: the first range's share of dX lies in the output.
     pub shares: Vec<f32>,
 }
 
@@ -114,7 +114,7 @@ impl Input {
         let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
         each(*parallel, x.zip(own).collect(), |((x, to), (((lengths, rows), extras), labels))| {
             let (to, lengths) = (&mut to[..x.len()], &mut lengths[..labels.len()]);
-            directions(arch, linear, (x, dim, 1), to, lengths, true);
+            directions(arch, linear, (x, dim), to, lengths, true);
             let rows = rows.iter_mut().zip(extras).zip(labels);
             for ((x, &length), ((row, extra), &label)) in x.chunks_exact(dim).zip(&*lengths).zip(rows) {
                 (*row, *extra) = (Row::NONE, Extra::NONE);
@@ -162,8 +162,8 @@ impl Work {
     pub fn new(plan: Plan, rows: usize) -> Self {
         let layout = plan.layout;
         let lane = || Lane {
-            directions: Aligned::new(layout.tile * plan.dim),
-            lengths: vec![0.0; layout.tile],
+            own: Prototypes::new(layout.tile),
+            unit: vec![0.0; plan.dim],
             cosines: vec![0.0; layout.lane_cosines()],
             scratch: Scratch::new(layout.tile_classes()),
             lists: Lists::new(layout.listed()),
@@ -189,30 +189,47 @@ impl Work {
         into: Outputs<'a>,
     ) -> Vec<Task<'a>> {
         let (Plan { layout, dim, .. }, n) = (plan, call.labels.len());
-        let (mut prototypes, mut bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
-        let Outputs { embeddings: mut first_share, prototypes: mut grad, bias: mut grad_bias } = into;
-        let mut partials = &mut self.partials[..];
-        let (mut kept, mut most, mut shares) = (&mut self.kept[..], &mut self.most[..], &mut self.shares[..]);
-        let mut top = &mut self.top[..];
-        let task = |(index, lane): (usize, &'a mut Lane)| {
-            let columns = layout.range_columns().min(prototypes.len() / dim);
-            let classes = layout.range_columns() / layout.tile * layout.tile_classes();
-            Task {
-                first: range.start + index * classes,
-                prototypes: prototypes.split_off(..columns * dim).unwrap_or_default(),
-                bias: bias.split_off(..classes.min(bias.len())).unwrap_or_default(),
-                lane,
-                partials: front(&mut partials, n),
-                kept: front(&mut kept, n * columns),
-                most: front(&mut most, n * columns.div_ceil(layout.tile)),
-                top: front(&mut top, n * layout.top),
-                share: front(if index == 0 { &mut first_share } else { &mut shares }, n * dim),
-                grad: front(&mut grad, columns * dim),
-                grad_bias: front(&mut grad_bias, classes),
-            }
+        let mut first_share = into.embeddings;
+        let (mut partials, mut top, mut shares) = (&mut self.partials[..], &mut self.top[..], &mut self.shares[..]);
+        let rest = all(range, call, &mut self.kept, &mut self.most, into.prototypes, into.bias);
+        let mut tiles = Tiles { layout, dim, rows: n, rest };
+        let task = |(index, lane): (usize, &'a mut Lane)| Task {
+            tiles: Tiles { layout, dim, rows: n, rest: tiles.front(layout.range_tiles()) },
+            lane,
+            partials: front(&mut partials, n),
+            top: front(&mut top, n * layout.top),
+            share: front(if index == 0 { &mut first_share } else { &mut shares }, n * dim),
         };
         self.lanes.iter_mut().enumerate().map(task).collect()
     }
+
+    /// The lanes, and all tiles of pass 2 in *keep* with the rows of dX that they join.
+    pub fn queue<'a>(
+        &'a mut self,
+        plan: Plan,
+        range: &Range<usize>,
+        call: &Call<'a>,
+        lengths: &'a [f64],
+        into: Outputs<'a>,
+    ) -> (&'a mut [Lane], Queue<'a>) {
+        let Plan { layout, dim, .. } = plan;
+        let rest = all(range, call, &mut self.kept, &mut self.most, into.prototypes, into.bias);
+        let tiles = Tiles { layout, dim, rows: call.labels.len(), rest };
+        (&mut self.lanes, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings))
+    }
+}
+
+/// All tiles in one.
+fn all<'a>(
+    range: &Range<usize>,
+    call: &Call<'a>,
+    kept: &'a mut [f32],
+    most: &'a mut [f32],
+    grad: &'a mut [f32],
+    grad_bias: &'a mut [f32],
+) -> Tile<'a> {
+    let (prototypes, bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
+    Tile { index: 0, first: range.start, prototypes, bias, kept, most, grad, grad_bias }
 }
 
 /// Every item once, in any order, on the threads of the current pool or on this one.

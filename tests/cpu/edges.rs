@@ -1,8 +1,8 @@
 //! The ends of the range, what must be left out, and ties.
 
 use margin_softmax::{
-    Adaptive, Backend, Batch, Counts, Elastic, MarginSoftmax, Options, Others, Output, Reduction, Shape, Want,
-    objective::PRESETS,
+    Adaptive, Backend, Batch, Budget, Counts, Elastic, GradientFilter, MarginSoftmax, Options, Others, Output,
+    Reduction, Shape, Want, objective::PRESETS,
 };
 
 use crate::common::{
@@ -209,37 +209,52 @@ fn zero_vectors_get_no_gradient() {
     }
 }
 
-/// Lengths from 1e-11 to 1e28 change no cosine: the loss stays, and the gradient is divided by the length.
+/// Lengths from 1e-11 to 1e28 change no cosine: the loss stays, and the gradient is divided by the length. Of all classes,
+/// and of some beside ordinary ones, with sub-centres and with a filter that leaves nothing out.
 #[test]
 fn the_length_of_a_vector_does_not_matter() {
-    let data = Data::random(8, 150, 16, 20);
+    let plain = Data::random(8, 150, 16, 20);
+    let several = Data::random(8, 400, 16, 20).with_centers(3, 21);
+    let filter = Some(GradientFilter::new(1e-12).unwrap());
     // at scale 10 no probability is so small that its gradient, divided by 1e28, leaves the range of f32
     let loss = MarginSoftmax::arcface().with_scale(10.0);
-    let scaled = |factor: [f32; 4]| {
-        let mut data = data.clone();
-        data.x.chunks_mut(16).enumerate().for_each(|(i, x)| x.iter_mut().for_each(|x| *x *= factor[i % 4]));
-        data.w.chunks_mut(16).enumerate().for_each(|(i, w)| w.iter_mut().for_each(|w| *w *= factor[(i + 1) % 4]));
-        data
-    };
-    for (_, options) in schedules(&data, Want::ALL) {
-        let plain = data.cpu(&loss, &options);
-        let factor = [1e-11, 1e18, 1e28, 1e-6];
-        let out = scaled(factor).cpu(&loss, &options);
-        assert!((out.loss / plain.loss - 1.0).abs() < 1e-6, "{} and {}", out.loss, plain.loss);
-        for (out, plain, shift) in
-            [(&out.grad_embeddings, &plain.grad_embeddings, 0), (&out.grad_prototypes, &plain.grad_prototypes, 1)]
-        {
-            for (i, (out, plain)) in out.chunks(16).zip(plain.chunks(16)).enumerate() {
-                let factor = factor[(i + shift) % 4];
-                let back: Vec<f32> = out.iter().map(|g| g * factor).collect();
-                let off = distance(&back, &plain.iter().map(|&g| f64::from(g)).collect::<Vec<_>>());
-                assert!(off < 1e-5, "vector {i} times {factor:e}: off by {off:e}");
+    for (data, some, filter) in [(plain, usize::MAX, None), (several.clone(), 20, None), (several, 500, filter)] {
+        let scaled = |factor: [f32; 4]| {
+            let mut data = data.clone();
+            data.x.chunks_mut(16).enumerate().for_each(|(i, x)| x.iter_mut().for_each(|x| *x *= factor[i % 4]));
+            let own = data.w.chunks_mut(16).enumerate().take(some);
+            own.for_each(|(i, w)| w.iter_mut().for_each(|w| *w *= factor[(i + 1) % 4]));
+            data
+        };
+        for (_, options) in schedules(&data, Want::ALL) {
+            let options =
+                Options { filter, budget: options.budget.max(Budget::mib(u64::from(filter.is_some()))), ..options };
+            let plain = data.cpu(&loss, &options);
+            let factor = [1e-11, 1e18, 1e28, 1e-6];
+            let out = scaled(factor).cpu(&loss, &options);
+            assert!((out.loss / plain.loss - 1.0).abs() < 1e-6, "{} and {}", out.loss, plain.loss);
+            for (out, plain, shift, some) in [
+                (&out.grad_embeddings, &plain.grad_embeddings, 0, usize::MAX),
+                (&out.grad_prototypes, &plain.grad_prototypes, 1, some),
+            ] {
+                for (i, (out, plain)) in out.chunks(16).zip(plain.chunks(16)).enumerate() {
+                    let factor = if i < some { factor[(i + shift) % 4] } else { 1.0 };
+                    let back: Vec<f32> = out.iter().map(|g| g * factor).collect();
+                    if plain.iter().all(|&g| g == 0.0) {
+                        // a sub-centre that is nearest to no row
+                        assert!(back.iter().all(|&g| g == 0.0));
+                        continue;
+                    }
+                    let off = distance(&back, &plain.iter().map(|&g| f64::from(g)).collect::<Vec<_>>());
+                    assert!(off < 1e-5, "vector {i} times {factor:e}: off by {off:e}");
+                }
             }
+            // elements up to 1e38: lengths beyond the range of f32, gradients below it
+            let out = scaled([1e37, 5e36, 1e37, 2e36]).cpu(&loss, &options);
+            assert!((out.loss / plain.loss - 1.0).abs() < 1e-6, "{} and {}", out.loss, plain.loss);
+            let own = out.grad_prototypes.iter().take(some.min(data.w.len() / 16) * 16);
+            assert!(out.grad_embeddings.iter().chain(own).all(|g| g.abs() < 1e-30));
         }
-        // elements up to 1e38: lengths beyond the range of f32, gradients below it
-        let out = scaled([1e37, 5e36, 1e37, 2e36]).cpu(&loss, &options);
-        assert!((out.loss / plain.loss - 1.0).abs() < 1e-6, "{} and {}", out.loss, plain.loss);
-        assert!(out.grad_embeddings.iter().chain(&out.grad_prototypes).all(|g| g.abs() < 1e-30));
     }
 }
 

@@ -35,8 +35,11 @@ fn threads_change_no_bit() {
     };
     for others in &[Others::Identity, Others::Rectified] {
         let loss = MarginSoftmax::arcface().with_others(others.clone()).with_label_smoothing(0.1);
-        let data = Data::random(70, 4000, 48, 12).weighted();
-        for (schedule, options) in schedules(&data, Want::ALL) {
+        // one block of rows of dX and many tiles; several of either
+        let all = [Data::random(70, 4000, 48, 12).weighted(), Data::random(300, 1500, 24, 12).weighted()];
+        for (data, (schedule, options)) in
+            all.iter().flat_map(|d| schedules(d, Want::ALL).into_iter().map(move |s| (d, s)))
+        {
             let mut first = None;
             for threads in [1, 2, 3, 5] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
