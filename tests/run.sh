@@ -169,6 +169,15 @@ if $full; then
     fi
 fi
 
+# burn: three hundred crates in a profile of their own, so after everything else
+if $full || [ "${CI-}" = true ]; then
+    if [ ${#adapters[@]} = 0 ] && [ -z "${VK_DRIVER_FILES-}" ]; then
+        skip 'burn (no adapter)'
+    else
+        step 'burn' cargo test -p margin-softmax-burn --profile burn
+    fi
+fi
+
 # cargo's `test result` lines and Tint's
 current=total
 printf '\n%d s\n' "$SECONDS"

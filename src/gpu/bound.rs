@@ -15,14 +15,17 @@ pub struct Bound {
     context: Context,
     plan: Arc<Plan>,
     buffers: Vec<Range>,
+    /// Which of them are the caller's.
+    given: Vec<bool>,
     uniform: wgpu::Buffer,
+    parts: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
     /// Forward, then backward.
     steps: Vec<Dispatch>,
 }
 
 /// The bytes of a buffer that are bound.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Range {
     buffer: wgpu::Buffer,
     offset: u64,
@@ -54,28 +57,9 @@ impl Bound {
     ) -> Result<Self> {
         let settings = plan.settings(loss, call)?;
         super::custom::check(context, loss, plan)?;
-        let find = |slot: Slot| given.iter().find(|(s, _)| *s == slot).map(|(_, tensor)| *tensor);
         // everything that can be refused is refused before anything is made
-        let alignment = u64::from(context.limits().alignment);
-        let mut ranges = vec![];
-        for buffer in plan.buffers() {
-            ranges.push(match buffer.role {
-                Role::Workspace => None,
-                Role::Given(slot) => match find(slot) {
-                    Some(tensor) => Some(range(tensor, buffer, slot, alignment)?),
-                    None => return Err(Error::Missing { what: slot.name(), why: "the plan reads or writes it" }),
-                },
-                Role::Optional(slot) => match find(slot) {
-                    Some(tensor) => {
-                        // its size is the caller's, checked where its meaning is known
-                        let whole = Buffer { bytes: tensor.bytes().next_multiple_of(4), ..*buffer };
-                        Some(range(tensor, &whole, slot, alignment)?)
-                    }
-                    None => None,
-                },
-            });
-        }
-        overlaps(plan, &ranges)?;
+        let ranges = ranges(context, plan, given)?;
+        let theirs = ranges.iter().map(Option::is_some).collect();
 
         let pipelines = plan.kernels().iter().map(|k| context.pipeline(k)).collect::<Result<Vec<_>>>()?;
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
@@ -108,8 +92,7 @@ impl Bound {
                     let layout = &pipelines[step.kernel].layout;
                     let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
                     let group = context.guarded(|| bind(context, layout, &uniform, &parts, &chosen));
-                    let foreign = || given.iter().find_map(|(slot, tensor)| tensor.foreign(context, slot.name()));
-                    groups.push(group.map_err(|error| foreign().unwrap_or(error))?);
+                    groups.push(group.map_err(|error| blamed(context, given, error))?);
                     made.push(key);
                     groups.len() - 1
                 }
@@ -119,9 +102,42 @@ impl Bound {
         };
         let steps = plan.forward().iter().chain(plan.backward()).map(&mut dispatch).collect::<Result<Vec<_>>>()?;
         let (context, plan) = (context.clone(), plan.clone());
-        let mut bound = Self { context, plan, buffers, uniform, groups, steps };
+        let mut bound = Self { context, plan, buffers, given: theirs, uniform, parts, groups, steps };
         bound.apply(&settings, call.rows)?;
         Ok(bound)
+    }
+
+    /// Other tensors in the same slots: new bind groups where a buffer changed. The workspace stays, with what it holds.
+    pub(super) fn rebind(&mut self, given: &[(Slot, &Tensor)]) -> Result<()> {
+        let ranges = ranges(&self.context, &self.plan, given)?;
+        let mut buffers = self.buffers.clone();
+        let mut changed = vec![false; buffers.len()];
+        for (i, range) in ranges.into_iter().enumerate() {
+            if range.is_some() != self.given[i] {
+                let why = "other tensors are given than when the head was bound; bind again";
+                return Err(Error::Combination { what: self.plan.buffers()[i].name, why });
+            }
+            if let Some(range) = range {
+                changed[i] = range != buffers[i];
+                buffers[i] = range;
+            }
+        }
+        let mut groups = self.groups.clone();
+        let mut made = vec![false; groups.len()];
+        for (step, dispatch) in self.plan.forward().iter().chain(self.plan.backward()).zip(&self.steps) {
+            let group = dispatch.group;
+            if made[group] || !step.buffers.iter().any(|&b| changed[b]) {
+                continue;
+            }
+            let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
+            let layout = &dispatch.pipeline.layout;
+            let context = &self.context;
+            let rebound = context.guarded(|| bind(context, layout, &self.uniform, &self.parts, &chosen));
+            groups[group] = rebound.map_err(|error| blamed(context, given, error))?;
+            made[group] = true;
+        }
+        (self.buffers, self.groups) = (buffers, groups);
+        Ok(())
     }
 
     /// A new loss or call: one queue write. Holds for every later submit.
@@ -243,6 +259,32 @@ impl Bound {
     }
 }
 
+/// The caller's tensors in the plan's buffers, checked; `None` where the buffer is our own.
+fn ranges(context: &Context, plan: &Plan, given: &[(Slot, &Tensor)]) -> Result<Vec<Option<Range>>> {
+    let find = |slot: Slot| given.iter().find(|(s, _)| *s == slot).map(|(_, tensor)| *tensor);
+    let alignment = u64::from(context.limits().alignment);
+    let mut ranges = vec![];
+    for buffer in plan.buffers() {
+        ranges.push(match buffer.role {
+            Role::Workspace => None,
+            Role::Given(slot) => match find(slot) {
+                Some(tensor) => Some(range(tensor, buffer, slot, alignment)?),
+                None => return Err(Error::Missing { what: slot.name(), why: "the plan reads or writes it" }),
+            },
+            Role::Optional(slot) => match find(slot) {
+                Some(tensor) => {
+                    // its size is the caller's, checked where its meaning is known
+                    let whole = Buffer { bytes: tensor.bytes().next_multiple_of(4), ..*buffer };
+                    Some(range(tensor, &whole, slot, alignment)?)
+                }
+                None => None,
+            },
+        });
+    }
+    overlaps(plan, &ranges)?;
+    Ok(ranges)
+}
+
 /// The range of a caller's tensor, if it can be bound as this buffer of the plan.
 fn range(tensor: &Tensor, buffer: &Buffer, slot: Slot, alignment: u64) -> Result<Range> {
     let what = slot.name();
@@ -311,6 +353,11 @@ fn bind(
         entries.push(wgpu::BindGroupEntry { binding: i as u32 + 2, resource });
     }
     context.device().create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
+}
+
+/// Names the tensor that wgpu refused to bind, if it is one.
+fn blamed(context: &Context, given: &[(Slot, &Tensor)], error: Error) -> Error {
+    given.iter().find_map(|(slot, tensor)| tensor.foreign(context, slot.name())).unwrap_or(error)
 }
 
 /// A tensor's shape and element, as the caller must have made them.

@@ -116,93 +116,16 @@ impl Head {
 
     /// Allocates a workspace and binds the tensors. Two bound sets are independent of each other.
     pub fn bind(&self, io: &Io<'_>) -> Result<BoundHead> {
-        if let Some(upstream) = io.upstream {
-            let expected = if self.loss.reduction == Reduction::None { self.plan.shape().rows() } else { 1 };
-            expect("upstream", upstream, &[expected], Element::F32)?;
-        }
+        expect_upstream(&self.plan, &self.loss, io)?;
         self.bind_any(io, io.upstream)
     }
 
     /// The same with an upstream tensor of \[N\] whatever the reduction is.
     pub(super) fn bind_any(&self, io: &Io<'_>, upstream: Option<&Tensor>) -> Result<BoundHead> {
+        let given = given(&self.plan, &self.loss, io, upstream)?;
         let shape = self.plan.shape();
-        let (n, c, d, k) = (shape.rows(), shape.classes(), shape.dim(), shape.sub_centers());
-        let vectors = |classes: usize| if k > 1 { vec![classes, k, d] } else { vec![classes, d] };
-        let mut given = vec![];
-        let mut add = |slot: Slot, tensor, shape: &[usize], element: Element| {
-            expect(slot.name(), tensor, shape, element)?;
-            given.push((slot, tensor));
-            Ok::<_, Error>(())
-        };
-        let slots = || self.plan.buffers().iter();
-        let planned = |slot| slots().any(|b| matches!(b.role, crate::plan::Role::Given(s) if s == slot));
-        let shards = slots().filter(|b| b.name == "prototypes").count();
-        let count = |what, found: usize, expected| {
-            if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
-        };
-        add(Slot::Embeddings, io.embeddings, &[n, d], io.embeddings.element())?;
-        add(Slot::Labels, io.labels, &[n], Element::I32)?;
-        add(Slot::Loss, io.loss, &[1], Element::F32)?;
-        count("prototypes", io.prototypes.len(), shards)?;
-        let sizes = self.plan.shard_sizes();
-        for (i, (&tensor, &size)) in io.prototypes.iter().zip(&sizes).enumerate() {
-            add(Slot::Prototypes(i), tensor, &vectors(size), tensor.element())?;
-        }
-        if let Some(weights) = io.class_weights {
-            add(Slot::ClassWeights, weights, &[c], Element::F32)?;
-        }
-        let unified = matches!(self.loss.target, crate::Target::Unified(_));
-        for (slot, tensor, count) in [(Slot::ClassMargins, io.class_margins, c), (Slot::RowMargins, io.row_margins, n)]
-        {
-            if let Some(tensor) = tensor {
-                if !unified {
-                    return Err(Error::Combination { what: slot.name(), why: "only a unified target has m0..m3" });
-                }
-                add(slot, tensor, &[count, 4], Element::F32)?;
-            }
-        }
-        if let Some(bias) = io.bias {
-            if self.loss.product != Product::Linear {
-                return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
-            }
-            add(Slot::Bias, bias, &[self.plan.range().len()], Element::F32)?;
-        }
-        if let Some(state) = io.state {
-            add(Slot::State, state, &[4], Element::F32)?;
-        }
-        let why = "the plan computes this gradient";
-        if planned(Slot::GradScale) {
-            let tensor = io.grad_scale.ok_or(Error::Missing { what: "grad_scale", why })?;
-            add(Slot::GradScale, tensor, &[1], Element::F32)?;
-        }
-        if planned(Slot::GradBias) {
-            let tensor = io.grad_bias.ok_or(Error::Missing { what: "grad_bias", why })?;
-            let count = if self.loss.product == Product::Linear { self.plan.range().len() } else { 1 };
-            add(Slot::GradBias, tensor, &[count], Element::F32)?;
-        }
-        if let Some(rows) = io.row_losses {
-            add(Slot::RowLosses, rows, &[n], Element::F32)?;
-        }
-        if planned(Slot::GradEmbeddings) {
-            let tensor = io.grad_embeddings.ok_or(Error::Missing { what: "grad_embeddings", why })?;
-            add(Slot::GradEmbeddings, tensor, &[n, d], Element::F32)?;
-        }
-        if planned(Slot::GradPrototypes(0)) {
-            count("grad_prototypes", io.grad_prototypes.len(), shards)?;
-            for (i, (&tensor, &size)) in io.grad_prototypes.iter().zip(&sizes).enumerate() {
-                add(Slot::GradPrototypes(i), tensor, &vectors(size), Element::F32)?;
-            }
-        }
-        if let Some(upstream) = upstream
-            && self.plan.find("upstream").is_some()
-        {
-            given.push((Slot::Upstream, upstream));
-        }
-        for (slot, tensor) in &given {
-            self.plan.check_element(*slot, tensor.element())?;
-        }
         let call = Call {
-            rows: n,
+            rows: shape.rows(),
             class_weights: io.class_weights.is_some(),
             upstream: io.upstream.is_some(),
             class_margins: io.class_margins.is_some(),
@@ -218,6 +141,97 @@ impl Head {
         bound.write_draws()?;
         Ok(bound)
     }
+}
+
+/// Checks the tensors of an [`Io`] and names their slots.
+fn given<'a>(
+    plan: &Plan,
+    loss: &MarginSoftmax,
+    io: &Io<'a>,
+    upstream: Option<&'a Tensor>,
+) -> Result<Vec<(Slot, &'a Tensor)>> {
+    let shape = plan.shape();
+    let (n, c, d, k) = (shape.rows(), shape.classes(), shape.dim(), shape.sub_centers());
+    let vectors = |classes: usize| if k > 1 { vec![classes, k, d] } else { vec![classes, d] };
+    let mut given = vec![];
+    let mut add = |slot: Slot, tensor, shape: &[usize], element: Element| {
+        expect(slot.name(), tensor, shape, element)?;
+        given.push((slot, tensor));
+        Ok::<_, Error>(())
+    };
+    let slots = || plan.buffers().iter();
+    let planned = |slot| slots().any(|b| matches!(b.role, crate::plan::Role::Given(s) if s == slot));
+    let shards = slots().filter(|b| b.name == "prototypes").count();
+    let count = |what, found: usize, expected| {
+        if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
+    };
+    add(Slot::Embeddings, io.embeddings, &[n, d], io.embeddings.element())?;
+    add(Slot::Labels, io.labels, &[n], Element::I32)?;
+    add(Slot::Loss, io.loss, &[1], Element::F32)?;
+    count("prototypes", io.prototypes.len(), shards)?;
+    let sizes = plan.shard_sizes();
+    for (i, (&tensor, &size)) in io.prototypes.iter().zip(&sizes).enumerate() {
+        add(Slot::Prototypes(i), tensor, &vectors(size), tensor.element())?;
+    }
+    if let Some(weights) = io.class_weights {
+        add(Slot::ClassWeights, weights, &[c], Element::F32)?;
+    }
+    let unified = matches!(loss.target, crate::Target::Unified(_));
+    for (slot, tensor, count) in [(Slot::ClassMargins, io.class_margins, c), (Slot::RowMargins, io.row_margins, n)] {
+        if let Some(tensor) = tensor {
+            if !unified {
+                return Err(Error::Combination { what: slot.name(), why: "only a unified target has m0..m3" });
+            }
+            add(slot, tensor, &[count, 4], Element::F32)?;
+        }
+    }
+    if let Some(bias) = io.bias {
+        if loss.product != Product::Linear {
+            return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
+        }
+        add(Slot::Bias, bias, &[plan.range().len()], Element::F32)?;
+    }
+    if let Some(state) = io.state {
+        add(Slot::State, state, &[4], Element::F32)?;
+    }
+    let why = "the plan computes this gradient";
+    if planned(Slot::GradScale) {
+        let tensor = io.grad_scale.ok_or(Error::Missing { what: "grad_scale", why })?;
+        add(Slot::GradScale, tensor, &[1], Element::F32)?;
+    }
+    if planned(Slot::GradBias) {
+        let tensor = io.grad_bias.ok_or(Error::Missing { what: "grad_bias", why })?;
+        let count = if loss.product == Product::Linear { plan.range().len() } else { 1 };
+        add(Slot::GradBias, tensor, &[count], Element::F32)?;
+    }
+    if let Some(rows) = io.row_losses {
+        add(Slot::RowLosses, rows, &[n], Element::F32)?;
+    }
+    if planned(Slot::GradEmbeddings) {
+        let tensor = io.grad_embeddings.ok_or(Error::Missing { what: "grad_embeddings", why })?;
+        add(Slot::GradEmbeddings, tensor, &[n, d], Element::F32)?;
+    }
+    if planned(Slot::GradPrototypes(0)) {
+        count("grad_prototypes", io.grad_prototypes.len(), shards)?;
+        for (i, (&tensor, &size)) in io.grad_prototypes.iter().zip(&sizes).enumerate() {
+            add(Slot::GradPrototypes(i), tensor, &vectors(size), Element::F32)?;
+        }
+    }
+    if let Some(upstream) = upstream
+        && plan.find("upstream").is_some()
+    {
+        given.push((Slot::Upstream, upstream));
+    }
+    for (slot, tensor) in &given {
+        plan.check_element(*slot, tensor.element())?;
+    }
+    Ok(given)
+}
+
+fn expect_upstream(plan: &Plan, loss: &MarginSoftmax, io: &Io<'_>) -> Result<()> {
+    let Some(upstream) = io.upstream else { return Ok(()) };
+    let expected = if loss.reduction == Reduction::None { plan.shape().rows() } else { 1 };
+    expect("upstream", upstream, &[expected], Element::F32)
 }
 
 /// Pipeline, bind group 0, its dynamic offset, workgroups.
@@ -246,6 +260,16 @@ impl BoundHead {
         }
         self.call(loss, Call { rows, ..self.call })?;
         self.write_draws()
+    }
+
+    /// Other tensors in place of those that are bound, for a caller whose buffers change from step to step: shapes as
+    /// planned, and the same ones present and absent, else [`Error::Combination`]. Makes bind groups, compiles and
+    /// allocates nothing. Recordings from before keep the old tensors. The workspace stays, so between a forward and its
+    /// backward pass the same values may move to another buffer.
+    pub fn rebind(&mut self, io: &Io<'_>) -> Result<()> {
+        expect_upstream(self.bound.plan(), &self.loss, io)?;
+        let given = given(self.bound.plan(), &self.loss, io, io.upstream)?;
+        self.bound.rebind(&given)
     }
 
     /// Whether gradients are added to what the tensors hold, instead of overwriting it. Off at first. Holds for every

@@ -20,6 +20,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("gradients_of_two_micro_batches_add_up", gradients_of_two_micro_batches_add_up),
     ("fewer_rows_than_planned", fewer_rows_than_planned),
     ("two_bound_sets_in_one_submit", two_bound_sets_in_one_submit),
+    ("other_tensors_take_the_place_of_those_that_are_bound", other_tensors_take_the_place_of_those_that_are_bound),
     ("neighbours_of_a_bound_range_stay_untouched", neighbours_of_a_bound_range_stay_untouched),
     ("an_update_compiles_and_allocates_nothing", an_update_compiles_and_allocates_nothing),
     ("unwanted_gradients_are_not_computed", unwanted_gradients_are_not_computed),
@@ -196,6 +197,57 @@ fn two_bound_sets_in_one_submit(context: &Context) -> Result<(), Failed> {
     context.queue().submit([encoder.finish()]);
     same_output(&expected.0, &a.tensors.read(context)?)?;
     same_output(&expected.1, &tensors.read(context)?)?;
+    Ok(())
+}
+
+fn other_tensors_take_the_place_of_those_that_are_bound(context: &Context) -> Result<(), Failed> {
+    let shape = shape(9, 130, 12);
+    let [one, two] = [3, 4].map(|seed| Data::random(shape, seed));
+    let loss = MarginSoftmax::arcface();
+    let [mut rig, other] = [Rig::plain(context, &loss, shape, &one)?, Rig::plain(context, &loss, shape, &two)?];
+    let (first, second) = (rig.run(context)?, other.run(context)?);
+    let (bytes, kernels) = (context.allocated_bytes(), context.compiled_kernels());
+    let io = |t: &Tensors, f: &mut dyn FnMut(&Io<'_>) -> Result<(), Error>| {
+        let (w, dw) = (t.w.iter().collect::<Vec<_>>(), t.dw.iter().collect::<Vec<_>>());
+        f(&Io {
+            class_weights: t.weights.as_ref(),
+            upstream: t.upstream.as_ref(),
+            row_losses: Some(&t.row_losses),
+            grad_embeddings: Some(&t.dx),
+            grad_prototypes: &dw,
+            grad_scale: Some(&t.ds),
+            ..Io::new(&t.x, &w, &t.y, &t.loss)
+        })
+    };
+    let submit = |record: &mut dyn FnMut(&mut wgpu::CommandEncoder)| {
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        record(&mut encoder);
+        context.queue().submit([encoder.finish()]);
+    };
+
+    // a whole step on other tensors, then the forward pass on one copy of the inputs and the backward pass on another
+    io(&other.tensors, &mut |io| rig.bound.rebind(io))?;
+    submit(&mut |encoder| rig.record(encoder));
+    assert_eq!((context.allocated_bytes(), context.compiled_kernels()), (bytes, kernels));
+    same_output(&other.tensors.read(context)?, &second)?;
+    io(&rig.tensors, &mut |io| rig.bound.rebind(io))?;
+    submit(&mut |encoder| rig.bound.record_forward(encoder));
+    let copy = Tensors::new(context, shape, &plain(&[130]), &one)?;
+    io(&copy, &mut |io| rig.bound.rebind(io))?;
+    submit(&mut |encoder| rig.bound.record_backward(encoder));
+    let found = copy.read(context)?;
+    same_bits("dX", &found.grad_embeddings, &first.grad_embeddings)?;
+    same_bits("dW", &found.grad_prototypes, &first.grad_prototypes)?;
+
+    // what is refused changes nothing
+    let narrow = Tensor::empty(context, &[9, 11], Element::F32)?;
+    let t = &other.tensors;
+    let refused = io(t, &mut |io| rig.bound.rebind(&Io { embeddings: &narrow, ..*io }));
+    assert!(matches!(refused, Err(Error::Shape { what: "embeddings", .. })), "{refused:?}");
+    let refused = io(t, &mut |io| rig.bound.rebind(&Io { row_losses: None, ..*io }));
+    assert!(matches!(refused, Err(Error::Combination { what: "row_losses", .. })), "{refused:?}");
+    submit(&mut |encoder| rig.record(encoder));
+    same_bits("dX", &copy.read(context)?.grad_embeddings, &first.grad_embeddings)?;
     Ok(())
 }
 

@@ -1,0 +1,292 @@
+//! The module.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use burn::{
+    backend::{
+        Autodiff, Cube, CubeDevice, DispatchDevice, DispatchKindConversion, DispatchTensor,
+        GradientCheckpointingStrategy,
+        autodiff::checkpoint::strategy::{BalancedCheckpointing, CheckpointStrategy, NoCheckpointing},
+        tensor::FloatTensor,
+    },
+    config::Config,
+    module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay, Param, RunningState},
+    tensor::{DType, Device, Int, IntDType, Tensor},
+};
+use margin_softmax::{MarginSoftmax, Product, Shape, State};
+
+use crate::{
+    Error, Result, buffer, device,
+    op::{self, Call},
+    pool::{self, Pool},
+};
+
+/// How to make a [`MarginHead`].
+///
+/// ```
+/// use margin_softmax_burn::{MarginHeadConfig, MarginSoftmax};
+///
+/// let config = MarginHeadConfig::new(1000, 128, MarginSoftmax::arcface()).with_sub_centers(3);
+/// assert_eq!(config.budget, 256 << 20);
+/// ```
+#[derive(Config, Debug)]
+pub struct MarginHeadConfig {
+    /// The number of classes, C.
+    pub classes: usize,
+    /// The length of an embedding, D.
+    pub dim: usize,
+    /// The loss. In a file it is written as the crate `margin-softmax` does; a custom margin has no such form.
+    pub loss: MarginSoftmax,
+    /// Prototypes of a class, K; default 1.
+    #[config(default = 1)]
+    pub sub_centers: usize,
+    /// The most bytes of workspace of a forward pass and its backward pass; default 256 MiB. Not counted: a copy of each
+    /// gradient.
+    #[config(default = 268_435_456)]
+    pub budget: u64,
+    /// Of what ElasticFace draws; default 0.
+    #[config(default = 0)]
+    pub seed: u64,
+    /// Of the prototypes; default Xavier's uniform distribution.
+    #[config(default = "Initializer::XavierUniform{gain:1.0}")]
+    pub initializer: Initializer,
+}
+
+/// The classification head of metric learning: prototypes, and a margin-softmax loss over them with analytic gradients.
+///
+/// Runs on a wgpu device that burn and the head share, see [`init`](crate::init) and [`from_setup`](crate::from_setup).
+/// Clones share compiled kernels and workspaces.
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct MarginHead {
+    /// W, \[C·K, D\], the K prototypes of a class side by side.
+    pub prototypes: Param<Tensor<2>>,
+    /// What a loss follows from batch to batch, \[4\]: hardness (CurricularFace), mean and deviation of the embeddings'
+    /// lengths (AdaFace), scale (AdaCos). Saved with the module; only these losses read it.
+    pub state: RunningState<Tensor<1>>,
+    sub_centers: usize,
+    budget: u64,
+    seed: u64,
+    #[module(skip)]
+    loss: MarginSoftmax,
+    #[module(skip)]
+    step: Arc<AtomicU64>,
+    #[module(skip)]
+    pool: Pool,
+}
+
+impl ModuleDisplay for MarginHead {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new().with_new_line_after_attribute(false).optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let [vectors, dim] = self.prototypes.shape().dims();
+        content
+            .add("classes", &(vectors / self.sub_centers))
+            .add("sub_centers", &self.sub_centers)
+            .add("dim", &dim)
+            .add_formatted(&format!("scale: {}", self.loss.scale))
+            .optional()
+    }
+}
+
+impl MarginHeadConfig {
+    /// A head with new prototypes.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_init`](Self::try_init) returns an error.
+    pub fn init(&self, device: &Device) -> MarginHead {
+        self.try_init(device).unwrap_or_else(|e| panic!("MarginHeadConfig::init: {e}"))
+    }
+
+    /// The same, with an error for sizes or a loss that no head may have. The device is asked in the first forward pass.
+    pub fn try_init(&self, device: &Device) -> Result<MarginHead> {
+        let shape = Shape::new(0, self.classes, self.dim)?.with_sub_centers(self.sub_centers)?;
+        self.loss.validate()?;
+        let state = pool::numbers(&State::new(&self.loss, shape)?);
+        let size = [shape.vectors(), self.dim];
+        Ok(MarginHead {
+            prototypes: self.initializer.init_with(size, Some(self.dim), Some(shape.vectors()), device),
+            state: RunningState::new(Tensor::from_data(state, device)),
+            sub_centers: self.sub_centers,
+            budget: self.budget,
+            seed: self.seed,
+            loss: self.loss.clone(),
+            step: Arc::default(),
+            pool: Pool::default(),
+        })
+    }
+}
+
+impl MarginHead {
+    /// The loss: \[1\], or \[N\] with `Reduction::None`.
+    ///
+    /// - `embeddings`: \[N, D\], f32.
+    /// - `labels`: \[N\]. One that names no class, and is not the ignore index, makes its row's loss NaN.
+    ///
+    /// With autodiff on the tensors or the module this is a training step: gradients can flow to both, and what a loss
+    /// follows moves. Without it is an evaluation. Nothing is copied to the host, and nothing waits.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_forward`](Self::try_forward) returns an error.
+    pub fn forward(&self, embeddings: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+        self.try_forward(embeddings, labels).unwrap_or_else(|e| panic!("MarginHead::forward: {e}"))
+    }
+
+    /// The same with an error: another backend, two devices, a device that is not shared, shapes that do not match,
+    /// another element type, a device that cannot run the head.
+    pub fn try_forward(&self, embeddings: Tensor<2>, labels: Tensor<1, Int>) -> Result<Tensor<1>> {
+        let prototypes = self.prototypes.val();
+        let shape = self.check(&embeddings, &prototypes, &labels)?;
+        let device = embeddings.device().inner();
+        let context = device::context(&device)?;
+
+        let labels = labels.without_autodiff();
+        let labels = if labels.dtype() == DType::I32 { labels } else { labels.cast(IntDType::I32) };
+        let labels = buffer::int(labels.try_into_primitive::<Cube>().map_err(|e| backend("labels", e))?);
+        let follows = self.state.value_sync().without_autodiff().to_device(&device);
+        let follows = follows.try_into_primitive::<Cube>().map_err(|e| backend("state", e))?;
+
+        let strategies = (embeddings.gradient_checkpointing_strategy(), prototypes.gradient_checkpointing_strategy());
+        let strategy = match strategies {
+            (Some(x), Some(w)) if x != w => return Err(Error::Checkpointing),
+            (x, w) => x.or(w),
+        };
+        let training = strategy.is_some();
+        let step = if training { self.step.fetch_add(1, Ordering::Relaxed) } else { self.step() };
+        let state = State { step, ..State::new(&self.loss, shape)?.with_seed(self.seed) };
+        let (pool, loss, context, budget) = (&self.pool, &self.loss, &context, self.budget);
+        let call = Call { pool, context, loss, shape, budget, state: &state, training };
+        let Some(strategy) = strategy else {
+            let [x, w] = [embeddings, prototypes].map(|t| t.try_into_primitive::<Cube>());
+            let (x, w) = (x.map_err(|e| backend("embeddings", e))?, w.map_err(|e| backend("prototypes", e))?);
+            return Ok(Tensor::from_primitive::<Cube>(op::evaluate(&call, [x, w, follows], labels)?.loss));
+        };
+        // a tensor without autodiff is a constant
+        let lift = |t: Tensor<2>| t.autodiff().with_gradient_checkpointing_strategy(strategy);
+        let tensors = [lift(embeddings), lift(prototypes)];
+        let (loss, moved) = match strategy {
+            GradientCheckpointingStrategy::Disabled => tracked::<NoCheckpointing>(&call, tensors, follows, labels)?,
+            GradientCheckpointingStrategy::Balanced => {
+                tracked::<BalancedCheckpointing>(&call, tensors, follows, labels)?
+            }
+        };
+        if let Some(moved) = moved {
+            let moved = Tensor::from_primitive::<Cube>(moved);
+            self.state.update(moved.autodiff().with_gradient_checkpointing_strategy(strategy));
+        }
+        Ok(loss)
+    }
+
+    /// What the classes are ranked by, \[N, C\]: the cosines of the embeddings with the prototypes, of a class with
+    /// sub-centres the largest; the plain products with a linear loss. Made of burn's own operations, on any backend; the
+    /// largest of a row is the prediction.
+    ///
+    /// # Panics
+    ///
+    /// As burn does, where devices or shapes do not match.
+    pub fn scores(&self, embeddings: Tensor<2>) -> Tensor<2> {
+        let unit = |v: Tensor<2>| match self.loss.product {
+            Product::Linear => v,
+            _ => {
+                let length = v.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
+                v / length
+            }
+        };
+        let [rows, _] = embeddings.dims();
+        let scores = unit(embeddings).matmul(unit(self.prototypes.val()).transpose());
+        if self.sub_centers == 1 {
+            return scores;
+        }
+        let [_, vectors] = scores.dims();
+        let classes = vectors / self.sub_centers;
+        scores.reshape([rows, classes, self.sub_centers]).max_dim(2).reshape([rows, classes])
+    }
+
+    /// The loss.
+    pub fn loss(&self) -> &MarginSoftmax {
+        &self.loss
+    }
+
+    /// Another margin or scale from the next forward pass on, such as a schedule's; compiles only where the loss needs
+    /// other kernels. A saved module does not hold the loss.
+    pub fn set_loss(&mut self, loss: MarginSoftmax) -> Result<()> {
+        loss.validate()?;
+        self.loss = loss;
+        Ok(())
+    }
+
+    /// Training steps so far; ElasticFace's draws depend on it.
+    pub fn step(&self) -> u64 {
+        self.step.load(Ordering::Relaxed)
+    }
+
+    /// Goes on from a step of a saved run: records hold tensors only.
+    pub fn set_step(&mut self, step: u64) {
+        self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// Buffer and offset of embeddings, prototypes and labels as they are bound, the last used first, for tests.
+    #[doc(hidden)]
+    pub fn places(&self) -> Vec<[(margin_softmax::wgpu::Buffer, u64); 3]> {
+        self.pool.places()
+    }
+
+    fn check(&self, x: &Tensor<2>, w: &Tensor<2>, y: &Tensor<1, Int>) -> Result<Shape> {
+        let expected = x.device().inner();
+        if !matches!(expected.as_dispatch(), DispatchDevice::Cube(CubeDevice::Wgpu(_))) {
+            return Err(Error::Backend { what: "embeddings", found: format!("{expected:?}") });
+        }
+        for (what, found) in [("prototypes", w.device().inner()), ("labels", y.device().inner())] {
+            if found != expected {
+                let [found, expected] = [found, expected].map(|d| format!("{d:?}"));
+                return Err(Error::Devices { what, found, expected });
+            }
+        }
+        let ([n, d], [vectors, dim], [labels]) = (x.dims(), w.dims(), y.dims());
+        if d != dim {
+            let (found, expected) = (vec![n, d], vec![n, dim]);
+            return Err(margin_softmax::Error::Shape { what: "embeddings", found, expected }.into());
+        }
+        if labels != n {
+            return Err(margin_softmax::Error::Length { what: "labels", found: labels, expected: n }.into());
+        }
+        if n == 0 {
+            return Err(margin_softmax::Error::Zero { what: "rows" }.into());
+        }
+        for (what, found) in [("embeddings", x.dtype()), ("prototypes", w.dtype())] {
+            if found != DType::F32 {
+                let (found, expected) = (found.name(), "f32");
+                return Err(margin_softmax::Error::Element { what, found, expected }.into());
+            }
+        }
+        Ok(Shape::new(n, vectors / self.sub_centers, d)?.with_sub_centers(self.sub_centers)?)
+    }
+}
+
+type Tracked = (Tensor<1>, Option<FloatTensor<Cube>>);
+
+fn tracked<C: CheckpointStrategy>(
+    call: &Call<'_>,
+    tensors: [Tensor<2>; 2],
+    state: FloatTensor<Cube>,
+    labels: burn_cubecl::tensor::CubeTensor,
+) -> Result<Tracked>
+where
+    DispatchTensor: DispatchKindConversion<Autodiff<Cube, C>>,
+{
+    let [x, w] = tensors.map(|t| t.try_into_primitive::<Autodiff<Cube, C>>());
+    let (x, w) = (x.map_err(|e| backend("embeddings", e))?, w.map_err(|e| backend("prototypes", e))?);
+    let (loss, moved) = op::track::<C>(call, [x, w], state, labels)?;
+    Ok((Tensor::from_primitive::<Autodiff<Cube, C>>(loss), moved))
+}
+
+fn backend(what: &'static str, error: impl std::fmt::Debug) -> Error {
+    Error::Backend { what, found: format!("{error:?}") }
+}
