@@ -1,10 +1,26 @@
 //! burn: the head as a module of a burn model.
 //!
-//! The crate `margin-softmax-burn` (`integrations/burn` in the repository; it has its own versions because burn needs a
-//! newer Rust, see [the table](super#versions)) holds the prototypes as a burn parameter and runs this head as an autodiff
-//! operation on burn's own wgpu device and buffers: nothing is copied through the host. Its documentation has the code.
+//! The crate `margin-softmax-burn` (`integrations/burn` in the repository) holds the prototypes as a burn parameter and
+//! runs this head as an operation of burn's autodiff, on burn's own wgpu device and buffers: nothing goes through the host.
+//! It is a crate of its own since burn needs a newer Rust, see [the table](super#versions); that also is why the code here
+//! is not compiled with this guide, but by the tests over there.
 //!
-//! Without that crate, any framework on wgpu can share its device as in [`device`](super::device): the library binds a
-//! range of a `wgpu::Buffer` and does not ask whose it is. What to mind with burn: tensors begin at offsets of a shared
-//! buffer, and inputs and results of one head often lie in the same one, which WebGPU cannot bind for reading and writing
-//! at once; its int tensors are the i32 that labels are.
+//! ```ignore
+//! use burn::tensor::{Device, Distribution, Int, Tensor};
+//! use margin_softmax_burn::{MarginHeadConfig, MarginSoftmax};
+//!
+//! // instead of `Device::default()`: burn opens its wgpu device, and the head learns of it
+//! let device = margin_softmax_burn::init(Device::wgpu_options())?.autodiff();
+//! // 1,000 classes, embeddings of 128 values
+//! let head = MarginHeadConfig::new(1000, 128, MarginSoftmax::arcface().with_scale(30.0)).init(&device);
+//!
+//! let embeddings = Tensor::<2>::random([64, 128], Distribution::Default, &device).require_grad(); // your network's
+//! let labels = Tensor::<1, Int>::arange(0..64, &device);
+//! let loss = head.forward(embeddings.clone(), labels);
+//! let gradients = loss.backward(); // into the network, and into `head.prototypes`
+//! ```
+//!
+//! Any other framework on wgpu can share its device as in [`device`](super::device): the library binds a range of a
+//! `wgpu::Buffer` and does not ask whose it is. What to mind there: tensors of a framework begin at offsets of shared
+//! buffers, and inputs and results of one head often lie in the same one, which WebGPU cannot read and write in one
+//! dispatch.

@@ -292,7 +292,6 @@ fn buffers_of_another_device_are_refused(context: &Context) -> Result<(), Failed
     let (t, far) = (&rig.tensors, Tensors::new(&other, shape(), &layout, &data)?);
     let (w, dw) = ([&t.w[0]], [&t.dw[0]]);
     let io = Io { grad_embeddings: Some(&t.dx), grad_prototypes: &dw, ..Io::new(&t.x, &w, &t.y, &t.loss) };
-    rig.head.bind(&io)?;
     for (what, io) in [
         ("embeddings", Io { embeddings: &far.x, ..io }),
         ("labels", Io { labels: &far.y, ..io }),
@@ -304,6 +303,9 @@ fn buffers_of_another_device_are_refused(context: &Context) -> Result<(), Failed
         let refused = rig.head.bind(&io).map(drop).unwrap_err();
         assert!(matches!(refused, Error::Foreign { what: found, .. } if found == what), "{what}: {refused}");
     }
+    let mut bound = rig.head.bind(&io)?;
+    let refused = bound.rebind(&Io { embeddings: &far.x, ..io });
+    assert!(matches!(refused, Err(Error::Foreign { what: "embeddings", .. })), "{refused:?}");
     // and one that its owner destroyed
     let gone = Tensor::empty(context, &[shape().rows(), shape().dim()], Element::F32)?;
     gone.buffer().destroy();
