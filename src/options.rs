@@ -26,9 +26,9 @@ pub struct Options {
 ///
 /// | N×C×D | cosines kept from | least for 8, 4, 2 threads | least |
 /// |---|---|---|---|
-/// | 256×5,994×192 | 9.4 MB, 1.53·4NC bytes | 7.3, 2.8, 1.2 MB | 0.5 MB |
-/// | 512×20,000×512 | 51 MB, 1.25·4NC bytes | 20, 8.9, 4.0 MB | 1.7 MB |
-/// | 256×96,000×128 | 102 MB, 1.03·4NC bytes | 6.0, 2.0, 0.9 MB | 0.4 MB |
+/// | 256×5,994×192 | 6.75 MB, 1.1·4NC bytes | 3.3, 1.4, 0.7 MB | 0.34 MB |
+/// | 512×20,000×512 | 43 MB, 1.05·4NC bytes | 11, 5.3, 2.7 MB | 1.3 MB |
+/// | 256×96,000×128 | 99 MB, 1.01·4NC bytes | 2.7, 1.1, 0.53 MB | 0.27 MB |
 ///
 /// Where the cosines are not kept, the number of classes does not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

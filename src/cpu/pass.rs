@@ -252,7 +252,7 @@ impl<'a> Tile<'a> {
         let width = columns / table.centers;
         lane.own.measure(common, prototypes);
         let Lane { own, unit, cosines, scratch, lists, .. } = lane;
-        // a filter compares G itself
+        // a filter compares G as it is
         let factors = own.factors_of(common, columns);
         let (after, late) = if filter.is_some() { (None, factors) } else { (factors, None) };
         for (b, rows) in common.rows.chunks(layout.block).enumerate() {
@@ -277,6 +277,10 @@ impl<'a> Tile<'a> {
                 }
             }
             let sparse = filter.is_some() && arch.dispatch(Sift { values: &mut *values, columns, rows, lists });
+            if let Some(factors) = late {
+                arch.dispatch(Stretch { values: &mut *values, factors });
+                lists.stretch(if sparse { factors } else { &[] });
+            }
             let x = Matrix::new(&common.directions[at * dim..], rows.len(), dim);
             let g = Matrix::new(values, rows.len(), columns);
             for k in (0..table.centers).filter(|_| want.grad_prototypes) {
@@ -299,9 +303,6 @@ impl<'a> Tile<'a> {
             if !want.grad_embeddings {
                 continue;
             }
-            if let Some(factors) = late {
-                arch.dispatch(Stretch { values, factors });
-            }
             if let Some((share, add)) = &mut share {
                 common.embed(&mut share[at * dim..], *add, values, prototypes, (own.ordinary, unit), lists);
             }
@@ -309,7 +310,7 @@ impl<'a> Tile<'a> {
         if !common.linear && want.grad_prototypes {
             for (k, lengths) in own.lengths.chunks_exact(width).take(table.centers).enumerate() {
                 let (pull, from) = (&mut pull[k * dim..], &prototypes[k * dim..]);
-                arch.dispatch(Project { pull, from, step: table.centers, dim, lengths, divided: after.is_some() });
+                arch.dispatch(Project { pull, from, step: table.centers, dim, lengths, divided: factors.is_some() });
             }
         }
         kept

@@ -73,6 +73,14 @@ impl Lists {
         (&self.row_starts[..=rows], &self.rows)
     }
 
+    /// The entries of each column times its factor.
+    pub fn stretch(&mut self, factors: &[f32]) {
+        for (ends, factor) in self.column_starts.windows(2).zip(factors) {
+            let own = &mut self.columns[ends[0] as usize..ends[1] as usize];
+            own.iter_mut().for_each(|(_, value)| *value *= factor);
+        }
+    }
+
     /// Column by column: dW.
     pub fn by_column(&self, columns: usize) -> (&[u32], &[Entry]) {
         (&self.column_starts[..=columns], &self.columns)
