@@ -201,12 +201,18 @@ if $full; then
     fi
 fi
 
+# its display is a line per batch
+burn_example() {
+    cargo run -p margin-softmax-burn --profile burn --example digits | tail -n 20
+}
+
 # burn: three hundred crates in a profile of their own, so after everything else
 if $full || [ "${CI-}" = true ]; then
     if [ ${#adapters[@]} = 0 ] && [ -z "${VK_DRIVER_FILES-}" ]; then
         skip 'burn (no adapter)'
     else
         step 'burn' cargo test -p margin-softmax-burn --profile burn
+        step 'burn: an example' burn_example
     fi
 fi
 

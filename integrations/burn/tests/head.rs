@@ -2,13 +2,15 @@
 
 mod common;
 
+#[cfg(not(feature = "fusion"))]
+use burn::backend::Cube;
 use burn::{
-    backend::Cube,
     module::{Module, Param},
     nn::{Linear, LinearConfig},
     optim::{AdamConfig, GradientsParams},
     tensor::{DType, Device, FloatDType, Int, Tensor, TensorData, activation::relu, s},
 };
+#[cfg(not(feature = "fusion"))]
 use burn_cubecl::cubecl::wgpu::{AutoCompiler, WgpuServer};
 use common::{Composed, adapter, assert_near, device, floats, head, host, labels, setup};
 use margin_softmax_burn::{
