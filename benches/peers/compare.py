@@ -154,7 +154,7 @@ class Run:
         cosines = 4 * n * c
         # keep takes little more than all cosines; the smallest shapes need more than a tenth of that
         small, large = ["--budget", int(1.1 * cosines)], ["--budget", 2 * cosines + (256 << 20)]
-        less = ["--budget", cosines // 4]
+        less = ["--budget", cosines * 3 // 20]
         for kind in ["cpu"] + ["gpu"] * bool(self.gpu):
             extra = ["--adapter", self.gpu["device"]] if kind == "gpu" else []
             name = f"crate {kind}"
