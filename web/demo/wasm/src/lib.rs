@@ -35,7 +35,8 @@ pub fn curves(loss: &str, classes: usize, dim: usize, count: usize) -> Result<Ve
     }
     let angles: Vec<f64> = (0..count).map(|i| PI * i as f64 / count.saturating_sub(1).max(1) as f64).collect();
     let ln_b = theory::ln_wrong_class_sum(classes, dim, loss.scale)?;
-    let (value, slope) = angles.iter().map(|angle| loss.target_value_slope(angle.cos())).unzip::<_, _, Vec<_>, Vec<_>>();
+    let (value, slope) =
+        angles.iter().map(|angle| loss.target_value_slope(angle.cos())).unzip::<_, _, Vec<_>, Vec<_>>();
     let pull = angles.iter().map(|&angle| theory::gradient(&loss, ln_b, angle).unwrap_or(f64::NAN));
     Ok(value.into_iter().chain(slope).chain(pull).collect())
 }
