@@ -37,7 +37,7 @@ pub enum Error {
     #[error("{what}: {needed}, at most {allowed} are possible")]
     Size { what: &'static str, needed: u64, allowed: u64 },
     /// A size that this device does not allow.
-    #[error("{what} needs {needed}, the device allows {allowed} (`{limit}`)")]
+    #[error("{what} needs {needed}, the device allows {allowed} (`{limit}`); {}", more(what))]
     Limit { what: &'static str, limit: &'static str, needed: u64, allowed: u64 },
     /// The smallest possible workspace is larger than the budget.
     #[error("the workspace needs at least {needed} bytes, the budget is {allowed}")]
@@ -49,13 +49,18 @@ pub enum Error {
     #[error("`{what}` needs bytes {offset}..{end} of a buffer of {found} bytes")]
     Buffer { what: &'static str, offset: u64, end: u64, found: u64 },
     /// A buffer without a usage flag that this call needs.
-    #[error("the buffer of `{what}` was made without the usage {usage}")]
+    #[error("the buffer of `{what}` was made without the usage {usage}: add it when the buffer is made")]
     Usage { what: &'static str, usage: &'static str },
+    /// A buffer that cannot be bound: it belongs to another device of the same `wgpu::Instance`, or was destroyed.
+    #[error("the buffer of `{what}` cannot be used here: make it on the context's own device, and keep it ({why})")]
+    Foreign { what: &'static str, why: String },
     /// A device that was opened without a feature that this call needs.
-    #[error("{what} needs a device with the feature {feature}")]
+    #[error(
+        "{what} needs a device with the feature {feature}: request it, `gpu::optional_features` does so where it can"
+    )]
     Feature { what: &'static str, feature: &'static str },
     /// One buffer both read and written in a call.
-    #[error("`{what}` and `{other}` share a buffer, but one of them is written")]
+    #[error("`{what}` and `{other}` share a buffer, but one of them is written: give it another buffer")]
     Overlap { what: &'static str, other: &'static str },
     /// Something this call needs was not given.
     #[error("`{what}` is missing: {why}")]
@@ -96,6 +101,16 @@ pub enum Error {
     /// The device did not answer in time.
     #[error("the device did not answer within {seconds} s")]
     Timeout { seconds: u64 },
+}
+
+/// What helps against a limit.
+fn more(what: &str) -> &'static str {
+    match what {
+        "prototypes" | "grad_prototypes" => {
+            "open it with `gpu::recommended_limits`, or divide the prototypes as `Plan::shards` says"
+        }
+        _ => "open it with `gpu::recommended_limits`",
+    }
 }
 
 /// A result with this crate's [`Error`].

@@ -116,40 +116,15 @@
 //! # Ok::<(), margin_softmax::Error>(())
 //! ```
 //!
-//! # Your own device
+//! # Guides
 //!
-//! ```no_run
-//! # #[cfg(feature = "gpu")] {
-//! use margin_softmax::{gpu::{Context, Head, Io, Tensor}, plan::{Element, Layout, Plan}, *};
+//! By what you have in hand: [slices](guide::slices), [a wgpu device](guide::device), [a burn model](guide::burn),
+//! [a browser](guide::browser), [a loss of your own](guide::margin).
 //!
-//! # fn own() -> (wgpu::Device, wgpu::Queue) { unimplemented!() }
-//! let (device, queue) = own();
-//! let context = Context::from_device(&device, &queue)?;
-//! let (loss, shape) = (MarginSoftmax::arcface(), Shape::new(512, 10_000, 128)?);
-//! let layout = Layout { shards: &[10_000], embeddings: Element::F32, prototypes: Element::F32 };
-//! let plan = Plan::head(&loss, shape, &layout, context.limits(), &Options::default())?;
-//! let head = Head::new(&context, &loss, plan)?;
-//!
-//! // tensors of your own: `Tensor::from_buffer(&buffer, offset, &[512, 128], Element::F32)`
-//! # let tensor = |shape: &[usize], element| Tensor::empty(&context, shape, element);
-//! # let (x, w) = (tensor(&[512, 128], Element::F32)?, tensor(&[10_000, 128], Element::F32)?);
-//! # let (y, l) = (tensor(&[512], Element::I32)?, tensor(&[1], Element::F32)?);
-//! # let (dx, dw) = (tensor(&[512, 128], Element::F32)?, tensor(&[10_000, 128], Element::F32)?);
-//! let mut bound = head.bind(&Io {
-//!     grad_embeddings: Some(&dx), grad_prototypes: &[&dw], ..Io::new(&x, &[&w], &y, &l)
-//! })?;
-//! bound.update(&loss, 500)?; // new margins, another number of rows: one queue write
-//! let mut encoder = device.create_command_encoder(&Default::default());
-//! bound.record_forward(&mut encoder);
-//! bound.record_backward(&mut encoder);
-//! queue.submit([encoder.finish()]);
-//! # }
-//! # Ok::<(), margin_softmax::Error>(())
-//! ```
-//!
-//! Recording only records: nothing is created, written, submitted or polled. The device needs nothing beyond WebGPU's
-//! default limits. The pieces (cosines, margin, cross entropy) are in [`gpu::ops`], each with its backward; a [`plan`] is
-//! plain data that any WebGPU runtime can execute.
+//! On a device of the caller's the library works on the caller's buffers and encoder; recording only records: nothing is
+//! created, written, submitted or polled. The device needs nothing beyond WebGPU's default limits. The pieces (cosines,
+//! margin, cross entropy) are in [`gpu::ops`], each with its backward; a [`plan`] is plain data that any WebGPU runtime can
+//! execute.
 //!
 //! # Numbers
 //!
@@ -185,18 +160,17 @@
 //! It is no autodiff framework, optimiser or data loader, and holds no parameters: prototypes are the caller's. It does
 //! not run on WebGL or on OpenGL ES below 3.1. In a browser only the async calls work.
 //!
-//! # Features and versions
+//! # Features
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
 //! backends. `serde`: losses, schedules and [`checkpoint`]s as JSON. `safetensors` (with `serde`): checkpoints as files.
 //! Without default features objective, [`theory`], [`monitor`], reference and [`plan`] remain, with neither wgpu nor threads
-//! in the tree.
-//!
-//! | margin-softmax | wgpu | minimum Rust |
-//! |---|---|---|
-//! | 0.1 | 30 | 1.88 |
+//! in the tree. Versions of wgpu, burn and Rust: [the table](guide#versions).
 
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// without the GPU path the words about it lead nowhere
+#![cfg_attr(not(feature = "gpu"), allow(rustdoc::broken_intra_doc_links))]
 #![warn(missing_docs)]
 
 mod backend;
@@ -209,6 +183,8 @@ mod error;
 mod filter;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 pub mod monitor;
 pub mod objective;
 mod options;

@@ -166,11 +166,15 @@ else
     lacking 'wasm32 (rustup target add wasm32-unknown-unknown)'
 fi
 step 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --features safetensors
+step 'documentation without features' env RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --no-default-features
 step 'build without features' cargo build --release --no-default-features
 step 'dependencies without features' bare_tree
 step 'build the tests' cargo test --no-run --release --features serde
 [ ${#adapters[@]} = 0 ] || step 'adapters' every_adapter
 step 'tests' cargo test --release --features serde
+for adapter in "${adapters[@]}"; do
+    step "the caller's device, $adapter" cargo run --release --features serde --example your_device -- "$adapter"
+done
 if have node && have npm; then
     step 'Tint' tint
 else

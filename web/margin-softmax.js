@@ -31,9 +31,10 @@ const asked = (call) => {
         return call();
     } catch (error) {
         if (!error?.code) throw error;
-        const limit = error.code === 'Limit' && /`(m\w+)`/.exec(error.message)?.[1];
-        const hint = limit ? `; ask for more with requiredLimits: { ${camel(limit)}: … } when you request the device` : '';
-        throw new MarginSoftmaxError(error.code, error.message + hint, { cause: error });
+        // the limit by the name that requestDevice knows
+        const [, fact, limit] = (error.code === 'Limit' && /^(.*?\(`(m\w+)`\))/.exec(error.message)) || [];
+        const hint = limit && `${fact}: ask for more with requiredLimits: { ${camel(limit)}: … } when you request the device`;
+        throw new MarginSoftmaxError(error.code, hint ?? error.message, { cause: error });
     }
 };
 

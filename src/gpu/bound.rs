@@ -107,7 +107,9 @@ impl Bound {
                 None => {
                     let layout = &pipelines[step.kernel].layout;
                     let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
-                    groups.push(context.guarded(|| bind(context, layout, &uniform, &parts, &chosen))?);
+                    let group = context.guarded(|| bind(context, layout, &uniform, &parts, &chosen));
+                    let foreign = || given.iter().find_map(|(slot, tensor)| tensor.foreign(context, slot.name()));
+                    groups.push(group.map_err(|error| foreign().unwrap_or(error))?);
                     made.push(key);
                     groups.len() - 1
                 }

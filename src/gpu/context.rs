@@ -10,6 +10,7 @@ use std::{
 #[cfg(target_arch = "wasm32")]
 use std::{pin::Pin, task::Poll};
 
+use super::{optional_features, recommended_limits};
 use crate::{
     Error, Result,
     plan::{Binding, Kernel, Limits},
@@ -18,7 +19,7 @@ use crate::{
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
 ///
 /// The library never replaces the callbacks of a device that it was given, and asks nothing of it; of a device that it
-/// opens itself it asks for the shader type f16 and for timestamps, where the adapter has them.
+/// opens itself it asks for [`recommended_limits`] and [`optional_features`].
 #[derive(Clone)]
 pub struct Context(Arc<Shared>);
 
@@ -50,8 +51,14 @@ pub(super) struct Pipeline {
 }
 
 impl Context {
-    /// Shares the caller's device. Nothing is requested of it; a device with WebGPU's default limits is enough, one with
-    /// fewer storage buffers per stage is refused.
+    /// Shares the caller's device. Nothing is requested of it; a device with WebGPU's default limits and no features is
+    /// enough, one with less than [`required_limits`](super::required_limits) is refused.
+    ///
+    /// The device's error and device-lost callbacks stay the caller's. Errors of this library's own calls come back as
+    /// [`Error`]s, through error scopes that are closed before a call returns.
+    ///
+    /// Buffers must be of this device: [`Error::Foreign`] refuses those of another one, as long as both come from one
+    /// `wgpu::Instance`. wgpu itself does not tell two instances apart, and may panic or take a wrong buffer.
     pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self> {
         Self::build(device.clone(), queue.clone(), None)
     }
@@ -117,10 +124,8 @@ impl Context {
     async fn open(adapter: &wgpu::Adapter) -> Result<Self> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("margin-softmax"),
-            // our own device: whatever the adapter can hold
-            required_limits: adapter.limits(),
-            // f16 tensors are then read as they are, and passes can be timed
-            required_features: adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY),
+            required_limits: recommended_limits(adapter),
+            required_features: optional_features(adapter),
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| Error::NoAdapter(e.to_string()))?;
@@ -307,18 +312,25 @@ impl Context {
 }
 
 pub(super) fn lost() -> Error {
-    Error::DeviceLost("make a new context and new heads".into())
+    Error::DeviceLost("open another, make a new context and new heads".into())
 }
 
-async fn adapters() -> Vec<wgpu::Adapter> {
+fn new_instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
-    let instance = wgpu::Instance::new(descriptor);
-    if cfg!(target_arch = "wasm32") {
-        instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.into_iter().collect()
-    } else {
-        instance.enumerate_adapters(wgpu::Backends::PRIMARY).await
-    }
+    wgpu::Instance::new(descriptor)
+}
+
+#[cfg(target_arch = "wasm32")]
+async fn adapters() -> Vec<wgpu::Adapter> {
+    new_instance().request_adapter(&wgpu::RequestAdapterOptions::default()).await.into_iter().collect()
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+async fn adapters() -> Vec<wgpu::Adapter> {
+    // one for all devices that are opened here: only within an instance does wgpu tell the buffers of two devices apart
+    static INSTANCE: std::sync::OnceLock<wgpu::Instance> = std::sync::OnceLock::new();
+    INSTANCE.get_or_init(new_instance).enumerate_adapters(wgpu::Backends::PRIMARY).await
 }
 
 const SOFTWARE: u32 = 3;

@@ -101,6 +101,7 @@ impl Head {
     /// The same for a shard too, whose caller exchanges the numbers.
     pub(super) fn of_any(context: &Context, loss: &MarginSoftmax, plan: Plan) -> Result<Self> {
         plan.settings(loss, &Call::default())?;
+        fits(context, &plan)?;
         super::custom::check(context, loss, &plan)?;
         for kernel in plan.kernels() {
             context.pipeline(kernel)?;
@@ -363,6 +364,22 @@ impl BoundHead {
         self.call = call;
         Ok(())
     }
+}
+
+/// Refuses a plan that was made for a larger device.
+fn fits(context: &Context, plan: &Plan) -> Result<()> {
+    let limits = context.limits();
+    for buffer in plan.buffers() {
+        let (needed, allowed) = (buffer.bytes, limits.max_binding.min(limits.max_buffer));
+        if needed > allowed {
+            let limit = "max_storage_buffer_binding_size";
+            return Err(Error::Limit { what: buffer.name, limit, needed, allowed });
+        }
+    }
+    if !limits.f16 && plan.kernels().iter().any(|kernel| kernel.source.contains("enable f16;")) {
+        return Err(Error::Feature { what: "a plan made with `Limits::f16`", feature: "SHADER_F16" });
+    }
+    plan.schedule().tile.check(limits)
 }
 
 /// What a device moved goes into the state; everything else keeps its digits.

@@ -1,4 +1,4 @@
-//! Executes a plan with wgpu: the only folder that creates wgpu objects.
+//! Executes a plan with wgpu: the only folder that creates wgpu objects. How to use it: [the guide](crate::guide::device).
 
 mod bound;
 mod context;
@@ -9,6 +9,7 @@ pub mod monitor;
 pub mod ops;
 mod readback;
 pub mod regularizer;
+mod request;
 #[cfg(not(target_arch = "wasm32"))]
 mod shards;
 mod slices;
@@ -21,5 +22,6 @@ pub use gather::{gather, gather_into};
 #[doc(hidden)]
 pub use head::Dispatch;
 pub use head::{BoundHead, Head, Io};
+pub use request::{optional_features, recommended_limits, required_limits};
 pub(crate) use slices::SliceHead;
 pub use tensor::{Scalar, Tensor};

@@ -59,7 +59,8 @@ impl Mapping {
         match self.context.device().poll(poll) {
             Ok(_) => {}
             Err(wgpu::PollError::Timeout) => return Err(Error::Timeout { seconds: PATIENCE.as_secs() }),
-            Err(error) => return Err(Error::Device(error.to_string())),
+            // a number that no submit returned: ours was not taken
+            Err(wgpu::PollError::WrongSubmissionIndex(..)) => return Err(lost()),
         }
         // another thread that polls this device may be about to call us back
         let (lock, answered) = &*self.state;
@@ -76,10 +77,8 @@ impl Mapping {
     fn take(&self) -> Option<Result<()>> {
         let mut state = self.state.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.result.take().map(|result| {
-            result.map_err(|_| match self.context.is_lost() {
-                true => lost(),
-                false => Error::Device("the results could not be mapped; the device may be lost".into()),
-            })
+            // nothing else keeps a staging buffer from being mapped
+            result.map_err(|_| lost())
         })
     }
 }

@@ -85,7 +85,8 @@ impl Tensor {
                 return Err(Error::Alignment { what: "tensor", offset, alignment: 4 });
             }
         }
-        write(context, &self.buffer, self.offset, bytemuck::cast_slice(values))
+        let written = write(context, &self.buffer, self.offset, bytemuck::cast_slice(values));
+        written.map_err(|error| self.foreign(context, "tensor").unwrap_or(error))
     }
 
     /// Reads the values back: submits a copy and waits.
@@ -109,11 +110,12 @@ impl Tensor {
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = context.buffer("staging", bytes, usage)?;
-        context.guarded(|| {
+        let copied = context.guarded(|| {
             let mut encoder = context.device().create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(&self.buffer, self.offset, &staging, 0, bytes);
             context.queue().submit([encoder.finish()]);
-        })?;
+        });
+        copied.map_err(|error| self.foreign(context, "tensor").unwrap_or(error))?;
         readback::Mapping::start(context, &staging, bytes)?.await?;
         let view = readback::view(&staging, bytes)?;
         let into: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
@@ -160,6 +162,33 @@ impl Tensor {
             return Err(Error::Shape { what: "tensor", found, expected });
         }
         Ok(Self { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// Why wgpu refused this buffer, if it was because it belongs to another device or was destroyed: found by binding it
+    /// alone. A browser answers too late to tell.
+    pub(super) fn foreign(&self, context: &Context, what: &'static str) -> Option<Error> {
+        if cfg!(target_arch = "wasm32") {
+            return None;
+        }
+        let device = context.device();
+        let ty = wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Storage { read_only: true },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        };
+        let visibility = wgpu::ShaderStages::COMPUTE;
+        let entries = [wgpu::BindGroupLayoutEntry { binding: 0, visibility, ty, count: None }];
+        let probed = context.guarded(|| {
+            let layout =
+                device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
+            let buffer = wgpu::BufferBinding { buffer: &self.buffer, offset: 0, size: std::num::NonZeroU64::new(4) };
+            let entries = [wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(buffer) }];
+            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries })
+        });
+        match probed {
+            Err(Error::Device(why)) => Some(Error::Foreign { what, why }),
+            _ => None,
+        }
     }
 
     fn expect(&self, expected: Element) -> Result<()> {

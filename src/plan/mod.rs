@@ -136,8 +136,11 @@ impl Limits {
         software: false,
     };
 
+    /// What no head can do without; sizes and alignment aside, which decide what fits.
+    pub(crate) const LEAST: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
+
     pub(crate) fn check(&self) -> Result<()> {
-        let least = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
+        let least = Self::LEAST;
         let need = |what, limit, needed: u32, allowed: u32| {
             let (needed, allowed) = (u64::from(needed), u64::from(allowed));
             if allowed >= needed { Ok(()) } else { Err(Error::Limit { what, limit, needed, allowed }) }

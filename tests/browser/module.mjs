@@ -126,6 +126,31 @@ const tests = {
         if (uncaptured.length > 0) throw new Error(uncaptured.join());
     },
 
+    'pipelines are made once per device': async () => {
+        const { createComputePipelineAsync } = GPUDevice.prototype;
+        let made = 0;
+        GPUDevice.prototype.createComputePipelineAsync = function (descriptor) {
+            made += 1;
+            return createComputePipelineAsync.call(this, descriptor);
+        };
+        try {
+            const loss = { ...planner.loss('arcface'), label_smoothing: 0.1 };
+            const other = await Head.create(device, planner, { ...settings, loss, shape: { rows: 3, classes: 9, dim: 8 } });
+            if (made !== 0) throw new Error(`${made} pipelines for another shape and scale of the same loss`);
+            await Head.create(device, planner, { ...settings, loss: 'arcface_filter' });
+            if (made === 0 || made > 5) throw new Error(`${made} pipelines for another loss`);
+            other.destroy();
+        } finally {
+            GPUDevice.prototype.createComputePipelineAsync = createComputePipelineAsync;
+        }
+        // two heads at once share them as well
+        const two = [0, 1].map(() => Head.create(device, planner, { ...settings, loss: 'arcgrad' }));
+        const [one, another] = await Promise.all(two);
+        one.pipelines.forEach((pipeline, i) => {
+            if (pipeline !== another.pipelines[i]) throw new Error('compiled twice');
+        });
+    },
+
     'an update is a write, and another kernel is refused': async () => {
         const io = await head.createBuffers(['rowLosses']);
         const bound = await head.bind(io);

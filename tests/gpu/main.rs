@@ -6,6 +6,7 @@
 mod agreement;
 mod cases;
 mod counting;
+mod device;
 mod edges;
 mod errors;
 mod families;
@@ -29,6 +30,7 @@ type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
     let all = [
+        device::CHECKS,
         operations::CHECKS,
         properties::CHECKS,
         edges::CHECKS,

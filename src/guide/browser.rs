@@ -1,0 +1,62 @@
+//! Browser: the same head on WebGPU, from Rust or from JavaScript.
+//!
+//! # Rust
+//!
+//! ```toml
+//! margin-softmax = { version = "0.1", default-features = false, features = ["webgpu"] }
+//! ```
+//!
+//! and `--target wasm32-unknown-unknown`. Nothing can block there: every call that waits has a form that is awaited.
+//!
+//! ```
+//! # #[cfg(feature = "gpu")] {
+//! use margin_softmax::{Backend, Batch, Error, MarginSoftmax, Shape, gpu::Context};
+//!
+//! async fn one_batch(x: &[f32], w: &[f32], y: &[i32]) -> Result<f32, Error> {
+//!     // `NoAdapter` where the browser has no WebGPU
+//!     let context = Context::new_async(None).await?;
+//!     let shape = Shape::new(y.len(), w.len() / 128, 128)?;
+//!     let mut head = Backend::Gpu(context).head(&MarginSoftmax::arcface(), shape)?;
+//!     let batch = Batch { embeddings: x, prototypes: w, labels: y, ..Default::default() };
+//!     Ok(head.evaluate_async(&batch).await?.loss)
+//! }
+//! # }
+//! ```
+//!
+//! A device that the page owns through wgpu works as in [`device`](super::device); read with `read_async`. What this
+//! library can check is refused at once, as elsewhere; what only the browser can see, a buffer of another device for one, is
+//! the error of a later call or of the next result that is awaited.
+//!
+//! # JavaScript
+//!
+//! An engine with a `GPUDevice` of its own takes `web/margin-softmax.js`: the planner of this crate as a small wasm module,
+//! and a runner that records its plan on your device, buffers and encoder. `cargo run --release -p web-build -- planner`
+//! builds it into `web/dist`; types are in `web/margin-softmax.d.ts`.
+//!
+//! ```js
+//! import { Planner, Head } from './margin-softmax.js';
+//!
+//! const planner = await Planner.load();
+//! const head = await Head.create(device, planner, {
+//!     loss: planner.loss('arcface'),
+//!     shape: { rows: 64, classes: 1000, dim: 128 },
+//! });
+//! const bound = await head.bind({
+//!     embeddings: { buffer: inputs, offset: 0, size: 32768 },
+//!     prototypes: { buffer: inputs, offset: 32768, size: 512000 },
+//!     labels, loss, gradEmbeddings, gradPrototypes,   // GPUBuffers with the usage STORAGE
+//! });
+//! const encoder = device.createCommandEncoder();
+//! bound.recordForward(encoder);
+//! bound.recordBackward(encoder);
+//! device.queue.submit([encoder.finish()]);
+//!
+//! // or arrays in, arrays out
+//! const { loss, gradEmbeddings } = await head.evaluate({ embeddings, prototypes, labels });
+//! ```
+//!
+//! The rules are those of [`device`](super::device#the-rules). A refusal is an `Error` whose `code` is the name of the
+//! [`Error`](crate::Error) variant.
+//!
+//! The same plan can be run by anything that speaks WebGPU: [`plan`](crate::plan) is plain data, buffers, WGSL text, and
+//! steps.

@@ -1,0 +1,82 @@
+//! Write a loss: a curve of your own for the labelled class.
+//!
+//! Many published losses differ only in φ, what becomes of the cosine at the label. Such a loss is one
+//! [`Margin`](crate::Margin): φ and its slope in Rust, the same in WGSL, and its numbers. All else (the other classes,
+//! smoothing, weights, reductions, every backend) works as for the losses that are built in.
+//!
+//! ```
+//! # #[cfg(feature = "cpu")] {
+//! use margin_softmax::{Backend, Batch, Custom, Margin, MarginSoftmax, Shape, Target};
+//!
+//! /// φ(x) = x − m·(1 − x)²: no margin on the prototype itself, more with the distance.
+//! #[derive(Debug)]
+//! struct Quadratic { m: f64 }
+//!
+//! impl Margin for Quadratic {
+//!     fn name(&self) -> &str {
+//!         "quadratic"
+//!     }
+//!     fn value_slope(&self, x: f64) -> (f64, f64) {
+//!         (x - self.m * (1.0 - x).powi(2), 1.0 + 2.0 * self.m * (1.0 - x))
+//!     }
+//!     fn wgsl(&self) -> &str {
+//!         "fn margin_target(x: f32) -> Curve {
+//!             let m = parameter(0u);
+//!             return Curve(x - m * (1.0 - x) * (1.0 - x), 1.0 + 2.0 * m * (1.0 - x));
+//!         }"
+//!     }
+//!     fn parameters(&self) -> Vec<f64> {
+//!         vec![self.m]
+//!     }
+//! }
+//!
+//! let quadratic = |m| MarginSoftmax {
+//!     target: Target::Custom(Custom::new(Quadratic { m })),
+//!     ..MarginSoftmax::normface().with_scale(8.0)
+//! };
+//! let mut head = Backend::cpu().head(&quadratic(0.25), Shape::new(2, 3, 2)?)?;
+//! let batch = Batch {
+//!     embeddings: &[0.9, 0.5, 0.6, 0.7],
+//!     prototypes: &[1.0, 0.2, 0.1, 1.0, -1.0, 0.5],
+//!     labels: &[0, 1],
+//!     ..Default::default()
+//! };
+//! for m in [0.0, 0.25, 0.5] {
+//!     head.update(&quadratic(m))?; // a number: nothing is compiled again
+//!     println!("m = {m}: loss {:.4}", head.evaluate(&batch)?.loss);
+//! }
+//! # for (m, expected) in [(0.0, 0.3076), (0.25, 0.3220), (0.5, 0.3369)] {
+//! #     head.update(&quadratic(m))?;
+//! #     assert!((head.evaluate(&batch)?.loss - expected).abs() < 6e-5);
+//! # }
+//!
+//! // a slope that is not the derivative trains to nowhere: measure it
+//! let (loss, step) = (quadratic(0.5), 1e-6);
+//! for x in [-0.9, -0.3, 0.2, 0.8] {
+//!     let phi = |x| loss.target_value_slope(x).0;
+//!     let measured = (phi(x + step) - phi(x - step)) / (2.0 * step);
+//!     assert!((measured - loss.target_value_slope(x).1).abs() < 1e-8);
+//! }
+//! # #[cfg(feature = "gpu")] {
+//! # let (device, queue) = margin_softmax::wgpu::Device::noop(&Default::default());
+//! # let context = margin_softmax::gpu::Context::from_device(&device, &queue)?;
+//! # Backend::Gpu(context).head(&quadratic(0.25), Shape::new(2, 3, 2)?)?;
+//! # }
+//! # }
+//! # Ok::<(), margin_softmax::Error>(())
+//! ```
+//!
+//! ```text
+//! m = 0: loss 0.3076
+//! m = 0.25: loss 0.3220
+//! m = 0.5: loss 0.3369
+//! ```
+//!
+//! - The WGSL is checked when a head is made on a GPU: [`Error::Wgsl`](crate::Error::Wgsl) points at what is wrong in it. `Curve`,
+//!   `parameter(i)` and `quadrant_angle`, `cos_sin`, `exponential`, `logarithm` are at hand: use those four, since WGSL
+//!   allows a driver's own `cos` to be off by 2⁻¹¹.
+//! - Both must agree: compare a GPU with [`Backend::reference`](crate::Backend::reference), as the example `custom_margin`
+//!   does.
+//! - A margin that depends on the row, and a change of the other classes, are built in:
+//!   [`Adaptive`](crate::Adaptive), [`Others`](crate::Others), margins per class and row in [`Batch`](crate::Batch).
+//! - Only the cosine at the label and sixteen numbers are known to the curve, and it has no JSON form.

@@ -1,0 +1,411 @@
+//! The caller's device: what is asked of it, and what stays the caller's.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use libtest_mimic::Failed;
+use margin_softmax::{
+    gpu::{self, Context, Head, Io, Tensor, monitor, ops, regularizer},
+    plan::{Element, Layout, Plan},
+    *,
+};
+
+use crate::{
+    Check,
+    cases::Data,
+    rig::{Rig, Tensors, plain},
+};
+
+pub const CHECKS: &[(&str, Check)] = &[
+    ("default_limits_and_no_features_are_enough", default_limits_and_no_features_are_enough),
+    ("a_context_asks_for_what_is_recommended", a_context_asks_for_what_is_recommended),
+    ("the_owners_callbacks_stay", the_owners_callbacks_stay),
+    ("the_owners_error_scopes_stay_balanced", the_owners_error_scopes_stay_balanced),
+    ("recording_neither_submits_nor_polls", recording_neither_submits_nor_polls),
+    ("buffers_of_another_device_are_refused", buffers_of_another_device_are_refused),
+    ("a_plan_for_a_larger_device_is_refused", a_plan_for_a_larger_device_is_refused),
+    ("refusals_say_what_to_do", refusals_say_what_to_do),
+];
+
+const SHAPE: (usize, usize, usize) = (5, 33, 7);
+
+fn shape() -> Shape {
+    let (n, c, d) = SHAPE;
+    Shape::new(n, c, d).unwrap()
+}
+
+fn loss() -> MarginSoftmax {
+    MarginSoftmax::arcface().with_scale(16.0)
+}
+
+/// One tile, which compiles fast: every device here compiles its own.
+fn options() -> Options {
+    Options { tile: Some(Tile::Direct), ..Default::default() }
+}
+
+/// An application that opened a device of this adapter and listens to it.
+struct Owner {
+    context: Context,
+    /// Embeddings on a second device: wgpu tells devices apart within an instance.
+    elsewhere: Tensor,
+    errors: Arc<Mutex<Vec<String>>>,
+    lost: Arc<AtomicBool>,
+}
+
+fn adapter_of(context: &Context) -> wgpu::Adapter {
+    let name = context.name().split(" (").next().unwrap_or_default().to_owned();
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+    adapters.into_iter().find(|a| a.get_info().name.starts_with(&name)).unwrap()
+}
+
+impl Owner {
+    fn new(context: &Context, required_limits: wgpu::Limits) -> Result<Self, Failed> {
+        let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+        let adapter = adapter_of(context);
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))?;
+        let second = pollster::block_on(adapter.request_device(&Default::default()))?;
+        let second = Context::from_device(&second.0, &second.1)?;
+        let elsewhere = Tensor::empty(&second, &[shape().rows(), shape().dim()], Element::F32)?;
+        let (errors, lost) = (Arc::new(Mutex::new(vec![])), Arc::new(AtomicBool::new(false)));
+        let (heard, gone) = (errors.clone(), lost.clone());
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| heard.lock().unwrap().push(e.to_string())));
+        device.set_device_lost_callback(move |_, _| gone.store(true, Ordering::Relaxed));
+        Ok(Self { context: Context::from_device(&device, &queue)?, elsewhere, errors, lost })
+    }
+
+    fn heard(&self) -> Vec<String> {
+        std::mem::take(&mut self.errors.lock().unwrap())
+    }
+
+    /// A buffer that wgpu refuses.
+    fn mistake(&self) {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::STORAGE;
+        let label = Some("the owner's mistake");
+        let descriptor = wgpu::BufferDescriptor { label, size: 4, usage, mapped_at_creation: false };
+        let _ = self.context.device().create_buffer(&descriptor);
+    }
+
+    /// Everything that this library does with a device, and something that wgpu refuses.
+    fn work(&self) -> Result<Output, Failed> {
+        let (context, elsewhere) = (&self.context, &self.elsewhere);
+        let data = Data::random(shape(), 3);
+        let rig = Rig::new(context, &loss(), shape(), &plain(&[shape().classes()]), &options(), &data)?;
+        let out = rig.run(context)?;
+        let front = Backend::Gpu(context.clone()).head_with(&loss(), shape(), &options())?.evaluate(&data.batch())?;
+        assert_eq!(out.loss.to_bits(), front.loss.to_bits());
+        assert!(matches!(elsewhere.write(context, &vec![0.0_f32; elsewhere.len()]), Err(Error::Foreign { .. })));
+        assert!(matches!(elsewhere.read::<f32>(context), Err(Error::Foreign { .. })));
+        let t = &rig.tensors;
+        let (w, dw) = ([&t.w[0]], [&t.dw[0]]);
+        let io = Io { grad_embeddings: Some(&t.dx), grad_prototypes: &dw, ..Io::new(elsewhere, &w, &t.y, &t.loss) };
+        assert!(matches!(rig.head.bind(&io), Err(Error::Foreign { what: "embeddings", .. })));
+        Ok(out)
+    }
+}
+
+fn default_limits_and_no_features_are_enough(context: &Context) -> Result<(), Failed> {
+    let data = Data::random(shape(), 3);
+    let expected = Backend::reference().head(&loss(), shape())?.evaluate(&data.batch())?;
+    for limits in [wgpu::Limits::default(), gpu::required_limits()] {
+        let owner = Owner::new(context, limits.clone())?;
+        let (device, limits) = (owner.context.device(), limits.max_storage_buffers_per_shader_stage);
+        assert_eq!(device.features(), wgpu::Features::empty());
+        assert_eq!((device.limits().max_storage_buffers_per_shader_stage, limits), (8, 8));
+        let found = owner.work()?;
+        for (what, found, expected) in [
+            ("loss", &vec![found.loss], &vec![expected.loss]),
+            ("grad_embeddings", &found.grad_embeddings, &expected.grad_embeddings),
+            ("grad_prototypes", &found.grad_prototypes, &expected.grad_prototypes),
+        ] {
+            assert_eq!(found.len(), expected.len());
+            let most = expected.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+            let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // the gate of the table at scale 16, slopes below 3
+            assert!(worst <= 2.5e-5 * most, "{what} is off by {worst} of {most}");
+        }
+        assert_eq!(owner.heard(), [""; 0]);
+    }
+    Ok(())
+}
+
+fn a_context_asks_for_what_is_recommended(context: &Context) -> Result<(), Failed> {
+    let adapter = adapter_of(context);
+    let (recommended, most) = (gpu::recommended_limits(&adapter), adapter.limits());
+    let (device, own) = (context.device().limits(), plan::Limits::WEBGPU);
+    assert!(gpu::required_limits().check_limits(&recommended), "recommended limits lack a required one");
+    assert!(recommended.check_limits(&most), "recommended limits exceed the adapter's");
+    for (what, device, recommended) in [
+        ("max_buffer_size", device.max_buffer_size, recommended.max_buffer_size),
+        ("binding", device.max_storage_buffer_binding_size, recommended.max_storage_buffer_binding_size),
+        ("buffers", device.max_storage_buffers_per_shader_stage.into(), own.storage_buffers.into()),
+    ] {
+        assert_eq!(device, recommended, "{what}");
+    }
+    let binding = context.limits().max_binding;
+    assert_eq!(binding, most.max_storage_buffer_binding_size);
+    assert!(binding >= own.max_binding && context.limits().alignment <= own.alignment);
+    assert_eq!(context.device().features(), gpu::optional_features(&adapter));
+    assert_eq!(context.limits().f16, adapter.features().contains(wgpu::Features::SHADER_F16));
+    Ok(())
+}
+
+fn the_owners_callbacks_stay(context: &Context) -> Result<(), Failed> {
+    let owner = Owner::new(context, wgpu::Limits::default())?;
+    let out = owner.work()?;
+    assert!(out.loss > 0.0);
+    assert_eq!(owner.heard(), [""; 0], "an error of this library reached the owner's handler");
+    owner.mistake();
+    let heard = owner.heard();
+    assert!(heard.len() == 1 && heard[0].contains("the owner's mistake"), "{heard:?}");
+
+    // the device goes: its owner hears of it, and later calls are errors
+    let data = Data::random(shape(), 3);
+    let mut front = Backend::Gpu(owner.context.clone()).head_with(&loss(), shape(), &options())?;
+    front.evaluate(&data.batch())?;
+    assert!(!owner.lost.load(Ordering::Relaxed));
+    owner.context.device().destroy();
+    match front.evaluate(&data.batch()) {
+        Err(error @ Error::DeviceLost(_)) => {
+            let expected = "the device is lost: open another, make a new context and new heads";
+            assert_eq!(error.to_string(), expected);
+        }
+        other => return Err(format!("on a lost device: {other:?}").into()),
+    }
+    let _ = owner.context.device().poll(wgpu::PollType::Poll);
+    assert!(owner.lost.load(Ordering::Relaxed), "the owner's device-lost callback was replaced");
+    Ok(())
+}
+
+fn the_owners_error_scopes_stay_balanced(context: &Context) -> Result<(), Failed> {
+    let owner = Owner::new(context, wgpu::Limits::default())?;
+    let device = owner.context.device().clone();
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    owner.work()?;
+    let found = pollster::block_on(scope.pop());
+    assert!(found.is_none(), "an error of this library in the owner's scope: {found:?}");
+
+    let outer = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    owner.work()?;
+    owner.mistake();
+    owner.work()?;
+    let found = pollster::block_on(scope.pop()).map(|e| e.to_string()).unwrap_or_default();
+    assert!(found.contains("the owner's mistake"), "{found}");
+    assert!(pollster::block_on(outer.pop()).is_none());
+    assert_eq!(owner.heard(), [""; 0]);
+    // no scope is left open
+    owner.mistake();
+    assert_eq!(owner.heard().len(), 1);
+    Ok(())
+}
+
+/// Notices a submit by its number, and a poll by the mapping of an idle buffer, which only a poll or a submit answers.
+struct Watch {
+    submits: u64,
+    mapped: Arc<AtomicBool>,
+    _buffer: wgpu::Buffer,
+}
+
+/// What a submit of nothing is numbered.
+fn number(context: &Context) -> u64 {
+    let index = format!("{:?}", context.queue().submit([]));
+    index.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+impl Watch {
+    fn start(context: &Context) -> Self {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false };
+        let buffer = context.device().create_buffer(&descriptor);
+        let submits = number(context);
+        context.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        let mapped = Arc::new(AtomicBool::new(false));
+        let answered = mapped.clone();
+        buffer.map_async(wgpu::MapMode::Read, .., move |_| answered.store(true, Ordering::Relaxed));
+        Self { submits, mapped, _buffer: buffer }
+    }
+
+    /// Whether something polled or submitted; how many numbers went by.
+    fn stop(self, context: &Context) -> (bool, u64) {
+        let seen = self.mapped.load(Ordering::Relaxed);
+        let numbers = number(context) - self.submits;
+        context.device().poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        assert!(self.mapped.load(Ordering::Relaxed), "this watch notices nothing");
+        (seen, numbers)
+    }
+}
+
+fn recording_neither_submits_nor_polls(context: &Context) -> Result<(), Failed> {
+    // the watch itself: a poll and a submit are seen
+    let (seen, numbers) = Watch::start(context).stop(context);
+    assert!(!seen);
+    let watch = Watch::start(context);
+    let _ = context.device().poll(wgpu::PollType::Poll);
+    assert_eq!(watch.stop(context), (true, numbers));
+    let watch = Watch::start(context);
+    context.queue().submit([]);
+    assert_eq!(watch.stop(context), (true, numbers + 1));
+
+    let data = Data::random(shape(), 3);
+    let mut rig = Rig::new(context, &loss(), shape(), &plain(&[shape().classes()]), &options(), &data)?;
+    let angles = monitor::HeadMonitor::new(context, &rig.bound, 8)?;
+    let watch = Watch::start(context);
+    let mut encoder = context.device().create_command_encoder(&Default::default());
+    rig.bound.set_training(true);
+    rig.bound.record_forward(&mut encoder);
+    rig.bound.record_backward(&mut encoder);
+    angles.record(&mut encoder);
+    assert_eq!(watch.stop(context), (false, numbers));
+    context.queue().submit([encoder.finish()]);
+    assert!(rig.tensors.loss.read::<f32>(context)?[0] > 0.0);
+
+    // what compiles, allocates and writes in the same call leaves submits and polls to the caller too
+    let watch = Watch::start(context);
+    let mut encoder = context.device().create_command_encoder(&Default::default());
+    let bound = rig.tensors.bind(&rig.head)?;
+    rig.bound.update(&loss().with_scale(8.0), shape().rows() - 1)?;
+    rig.bound.set_accumulate(true)?;
+    bound.record_forward(&mut encoder);
+    let Tensors { x, w, y, dx, dw, .. } = &rig.tensors;
+    let e = &mut encoder;
+    let cosines = ops::cosine(context, e, x, &w[0])?;
+    let logits = ops::margin(context, e, &loss(), &cosines, y)?;
+    ops::cross_entropy(context, e, &ops::CrossEntropy::default(), &logits, y, None)?;
+    gpu::gather(context, e, &[&w[0]], y)?;
+    monitor::mean_prototype(context, e, &[&w[0]])?;
+    regularizer::regularize(context, e, &Regularizer::RegSs { weight: 1.0 }, &w[0], &dw[0], true)?;
+    regularizer::center_loss(context, e, &CenterLoss::default(), x, y, &w[0], dx, true)?;
+    assert_eq!(watch.stop(context), (false, numbers));
+    context.queue().submit([encoder.finish()]);
+    Ok(())
+}
+
+fn buffers_of_another_device_are_refused(context: &Context) -> Result<(), Failed> {
+    // the devices that this library opens share an instance
+    let other = Context::new(context.name().split(" (").next())?;
+    let data = Data::random(shape(), 3);
+    let layout = plain(&[SHAPE.1]);
+    let rig = Rig::new(context, &loss(), shape(), &layout, &options(), &data)?;
+    let (t, far) = (&rig.tensors, Tensors::new(&other, shape(), &layout, &data)?);
+    let (w, dw) = ([&t.w[0]], [&t.dw[0]]);
+    let io = Io { grad_embeddings: Some(&t.dx), grad_prototypes: &dw, ..Io::new(&t.x, &w, &t.y, &t.loss) };
+    rig.head.bind(&io)?;
+    for (what, io) in [
+        ("embeddings", Io { embeddings: &far.x, ..io }),
+        ("labels", Io { labels: &far.y, ..io }),
+        ("loss", Io { loss: &far.loss, ..io }),
+        ("prototypes", Io { prototypes: &[&far.w[0]], ..io }),
+        ("grad_embeddings", Io { grad_embeddings: Some(&far.dx), ..io }),
+        ("grad_prototypes", Io { grad_prototypes: &[&far.dw[0]], ..io }),
+    ] {
+        let refused = rig.head.bind(&io).map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Foreign { what: found, .. } if found == what), "{what}: {refused}");
+    }
+    // and one that its owner destroyed
+    let gone = Tensor::empty(context, &[shape().rows(), shape().dim()], Element::F32)?;
+    gone.buffer().destroy();
+    match rig.head.bind(&Io { embeddings: &gone, ..io }) {
+        Err(Error::Foreign { what: "embeddings", why }) => assert!(why.contains("destroyed"), "{why}"),
+        other => return Err(format!("a destroyed buffer: {:?}", other.map(drop)).into()),
+    }
+    Ok(())
+}
+
+fn a_plan_for_a_larger_device_is_refused(context: &Context) -> Result<(), Failed> {
+    let owner = Owner::new(context, wgpu::Limits::default())?;
+    let large = plan::Limits { max_binding: 1 << 30, max_buffer: 1 << 30, f16: true, ..plan::Limits::WEBGPU };
+    // 205 MB of prototypes in one binding
+    let wide = Shape::new(4, 100_000, 512)?;
+    let plan = Plan::head(&loss(), wide, &plain(&[100_000]), &large, &options())?;
+    match Head::new(&owner.context, &loss(), plan) {
+        Err(Error::Limit { what: "prototypes", needed: 204_800_000, allowed, .. }) => assert_eq!(allowed, 128 << 20),
+        other => return Err(format!("{:?}", other.map(drop)).into()),
+    }
+    let half = Layout { shards: &[SHAPE.1], embeddings: Element::F16, prototypes: Element::F16 };
+    let plan = Plan::head(&loss(), shape(), &half, &large, &options())?;
+    match Head::new(&owner.context, &loss(), plan) {
+        Err(Error::Feature { feature: "SHADER_F16", .. }) => {}
+        other => return Err(format!("{:?}", other.map(drop)).into()),
+    }
+    assert_eq!(owner.context.compiled_kernels(), 0);
+    Ok(())
+}
+
+/// The text of each: what was found, what is allowed, what helps.
+fn refusals_say_what_to_do(context: &Context) -> Result<(), Failed> {
+    let says = |error: Error, expected: &str| assert_eq!(error.to_string(), expected);
+    let (n, d) = (shape().rows(), shape().dim());
+
+    let required_limits = wgpu::Limits::downlevel_defaults();
+    let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor { required_limits, ..Default::default() });
+    says(
+        Context::from_device(&device, &queue).map(drop).unwrap_err(),
+        "a kernel needs 8, the device allows 4 (`max_storage_buffers_per_shader_stage`); open it with \
+         `gpu::recommended_limits`",
+    );
+    let wide = Shape::new(4, 100_000, 512)?;
+    says(
+        Plan::head(&loss(), wide, &plain(&[100_000]), &plan::Limits::WEBGPU, &options()).map(drop).unwrap_err(),
+        "prototypes needs 204800000, the device allows 134217728 (`max_storage_buffer_binding_size`); open it with \
+         `gpu::recommended_limits`, or divide the prototypes as `Plan::shards` says",
+    );
+
+    let data = Data::random(shape(), 3);
+    let rig = Rig::new(context, &loss(), shape(), &plain(&[SHAPE.1]), &options(), &data)?;
+    let t = &rig.tensors;
+    let (w, dw) = ([&t.w[0]], [&t.dw[0]]);
+    let io = Io { grad_embeddings: Some(&t.dx), grad_prototypes: &dw, ..Io::new(&t.x, &w, &t.y, &t.loss) };
+    let bind = |io: &Io<'_>| rig.head.bind(io).map(drop).unwrap_err();
+    let make = |size, usage| {
+        context.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+    };
+    let (storage, copy) = (wgpu::BufferUsages::STORAGE, wgpu::BufferUsages::COPY_DST);
+    says(
+        Tensor::from_buffer(&make(4096, copy), 0, &[n, d], Element::F32).map(drop).unwrap_err(),
+        "the buffer of `tensor` was made without the usage STORAGE: add it when the buffer is made",
+    );
+    says(
+        Tensor::from_buffer(&make(64, storage), 0, &[n, d], Element::F32).map(drop).unwrap_err(),
+        "`tensor` needs bytes 0..140 of a buffer of 64 bytes",
+    );
+    let buffer = make(4096, storage);
+    let alignment = context.limits().alignment;
+    let odd = Tensor::from_buffer(&buffer, 4, &[n, d], Element::F32)?;
+    says(
+        bind(&Io { embeddings: &odd, ..io }),
+        &format!("`embeddings` starts at byte 4 of its buffer, the device needs a multiple of {alignment}"),
+    );
+    let front = Tensor::from_buffer(&buffer, 0, &[n, d], Element::F32)?;
+    let back = Tensor::from_buffer(&buffer, 1024, &[n, d], Element::F32)?;
+    says(
+        bind(&Io { embeddings: &front, grad_embeddings: Some(&back), ..io }),
+        "`grad_embeddings` and `embeddings` share a buffer, but one of them is written: give it another buffer",
+    );
+    // a plan for another shape
+    let other = Tensors::new(context, Shape::new(n + 1, SHAPE.1, d)?, &plain(&[SHAPE.1]), &data_of(n + 1))?;
+    says(bind(&Io { embeddings: &other.x, ..io }), "`embeddings` has shape [6, 7], expected [5, 7]");
+    let mut bound = rig.head.bind(&io)?;
+    let refused = bound.update(&loss(), n + 1).unwrap_err();
+    says(refused, "the batch has 6 rows, this head was made for at most 5");
+    let timing = gpu::timing::Timing::new(&Context::from_device(
+        &wgpu::Device::noop(&Default::default()).0,
+        &wgpu::Device::noop(&Default::default()).1,
+    )?);
+    says(
+        timing.map(drop).unwrap_err(),
+        "timing needs a device with the feature TIMESTAMP_QUERY: request it, `gpu::optional_features` does so where it can",
+    );
+    let far = Context::new(context.name().split(" (").next())?;
+    let far = Tensor::empty(&far, &[n, d], Element::F32)?;
+    let text = bind(&Io { embeddings: &far, ..io }).to_string();
+    let start = "the buffer of `embeddings` cannot be used here: make it on the context's own device, and keep it (";
+    assert!(text.starts_with(start), "{text}");
+    Ok(())
+}
+
+fn data_of(rows: usize) -> Data {
+    Data::random(Shape::new(rows, SHAPE.1, SHAPE.2).unwrap(), 3)
+}
