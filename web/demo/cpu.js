@@ -49,6 +49,10 @@ export class CpuRun {
         return { losses, milliseconds: (performance.now() - begun) / count };
     }
 
+    lost() {
+        return false;
+    }
+
     destroy() {
         this.head.free();
     }

@@ -56,6 +56,8 @@ export class GpuRun {
 
     constructor(device, head, { layout, pipeline }) {
         Object.assign(this, { device, head, pipeline });
+        // what waits for a lost device must not wait for ever
+        device.lost.then(() => this.fail?.(new Error('the device is lost')));
         const { STORAGE, COPY_SRC, COPY_DST, UNIFORM, MAP_READ } = GPUBufferUsage;
         const buffer = (label, size, usage) => device.createBuffer({ label, size, usage });
         const tensor = (label, words) => buffer(label, 4 * words, STORAGE | COPY_SRC | COPY_DST);
@@ -130,12 +132,21 @@ export class GpuRun {
             }
             this.device.queue.submit([encoder.finish()]);
         }
-        await this.back.mapAsync(GPUMapMode.READ, 0, x + w + 4 * count);
+        await new Promise((done, fail) => {
+            this.fail = fail;
+            this.back.mapAsync(GPUMapMode.READ, 0, x + w + 4 * count).then(done, fail);
+        });
         const bytes = this.back.getMappedRange(0, x + w + 4 * count).slice(0);
         this.back.unmap();
         this.data.embeddings = new Float32Array(bytes, 0, ROWS * DIM);
         this.data.prototypes = new Float32Array(bytes, x, CLASSES * DIM);
         return { losses: new Float32Array(bytes, x + w, count), milliseconds: (performance.now() - begun) / count };
+    }
+
+    /** Whether the device is lost; work on it may fail a moment before it says so. */
+    lost() {
+        const wait = new Promise((done) => setTimeout(done, 1000, false));
+        return Promise.race([this.device.lost.then(() => true), wait]);
     }
 
     /** Records step `i` of a submit; its loss is copied to `at`. */

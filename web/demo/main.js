@@ -159,8 +159,6 @@ async function advance(count) {
 
 function train(count) {
     current = advance(count).catch((error) => {
-        // the device was lost on the way: `lost` takes care of it
-        if (host.lost() || !state.gpu) return;
         setRunning(false);
         notice('run', `Training stopped: ${error.message}`, 'warning');
     });

@@ -220,8 +220,16 @@ export class Panel {
         if (!this.ready) return null;
         const { run } = this;
         this.current = run.run(steps);
-        const { losses, milliseconds } = await this.current;
+        let found;
+        try {
+            found = await this.current;
+        } catch (error) {
+            // the page makes another run for a lost device
+            if (run !== this.run || (await run.lost())) return null;
+            throw error;
+        }
         if (run !== this.run) return null;
+        const { losses, milliseconds } = found;
         this.data = run.data;
         this.milliseconds = this.milliseconds ? 0.9 * this.milliseconds + 0.1 * milliseconds : milliseconds;
         this.last = losses.at(-1);
