@@ -6,11 +6,10 @@ use crate::cpu;
 use crate::gpu;
 use std::ops::Range;
 
-#[cfg(not(target_arch = "wasm32"))] // shards are read back
-use crate::shard::Statistics;
 use crate::{
     Adaptive, Batch, Error, Filtered, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, Stored,
-    reference, shard::Targets,
+    reference,
+    shard::{Statistics, Targets},
 };
 
 /// What computes a head.
@@ -303,7 +302,8 @@ impl SliceHead {
 
     /// What this shard knows of a batch before margins apply; see [`shard`](crate::shard). The batch holds all rows, all
     /// class weights and class margins, and the prototypes and bias of this shard.
-    #[cfg(not(target_arch = "wasm32"))]
+    ///
+    /// A browser's GPU has no such call: it cannot wait for one.
     pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Targets> {
         match &mut self.inner {
             Inner::Reference(_) => {
@@ -313,8 +313,10 @@ impl SliceHead {
             }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.targets(batch, &self.state),
-            #[cfg(feature = "gpu")]
+            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
             Inner::Gpu(head) => head.targets(batch, &self.state),
+            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+            Inner::Gpu(_) => Err(no_shards("targets")),
         }
     }
 
@@ -335,7 +337,6 @@ impl SliceHead {
     }
 
     /// The rows' sums over the classes of this shard, given the merged targets.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn statistics<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<Statistics> {
         match &mut self.inner {
             Inner::Reference(_) => {
@@ -346,14 +347,15 @@ impl SliceHead {
             }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.statistics(batch, targets, &self.state),
-            #[cfg(feature = "gpu")]
+            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
             Inner::Gpu(head) => head.statistics(batch, targets, &self.state),
+            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+            Inner::Gpu(_) => Err(no_shards("statistics")),
         }
     }
 
     /// The loss of the batch, dW and db of this shard, and its share of dX, dL/ds and the one db of a binary link, all of
     /// them to be added up over the shards; given the merged targets and statistics.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn gradients<L: Label>(
         &mut self,
         batch: &Batch<'_, L>,
@@ -370,11 +372,21 @@ impl SliceHead {
             }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.gradients(batch, targets, statistics, &self.state)?,
-            #[cfg(feature = "gpu")]
+            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
             Inner::Gpu(head) => head.gradients(batch, targets, statistics, &self.state)?,
+            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+            Inner::Gpu(_) => return Err(no_shards("gradients")),
         };
         self.state.step += u64::from(std::mem::take(&mut self.following));
         Ok(out)
+    }
+}
+
+#[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+fn no_shards(what: &'static str) -> Error {
+    Error::Combination {
+        what,
+        why: "a browser cannot wait for a shard on its GPU: take the CPU, or one head for all classes",
     }
 }
 

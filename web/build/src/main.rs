@@ -87,6 +87,8 @@ fn compile(folder: &Path, features: &str) -> Result<PathBuf> {
         .args(["build", "--lib", "--profile", "web", "--target", TARGET, "--message-format", "json-render-diagnostics"])
         .args(["--features", features, "--manifest-path"])
         .arg(&manifest)
+        // every browser with WebGPU has it; the CPU path is several times as fast with it
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128")
         .stdout(Stdio::piped())
         .spawn()?;
     let mut made = None;
