@@ -4,7 +4,7 @@
 //   inout   batch  [batch]        Batch; the class totals stand in the first
 //   out     loss   [batch]        bits of f32
 //
-// One workgroup per batch entry; each lane adds its rows in order, then the lanes are added in a fixed tree.
+// One workgroup per batch entry; each lane adds its rows in order, then the lanes are added in a fixed order.
 
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read_write> batch: array<Batch>;
@@ -22,6 +22,11 @@ struct Sums {
 }
 
 var<workgroup> lanes: array<Sums, 256>;
+
+fn both(a: Sums, b: Sums) -> Sums {
+    return Sums(a.loss + b.loss, a.normalizer + b.normalizer, a.stretch + b.stretch, a.good + b.good, a.ignored + b.ignored,
+                a.non_finite + b.non_finite, a.invalid + b.invalid, a.short + b.short);
+}
 
 @compute @workgroup_size(256)
 fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -46,17 +51,15 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
     }
     lanes[lane] = own;
     workgroupBarrier();
-    for (var size = 128u; size > 0u; size >>= 1u) {
-        if (lane < size) {
-            let a = lanes[lane];
-            let b = lanes[lane + size];
-            lanes[lane] = Sums(a.loss + b.loss, a.normalizer + b.normalizer, a.stretch + b.stretch, a.good + b.good, a.ignored + b.ignored,
-                               a.non_finite + b.non_finite, a.invalid + b.invalid, a.short + b.short);
-        }
-        workgroupBarrier();
+    // sixteens, then the sixteen of them: two barriers, where a tree takes eight
+    if (lane < 16u) {
+        for (var i = lane + 16u; i < 256u; i += 16u) { own = both(own, lanes[i]); }
+        lanes[lane] = own;
     }
+    workgroupBarrier();
     if (lane == 0u) {
-        let all = lanes[0];
+        for (var i = 1u; i < 16u; i++) { own = both(own, lanes[i]); }
+        let all = own;
         var value = all.loss;
         if (has(MEAN)) {
             let some = all.normalizer > 0.0;

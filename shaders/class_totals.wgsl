@@ -3,7 +3,7 @@
 //   in      totals  [groups]  vec4, from class_norms; part.count of them
 //   inout   batch   [1]       Batch
 //
-// One workgroup; each lane adds its own in order, then the lanes are added in a fixed tree.
+// One workgroup; each lane adds its own in order, then the lanes are added in a fixed order.
 
 @group(0) @binding(2) var<storage, read> totals: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> batch: array<Batch>;
@@ -16,14 +16,17 @@ fn class_totals(@builtin(local_invocation_index) lane: u32) {
     for (var i = lane; i < part.count; i += 256u) { total += totals[i]; }
     lanes[lane] = total;
     workgroupBarrier();
-    for (var size = 128u; size > 0u; size >>= 1u) {
-        if (lane < size) { lanes[lane] += lanes[lane + size]; }
-        workgroupBarrier();
+    // sixteens, then the sixteen of them: two barriers, where a tree takes eight
+    if (lane < 16u) {
+        for (var i = lane + 16u; i < 256u; i += 16u) { total += lanes[i]; }
+        lanes[lane] = total;
     }
+    workgroupBarrier();
     if (lane == 0u) {
-        batch[0].weights = lanes[0].x;
+        for (var i = 1u; i < 16u; i++) { total += lanes[i]; }
+        batch[0].weights = total.x;
         // counts are whole f32: exact up to 2^24, rounded above
-        batch[0].zero_prototypes = u32(lanes[0].y);
-        batch[0].non_finite_prototypes = u32(lanes[0].z);
+        batch[0].zero_prototypes = u32(total.y);
+        batch[0].non_finite_prototypes = u32(total.z);
     }
 }

@@ -36,11 +36,15 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
     }
     lanes[lane] = radial;
     workgroupBarrier();
-    for (var size = 32u; size > 0u; size >>= 1u) {
-        if (lane < size) { lanes[lane] += lanes[lane + size]; }
-        workgroupBarrier();
+    // eights, then the eight of them: two barriers, where a tree takes seven
+    if (lane < 8u) {
+        for (var i = lane + 8u; i < 64u; i += 8u) { radial += lanes[i]; }
+        lanes[lane] = radial;
     }
-    radial = select(lanes[0], 0.0, has(PLAIN));
+    workgroupBarrier();
+    radial = lanes[0];
+    for (var i = 1u; i < 8u; i++) { radial += lanes[i]; }
+    radial = select(radial, 0.0, has(PLAIN));
     let stretch = rows[row].stretch;
     for (var q = lane; q < quads; q += 64u) {
         let unit = select(vec4(0.0), embedding(row, q * 4u) * inverse, keep);

@@ -1,4 +1,11 @@
 // vector(i, d) is the kernel's: four values of vector i.
+//
+// Each exchange has its own memory, so that one barrier each is enough: it lies between the last reads of the other's.
+
+// (1 where a value is not finite, largest element): a flag of its own, since a NaN may not survive max
+var<workgroup> measured_most: array<vec2<f32>, 64>;
+var<workgroup> measured_sum: array<f32, 64>;
+
 fn measure(i: u32, lane: u32) -> Length {
     var most = 0.0;
     var good = true;
@@ -8,16 +15,23 @@ fn measure(i: u32, lane: u32) -> Length {
         let a = abs(v);
         most = max(most, max(max(a.x, a.y), max(a.z, a.w)));
     }
-    // the flag travels as a number, since a NaN may not survive max
-    let bad = eight_max(lane, select(1.0, 0.0, good)) > 0.0;
-    most = eight_max(lane, most);
+    measured_most[lane] = vec2(select(1.0, 0.0, good), most);
+    workgroupBarrier();
+    let base = lane & 56u;
+    var worst = measured_most[base];
+    for (var i = 1u; i < 8u; i++) { worst = max(worst, measured_most[base + i]); }
+    let bad = worst.x > 0.0;
+    most = worst.y;
     let tiny = !(most > 1.0e-30);
     let unit = 1.0 / select(most, 1.0, tiny || bad);
     var sum = 0.0;
     for (var d = (lane & 7u) * 4u; d < settings.dim; d += 32u) {
         sum += squares(vector(i, d) * unit);
     }
-    sum = eight_sum(lane, sum);
+    measured_sum[lane] = sum;
+    workgroupBarrier();
+    sum = measured_sum[base];
+    for (var i = 1u; i < 8u; i++) { sum += measured_sum[base + i]; }
     // one step of Newton's method: inverseSqrt alone may be off by 2 ulp
     let safe = select(sum, 1.0, tiny || bad);
     var root = inverseSqrt(safe);
