@@ -38,7 +38,7 @@ pub(super) struct Layout {
     pub pieces: Pieces,
 }
 
-/// Bytes of the unit vectors and cosines of a tile that should stay in a core's own cache.
+/// Bytes of the prototypes and cosines of a tile that should stay in a core's own cache.
 const CACHE: usize = 1 << 20;
 
 /// Bytes of a row's own margins, in a list that doubles as it grows: its new half and its old one live at once.
