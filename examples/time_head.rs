@@ -107,6 +107,8 @@ fn within<T>(budget: u64, mut make: impl FnMut(Budget) -> margin_softmax::Result
 }
 
 mod cpu {
+    #![allow(unsafe_code)]
+
     use std::{
         alloc::{GlobalAlloc, Layout, System},
         sync::atomic::{AtomicUsize, Ordering::Relaxed},

@@ -167,7 +167,6 @@
 //! Without default features objective, [`theory`], [`monitor`], reference and [`plan`] remain, with neither wgpu nor threads
 //! in the tree. Versions of wgpu, burn and Rust: [the table](guide#versions).
 
-#![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // without the GPU path the words about it lead nowhere
 #![cfg_attr(not(feature = "gpu"), allow(rustdoc::broken_intra_doc_links))]

@@ -1,5 +1,7 @@
 //! Counts the allocations of the calling thread. Shared with `benches/record.rs`.
 
+#![allow(unsafe_code)]
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,

@@ -23,4 +23,5 @@ mod schedule;
 mod series;
 mod slopes;
 mod theory;
+mod unsafety;
 mod values;

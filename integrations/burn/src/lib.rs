@@ -61,7 +61,6 @@
 //! |---|---|---|---|---|
 //! | 0.1 | 0.1 | 0.22 | 30 | 1.95 |
 
-#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 mod buffer;
