@@ -210,7 +210,7 @@ impl Schedule {
             let what = "rows · dim, in whole quads";
             return Err(Error::Size { what, needed: slab, allowed: crate::shape::MOST - 1 });
         }
-        while splits > 1 && (splits * slab * 4 > budget.get() / 4 || splits * slab >= crate::shape::MOST) {
+        while splits > 1 && splits * slab * 4 > budget.get() / 4 {
             splits /= 2;
         }
         let slots = (tuning.row_groups / rows).clamp(1, 64);

@@ -144,7 +144,7 @@ impl Tally {
 /// Sizes at which something begins or ends, in every combination that a shape can be.
 fn shapes() -> Vec<Shape> {
     let mut all = vec![];
-    for rows in [0, 1, 7, 64, 513, 4096, 70_001, 1_000_000] {
+    for rows in [0, 1, 7, 64, 513, 4096, 70_001, 1_000_000, (1 << 31) - 1] {
         for classes in [1, 2, 65, 1000, 100_003, 10_000_000, (1 << 31) - 1] {
             for dim in [1, 3, 64, 512, 4100, 65_536] {
                 for centers in [1, 3, 256] {
@@ -231,4 +231,18 @@ fn random_heads_are_planned_within_the_limits_or_refused_by_name() {
     }
     tally.report();
     assert!(5 * tally.planned > 2 * tally.cases, "{} of {} are planned", tally.planned, tally.cases);
+}
+
+/// Sums whose rows are padded to whole quads are refused where their index would wrap, not the rows themselves.
+#[test]
+fn padded_rows_that_no_index_can_reach_are_refused() {
+    let (_, limits) = DEVICES[4];
+    let layout = Layout { shards: &[1], embeddings: Element::F32, prototypes: Element::F32 };
+    for (rows, fits) in [((1 << 28) - 1, true), (1 << 28, false)] {
+        let shape = Shape::new(rows, 1, 5).unwrap();
+        let options = Options { budget: Budget::bytes(u64::MAX), want: Want::EMBEDDINGS, ..Default::default() };
+        let plan = Plan::head(&MarginSoftmax::arcface(), shape, &layout, &limits, &options).map(drop);
+        let refused = Error::Size { what: "rows · dim, in whole quads", needed: 1 << 31, allowed: (1 << 31) - 1 };
+        assert_eq!(plan, if fits { Ok(()) } else { Err(refused) });
+    }
 }
