@@ -13,7 +13,7 @@ use std::{pin::Pin, task::Poll};
 use super::{optional_features, recommended_limits};
 use crate::{
     Error, Result,
-    plan::{Binding, Kernel, Limits},
+    plan::{Binding, Kernel, Limits, PART_STRIDE},
 };
 
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
@@ -150,6 +150,7 @@ impl Context {
             ..limits(&device.limits())
         };
         limits.check()?;
+        uniforms(&device.limits())?;
         let context = Self(Arc::new(Shared {
             device,
             queue,
@@ -357,6 +358,31 @@ fn limits(device: &wgpu::Limits) -> Limits {
         f16: false,
         software: false,
     }
+}
+
+/// What every kernel's two uniforms and its bindings take; a device of OpenGL ES 3.1 has it.
+fn uniforms(device: &wgpu::Limits) -> Result<()> {
+    let least = Limits::LEAST;
+    let (bindings, groups) = (device.max_bindings_per_bind_group, device.max_bind_groups);
+    let (count, dynamic) =
+        (device.max_uniform_buffers_per_shader_stage, device.max_dynamic_uniform_buffers_per_pipeline_layout);
+    for (what, limit, needed, allowed) in [
+        ("a kernel", "max_bind_groups", 1, groups.into()),
+        ("a kernel", "max_bindings_per_bind_group", u64::from(least.storage_buffers) + 2, bindings.into()),
+        ("a kernel", "max_uniform_buffers_per_shader_stage", 2, count.into()),
+        ("a kernel", "max_dynamic_uniform_buffers_per_pipeline_layout", 1, dynamic.into()),
+        ("a kernel", "max_uniform_buffer_binding_size", Kernel::UNIFORMS[0], device.max_uniform_buffer_binding_size),
+    ] {
+        if needed > allowed {
+            return Err(Error::Limit { what, limit, needed, allowed });
+        }
+    }
+    let (limit, needed) =
+        ("min_uniform_buffer_offset_alignment", u64::from(device.min_uniform_buffer_offset_alignment));
+    if needed > PART_STRIDE {
+        return Err(Error::Limit { what: "a kernel", limit, needed, allowed: PART_STRIDE });
+    }
+    Ok(())
 }
 
 fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {

@@ -125,11 +125,11 @@ impl Plan {
 
     /// Strips that cover all pairs of `left` vectors with `right` ones, each of about `most` tiles and at least one per tile
     /// of left vectors: so are memory and the time of a submit bounded, whatever the number of pairs is.
-    pub fn strips(tile: Tile, left: usize, right: usize, most: usize) -> Vec<Strip> {
+    pub fn strips(tile: Tile, left: usize, right: usize, most: usize) -> impl Iterator<Item = Strip> {
         let (tile_m, tile_n) = (tile.rows() as usize, tile.columns() as usize);
         let wide = (most / left.div_ceil(tile_m).max(1)).clamp(1, right.div_ceil(tile_n).max(1));
-        let strip = |first| Strip { first, wide: wide.min((right - first).div_ceil(tile_n)) };
-        (0..right).step_by(wide * tile_n).map(strip).collect()
+        let strip = move |first| Strip { first, wide: wide.min((right - first).div_ceil(tile_n)) };
+        (0..right).step_by(wide.saturating_mul(tile_n)).map(strip)
     }
 
     /// Sums of (π/2 − θ) over the pairs of a strip: the buffer `sums`, one f32 per tile, the strip's tiles of each tile of

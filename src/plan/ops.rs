@@ -114,7 +114,12 @@ impl Plan {
             let grad_w = b.given(Slot::GradPrototypes(0), classes * dim * 4)?;
             let blocks = shape.rows().div_ceil(64) as u64;
             let columns = b.workspace("columns", blocks * sizes.entries as u64 * shape.classes() as u64 * 4)?;
-            let slabs = b.workspace("slabs", u64::from(part.splits) * rows * dim.next_multiple_of(4) * 4)?;
+            let slabs = u64::from(part.splits) * rows * dim.next_multiple_of(4);
+            if slabs >= crate::shape::MOST {
+                let (what, allowed) = ("parts of a sum · entries · rows · dim", crate::shape::MOST - 1);
+                return Err(Error::Size { what, needed: slabs, allowed });
+            }
+            let slabs = b.workspace("slabs", slabs * 4)?;
             let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
             steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
             let grid = Grid::over_rows(tile.rows(), wide * u64::from(part.splits)).entries(entries);
