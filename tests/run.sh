@@ -187,17 +187,64 @@ else
     lacking 'browser (nodejs, npm, chromium, wasm32-unknown-unknown)'
 fi
 
+# `+nightly` and the like need rustup
+toolchain() {
+    have rustup && rustup toolchain list | grep -q "^$1"
+}
+
+minimum_rust() {
+    sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml
+}
+
+# the whole workspace; then the library's own tree, in which nothing may stand twice
+deny() {
+    cargo deny --workspace check --hide-inclusion-graph licenses bans sources
+    cargo deny --exclude-dev check --hide-inclusion-graph --deny duplicate bans
+}
+
+miri() {
+    (cd tests/miri && cargo +nightly miri test)
+}
+
 if $full; then
+    export MARGIN_SOFTMAX_FULL=1
+    step 'soak' cargo test --release --features serde --test soak
+    step 'determinism' cargo test --release --features serde --test gpu -- determinism
     step 'benches build' cargo bench --no-run --features serde
+    if toolchain "$(minimum_rust)"; then
+        step "Rust $(minimum_rust)" cargo "+$(minimum_rust)" check --release --features safetensors
+    else
+        skip "the minimum Rust version (rustup toolchain install $(minimum_rust))"
+    fi
     if have cargo-hack; then
         step 'cargo hack' cargo hack check --release --feature-powerset --depth 2 --exclude-features default
     else
-        skip 'cargo hack (not installed)'
+        skip 'cargo hack (cargo install cargo-hack)'
     fi
     if have cargo-deny; then
-        step 'cargo deny' cargo deny check advisories bans sources
+        step 'cargo deny' deny
+        if cargo deny fetch db >/dev/null 2>&1; then
+            step 'cargo deny: advisories' cargo deny --workspace check --hide-inclusion-graph advisories
+        else
+            skip 'cargo deny: advisories (the database cannot be reached)'
+        fi
     else
-        skip 'cargo deny (not installed)'
+        skip 'cargo deny (cargo install cargo-deny)'
+    fi
+    if toolchain nightly && cargo +nightly miri --version >/dev/null 2>&1; then
+        step 'Miri' miri
+    else
+        skip 'Miri (rustup component add --toolchain nightly miri rust-src)'
+    fi
+    if toolchain nightly && have cargo-fuzz; then
+        step 'fuzzing' tests/fuzz/run.sh 30
+    else
+        skip 'fuzzing (rustup toolchain install nightly; cargo install cargo-fuzz)'
+    fi
+    if have cargo-mutants && have cargo-nextest; then
+        step 'mutants' cargo mutants --shard 0/6 --sharding round-robin -o "$temporary"
+    else
+        skip 'mutants (cargo install cargo-mutants cargo-nextest)'
     fi
 fi
 
