@@ -19,6 +19,9 @@ use crate::{
 
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
 ///
+/// Natively it is `Send` and `Sync`, like everything else here: several threads may work on one device, each with heads
+/// of its own, and each call returns its own errors.
+///
 /// The library never replaces the callbacks of a device that it was given, and asks nothing of it; of a device that it
 /// opens itself it asks for [`recommended_limits`] and [`optional_features`].
 #[derive(Clone)]
@@ -66,7 +69,8 @@ impl Context {
     /// enough, one with less than [`required_limits`](super::required_limits) is refused.
     ///
     /// The device's error and device-lost callbacks stay the caller's. Errors of this library's own calls come back as
-    /// [`Error`]s, through error scopes that are closed before a call returns.
+    /// [`Error`]s, through error scopes that are closed before a call returns. A lost device is [`Error::DeviceLost`] here,
+    /// and in every later call that makes, writes or reads something.
     ///
     /// Buffers must be of this device: [`Error::Foreign`] refuses those of another one, as long as both come from one
     /// `wgpu::Instance`. wgpu itself does not tell two instances apart, and may panic or take a wrong buffer.
