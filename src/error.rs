@@ -98,9 +98,9 @@ pub enum Error {
     /// The device refused an operation.
     #[error("the device refused: {0}")]
     Device(String),
-    /// The device did not answer in time.
+    /// The device did not answer in time; it works on, and the same call may be made again.
     #[error("the device did not answer within {seconds} s")]
-    Timeout { seconds: u64 },
+    Timeout { seconds: f64 },
 }
 
 /// What helps against a limit.

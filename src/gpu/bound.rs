@@ -187,7 +187,7 @@ impl Bound {
         })?;
         readback::Mapping::start(&self.context, &staging, bytes)?.await?;
         let mut values = vec![T::zeroed(); count];
-        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&readback::view(&staging, bytes)?);
+        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&readback::view(&self.context, &staging, bytes)?);
         Ok(values)
     }
 
@@ -338,7 +338,7 @@ fn group(
     storage: &[&Range],
     given: &[(Slot, &Tensor)],
 ) -> Result<wgpu::BindGroup> {
-    let made = context.guarded(|| bind(context, layout, uniforms, storage));
+    let made = context.created(|| bind(context, layout, uniforms, storage));
     let foreign = || given.iter().find_map(|(slot, tensor)| tensor.foreign(context, slot.name()));
     made.map_err(|error| foreign().unwrap_or(error))
 }

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 #[cfg(target_arch = "wasm32")]
 use std::{pin::Pin, task::Poll};
@@ -17,6 +18,9 @@ use crate::{
 };
 
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
+///
+/// Natively it is `Send` and `Sync`, like everything else here: several threads may work on one device, each with heads
+/// of its own, and each call returns its own errors.
 ///
 /// The library never replaces the callbacks of a device that it was given, and asks nothing of it; of a device that it
 /// opens itself it asks for [`recommended_limits`] and [`optional_features`].
@@ -31,6 +35,8 @@ struct Shared {
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     /// Bytes of every buffer that was made here, staging included.
     allocated: AtomicU64,
+    /// Nanoseconds.
+    timeout: AtomicU64,
     lost: Arc<AtomicBool>,
     #[cfg(target_arch = "wasm32")]
     scopes: Mutex<Scopes>,
@@ -44,6 +50,14 @@ struct Scopes {
     failure: Option<wgpu::Error>,
 }
 
+/// Longer than any batch takes; a device that does not answer by then is an error, not a hang.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// In 64 bits: 584 years at most.
+fn nanoseconds(timeout: Duration) -> u64 {
+    timeout.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
 /// A compiled kernel and its explicit layout.
 pub(super) struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
@@ -55,7 +69,8 @@ impl Context {
     /// enough, one with less than [`required_limits`](super::required_limits) is refused.
     ///
     /// The device's error and device-lost callbacks stay the caller's. Errors of this library's own calls come back as
-    /// [`Error`]s, through error scopes that are closed before a call returns.
+    /// [`Error`]s, through error scopes that are closed before a call returns. A lost device is [`Error::DeviceLost`] here,
+    /// and in every later call that makes, writes or reads something.
     ///
     /// Buffers must be of this device: [`Error::Foreign`] refuses those of another one, as long as both come from one
     /// `wgpu::Instance`. wgpu itself does not tell two instances apart, and may panic or take a wrong buffer.
@@ -158,6 +173,7 @@ impl Context {
             limits,
             pipelines: Mutex::default(),
             allocated: AtomicU64::new(0),
+            timeout: AtomicU64::new(nanoseconds(TIMEOUT)),
             lost: Arc::default(),
             #[cfg(target_arch = "wasm32")]
             scopes: Mutex::default(),
@@ -165,7 +181,21 @@ impl Context {
         // a browser has no slot for one callback but a promise that anybody may listen to
         #[cfg(target_arch = "wasm32")]
         context.watch();
-        Ok(context)
+        if context.is_gone() { Err(lost()) } else { Ok(context) }
+    }
+
+    /// How long a call waits for the device before it gives up with [`Error::Timeout`]; 300 s at first. Holds at once, for
+    /// all clones of this context and all heads on it.
+    ///
+    /// The device keeps what was submitted and works on. The same call may be made again later, and waits for that too.
+    /// A browser does not give up: drop the future instead.
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.0.timeout.store(nanoseconds(timeout), Ordering::Relaxed);
+    }
+
+    /// How long a call waits for the device.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_nanos(self.0.timeout.load(Ordering::Relaxed))
     }
 
     /// The device.
@@ -215,7 +245,7 @@ impl Context {
             return Err(Error::Limit { what, limit, needed: bytes, allowed: self.0.limits.max_buffer });
         }
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation: false };
-        let buffer = self.guarded(|| self.0.device.create_buffer(&descriptor))?;
+        let buffer = self.created(|| self.0.device.create_buffer(&descriptor))?;
         self.0.allocated.fetch_add(bytes, Ordering::Relaxed);
         Ok(buffer)
     }
@@ -231,7 +261,7 @@ impl Context {
         if let Some(found) = cache.get(&kernel.source) {
             return Ok(found.clone());
         }
-        let compiled = Arc::new(self.guarded(|| compile(&self.0.device, kernel))?);
+        let compiled = Arc::new(self.created(|| compile(&self.0.device, kernel))?);
         cache.insert(kernel.source.clone(), compiled.clone());
         Ok(compiled)
     }
@@ -268,6 +298,35 @@ impl Context {
         }
     }
 
+    /// [`guarded`](Self::guarded), and an error where the device is gone: wgpu then makes an object that does nothing, and
+    /// says so to the owner's callback alone. (Writes and mappings tell by themselves.)
+    pub(super) fn created<T>(&self, create: impl FnOnce() -> T) -> Result<T> {
+        let made = self.guarded(create)?;
+        if self.is_gone() { Err(lost()) } else { Ok(made) }
+    }
+
+    /// Whether the device is lost, also where nobody told us: a lost device reports no mistakes, so one is made on purpose.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn is_gone(&self) -> bool {
+        if !self.is_lost() {
+            let device = &self.0.device;
+            let usage = wgpu::BufferUsages::empty();
+            let descriptor = wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false };
+            let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+            drop(device.create_buffer(&descriptor));
+            if pollster::block_on(scope.pop()).is_none() {
+                self.0.lost.store(true, Ordering::Relaxed);
+            }
+        }
+        self.is_lost()
+    }
+
+    /// In a browser the promise tells.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_lost()
+    }
+
     /// The first error among the scopes that have answered; waits for none.
     #[cfg(target_arch = "wasm32")]
     fn answers(&self) -> Result<()> {
@@ -299,7 +358,7 @@ impl Context {
 
     fn translate(&self, error: wgpu::Error) -> Error {
         match error {
-            _ if self.is_lost() => lost(),
+            _ if self.is_gone() => lost(),
             wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
             wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
                 Error::Device(description)

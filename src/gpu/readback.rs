@@ -12,10 +12,6 @@ use std::{
 use super::{Context, context::lost};
 use crate::{Error, Result};
 
-/// No batch takes longer; a device that does not answer by then is an error, not a hang.
-#[cfg(not(target_arch = "wasm32"))]
-const PATIENCE: Duration = Duration::from_secs(300);
-
 /// A mapping under way; resolves when the buffer can be read.
 pub(super) struct Mapping {
     state: Arc<(Mutex<State>, Condvar)>,
@@ -55,18 +51,16 @@ impl Mapping {
     /// Blocks until all work submitted so far is done.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn wait(self, submission: &wgpu::SubmissionIndex) -> Result<()> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(PATIENCE) };
-        match self.context.device().poll(poll) {
-            Ok(_) => {}
-            Err(wgpu::PollError::Timeout) => return Err(Error::Timeout { seconds: PATIENCE.as_secs() }),
-            // a number that no submit returned: ours was not taken
-            Err(wgpu::PollError::WrongSubmissionIndex(..)) => return Err(lost()),
-        }
+        let patience = self.context.timeout();
+        poll(
+            &self.context,
+            wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(patience) },
+        )?;
         // another thread that polls this device may be about to call us back
         let (lock, answered) = &*self.state;
         let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(answered.wait_timeout_while(guard, PATIENCE, |state| state.result.is_none()));
-        self.take().unwrap_or(Err(Error::Timeout { seconds: PATIENCE.as_secs() }))
+        drop(answered.wait_timeout_while(guard, patience, |state| state.result.is_none()));
+        self.take().unwrap_or(Err(late(&self.context)))
     }
 
     #[cfg(target_arch = "wasm32")]
@@ -89,8 +83,8 @@ impl Future for Mapping {
     fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         // on native nobody else drives the device; in a browser this does nothing and the event loop wakes us
         #[cfg(not(target_arch = "wasm32"))]
-        if let Err(error) = self.context.device().poll(wgpu::PollType::Poll) {
-            return Poll::Ready(Err(Error::Device(error.to_string())));
+        if let Err(error) = poll(&self.context, wgpu::PollType::Poll) {
+            return Poll::Ready(Err(error));
         }
         // what went wrong on the way is known by then, and says more than a mapping that failed
         #[cfg(target_arch = "wasm32")]
@@ -106,8 +100,8 @@ impl Future for Mapping {
         self.state.0.lock().unwrap_or_else(PoisonError::into_inner).waker = Some(cx.waker().clone());
         #[cfg(not(target_arch = "wasm32"))]
         {
-            if self.started.elapsed() > PATIENCE {
-                return Poll::Ready(Err(Error::Timeout { seconds: PATIENCE.as_secs() }));
+            if self.started.elapsed() > self.context.timeout() {
+                return Poll::Ready(Err(late(&self.context)));
             }
             std::thread::sleep(Duration::from_micros(50));
             cx.waker().wake_by_ref();
@@ -116,7 +110,51 @@ impl Future for Mapping {
     }
 }
 
-/// The first bytes of a mapped buffer.
-pub(super) fn view(buffer: &wgpu::Buffer, bytes: u64) -> Result<wgpu::BufferView> {
-    buffer.get_mapped_range(..bytes).map_err(|e| Error::Device(e.to_string()))
+/// Drives the device. wgpu panics where the driver reports a lost device while it is polled: that is an error here.
+#[cfg(not(target_arch = "wasm32"))]
+fn poll(context: &Context, how: wgpu::PollType) -> Result<()> {
+    match caught(|| context.device().poll(how)) {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(wgpu::PollError::Timeout)) => Err(late(context)),
+        // a number that no submit returned: ours was not taken
+        Some(Err(wgpu::PollError::WrongSubmissionIndex(..))) | None => Err(lost()),
+    }
+}
+
+/// `None` if wgpu panicked; every other panic, of a callback that was due, goes on.
+#[cfg(not(target_arch = "wasm32"))]
+fn caught<T>(poll: impl FnOnce() -> T) -> Option<T> {
+    let payload = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+        Ok(done) => return Some(done),
+        Err(payload) => payload,
+    };
+    match payload.downcast_ref::<String>() {
+        Some(text) if text.starts_with("Error in Device::poll") => None,
+        _ => std::panic::resume_unwind(payload),
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn late(context: &Context) -> Error {
+    Error::Timeout { seconds: context.timeout().as_secs_f64() }
+}
+
+/// The first bytes of a mapped buffer; a device that was lost since has taken it back.
+pub(super) fn view(context: &Context, buffer: &wgpu::Buffer, bytes: u64) -> Result<wgpu::BufferView> {
+    let refused = |e: wgpu::MapRangeError| if context.is_gone() { lost() } else { Error::Device(e.to_string()) };
+    buffer.get_mapped_range(..bytes).map_err(refused)
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::caught;
+
+    /// What wgpu 30 does where a wait for the device fails; no driver here can be made to.
+    #[test]
+    fn a_device_that_is_lost_while_it_is_polled_is_no_panic() {
+        assert_eq!(caught(|| 1), Some(1));
+        assert_eq!(caught(|| panic!("Error in Device::poll: {}", "Parent device is lost")), None::<()>);
+        let other = std::panic::catch_unwind(|| caught(|| panic!("a callback of somebody else")));
+        assert!(other.is_err());
+    }
 }

@@ -180,7 +180,7 @@ impl SliceHead {
             context.queue().submit([encoder.finish()])
         })?;
         Mapping::start(context, &staging, bytes)?.wait(&submission)?;
-        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&super::readback::view(&staging, bytes)?);
+        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&super::readback::view(context, &staging, bytes)?);
         Ok(values)
     }
 }

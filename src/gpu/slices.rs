@@ -300,7 +300,9 @@ impl SliceHead {
         let mut batch = BatchState::zeroed();
         let mut left_out = None;
         let dim = self.shape.dim();
-        let view = |(staging, bytes): (&Staging, u64)| Ok((staging.result, readback::view(&staging.buffer, bytes)?));
+        let view = |(staging, bytes): (&Staging, u64)| {
+            Ok((staging.result, readback::view(&self.context, &staging.buffer, bytes)?))
+        };
         let views = self.wanted(rows).map(view).collect::<Result<Vec<_>>>()?;
         out.grad_embeddings.clear();
         out.grad_prototypes.clear();

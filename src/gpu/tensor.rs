@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Context, readback};
+use super::{Context, context::lost, readback};
 use crate::{Error, Result, plan::Element};
 
 /// A Rust number that a tensor can hold.
@@ -117,7 +117,7 @@ impl Tensor {
         });
         copied.map_err(|error| self.foreign(context, "tensor").unwrap_or(error))?;
         readback::Mapping::start(context, &staging, bytes)?.await?;
-        let view = readback::view(&staging, bytes)?;
+        let view = readback::view(context, &staging, bytes)?;
         let into: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
         into.copy_from_slice(&view[..into.len()]);
         Ok(values)
@@ -215,12 +215,17 @@ pub(super) fn write(context: &Context, buffer: &wgpu::Buffer, offset: u64, bytes
         return Ok(());
     }
     let whole = bytes.len() / 4 * 4;
-    context.guarded(|| {
-        context.queue().write_buffer(buffer, offset, &bytes[..whole]);
-        if whole < bytes.len() {
-            let mut last = [0; 4];
-            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            context.queue().write_buffer(buffer, offset + whole as u64, &last);
-        }
-    })
+    let put = |offset: u64, bytes: &[u8]| {
+        let Some(size) = wgpu::BufferSize::new(bytes.len() as u64) else { return true };
+        let view = context.queue().write_buffer_with(buffer, offset, size);
+        view.map(|mut view| view.copy_from_slice(bytes)).is_some()
+    };
+    let taken = context.guarded(|| {
+        let mut last = [0; 4];
+        last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+        let last = if whole < bytes.len() { &last[..] } else { &[] };
+        put(offset, &bytes[..whole]) && put(offset + whole as u64, last)
+    })?;
+    // refused without an error
+    if taken { Ok(()) } else { Err(lost()) }
 }

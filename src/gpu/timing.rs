@@ -91,7 +91,7 @@ impl Timing {
         if at == self.sets.len() * SPANS {
             let (ty, count) = (wgpu::QueryType::Timestamp, 2 * SPANS as u32);
             let descriptor = wgpu::QuerySetDescriptor { label: Some("timing"), ty, count };
-            self.sets.push(self.context.guarded(|| self.context.device().create_query_set(&descriptor))?);
+            self.sets.push(self.context.created(|| self.context.device().create_query_set(&descriptor))?);
         }
         self.labels.push(label);
         let first = (at % SPANS * 2) as u32;
@@ -126,7 +126,7 @@ impl Timing {
                 self.context.queue().submit([encoder.finish()]);
             })?;
             readback::Mapping::start(&self.context, &staging, bytes)?.await?;
-            times.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&readback::view(&staging, bytes)?));
+            times.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&readback::view(&self.context, &staging, bytes)?));
         }
         let period = f64::from(self.context.queue().get_timestamp_period());
         let first = times.first().copied().unwrap_or(0);

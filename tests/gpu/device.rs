@@ -54,7 +54,7 @@ struct Owner {
     lost: Arc<AtomicBool>,
 }
 
-fn adapter_of(context: &Context) -> wgpu::Adapter {
+pub fn adapter_of(context: &Context) -> wgpu::Adapter {
     let name = context.name().split(" (").next().unwrap_or_default().to_owned();
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));

@@ -10,6 +10,7 @@ mod device;
 mod edges;
 mod errors;
 mod families;
+mod faults;
 mod filter;
 mod memory;
 mod monitor;
@@ -20,6 +21,7 @@ mod regularizers;
 mod rig;
 mod sampling;
 mod timing;
+mod waits;
 
 use agreement::Device;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -36,6 +38,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         edges::CHECKS,
         errors::CHECKS,
         families::CHECKS,
+        faults::CHECKS,
         filter::CHECKS,
         memory::CHECKS,
         monitor::CHECKS,
@@ -43,6 +46,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         regularizers::CHECKS,
         sampling::CHECKS,
         timing::CHECKS,
+        waits::CHECKS,
     ];
     all.concat()
 }
@@ -57,12 +61,16 @@ fn agreement(adapter: &str, device: Device) -> Vec<Trial> {
 }
 
 fn main() {
+    if faults::child() {
+        return;
+    }
     let mut arguments = Arguments::from_args();
     // several software devices at once crash their drivers
     arguments.test_threads = Some(1);
     let contexts = Context::all();
     let required = std::env::var("MARGIN_SOFTMAX_REQUIRE_GPU").is_ok_and(|v| v == "1");
     let mut trials = vec![Trial::test("the_table_covers_every_pair", cases::covers_every_pair)];
+    trials.extend(faults::trials());
     if contexts.is_empty() {
         let tiles =
             agreement::trials(None).into_iter().flat_map(|t| Tile::ALL.iter().map(move |tile| t.name(tile.name())));
