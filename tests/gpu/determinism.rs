@@ -165,13 +165,6 @@ enum Run {
 }
 
 impl Subject {
-    fn bound(&self) -> &Bound {
-        match &self.run {
-            Run::Head(rig, _) => rig.bound.bound(),
-            Run::Piece(bound) => bound,
-        }
-    }
-
     fn held(bound: &Bound) -> Vec<Held> {
         let one = |(planned, buffer, bytes): (&plan::Buffer, &wgpu::Buffer, _)| Held {
             name: planned.name,
@@ -219,7 +212,7 @@ impl Subject {
             rig.bound.set_state(state)?;
         }
         let total = self.buffers.iter().map(|b| b.bytes.end - b.bytes.start).sum::<u64>();
-        let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let descriptor = wgpu::BufferDescriptor { label: None, size: total, usage, mapped_at_creation: false };
         let all = context.device().create_buffer(&descriptor);
         let mut encoder = context.device().create_command_encoder(&Default::default());

@@ -113,7 +113,7 @@ impl Model {
             Data { embeddings, prototypes: self.w.clone(), labels, ..Data::default() }
         };
         let clear = |data: &Data| data.clear(&case);
-        std::iter::repeat_with(batch).take(300).find(clear).expect("a batch that is clear of kinks")
+        std::iter::repeat_with(batch).take(2000).find(clear).expect("a batch that is clear of kinks")
     }
 
     /// The reference's answer at the same prototypes; moves its state.

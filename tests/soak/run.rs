@@ -55,7 +55,8 @@ pub fn soak(backend: &Backend, name: &str, steps: usize) -> Result<(), Failed> {
         let model = &mut models[model];
         let rows = match turn % 13 {
             12 => 0,
-            i => ROWS - i,
+            // few batches of many rows are clear of the ties between all cosines of a row
+            i => ROWS - i.max(if model.name == "top_k" { ROWS - 6 } else { 0 }),
         };
         model.turn(turn)?;
         let mut data = model.data(&world, step, rows);
