@@ -48,7 +48,7 @@ struct Spec {
 fn spec(family: &'static str, loss: MarginSoftmax) -> Spec {
     let flags = [true, false, false, true];
     // more rows than one tile has, and no whole number of any block; D is no multiple of 4 where the type is a half
-    let shape = Shape::new(70, 300, 12).unwrap();
+    let shape = Shape::new(34, 200, 12).unwrap();
     let unified = matches!(loss.target, Target::Unified(_));
     let fits = |flags: [bool; 4]| if unified { flags } else { [false; 4] };
     let case = Case {
@@ -100,6 +100,21 @@ fn specs() -> Vec<Spec> {
     all
 }
 
+/// Those of a tile: between them they have every kernel of a head.
+fn specs_of(tile: Tile) -> Vec<Spec> {
+    let mut all = specs();
+    if !crate::full() {
+        let further = match tile {
+            Tile::Direct => "binary",
+            Tile::Direct64 => "state",
+            Tile::Tile64 => "halves",
+            Tile::Tile128 => "",
+        };
+        all.retain(|s| ["scale + top", "draws + filter", "linear", further].contains(&s.case.family));
+    }
+    all
+}
+
 /// How the classes are cut; [`every_kernel_is_rerun`] looks whether they are.
 const SCHEDULES: [&str; 7] = [
     "kept in one chunk",
@@ -128,7 +143,7 @@ fn planned(context: &Context, spec: &Spec, tile: Tile, schedule: &str) -> Result
     let cosines = (shape.rows() * shape.vectors() * 4) as u64;
     let mut limits = *context.limits();
     match schedule {
-        "kept in several chunks" => limits.max_binding = cosines / 3,
+        "kept in several chunks" => limits.max_binding = cosines / 2,
         "computed twice in several chunks" | "several shards computed twice" => {
             options.budget = tight(context, &case.loss, shape, &layout, &options);
         }
@@ -242,7 +257,7 @@ impl Subject {
             let range = at..at + (held.bytes.end - held.bytes.start) as usize;
             at = range.end;
             let (a, b) = (&first[range.clone()], &again[range]);
-            let defined = ["rows", "batch", "filtered", "mean", "sums"].contains(&held.name);
+            let defined = ["rows", "filtered", "mean", "sums"].contains(&held.name);
             if let (true, Some(i)) = (whole || !held.own || defined, a.iter().zip(b).position(|(a, b)| a != b)) {
                 let word = |v: &[u8]| f32::from_ne_bytes(v[i / 4 * 4..][..4].try_into().unwrap());
                 return Err(format!("{}: {}[{}]: {} and {}", self.name, held.name, i / 4, word(a), word(b)).into());
@@ -393,8 +408,8 @@ fn every_kernel_is_rerun(context: &Context) -> Result<(), Failed> {
     let names = |plan: &Plan| plan.kernels().iter().map(|k| k.name).collect::<Vec<_>>();
     let mut found: BTreeSet<&str> = ["monitor"].into();
     let mut by_schedule: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
-    for spec in specs() {
-        for &tile in Tile::ALL {
+    for &tile in Tile::ALL {
+        for spec in specs_of(tile) {
             for schedule in SCHEDULES {
                 let (case, plan, _) = planned(context, &spec, tile, schedule)?;
                 let cut = plan.schedule();
@@ -432,7 +447,7 @@ fn every_kernel_is_rerun(context: &Context) -> Result<(), Failed> {
 }
 
 fn heads(context: &Context, tile: Tile) -> Result<(), Failed> {
-    for spec in specs() {
+    for spec in specs_of(tile) {
         for schedule in SCHEDULES {
             Subject::head(context, &spec, tile, schedule)?.rerun(context)?;
         }
@@ -506,7 +521,7 @@ fn load(context: &Context) -> Result<(), Failed> {
             }
         });
         let outcome = (|| {
-            for (i, spec) in specs().into_iter().enumerate() {
+            for (i, spec) in specs().into_iter().take(2).enumerate() {
                 for (j, schedule) in SCHEDULES.into_iter().enumerate() {
                     let tile = Tile::ALL[(i + j) % Tile::ALL.len()];
                     let mut subject = Subject::head(context, &spec, tile, schedule)?;
@@ -527,13 +542,23 @@ fn load(context: &Context) -> Result<(), Failed> {
     })
 }
 
+/// Every spec and every schedule, each with some of the other and with all tiles in turn.
+fn rotated() -> Vec<(Spec, Tile, &'static str)> {
+    let mut all = vec![];
+    for tile in Tile::ALL {
+        for (i, spec) in specs_of(*tile).into_iter().enumerate() {
+            let own = SCHEDULES.into_iter().enumerate().filter(|(j, _)| crate::full() || (i + j).is_multiple_of(2));
+            all.extend(own.map(|(_, schedule)| (spec.clone(), *tile, schedule)));
+        }
+    }
+    all
+}
+
 /// NaN in all that a run should write before it reads it.
 fn dirty(context: &Context) -> Result<(), Failed> {
     let mut subjects = vec![];
-    for spec in specs() {
-        for (i, schedule) in SCHEDULES.into_iter().enumerate() {
-            subjects.push(Subject::head(context, &spec, Tile::ALL[i % Tile::ALL.len()], schedule)?);
-        }
+    for (spec, tile, schedule) in rotated() {
+        subjects.push(Subject::head(context, &spec, tile, schedule)?);
     }
     for piece in pieces(context)? {
         subjects.push(piece.subject(context)?);
@@ -551,42 +576,39 @@ fn dirty(context: &Context) -> Result<(), Failed> {
 
 /// Another batch, and fewer rows, between two runs; and a second head made from the same numbers.
 fn used(context: &Context) -> Result<(), Failed> {
-    for spec in specs() {
-        for (i, schedule) in SCHEDULES.into_iter().enumerate() {
-            let tile = Tile::ALL[i % Tile::ALL.len()];
-            let mut subject = Subject::head(context, &spec, tile, schedule)?;
-            let first = subject.bits(context)?;
-            let Run::Head(rig, _) = &mut subject.run else { unreachable!() };
-            let (x, w, y) = (rig.tensors.x.clone(), rig.tensors.w[0].clone(), rig.tensors.y.clone());
-            let loss = spec.case.loss.clone();
-            let rows = rig.head.plan().shape().rows();
-            let mut held = vec![];
-            for tensor in [&x, &w, &y] {
-                let words =
-                    Tensor::from_buffer(tensor.buffer(), 0, &[(tensor.buffer().size() / 4) as usize], Element::U32)?;
-                held.push((words.clone(), words.read::<u32>(context)?));
-            }
-            // every vector a little shorter in some values, every label the one of the row before
-            let [x, w, y] = &held[..] else { unreachable!() };
-            for ((words, values), mask) in [(x, 0xfbff_ffff), (w, 0xfbff_ffff)] {
-                words.write(context, &values.iter().map(|v| v & mask).collect::<Vec<u32>>())?;
-            }
-            let mut turned = y.1.clone();
-            turned[..rows].rotate_right(1);
-            y.0.write(context, &turned)?;
-            rig.bound.update(&loss.clone().with_scale(loss.scale * 0.5), rows - 2)?;
-            let other = subject.bits(context)?;
-            assert!(other != first, "{}: the batch between is the same", subject.name);
-            held.iter().try_for_each(|(words, values)| words.write(context, values))?;
-            let Run::Head(rig, _) = &mut subject.run else { unreachable!() };
-            rig.bound.update(&loss, rows)?;
-            let again = subject.bits(context)?;
-            subject.same(&first, &again, false)?;
-            let mut fresh = Subject::head(context, &spec, tile, schedule)?;
-            let fresh = fresh.bits(context)?;
-            subject.same(&first, &fresh, true)?;
-            drop(subject);
+    for (spec, tile, schedule) in rotated() {
+        let mut subject = Subject::head(context, &spec, tile, schedule)?;
+        let first = subject.bits(context)?;
+        let Run::Head(rig, _) = &mut subject.run else { unreachable!() };
+        let (x, w, y) = (rig.tensors.x.clone(), rig.tensors.w[0].clone(), rig.tensors.y.clone());
+        let loss = spec.case.loss.clone();
+        let rows = rig.head.plan().shape().rows();
+        let mut held = vec![];
+        for tensor in [&x, &w, &y] {
+            let words =
+                Tensor::from_buffer(tensor.buffer(), 0, &[(tensor.buffer().size() / 4) as usize], Element::U32)?;
+            held.push((words.clone(), words.read::<u32>(context)?));
         }
+        // every vector a little shorter in some values, every label the one of the row before
+        let [x, w, y] = &held[..] else { unreachable!() };
+        for ((words, values), mask) in [(x, 0xfbff_ffff), (w, 0xfbff_ffff)] {
+            words.write(context, &values.iter().map(|v| v & mask).collect::<Vec<u32>>())?;
+        }
+        let mut turned = y.1.clone();
+        turned[..rows].rotate_right(1);
+        y.0.write(context, &turned)?;
+        rig.bound.update(&loss.clone().with_scale(loss.scale * 0.5), rows - 2)?;
+        let other = subject.bits(context)?;
+        assert!(other != first, "{}: the batch between is the same", subject.name);
+        held.iter().try_for_each(|(words, values)| words.write(context, values))?;
+        let Run::Head(rig, _) = &mut subject.run else { unreachable!() };
+        rig.bound.update(&loss, rows)?;
+        let again = subject.bits(context)?;
+        subject.same(&first, &again, false)?;
+        let mut fresh = Subject::head(context, &spec, tile, schedule)?;
+        let fresh = fresh.bits(context)?;
+        subject.same(&first, &fresh, true)?;
+        drop(subject);
     }
     Ok(())
 }
