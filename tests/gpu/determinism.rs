@@ -608,7 +608,6 @@ fn used(context: &Context) -> Result<(), Failed> {
         let mut fresh = Subject::head(context, &spec, tile, schedule)?;
         let fresh = fresh.bits(context)?;
         subject.same(&first, &fresh, true)?;
-        drop(subject);
     }
     Ok(())
 }
