@@ -2,49 +2,14 @@
 #![cfg(feature = "cpu")]
 #![allow(unsafe_code)]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::{
-        Mutex, OnceLock,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-};
+mod heap;
 
+use std::sync::{Mutex, OnceLock, atomic::Ordering::SeqCst};
+
+use heap::{CALLS, LIVE, PEAK};
 use margin_softmax::{
     Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Product, Shape, Want,
 };
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-static CALLS: AtomicUsize = AtomicUsize::new(0);
-
-fn grown(bytes: usize) {
-    CALLS.fetch_add(1, SeqCst);
-    let live = LIVE.fetch_add(bytes, SeqCst) + bytes;
-    PEAK.fetch_max(live, SeqCst);
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; only numbers are kept.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        unsafe { System.alloc_zeroed(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), SeqCst);
-        unsafe { System.dealloc(at, layout) }
-    }
-    // `realloc` by default allocates, copies and frees, so that both blocks count
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// One test at a time: the numbers belong to the process.
 static TURN: Mutex<()> = Mutex::new(());

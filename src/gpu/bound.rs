@@ -48,7 +48,7 @@ impl Bound {
     }
 
     /// Compiles what is not compiled yet, allocates the workspace, binds everything.
-    pub(super) fn new(
+    pub fn new(
         context: &Context,
         plan: &Arc<Plan>,
         given: &[(Slot, &Tensor)],
@@ -161,6 +161,12 @@ impl Bound {
         self.plan.find(name).map(|i| &self.buffers[i].buffer)
     }
 
+    /// Every buffer with its offset and the bytes that are bound, in the plan's order: for tests of what a run leaves.
+    pub fn buffers(&self) -> impl Iterator<Item = (&Buffer, &wgpu::Buffer, std::ops::Range<u64>)> {
+        let bound = self.plan.buffers().iter().zip(&self.buffers);
+        bound.map(|(planned, r)| (planned, &r.buffer, r.offset..r.offset + r.bytes))
+    }
+
     /// Overwrites the first bytes of a buffer of the plan; takes effect before any later submit.
     pub(super) fn write(&self, name: &'static str, bytes: &[u8]) -> Result<()> {
         let Some(range) = self.plan.find(name).map(|i| &self.buffers[i]) else { return Ok(()) };
@@ -204,7 +210,7 @@ impl Bound {
     }
 
     /// All stages; `follow` in a training step.
-    pub(super) fn record_forward(&self, follow: bool, encoder: &mut wgpu::CommandEncoder) {
+    pub fn record_forward(&self, follow: bool, encoder: &mut wgpu::CommandEncoder) {
         self.record("forward", &self.forward_steps(follow), encoder);
     }
 

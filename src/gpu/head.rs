@@ -374,6 +374,12 @@ impl BoundHead {
         self.bound.record_backward(encoder);
     }
 
+    /// The buffers behind it, for tests.
+    #[doc(hidden)]
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
     /// What both passes record, so that a test can make the same wgpu calls by hand.
     #[doc(hidden)]
     pub fn dispatches(&self) -> [Vec<Dispatch>; 2] {

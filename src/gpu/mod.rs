@@ -16,7 +16,8 @@ mod slices;
 mod tensor;
 pub mod timing;
 
-use bound::Bound;
+#[doc(hidden)]
+pub use bound::Bound;
 pub use context::Context;
 pub use gather::{gather, gather_into};
 #[doc(hidden)]

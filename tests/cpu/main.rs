@@ -3,6 +3,7 @@
 
 mod agreement;
 mod common;
+mod determinism;
 mod edges;
 mod errors;
 mod properties;

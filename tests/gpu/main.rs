@@ -6,6 +6,7 @@
 mod agreement;
 mod cases;
 mod counting;
+mod determinism;
 mod device;
 mod edges;
 mod errors;
@@ -32,6 +33,7 @@ type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
     let all = [
+        determinism::CHECKS,
         device::CHECKS,
         operations::CHECKS,
         properties::CHECKS,
@@ -49,6 +51,11 @@ fn checks() -> Vec<(&'static str, Check)> {
         waits::CHECKS,
     ];
     all.concat()
+}
+
+/// Whether the long form of a test is asked for: `MARGIN_SOFTMAX_FULL=1`, which `tests/run.sh --full` sets.
+fn full() -> bool {
+    std::env::var("MARGIN_SOFTMAX_FULL").is_ok_and(|v| v == "1")
 }
 
 /// The whole table on one device, a trial per family.

@@ -14,7 +14,6 @@ use crate::{
 };
 
 pub const CHECKS: &[(&str, Check)] = &[
-    ("twenty_reruns_give_the_same_bits", twenty_reruns_give_the_same_bits),
     ("an_encoder_and_the_simple_front_give_the_same_bits", an_encoder_and_the_simple_front_give_the_same_bits),
     ("the_async_front_gives_the_same_bits", the_async_front_gives_the_same_bits),
     ("gradients_of_two_micro_batches_add_up", gradients_of_two_micro_batches_add_up),
@@ -33,28 +32,6 @@ pub const CHECKS: &[(&str, Check)] = &[
 
 fn shape(n: usize, c: usize, d: usize) -> Shape {
     Shape::new(n, c, d).unwrap()
-}
-
-fn twenty_reruns_give_the_same_bits(context: &Context) -> Result<(), Failed> {
-    let shape = shape(70, 200, 33);
-    let data = Data::random(shape, 7);
-    let shards = [128, 72];
-    for &tile in Tile::ALL {
-        // a product knows nothing of the loss, and two tiles add up like the two others
-        let few = if matches!(tile, Tile::Direct | Tile::Tile128) { 1 } else { usize::MAX };
-        for (_, loss) in families().into_iter().take(few) {
-            let options = Options { tile: Some(tile), ..Default::default() };
-            let budget = tight(context, &loss, shape, &plain(&shards), &options);
-            for options in [options, Options { budget, ..options }] {
-                let rig = Rig::new(context, &loss, shape, &plain(&shards), &options, &data)?;
-                let first = rig.run(context)?;
-                for _ in 1..20 {
-                    same_output(&first, &rig.run(context)?)?;
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 fn an_encoder_and_the_simple_front_give_the_same_bits(context: &Context) -> Result<(), Failed> {
