@@ -1,6 +1,5 @@
 //! The CPU path's memory, counted by the allocator: never above the budget, and nothing grows from call to call.
 #![cfg(feature = "cpu")]
-#![allow(unsafe_code)]
 
 mod heap;
 

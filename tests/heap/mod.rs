@@ -1,5 +1,7 @@
 //! Counts the bytes of the process: what is live, the most that ever was, the number of allocations.
 
+#![allow(unsafe_code)]
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
