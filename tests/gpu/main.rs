@@ -19,6 +19,7 @@ mod properties;
 mod regularizers;
 mod rig;
 mod sampling;
+mod stress;
 mod timing;
 
 use agreement::Device;
@@ -45,6 +46,15 @@ fn checks() -> Vec<(&'static str, Check)> {
         timing::CHECKS,
     ];
     all.concat()
+}
+
+/// Numbers under stress on one device.
+fn stress(adapter: &str, device: &Device) -> Vec<Trial> {
+    let trial = |(name, run): stress::Trial| {
+        let device = device.clone();
+        Trial::test(format!("{adapter}::stress::{name}::{}", device.name()), move || run(&device))
+    };
+    stress::trials().into_iter().map(trial).collect()
 }
 
 /// The whole table on one device, a trial per family.
@@ -83,12 +93,14 @@ fn main() {
             let context = context.clone();
             trials.push(Trial::test(format!("{adapter}::{name}"), move || check(&context)));
         }
+        trials.extend(stress(&adapter, &Device::Gpu(context.clone(), Tile::Direct)));
         for &tile in Tile::ALL {
             trials.extend(agreement(&adapter, Device::Gpu(context.clone(), tile)));
         }
     }
     if cfg!(feature = "cpu") {
         trials.extend(agreement("CPU", Device::Cpu));
+        trials.extend(stress("CPU", &Device::Cpu));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     agreement::print_counts();
