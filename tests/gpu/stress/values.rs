@@ -265,8 +265,8 @@ fn bad_values_of_f16_and_bf16(device: &Device) -> Result<(), Failed> {
     cases.end()
 }
 
-/// Class weights, biases, margins and upstream gradients that are no numbers, which the host refuses and a device cannot: none
-/// of them passes unseen, and none spoils a row that has nothing to do with it.
+/// Class weights, biases, margins and upstream gradients that are no numbers, which the host refuses and a device cannot:
+/// none of them passes unseen, and only those of weights and biases, which every row meets, spoil other rows.
 fn numbers_that_only_the_host_refuses(device: &Device) -> Result<(), Failed> {
     if matches!(device, Device::Cpu) {
         return Ok(());
