@@ -69,7 +69,9 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
             value += settings.strength * all.stretch / f32(all.good);
         }
         let broken = all.non_finite + all.invalid + batch[0].non_finite_prototypes > 0u;
-        let bits = select(bitcast<u32>(value), settings.nan, broken);
+        // a class weight that is no number must not pass for a batch without weight
+        let weighed = finite(vec4(all.normalizer));
+        let bits = select(bitcast<u32>(value), settings.nan, broken || !weighed);
         batch[entry].loss = bits;
         batch[entry].normalizer = select(1.0, all.normalizer, has(MEAN));
         batch[entry].rows = all.good;

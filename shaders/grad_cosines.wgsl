@@ -43,8 +43,10 @@ fn pull_class(block: u32, unit: u32) {
         }
         c += bias;
         let curve = other(c, Place(rows[row].bound, rows[row].bend, label > rows[row].last));
-        let push = link_push(rows[row].scale * curve.value, rows[row].mass, rows[row].total, weight);
-        let shared_pull = rows[row].gain * (push / rows[row].normalizer) * curve.slope;
+        var smoothed = 0.0;
+        // divided first: a tiny normalizer must not overflow
+        if (settings.share > 0.0) { smoothed = rows[row].gain * (weight / rows[row].normalizer); }
+        let shared_pull = link_push(rows[row].scale * curve.value, rows[row].mass, rows[row].total, smoothed) * curve.slope;
         let pull = select(shared_pull, rows[row].pull, rows[row].label == label);
         let all = select(0.0, pull, inside && rows[row].gain != 0.0);
         let g = keep(all, rows[row].gain, rows[row].normalizer, row - block * 64u);

@@ -2,11 +2,18 @@
 //
 //   in      batch     [batch]       Batch
 //   in      upstream  [1 | rows]    f32; unused without an upstream gradient
-//   inout   rows      [rows]        Row: writes gain, pull, tilt, lean, stretch; 0 for a row that does not count
+//   inout   rows      [rows]        Row: writes gain, pull, tilt, lean, stretch, 0 for a row that does not count, and the
+//                                   mass as G has it, upstream gradient and normalizer included
 
 @group(0) @binding(2) var<storage, read> batch: array<Batch>;
 @group(0) @binding(3) var<storage, read> upstream: array<f32>;
 @group(0) @binding(4) var<storage, read_write> rows: array<Row>;
+
+// gain * weight / normalizer, where the quotient may be below f32 though the product is not, or the other way round
+fn share_of(gain: f32, weight: f32, normalizer: f32) -> f32 {
+    let part = weight / normalizer;
+    return select(gain * part, gain * weight / normalizer, abs(part) < 1.0e-30);
+}
 
 @compute @workgroup_size(64)
 fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -21,9 +28,10 @@ fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     let known = counts(r.state) && batch[0].non_finite_prototypes == 0u;
     let good = known && normalizer > 0.0;
     r.gain = select(0.0, up * r.scale, good);
-    // divided last: a tiny normalizer must not overflow
     r.normalizer = select(1.0, normalizer, normalizer > 0.0);
-    let pull = r.gain * (link_pull(r, batch[0].weights) / r.normalizer);
+    let rest = settings.share * (batch[0].weights - r.weight);
+    r.mass = share_of(r.gain, r.mass, r.normalizer);
+    let pull = link_pull(r, share_of(r.gain, r.weight, r.normalizer), r.mass, share_of(r.gain, rest, r.normalizer));
     r.pull = select(0.0, pull * r.slope, good);
     r.tilt = select(0.0, up * (r.tilt / r.normalizer), good);
     r.lean = select(0.0, up * (r.lean / r.normalizer), good);

@@ -33,7 +33,11 @@ fn target_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gr
         for (var d = (lane & 7u) * 4u; d < settings.dim; d += 32u) {
             sum = fma(embedding(row, d) * rx, prototype(j, d) * rw, sum);
         }
-        x = max(x, eight_sum(lane, (sum.x + sum.y) + (sum.z + sum.w)));
+        let all = eight_sum(lane, (sum.x + sum.y) + (sum.z + sum.w));
+        // a prototype that is not finite is counted by itself, and not with the rows of its class
+        let product = select(all, 0.0, rw == 0.0);
+        // the first as it is: a plain product may be infinite or NaN, which max would hide
+        x = select(max(x, product), product, k == 0u);
     }
     let last = unfold(id, groups) * 8u + (lane >> 3u) >= settings.rows;
     if (last || !mine || (lane & 7u) != 0u) { return; }

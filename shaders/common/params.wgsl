@@ -82,7 +82,8 @@ struct Row {
     nearest: f32,           // the largest cosine of the other classes
     others: f32,            // log sum exp over the other classes
     total: f32,             // and over all
-    mass: f32,              // sum of the row's label distribution, class weights included
+    mass: f32,              // sum of the row's label distribution, class weights included; in the backward pass times
+                            // gain / normalizer
     loss: u32,              // bits of an f32
     gain: f32,              // upstream * scale
     normalizer: f32,        // of its batch entry

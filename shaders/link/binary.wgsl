@@ -19,14 +19,14 @@ fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
     let z = fma(r.scale, r.value, settings.bias);
     r.mass = r.weight * settings.repel;
     r.loss = bitcast<u32>(r.weight * settings.attract * softplus(-z) + r.mass * all.sum);
-    let pull = link_pull(r, weights);
+    let pull = link_pull(r, r.weight, r.mass, 0.0);
     r.tilt = fma(pull, r.value, r.mass * all.tilt);
     r.lean = fma(r.mass, all.weighted, pull);
     return r;
 }
 
-fn link_pull(r: Row, weights: f32) -> f32 {
-    return -r.weight * settings.attract * sigmoid(-fma(r.scale, r.value, settings.bias));
+fn link_pull(r: Row, weight: f32, mass: f32, rest: f32) -> f32 {
+    return -weight * settings.attract * sigmoid(-fma(r.scale, r.value, settings.bias));
 }
 
 fn link_push(z: f32, mass: f32, total: f32, smoothed: f32) -> f32 {

@@ -26,20 +26,20 @@ fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
     // not logit + softplus(d), which cancels where the target lies far below the others
     r.total = max(logit, r.others) + log_one_plus(exponential(-abs(d)));
     r.mass = (1.0 - settings.smoothing) * r.weight + settings.share * weights;
-    let smoothed = settings.share * (r.value * (weights - r.weight) - all.weighted);
+    // the share first: large weights times large values leave f32, and what is 0 without smoothing must be 0 then too
+    let smoothed = r.value * (settings.share * (weights - r.weight)) - settings.share * all.weighted;
     r.loss = bitcast<u32>(r.mass * softplus(d) + r.scale * smoothed);
     let mean = select(r.value, all.tilt / select(1.0, all.sum, some), some);
     r.tilt = r.mass * sigmoid(d) * (mean - r.value) + smoothed;
     return r;
 }
 
-// dL/dlogit at the label, before the upstream gradient
-fn link_pull(r: Row, weights: f32) -> f32 {
-    let rest = settings.share * (weights - r.weight);
-    return rest - r.mass * sigmoid(r.others - r.scale * r.value);
+// dL/dlogit at the label; weight, mass and rest (the smoothing at the other classes) in whatever unit the result shall have
+fn link_pull(r: Row, weight: f32, mass: f32, rest: f32) -> f32 {
+    return rest - mass * sigmoid(r.others - r.scale * r.value);
 }
 
-// and elsewhere, from the logit, Row.mass, Row.total and the class' part of the smoothing
+// and elsewhere, from the logit, the mass, Row.total and the class' part of the smoothing
 fn link_push(z: f32, mass: f32, total: f32, smoothed: f32) -> f32 {
     return mass * exponential(z - total) - smoothed;
 }

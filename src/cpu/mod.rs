@@ -453,11 +453,14 @@ impl Head {
         let linear = loss.product == Product::Linear;
         let lengths = &self.input.lengths[..n];
         let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
+        let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
+        let all = batch.class_weights.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
         if linear {
             // products of finite vectors may leave f32
-            for (i, row) in rows.iter_mut().enumerate() {
-                let all = sums(i);
-                if !(all.most.is_finite() && all.sum.is_finite()) {
+            let share = loss.label_smoothing / classes as f64;
+            for (i, row) in rows.iter_mut().enumerate().filter(|(_, row)| row.counts()) {
+                let mass = (1.0 - loss.label_smoothing) * weight(row.class) + share * all;
+                if !row.fits(&sums(i), mass) {
                     *row = Row::NONE;
                 }
             }
@@ -475,8 +478,6 @@ impl Head {
         counts.non_finite_rows = n - counts.rows - counts.ignored;
         let broken = counts.non_finite_prototypes > 0;
 
-        let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
-        let all = batch.class_weights.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
         let z: f64 = match loss.reduction {
             Reduction::Mean => rows.iter().filter(|r| r.counts()).map(|r| weight(r.class)).sum(),
             _ => 1.0,

@@ -96,6 +96,15 @@ impl Row {
         self.class != NOWHERE
     }
 
+    /// Whether f32 holds the logits of a linear head, and a loss of this weight. Of a class at −∞ only `tilt` knows.
+    pub fn fits(&self, others: &RowStatistics, mass: f64) -> bool {
+        let held = |x: f64| x.abs() <= f64::from(f32::MAX);
+        let apart = if others.sum == 0.0 { 0.0 } else { (others.most - self.logit).max(0.0) };
+        [self.cosine, self.logit, apart, mass * apart, others.tilt, others.weighted].into_iter().all(held)
+            && others.sum.is_finite()
+            && (others.sum == 0.0 || held(others.most))
+    }
+
     /// What turns exp(z − `most`) into G: upstream · scale / Z · Σ_j q_j · exp(most − log Σ exp).
     #[inline(always)]
     pub fn gain_at(&self, most: f64) -> f32 {

@@ -239,7 +239,7 @@ fn relative(found: f64, expected: f64) -> f64 {
 }
 
 /// The loss with every true slope.
-fn analytic(loss: &MarginSoftmax) -> MarginSoftmax {
+pub fn analytic(loss: &MarginSoftmax) -> MarginSoftmax {
     let mut loss = loss.clone();
     match &mut loss.target {
         Target::Unified(m) => m.slope = Slope::Analytic,

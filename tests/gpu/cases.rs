@@ -655,7 +655,7 @@ impl Data {
     }
 
     /// The same in f64.
-    fn with_wide<T>(&self, run: impl FnOnce(&Batch<'_, i32, f64>) -> T) -> T {
+    pub fn with_wide<T>(&self, run: impl FnOnce(&Batch<'_, i32, f64>) -> T) -> T {
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         let (embeddings, prototypes) = (wide(&self.embeddings), wide(&self.prototypes));
         let some = |v: &Option<Vec<f32>>| v.as_deref().map(wide);

@@ -21,6 +21,7 @@ mod properties;
 mod regularizers;
 mod rig;
 mod sampling;
+mod stress;
 mod timing;
 mod waits;
 
@@ -56,6 +57,15 @@ fn checks() -> Vec<(&'static str, Check)> {
 /// Whether the long form of a test is asked for: `MARGIN_SOFTMAX_FULL=1`, which `tests/run.sh --full` sets.
 fn full() -> bool {
     std::env::var("MARGIN_SOFTMAX_FULL").is_ok_and(|v| v == "1")
+}
+
+/// Numbers under stress on one device.
+fn stress(adapter: &str, device: &Device) -> Vec<Trial> {
+    let trial = |(name, run): stress::Trial| {
+        let device = device.clone();
+        Trial::test(format!("{adapter}::stress::{name}::{}", device.name()), move || run(&device))
+    };
+    stress::trials().into_iter().map(trial).collect()
 }
 
 /// The whole table on one device, a trial per family.
@@ -98,12 +108,14 @@ fn main() {
             let context = context.clone();
             trials.push(Trial::test(format!("{adapter}::{name}"), move || check(&context)));
         }
+        trials.extend(stress(&adapter, &Device::Gpu(context.clone(), Tile::Direct)));
         for &tile in Tile::ALL {
             trials.extend(agreement(&adapter, Device::Gpu(context.clone(), tile)));
         }
     }
     if cfg!(feature = "cpu") {
         trials.extend(agreement("CPU", Device::Cpu));
+        trials.extend(stress("CPU", &Device::Cpu));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     agreement::print_counts();

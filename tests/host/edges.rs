@@ -189,6 +189,29 @@ fn extreme_lengths_do_not_overflow() {
     }
 }
 
+/// Two classes at a right angle in the plane, by trigonometry: lengths at both ends of f32, alone and together.
+#[test]
+fn lengths_at_the_ends_of_f32_leave_the_formula() {
+    let (s, t) = (8.0, 0.3_f64);
+    let (sin, cos) = t.sin_cos();
+    for x in [1e-30, 1e-13, 2e-12, 1e-6, 1.0, 1e19, 1e30, f64::from(f32::MAX)] {
+        for w in [2e-12, 1.0, 1e30, f64::from(f32::MAX)] {
+            let loss = MarginSoftmax::normface().with_scale(s);
+            let case = Case::new(loss, 2, vec![x * cos, x * sin], vec![w, 0.0, 0.0, 1.0], vec![0]);
+            let out = case.run();
+            // the direction of a vector that counts as zero is x/1e-12
+            let shrunk = (x / 1e-12_f64).min(1.0);
+            let d = s * shrunk * (sin - cos);
+            let pull = s / (1.0 + (-d).exp());
+            let dx = if shrunk < 1.0 { [0.0; 2] } else { [-sin, cos].map(|u| pull * (sin + cos) * u / x) };
+            let dw = [0.0, -pull * shrunk * sin / w];
+            close(format_args!("loss at {x:e}, {w:e}"), out.loss, d.exp().ln_1p(), 1e-14);
+            all_close(format_args!("dX at {x:e}, {w:e}"), &out.grad_embeddings, &dx, 1e-13 * pull / x);
+            all_close(format_args!("dW at {x:e}, {w:e}"), &out.grad_prototypes[..2], &dw, 1e-13 * pull / w);
+        }
+    }
+}
+
 /// A loss of 1e-14 is a value, not 0: relative error s·|Δc| of the exponent.
 #[test]
 fn a_tiny_loss_keeps_its_digits() {
