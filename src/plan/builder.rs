@@ -1,6 +1,6 @@
 //! Puts a plan together; every size and every dispatch is checked against the limits here.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use super::{Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Slot, Step, kernels};
 use crate::{Error, Result, Shape};
@@ -18,6 +18,8 @@ pub(super) struct Builder {
     buffers: Vec<Buffer>,
     kernels: Vec<Kernel>,
     parts: Vec<Part>,
+    /// Where each part stands: a plan may have a quarter of a million.
+    places: HashMap<Part, usize>,
 }
 
 impl Builder {
@@ -35,7 +37,8 @@ impl Builder {
             let (needed, allowed) = (shape.sub_centers() as u64, MOST_CENTERS as u64);
             return Err(Error::Size { what: "sub_centers on a GPU", needed, allowed });
         }
-        Ok(Self { limits: *limits, rows: rows as u32, buffers: vec![], kernels: vec![], parts: vec![] })
+        let (limits, rows, places) = (*limits, rows as u32, HashMap::new());
+        Ok(Self { limits, rows, buffers: vec![], kernels: vec![], parts: vec![], places })
     }
 
     fn buffer(&mut self, name: &'static str, bytes: u64, role: Role) -> Result<usize> {
@@ -63,11 +66,22 @@ impl Builder {
         self.buffer(slot.name(), bytes, Role::Optional(slot))
     }
 
+    /// The place of a kernel among the few there are, added if it is new. The latest is the likeliest.
+    fn kernel(&mut self, kernel: &Kernel) -> usize {
+        self.kernels.iter().rposition(|k| k == kernel).unwrap_or_else(|| {
+            self.kernels.push(kernel.clone());
+            self.kernels.len() - 1
+        })
+    }
+
     /// One dispatch; kernels and parts that are already there are used again.
     pub fn step(&mut self, kernel: &Kernel, part: Part, grid: Grid, buffers: &[usize]) -> Result<Step> {
         grid.dispatch(self.rows, self.limits.max_groups)?;
-        let kernel = index(&mut self.kernels, kernel);
-        let part = index(&mut self.parts, &part);
+        let kernel = self.kernel(kernel);
+        let part = *self.places.entry(part).or_insert_with(|| {
+            self.parts.push(part);
+            self.parts.len() - 1
+        });
         let bytes = (part as u64 + 1) * PART_STRIDE;
         if bytes > self.limits.max_buffer.min(u64::from(u32::MAX)) {
             let (limit, allowed) = ("max_buffer_size", self.limits.max_buffer);
@@ -92,12 +106,4 @@ impl Builder {
         }
         Plan { shape, range, entries, elements, snippets, schedule, buffers, kernels, parts, forward, cuts, backward }
     }
-}
-
-/// The place of a value in a list, added if it is new. The latest is the likeliest.
-fn index<T: PartialEq + Clone>(list: &mut Vec<T>, value: &T) -> usize {
-    list.iter().rposition(|v| v == value).unwrap_or_else(|| {
-        list.push(value.clone());
-        list.len() - 1
-    })
 }

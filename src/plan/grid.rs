@@ -43,6 +43,11 @@ impl Grid {
             let limit = "max_compute_workgroups_per_dimension";
             return Err(Error::Limit { what: "a dispatch", limit, needed, allowed });
         }
+        // shaders count them in a u32, and a few more that have nothing to do
+        if total + y > u64::from(u32::MAX) {
+            let (what, allowed) = ("workgroups of a dispatch", u64::from(u32::MAX) - y);
+            return Err(Error::Size { what, needed: total, allowed });
+        }
         // as even as possible, so that few workgroups have nothing to do
         let x = total.div_ceil(y);
         Ok(Some([x as u32, y as u32, self.entries]))

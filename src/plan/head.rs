@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     Builder, Chunk, Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, Step, kernels as k,
-    schedule::{Bias, FilterBytes, Work},
+    schedule::{Bias, FilterBytes, MOST_ROUNDS, Work},
     settings,
 };
 use crate::{Error, MarginSoftmax, Options, Result, Shape};
@@ -43,6 +43,9 @@ impl Plan {
     ///
     /// One shard is the usual case: `Layout { shards: &[shape.classes()], .. }`. More are needed where the prototypes
     /// exceed one binding, see [`Plan::shards`].
+    ///
+    /// At most 65,536 rounds, [`Error::Size`] beyond: chunks of classes, and with gradients of the prototypes their number
+    /// times the passes over the rows, one for each 65,536. A budget that needs more of them is too small.
     ///
     /// Inter-topk, and a training step of dynamic AdaCos, look at all cosines before the margins apply: where they are not
     /// kept they are computed once more.
@@ -93,6 +96,10 @@ impl Plan {
         if (stages.follow || stages.draws || work.linear) && shape.rows() > MOST_COUNTED {
             let (needed, allowed) = (shape.rows() as u64, MOST_COUNTED as u64);
             return Err(Error::Size { what: "rows of this loss on a GPU", needed, allowed });
+        }
+        let (needed, allowed) = (crate::shape::elements(shape.rows(), stages.chosen), crate::shape::MOST - 1);
+        if needed > allowed {
+            return Err(Error::Size { what: "rows · top_k.count", needed, allowed });
         }
         let x = layout.embeddings.loader("embeddings", shape.dim(), limits)?;
         let w = layout.prototypes.loader("prototypes", shape.dim(), limits)?;
@@ -343,20 +350,28 @@ impl Plan {
         Ok(b.plan((whole, range, 1, elements), snippets, schedule, [targets, follow, statistics, losses, backward]))
     }
 
-    /// Cuts the classes into as few shards as the limits allow, of whole groups of 64 classes.
+    /// Cuts the classes into as few shards as the limits allow, of whole groups of 64 classes; at most 65,536.
     pub fn shards(shape: Shape, prototypes: Element, limits: &Limits) -> Result<Vec<usize>> {
         // the gradients are f32, whatever the prototypes are
-        let bytes = crate::shape::elements(shape.dim(), shape.sub_centers()).saturating_mul(prototypes.bytes().max(4));
-        let bound = limits.max_binding.min(limits.max_buffer) / bytes;
-        let most = bound.min((crate::shape::MOST - 1) / (bytes / prototypes.bytes().max(4))) as usize;
+        let values = crate::shape::elements(shape.dim(), shape.sub_centers());
+        let bytes = values.saturating_mul(prototypes.bytes().max(4));
+        let ((limit, allowed), index) = (limits.tightest(), crate::shape::MOST - 1);
+        let most = (allowed / bytes).min(index / values) as usize;
         if most >= shape.classes() {
             return Ok(vec![shape.classes()]);
         }
         if most < 64 {
-            let (what, limit) = ("64 prototypes", "max_storage_buffer_binding_size");
-            return Err(Error::Limit { what, limit, needed: 64 * bytes, allowed: limits.max_binding });
+            let (what, needed) = ("64 prototypes", bytes.saturating_mul(64));
+            if needed <= allowed {
+                return Err(Error::Size { what, needed: values.saturating_mul(64), allowed: index });
+            }
+            return Err(Error::Limit { what, limit, needed, allowed });
         }
         let most = most / 64 * 64;
+        let (needed, allowed) = (shape.classes().div_ceil(most) as u64, MOST_ROUNDS);
+        if needed > allowed {
+            return Err(Error::Size { what: "shards", needed, allowed });
+        }
         let even = shape.classes().div_ceil(shape.classes().div_ceil(most)).next_multiple_of(64);
         let whole = shape.classes() / even;
         let rest = shape.classes() % even;

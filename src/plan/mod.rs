@@ -139,6 +139,15 @@ impl Limits {
     /// What no head can do without; sizes and alignment aside, which decide what fits.
     pub(crate) const LEAST: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
 
+    /// The most bytes of a buffer that is bound whole, and the limit that says so.
+    pub(crate) fn tightest(&self) -> (&'static str, u64) {
+        if self.max_buffer < self.max_binding {
+            ("max_buffer_size", self.max_buffer)
+        } else {
+            ("max_storage_buffer_binding_size", self.max_binding)
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         let least = Self::LEAST;
         let need = |what, limit, needed: u32, allowed: u32| {

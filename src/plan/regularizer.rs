@@ -241,7 +241,7 @@ impl Common {
         }
         let stride = classes.next_multiple_of(4);
         let mut rows = BLOCK.min(classes.next_multiple_of(PAIRS));
-        while rows > PAIRS && (rows * stride) as u64 * 4 > limits.max_binding {
+        while rows > PAIRS && (rows * stride) as u64 * 4 > limits.tightest().1 {
             rows -= PAIRS;
         }
         let wide = dim.div_ceil(PAIRS);

@@ -152,6 +152,19 @@ pub struct Schedule {
 /// `ROWS_PER_PASS`.
 const MOST_TURNS: usize = 1 << 15;
 
+/// Chunks, times the passes over the rows that each takes. A plan holds about a kilobyte of each.
+pub(super) const MOST_ROUNDS: u64 = 1 << 16;
+
+/// Passes of grad_prototypes over the rows.
+fn passes(rows: u64, want: Work) -> u64 {
+    if want.prototypes { rows.div_ceil(super::head::ROWS_PER_PASS.into()) } else { 1 }
+}
+
+/// Rounds of chunks of at most `most` classes.
+fn rounds(shards: &[usize], most: usize, passes: u64) -> u64 {
+    shards.iter().map(|count| count.div_ceil(most) as u64).sum::<u64>() * passes
+}
+
 impl Schedule {
     /// Nothing to cut: one chunk holds all classes.
     pub(super) fn single(tile: Tile, classes: usize) -> Self {
@@ -175,31 +188,37 @@ impl Schedule {
         let largest = shards.iter().copied().max().unwrap_or(1);
         let smallest = largest.min(64);
 
-        // what one binding, and an index, can hold
-        let most = (limits.max_binding.min(limits.max_buffer) / 4).min(crate::shape::MOST - 1) / rows / centers as u64;
-        let most = if most < 64 { most as usize / 4 * 4 } else { most as usize / 64 * 64 };
+        // what one binding, and an index, can hold: whole quads of a row's cosines
+        let (limit, allowed) = limits.tightest();
+        let values = (allowed / 4).min(crate::shape::MOST - 1);
+        let most = (values / rows / 4 * 4) as usize / centers;
+        let most = if most < 64 { most } else { most / 64 * 64 };
         if most < smallest {
             let what = "a chunk of cosines";
             let needed = rows * ((smallest * centers) as u64).next_multiple_of(4) * 4;
-            let allowed = limits.max_binding.min(limits.max_buffer);
             if needed <= allowed {
                 return Err(Error::Size { what, needed: needed / 4, allowed: crate::shape::MOST - 1 });
             }
-            return Err(Error::Limit { what, limit: "max_storage_buffer_binding_size", needed, allowed });
+            return Err(Error::Limit { what, limit, needed, allowed });
         }
 
         // slabs and slots are there for speed, and give way to the chunk
         let blocks = rows.div_ceil(u64::from(tile.rows())) * (shape.dim() as u64).div_ceil(u64::from(tile.columns()));
         let mut splits = if want.embeddings { (tuning.groups / blocks).clamp(1, 64) } else { 1 };
-        let slab = rows * (shape.dim() as u64).next_multiple_of(4) * 4;
-        while splits > 1 && splits * slab > budget.get() / 4 {
+        let slab = rows * (shape.dim() as u64).next_multiple_of(4);
+        if want.embeddings && slab >= crate::shape::MOST {
+            let what = "rows · dim, in whole quads";
+            return Err(Error::Size { what, needed: slab, allowed: crate::shape::MOST - 1 });
+        }
+        while splits > 1 && (splits * slab * 4 > budget.get() / 4 || splits * slab >= crate::shape::MOST) {
             splits /= 2;
         }
         let slots = (tuning.row_groups / rows).clamp(1, 64);
         let most = most.min(largest.next_multiple_of(64));
 
         let cached = ((tuning.cached / (rows * 4)) as usize / centers / 64 * 64).max(1024);
-        let mut needed = u64::MAX;
+        let passes = passes(rows, want);
+        let (mut needed, mut refused) = (u64::MAX, None);
         for (splits, slots) in [(splits, slots), (1, 1)] {
             // no loop over classes takes too many turns, see ROWS_PER_PASS
             let most = most.min(((splits as usize) << 16) / centers / 64 * 64);
@@ -213,6 +232,11 @@ impl Schedule {
                 let slots = slots.min(longest.div_ceil(1024) as u64) as usize;
                 Self { tile, keep, chunks, slots, splits }
             };
+            let count = rounds(shards, most, passes);
+            if count > MOST_ROUNDS {
+                refused = Some(Error::Size { what: "rounds of a head", needed: count, allowed: MOST_ROUNDS });
+                continue;
+            }
             if want.keeps() {
                 let all = attempt(most, true);
                 if all.bytes(shape, shards, want) <= budget.get() {
@@ -220,6 +244,9 @@ impl Schedule {
                 }
             }
             let mut size = most.min(cached);
+            while rounds(shards, size, passes) > MOST_ROUNDS {
+                size = (size * 2).min(most);
+            }
             loop {
                 let part = attempt(size, false);
                 let bytes = part.bytes(shape, shards, want);
@@ -227,11 +254,14 @@ impl Schedule {
                     return Ok(part);
                 }
                 needed = needed.min(bytes);
-                if size <= smallest {
-                    break;
-                }
-                size = (size / 8 * 7 / 64 * 64).max(smallest);
+                size = match (size / 8 * 7 / 64 * 64).max(smallest) {
+                    next if next < size && rounds(shards, next, passes) <= MOST_ROUNDS => next,
+                    _ => break,
+                };
             }
+        }
+        if let (u64::MAX, Some(refused)) = (needed, refused) {
+            return Err(refused);
         }
         Err(Error::Budget { needed, allowed: budget.get() })
     }
@@ -243,8 +273,7 @@ impl Schedule {
         let longest = self.chunks.iter().map(stride).max().unwrap_or(4);
         let all: u64 = self.chunks.iter().map(stride).sum();
         let groups: u64 = shards.iter().map(|c| (c * shape.sub_centers()).div_ceil(64) as u64).sum();
-        let passes = rows.div_ceil(u64::from(super::head::ROWS_PER_PASS));
-        let mut parts = self.chunks.len() as u64 * if want.prototypes { passes } else { 1 } + shards.len() as u64 + 1;
+        let mut parts = self.chunks.len() as u64 * passes(rows, want) + shards.len() as u64 + 1;
         if want.chosen > 0 {
             // a span that starts a row's list, or begins at class 0 of its chunk, has a part of its own too
             parts += self.chunks.iter().map(|c| c.count.div_ceil(super::head::CLASSES_PER_SPAN) as u64).sum::<u64>();

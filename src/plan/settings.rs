@@ -71,7 +71,7 @@ type Series = [f32; 68];
 
 /// Twin of `Part` in params.wgsl: what one dispatch works on.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
 pub struct Part {
     /// The chunk's first prototype.
     pub first: u32,
