@@ -1,6 +1,9 @@
 //! What a batch looks like in f64, and whether the rounding of a cosine moves its results by no more than the gate.
 
-use margin_softmax::{Adaptive, Link, MarginSoftmax, Others, Output, Product, Reduction, State, Target, Unified};
+use margin_softmax::{
+    Adaptive, Angle, Coefficients, Curve, Damping, Link, MarginSoftmax, Others, Output, Product, Reduction, Series,
+    State, Target, Unified,
+};
 
 use crate::common::Data;
 
@@ -26,6 +29,18 @@ pub struct Seen<'a> {
     pub gate: f64,
     /// Nothing jumps or bends within the rounding of a cosine.
     pub steady: bool,
+}
+
+/// The same curve, whose coefficients are not computed anew at every call.
+fn known(curve: &Curve, coefficients: impl Fn(&Series) -> Vec<f64>) -> Curve {
+    match curve {
+        Curve::Exact => Curve::Exact,
+        Curve::Series(series) => Curve::Series(Series {
+            degree: series.degree,
+            coefficients: Coefficients::Given(coefficients(series)),
+            damping: Damping::None,
+        }),
+    }
 }
 
 fn length(v: &[f32]) -> f64 {
@@ -135,6 +150,12 @@ impl<'a> Seen<'a> {
         let labels = &self.data.labels;
         let margins = self.margins();
         let targets: Vec<f64> = self.rows.iter().map(|&i| self.cosines[i * classes + labels[i] as usize]).collect();
+        let transform = match &self.loss.others {
+            Others::Angle(angle) => {
+                Others::Angle(Angle { curve: known(&angle.curve, Series::arccos), ..angle.clone() })
+            }
+            other => other.clone(),
+        };
         let (mut kinks, mut slope, mut size) = (vec![], 1.0_f64, 1.0_f64);
         let linear = self.loss.product == Product::Linear;
         let mut look = |c: f64, exact: bool, f: &dyn Fn(f64) -> (f64, f64)| {
@@ -157,7 +178,8 @@ impl<'a> Seen<'a> {
             match &margins {
                 Some((unified, m)) => {
                     let [m0, m1, m2, m3] = m[i];
-                    let own = Unified { m0, m1, m2, m3, ..(*unified).clone() };
+                    let curve = known(&unified.curve, |series| series.coefficients(m1, m2));
+                    let own = Unified { m0, m1, m2, m3, curve, ..(*unified).clone() };
                     look(x, zero(i), &|c| own.value_slope(c));
                     bound = x * m2.cos() - ((1.0 - x) * (1.0 + x)).max(0.0).sqrt() * m2.sin();
                 }
@@ -165,7 +187,7 @@ impl<'a> Seen<'a> {
             }
             let mut others: Vec<f64> =
                 (0..classes).filter(|&j| j as i64 != labels[i]).map(|j| self.cosines[i * classes + j]).collect();
-            match &self.loss.others {
+            match &transform {
                 Others::Curricular => {
                     let t = self.state.hardness;
                     // the bound moves with the target: by its slope, which the gate below keeps in bounds

@@ -33,6 +33,9 @@ fn pool(threads: usize) -> ThreadPool {
 
 static POOLS: LazyLock<[ThreadPool; 2]> = LazyLock::new(|| [1, 3].map(pool));
 
+/// Where the gate reaches 1.2e-38: numbers below that have fewer digits in f32.
+const LEAST: f64 = 1.2e-33;
+
 impl Case {
     fn cpu(&self, options: &Options) -> Result<(Output, State)> {
         let mut head = Backend::cpu().head_with(&self.loss, self.data.shape(), options)?;
@@ -162,22 +165,21 @@ impl Case {
             assert_eq!(found.len(), expected.len());
             let mut largest = 0.0_f64;
             for (i, (found, expected)) in found.chunks(dim).zip(expected.chunks(dim)).enumerate() {
-                // f32 ends at 1e-45
-                let bad = differing(what, found, expected, gate, |_| natural(i).max(1e-37));
+                let bad = differing(what, found, expected, gate, |_| natural(i).max(LEAST));
                 assert!(bad.is_empty(), "vector {i}, gate {gate:e}, natural {:e}\n{}", natural(i), bad.join("\n"));
                 largest = largest.max(natural(i));
             }
             // far enough from 0 to be compared relative to its own size
             let own = expected.iter().fold(0.0_f64, |m, e| m.max(e.abs()));
-            if own > 0.3 * largest && own > 1e-30 {
+            if own > 0.3 * largest && own > LEAST {
                 let off = distance(found, expected);
                 assert!(off <= gate, "{what} is off by {off:e}, gate {gate:e}");
             }
         };
         vectors("dX", &found.grad_embeddings, &expected.grad_embeddings, &|i| {
-            pulls[i] * seen.lever(0, i) + seen.attraction()
+            pulls[i].max(LEAST) * seen.lever(0, i) + seen.attraction()
         });
-        vectors("dW", &found.grad_prototypes, &expected.grad_prototypes, &|v| all * seen.lever(1, v));
+        vectors("dW", &found.grad_prototypes, &expected.grad_prototypes, &|v| all.max(LEAST) * seen.lever(1, v));
         let scale = seen.scale() * seen.slope;
         let bad = differing("db", &found.grad_bias, &expected.grad_bias, gate, |e| e.abs().max(all * scale).max(1e-30));
         assert!(bad.is_empty(), "gate {gate:e}\n{}", bad.join("\n"));
