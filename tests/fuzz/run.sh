@@ -60,7 +60,7 @@ for name in plan objective evaluate_input checkpoint differential; do
     covered=$(sed -nE 's/.* cov: ([0-9]+) .*/\1/p' "$log" | tail -n 1)
     printf '%-15s %9s executions, %6s edges  %s\n' "$name" "${runs:-0}" "${covered:-0}" "$result"
     if [ $result = FAILED ]; then
-        grep -E -A2 'panicked at|^SUMMARY|ERROR: libFuzzer' "$log" | cut -c 1-300 | head -n 12 || tail -n 20 "$log"
+        { grep -A3 'panicked at' "$log" || grep -A3 'ERROR: ' "$log" || tail -n 20 "$log"; } | cut -c 1-300
         file=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
         file=${file#"$PWD/"}
         echo "  again: cargo +nightly fuzz run --fuzz-dir tests/fuzz $name tests/fuzz/${file#./}"
