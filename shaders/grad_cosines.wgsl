@@ -48,7 +48,8 @@ fn pull_class(block: u32, unit: u32) {
         if (settings.share > 0.0) { smoothed = rows[row].gain * (weight / rows[row].normalizer); }
         let shared_pull = link_push(rows[row].scale * curve.value, rows[row].mass, rows[row].total, smoothed) * curve.slope;
         let pull = select(shared_pull, rows[row].pull, rows[row].label == label);
-        let all = select(0.0, pull, inside && rows[row].gain != 0.0);
+        // by its bits: a comparison with a NaN is what the driver likes, and an upstream gradient of NaN must not look like 0
+        let all = select(0.0, pull, inside && (bitcast<u32>(rows[row].gain) << 1u) != 0u);
         let g = keep(all, rows[row].gain, rows[row].normalizer, row - block * 64u);
         let radial = select(c, 1.0, plain);
         if (centers() > 1u) {

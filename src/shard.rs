@@ -184,8 +184,9 @@ impl Targets {
                 let scaled = |[m, sum]: [f64; 2]| if sum > 0.0 { sum * (m - most).exp() } else { 0.0 };
                 *a = [most, scaled(*a) + scaled(*b)];
             }
-            all.zero_prototypes += part.zero_prototypes;
-            all.non_finite_prototypes += part.non_finite_prototypes;
+            // from another machine: any number
+            all.zero_prototypes = all.zero_prototypes.saturating_add(part.zero_prototypes);
+            all.non_finite_prototypes = all.non_finite_prototypes.saturating_add(part.non_finite_prototypes);
         }
         Ok(all)
     }

@@ -10,6 +10,8 @@ use crate::{command::Result, files};
 
 /// The largest file that is read.
 pub const MOST_BYTES: u64 = 8 << 30;
+/// The longest header that is read: all tensors there are take three kilobytes.
+const LONGEST_HEADER: u64 = 1 << 20;
 
 /// A batch that owns its data.
 pub struct Input<T = f32> {
@@ -65,6 +67,12 @@ pub fn read(path: &Path, reduction: Reduction) -> Result<Input> {
 }
 
 fn parse(bytes: &[u8], reduction: Reduction) -> Result<Input> {
+    if let Some(length) = bytes.first_chunk().map(|length| u64::from_le_bytes(*length))
+        && length > LONGEST_HEADER
+    {
+        let why = format!("a header of {length} bytes, at most {LONGEST_HEADER} are allowed");
+        return Err(format!("not a safetensors file: {why}").into());
+    }
     let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not a safetensors file: {e}"))?;
     let unknown = |name: &&str| known().all(|known| known != *name);
     if let Some(name) = file.names().into_iter().filter(unknown).min() {

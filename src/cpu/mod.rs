@@ -38,7 +38,7 @@ use pulp::Arch;
 use self::{
     layout::Layout,
     pass::{Look, Path},
-    rows::{Partial, Row, Share, Weights},
+    rows::{Partial, Row, Share, Weights, unit},
     sparse::Sifted,
     vector::{Add, Fused, Project},
     work::{Call, Input, Outputs, Plan, ROWS, Work, each},
@@ -455,6 +455,7 @@ impl Head {
         let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
         let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
         let all = batch.class_weights.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
+        let unit = if loss.label_smoothing > 0.0 { unit(batch.class_weights) } else { 1.0 };
         if linear {
             // products of finite vectors may leave f32
             let share = loss.label_smoothing / classes as f64;
@@ -497,7 +498,7 @@ impl Head {
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
                 let gain = if z > 0.0 { upstream * scale / z } else { 0.0 };
                 let (epsilon, class_weight) = (loss.label_smoothing, weight(row.class));
-                let weights = Weights { scale, class_weight, all, epsilon, classes };
+                let weights = Weights { scale, class_weight, all, unit, epsilon, classes };
                 let share: Share = match loss.link {
                     Link::Softmax => row.finish(extra.value, &others, weights, gain),
                     Link::Binary(link) => row.finish_binary(extra.value, &others, weights, link, gain),

@@ -129,6 +129,8 @@ pub(super) struct Common<'a> {
     pub extras: &'a [Extra],
     /// Class weights and their stand-in, with label smoothing.
     pub weights: Option<(Option<&'a [f32]>, &'a [f32])>,
+    /// One over the weights' [`unit`](super::rows::unit).
+    pub per_unit: f32,
 }
 
 /// What is looked at before the passes.
@@ -174,8 +176,17 @@ impl Task<'_> {
                 let values = values_of(tile.kept, &mut lane.cosines, (at, rows.len()), columns);
                 common.products(values, at, tile.prototypes, (lane.own.ordinary, &mut lane.unit), tile.bias);
                 let before = lane.own.factors_of(common, columns);
-                let block =
-                    Block { values, rows, first, width, scale: common.scale, weights: None, before, after: None };
+                let block = Block {
+                    values,
+                    rows,
+                    first,
+                    width,
+                    scale: common.scale,
+                    weights: None,
+                    per_unit: 1.0,
+                    before,
+                    after: None,
+                };
                 let partials = look.sums.then_some(&mut self.partials[at..at + rows.len()]);
                 let top = &mut self.top[at * look.top..(at + rows.len()) * look.top];
                 arch.dispatch(Scan { centers, block, scratch: &mut lane.scratch, partials, top, count: look.top });
@@ -185,7 +196,7 @@ impl Task<'_> {
 
     /// Pass 1: the rows' statistics over the other classes of this range. `ready`: what is kept are cosines already.
     pub fn statistics(self, ready: bool, common: &Common<'_>) {
-        let Common { plan: Plan { arch, layout, dim, .. }, scale, ref table, .. } = *common;
+        let Common { plan: Plan { arch, layout, dim, .. }, scale, per_unit, ref table, .. } = *common;
         let lane = self.lane;
         self.partials.fill(Partial::EMPTY);
         if !ready {
@@ -205,7 +216,7 @@ impl Task<'_> {
                 }
                 let before = lane.own.factors_of(common, columns).filter(|_| !ready);
                 let weights = common.weights_of(first, width);
-                let block = Block { values, rows, first, width, scale, weights, before, after: None };
+                let block = Block { values, rows, first, width, scale, weights, per_unit, before, after: None };
                 let partials = &mut self.partials[at..at + rows.len()];
                 match common.path {
                     Path::Identity if layout.keep => {
@@ -246,7 +257,7 @@ impl<'a> Tile<'a> {
         lane: &mut Lane,
         mut share: Option<(&mut [f32], bool)>,
     ) -> &'a [f32] {
-        let Common { plan: Plan { arch, layout, want, filter, dim }, scale, ref table, .. } = *common;
+        let Common { plan: Plan { arch, layout, want, filter, dim }, scale, per_unit, ref table, .. } = *common;
         let Self { first, prototypes, bias, kept, most, grad: pull, grad_bias: slide, .. } = self;
         let (columns, pieces) = (prototypes.len() / dim, layout.pieces);
         let width = columns / table.centers;
@@ -263,7 +274,7 @@ impl<'a> Tile<'a> {
             }
             let weights = common.weights_of(first, width);
             let before = own.factors_of(common, columns).filter(|_| fresh);
-            let block = Block { values: &mut *values, rows, first, width, scale, weights, before, after };
+            let block = Block { values: &mut *values, rows, first, width, scale, weights, per_unit, before, after };
             match common.path {
                 Path::Identity if !fresh => {
                     let most = &most[at..at + rows.len()];

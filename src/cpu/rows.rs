@@ -22,7 +22,7 @@ pub(super) struct Row {
     strength: f64,
     /// The largest logit of the other classes, in f32 as pass 2 subtracts it.
     pub most: f32,
-    /// upstream · scale / Z · ε/C.
+    /// upstream · scale / Z · ε/C, for weights in the [`unit`].
     pub smoothing: f32,
     /// G at the target.
     pub pull: f32,
@@ -119,7 +119,7 @@ impl Row {
 
     /// The loss of a softmax, and what pass 2 needs to know. `gain` is upstream · scale / Z.
     pub fn finish(&mut self, value: f64, others: &RowStatistics, weights: Weights, gain: f64) -> Share {
-        let Weights { scale, class_weight, all, epsilon, classes } = weights;
+        let Weights { scale, class_weight, all, unit, epsilon, classes } = weights;
         // a NaN sum is no empty one
         let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.most + others.sum.ln() };
         let d = log_others - self.logit;
@@ -130,7 +130,7 @@ impl Row {
         self.log_all = self.logit.max(log_others) + (-d.abs()).exp().ln_1p();
         self.strength = gain * mass;
         self.most = others.most as f32;
-        self.smoothing = (gain * share) as f32;
+        self.smoothing = (gain * share * f64::from(unit)) as f32;
         let pull = gain * (rest - mass * sigmoid(d));
         self.pull = (pull * self.slope) as f32;
         let mean = if others.sum == 0.0 { value } else { others.tilt / others.sum };
@@ -177,8 +177,18 @@ pub(super) struct Weights {
     pub class_weight: f64,
     /// Summed over all classes.
     pub all: f64,
+    /// The [`unit`] of the classes' weights.
+    pub unit: f32,
     pub epsilon: f64,
     pub classes: usize,
+}
+
+/// A power of two near the largest class weight: counted in it, neither the weights nor a row's part of the smoothing
+/// leave f32 where their product does not.
+pub(super) fn unit(weights: Option<&[f32]>) -> f32 {
+    let most = weights.map_or(1.0, |weights| weights.iter().fold(0.0, |most, &w| w.max(most)));
+    // the exponent alone; 0 if every weight is 0
+    f32::from_bits(most.to_bits() & f32::INFINITY.to_bits()).max(f32::MIN_POSITIVE)
 }
 
 /// Statistics of one row over some of the other classes.

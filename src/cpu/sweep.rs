@@ -23,6 +23,8 @@ pub(super) struct Block<'a> {
     pub scale: f32,
     /// The classes' weights, with label smoothing.
     pub weights: Option<&'a [f32]>,
+    /// One over their [`unit`](super::rows::unit).
+    pub per_unit: f32,
     /// What the columns are multiplied by first: products become cosines.
     pub before: Option<&'a [f32]>,
     /// What they are multiplied by at last, in pass 2.
@@ -94,7 +96,7 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values, rows, first, width, scale, weights, before, after } = self.block;
+        let Block { values, rows, first, width, scale, weights, per_unit, before, after } = self.block;
         for (i, (values, row)) in values.chunks_exact_mut(width).zip(rows).enumerate() {
             if !row.counts() {
                 values.fill(0.0);
@@ -113,7 +115,7 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
                 Some(weights) => {
                     for (x, w) in values.iter_mut().zip(weights) {
                         let (p, slope) = force::<O, STORED>(self.others, *x, scale, most, gain);
-                        *x = normal((-row.smoothing).fused(*w, p) * slope);
+                        *x = normal((-row.smoothing).fused(*w * per_unit, p) * slope);
                     }
                 }
             }

@@ -332,7 +332,7 @@ impl WithSimd for Gradients<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values: columns, rows, first, width, scale, weights, before, after } = self.block;
+        let Block { values: columns, rows, first, width, scale, weights, per_unit, before, after } = self.block;
         let Table { curve, binary, centers } = self.table;
         let centers = *centers;
         let Scratch { cosines, centers: which, values, slopes } = self.scratch;
@@ -362,7 +362,7 @@ impl WithSimd for Gradients<'_> {
                     let gain = row.gain_at(logit(scale, extra.best));
                     for ((v, slope), w) in values.iter_mut().zip(&*slopes).zip(weights) {
                         let p = gain * weight(scale, *v, extra.best);
-                        *v = normal((-row.smoothing).fused(*w, p) * slope);
+                        *v = normal((-row.smoothing).fused(*w * per_unit, p) * slope);
                     }
                 }
             }

@@ -9,7 +9,7 @@ use super::{
     curve::Curve,
     layout::Layout,
     pass::{Common, Lane, Path, Prototypes, Queue, Task, Tile, Tiles, directions, front},
-    rows::{Extra, Partial, Row},
+    rows::{Extra, Partial, Row, unit},
     sparse::Lists,
     table::{Scratch, Table},
     vector::{Aligned, DotLength},
@@ -137,6 +137,7 @@ impl Input {
         state: &State,
     ) -> Common<'a> {
         let n = call.labels.len();
+        let smoothed = loss.label_smoothing > 0.0;
         Common {
             plan,
             path,
@@ -153,7 +154,8 @@ impl Input {
             directions: &self.directions[..n * plan.dim],
             rows: &self.rows[..n],
             extras: &self.extras[..n],
-            weights: (loss.label_smoothing > 0.0).then_some((call.batch.class_weights, &self.ones)),
+            weights: smoothed.then_some((call.batch.class_weights, &self.ones)),
+            per_unit: if smoothed { 1.0 / unit(call.batch.class_weights) } else { 1.0 },
         }
     }
 }

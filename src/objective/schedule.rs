@@ -26,7 +26,7 @@ use crate::{Adaptive, Error, Result};
 pub struct Schedule {
     /// The value before `from`, in the unit of what is scheduled; finite.
     pub start: f64,
-    /// The value from `until` on; finite.
+    /// The value from `until` on; finite, and so is its distance from `start`.
     pub end: f64,
     /// t0, the step where the change begins.
     pub from: u64,
@@ -89,7 +89,8 @@ impl Schedule {
     /// it becomes one.
     pub fn validate(&self) -> Result<()> {
         in_range("schedule.start", self.start, true, "a finite number")?;
-        in_range("schedule.end", self.end, true, "a finite number")?;
+        let inside = (self.end - self.start).is_finite();
+        in_range("schedule.end", self.end, inside, "a finite number, at a finite distance from start")?;
         let (found, allowed) = (self.until as f64, "until >= from");
         in_range("schedule.until", found, self.from <= self.until, allowed)
     }
@@ -107,7 +108,9 @@ impl Schedule {
             Ramp::Linear => p,
             Ramp::Exponential => 1.0 - (p * (1e-3_f64 / (1.0 + 1e-6)).ln()).exp(),
         };
-        self.start + (self.end - self.start) * r
+        // rounding must not pass the end
+        let (least, most) = (self.start.min(self.end), self.start.max(self.end));
+        (self.start + (self.end - self.start) * r).max(least).min(most)
     }
 }
 

@@ -253,6 +253,7 @@ impl Common {
         let distances = b.workspace("distances", (rows * stride) as u64 * 4)?;
         let slabs = b.workspace("slabs", splits as u64 * slab)?;
         let sums = b.workspace("sums", classes as u64 * 4)?;
+        let kernels = [pair_distances(w), pair_pulls(w), pair_gradient(w, Loader::plain(dim))];
         for first in (0..classes).step_by(rows) {
             let count = rows.min(classes - first);
             let part = Part {
@@ -265,12 +266,11 @@ impl Common {
             };
             let high = count.div_ceil(PAIRS);
             let grid = Grid::fixed((high * classes.div_ceil(PAIRS)) as u64);
-            steps.push(b.step(&pair_distances(w), part, grid, &[prototypes, inverses, distances])?);
+            steps.push(b.step(&kernels[0], part, grid, &[prototypes, inverses, distances])?);
             let grid = Grid::fixed((high * wide * splits) as u64);
-            steps.push(b.step(&pair_pulls(w), part, grid, &[prototypes, inverses, distances, slabs])?);
+            steps.push(b.step(&kernels[1], part, grid, &[prototypes, inverses, distances, slabs])?);
             let buffers = [prototypes, inverses, total, distances, slabs, sums, gradient];
-            let kernel = pair_gradient(w, Loader::plain(dim));
-            steps.push(b.step(&kernel, part, Grid::fixed(count as u64), &buffers)?);
+            steps.push(b.step(&kernels[2], part, Grid::fixed(count as u64), &buffers)?);
         }
         steps.push(b.step(&pair_value(), self.all, Grid::fixed(1), &[sums, total, value])?);
         Ok(())

@@ -717,6 +717,10 @@ fn shards_that_are_not_all_classes_once_are_refused() {
     assert!(matches!(Targets::merged(std::slice::from_ref(&whole), 3).unwrap_err(), Error::Shards { classes: 3, .. }));
     // any order will do
     assert_eq!(Targets::merged(&[targets(3..4), targets(0..3)], 4).unwrap(), whole);
+    // counts as another machine may send them
+    let counted = |range| Targets { zero_prototypes: usize::MAX, non_finite_prototypes: usize::MAX, ..targets(range) };
+    let all = Targets::merged(&[counted(0..3), counted(3..4)], 4).unwrap();
+    assert_eq!((all.zero_prototypes, all.non_finite_prototypes), (usize::MAX, usize::MAX));
 
     for range in [0..0, 2..2, 3..5, 4..5, 0..5] {
         let head = Backend::reference().shard(&problem.loss, shape, range.clone(), &Options::default());
