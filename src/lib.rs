@@ -142,6 +142,8 @@
 //! - **Determinism.** The same bits run after run on one device, driver, tile, chunk and split; on the CPU for any number
 //!   of threads. No float atomics anywhere.
 //!
+//! [`reliability`] says what is promised when devices, memory or input fail, and how each promise is tested.
+//!
 //! # Memory
 //!
 //! [`Budget`] bounds everything that a head allocates beside inputs, outputs and the staging copies of slices. With room
@@ -190,6 +192,8 @@ mod options;
 pub mod partial;
 pub mod plan;
 pub mod reference;
+#[cfg(any(doc, doctest))]
+pub mod reliability;
 mod shape;
 pub mod shard;
 pub mod theory;

@@ -111,24 +111,24 @@ impl Series {
 impl Damping {
     /// g_0 .. g_degree.
     pub(crate) fn factors(self, degree: usize) -> Vec<f64> {
-        let mut all = vec![1.0; degree + 1];
-        self.apply(&mut all);
-        all
-    }
-
-    fn apply(self, c: &mut [f64]) {
-        let n = c.len() as f64; // degree + 1
-        for (k, c) in c.iter_mut().enumerate() {
+        let n = (degree + 1) as f64;
+        let factor = |k: usize| {
             let k = k as f64;
-            *c *= match self {
+            match self {
                 Damping::None => 1.0,
                 Damping::Jackson => {
                     let step = PI / (n + 1.0);
                     ((n - k + 1.0) * (step * k).cos() + (step * k).sin() / step.tan()) / (n + 1.0)
                 }
                 Damping::Lanczos => sinc(k / n),
-            };
-        }
+            }
+        };
+        (0..=degree).map(factor).collect()
+    }
+
+    fn apply(self, c: &mut [f64]) {
+        let factors = self.factors(c.len().saturating_sub(1));
+        c.iter_mut().zip(factors).for_each(|(c, g)| *c *= g);
     }
 }
 

@@ -1,8 +1,9 @@
 //! The planner as plain data: budgets, chunks, shards, geometry; no device.
 
 use margin_softmax::{
-    Budget, DevicePreset, Error, MarginSoftmax, Options, Product, Shape, Tile, Want,
-    plan::{Batched, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
+    Budget, Curve, Damping, DevicePreset, Error, MarginSoftmax, Options, Product, Series, Shape, Target, Tile, Unified,
+    Want,
+    plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
 };
 
 const WANTS: [Want; 4] = [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL];
@@ -336,4 +337,42 @@ fn presets_and_tiles_have_names() {
     }
     let message = "tile_63".parse::<Tile>().unwrap_err().to_string();
     assert_eq!(message, "`tile_63` is not a known tile; known are: direct, direct_64, tile_64, tile_128");
+}
+
+/// What a device knows of a series: its damped coefficients in a row, or, where margins vary by row, those of cos θ and sin θ
+/// and the factors of the damping.
+#[test]
+fn settings_hold_the_series_and_its_damping() {
+    let shape = Shape::new(4, 9, 6).unwrap();
+    for damping in [Damping::None, Damping::Jackson, Damping::Lanczos] {
+        let series = Series { degree: 30, damping, ..Default::default() };
+        let margin = Unified { m2: 0.2, curve: Curve::Series(series.clone()), ..Default::default() };
+        let loss = MarginSoftmax { target: Target::Unified(margin), ..MarginSoftmax::cheby_aam() };
+        let layout = Layout { shards: &[9], embeddings: Element::F32, prototypes: Element::F32 };
+        let plan = Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &Options::default()).unwrap();
+        let holds = |row_margins, values: &[f64]| {
+            let settings = plan.settings(&loss, &Call { rows: 4, row_margins, ..Default::default() }).unwrap();
+            let words: Vec<u32> = settings.bytes().as_chunks().0.iter().map(|b| u32::from_ne_bytes(*b)).collect();
+            let values: Vec<u32> = values.iter().map(|&v| (v as f32).to_bits()).collect();
+            words.windows(values.len()).any(|words| words == values)
+        };
+        let factors: Vec<f64> = match damping {
+            Damping::None => vec![1.0; 31],
+            // N = 31, and the closed forms of both
+            Damping::Jackson => (0..=30)
+                .map(|k| {
+                    let (k, step) = (f64::from(k), std::f64::consts::PI / 32.0);
+                    ((32.0 - k) * (k * step).cos() + (k * step).sin() / step.tan()) / 32.0
+                })
+                .collect(),
+            Damping::Lanczos => (0..=30)
+                .map(|k| f64::from(k) * std::f64::consts::PI / 31.0)
+                .map(|t| if t == 0.0 { 1.0 } else { t.sin() / t })
+                .collect(),
+        };
+        assert!(holds(false, &series.coefficients(1.0, 0.2)), "{damping:?}");
+        assert!(holds(true, &series.coefficients(1.0, 0.0)), "{damping:?}, by row");
+        assert!(holds(true, &factors), "{damping:?}: factors");
+        assert!(!holds(false, &factors), "{damping:?}: factors for nothing");
+    }
 }

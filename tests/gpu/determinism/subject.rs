@@ -9,7 +9,7 @@ use margin_softmax::{
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{RERUNS, Spec, planned};
+use super::{Spec, planned, runs};
 use crate::{
     cases::{Bent, Data, random},
     rig::{Rig, Tensors, upload},
@@ -116,9 +116,15 @@ impl Subject {
             at = range.end;
             let (a, b) = (&first[range.clone()], &again[range]);
             let defined = ["rows", "batch", "filtered", "mean", "sums"].contains(&held.name);
-            // its last word is padding, which nobody writes
-            let end = if held.name == "batch" { a.len() - 4 } else { a.len() };
-            let differs = a[..end].iter().zip(b).position(|(a, b)| a != b);
+            let written = |word: usize| match held.name {
+                _ if whole => true,
+                // the last words of each entry are the middle of the batch, for AdaCos alone, and padding
+                "batch" => word % 12 < 10,
+                // the smallest buffer, of which one value may be in use
+                _ if held.own && a.len() == 16 => word == 0,
+                _ => true,
+            };
+            let differs = (0..a.len()).find(|&i| a[i] != b[i] && written(i / 4));
             if let (true, Some(i)) = (whole || !held.own || defined, differs) {
                 let word = |v: &[u8]| f32::from_ne_bytes(v[i / 4 * 4..][..4].try_into().unwrap());
                 return Err(format!("{}: {}[{}]: {} and {}", self.name, held.name, i / 4, word(a), word(b)).into());
@@ -127,10 +133,10 @@ impl Subject {
         Ok(())
     }
 
-    /// Twenty runs in a row.
+    /// Some runs in a row.
     pub fn rerun(&mut self, context: &Context) -> Result<(), Failed> {
         let first = self.bits(context)?;
-        for _ in 1..RERUNS {
+        for _ in 1..runs() {
             let again = self.bits(context)?;
             self.same(&first, &again, true)?;
         }

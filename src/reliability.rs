@@ -1,0 +1,131 @@
+//! What is promised when something goes wrong, and how each promise is tested.
+//!
+//! `tests/run.sh` runs everything here on the CPU and on two software drivers, lavapipe and SwiftShader; what takes long is
+//! behind `tests/run.sh --full`, which names each part that it skips. No hardware GPU has run it yet.
+//!
+//! # Sizes and limits
+//!
+//! **Promised.** A plan keeps to the limits that it was made for: bytes of buffers and bindings, workgroups of an axis,
+//! invocations and memory of a workgroup, storage buffers of a kernel, alignments; and to the budget. What does not fit is
+//! refused before anything is allocated, by an [`Error`](crate::Error) with the limit's name, the number that is needed and
+//! the one that is allowed. Classes, rows and D go up to 2³¹ − 1 in the planner (D to 65,536 on a GPU). A plan takes time and
+//! memory for at most 65,536 rounds (chunks of classes times passes over rows), and is refused beyond.
+//!
+//! **Tested** without a device (`tests/limits`): a checker of its own works out sizes, dispatches, indices and coverage again,
+//! in 64 bits, for 4,743 heads (2,743 of a grid of more than 500 shapes, 2,000 drawn) and 1,870 other plans, on fourteen
+//! devices between the least that is possible and a large GPU, with every loss, tile and kind of element. A refusal must name
+//! a limit that the numbers bear out. 99 of the heads are bound, recorded and submitted on wgpu's device without a driver,
+//! under an error scope that must stay empty. The tests are compiled with overflow checks, and one of them fails without.
+//!
+//! # Bytes from elsewhere
+//!
+//! **Promised.** JSON and safetensors that are malformed, too long or of another program are errors. Nothing panics; memory
+//! stays in proportion to the bytes that are there, not to what they claim. A checkpoint holds at most
+//! [`MOST_TENSORS`](crate::checkpoint::Checkpoint::MOST_TENSORS) tensors of
+//! [`MOST_BYTES`](crate::checkpoint::Checkpoint::MOST_BYTES) together, its header 1 MiB; the example `evaluate` reads at most
+//! 8 GiB with a header of 1 MiB. What was read is written and read again to the same bits.
+//!
+//! **Tested** by five fuzz targets (`tests/fuzz`, libFuzzer with AddressSanitizer, overflow checks and a counting allocator).
+//! The last long runs, all without a finding:
+//!
+//! | target | what it holds | runs | edges |
+//! |---|---|---|---|
+//! | `plan` | shape, limits, options, layout and loss to a plan within its limits, or an error | 11,777 in 10 min | 3,054 |
+//! | `objective` | JSON to a loss or schedule that is valid, finite and reads back the same | 1,275,589 in 9 min | 7,350 |
+//! | `evaluate_input` | the files of `evaluate` | 795,596 in 10 min | 5,534 |
+//! | `checkpoint` | checkpoints, states and samplers, both formats | 1,377,261 in 9 min | 5,220 |
+//! | `differential` | any loss, shape and data: the CPU path beside the f64 reference | 69,073 in 18 min | 9,920 |
+//!
+//! What they and their writing found, all mended and kept as tests or seeds: plans without a bound, an overflow in the merged
+//! counts of shards, schedules that were NaN or passed their end by a rounding.
+//!
+//! # Faults
+//!
+//! **Promised.**
+//!
+//! - A device that was lost or destroyed is [`Error::DeviceLost`](crate::Error::DeviceLost) in every call that makes, writes or
+//!   reads something, also when it is the caller's, whose callbacks this library leaves alone. Recording cannot fail; the next
+//!   read tells. Work that was under way ends with its right result or with the error. A new head on a new device gives the
+//!   bits of the old one.
+//! - Memory that runs out is [`Error::OutOfMemory`](crate::Error::OutOfMemory), and the device remains usable.
+//! - Every wait ends: after 300 s, or what `Context::set_timeout` says, with [`Error::Timeout`](crate::Error::Timeout). The
+//!   device works on and the same head may be called at once. Futures may be dropped at any point.
+//! - Errors of this library's calls never reach the error scopes, the handler or the callbacks of the device's owner.
+//! - Contexts, heads and tensors may be shared and sent between threads (not in a browser, where wgpu's objects stay on one);
+//!   each thread gets its own errors.
+//! - After an error output and [`State`](crate::State) are as they were: a training step that failed did not happen. A panic in
+//!   the caller's own [`Margin`](crate::Margin) goes on to the caller, and the head may be used again.
+//!
+//! **Tested** on both drivers, each trial under a guard of 180 s: about 45 calls before and after the loss of a device, of the
+//! caller's and of the library's; losses under a blocking read, a future and a tensor's read; a process whose address space is
+//! limited; two heads, two bound sets and a failing one on threads of one device; futures dropped before, during and after the
+//! mapping; waits of a millisecond.
+//!
+//! **Not promised.** wgpu panics where a driver reports the loss of a device while it is polled; that panic is caught and
+//! becomes the error, but not where panics abort, and no driver here could be made to show it. Memory that runs out in wgpu's
+//! own staging of an upload loses the device, by wgpu's source.
+//!
+//! # Numbers
+//!
+//! **Promised.** What the [crate documentation](crate#numbers) says of NaN, zero vectors and cosines of ±1, at every length from
+//! 1e-30 to 1e30, with subnormal numbers, ±0 and the largest numbers that f32, f16 and bf16 have, at both ends of the range
+//! of every parameter. Where the f64 value of a gradient fits f32, so does ours.
+//!
+//! Beyond that:
+//!
+//! - the upstream gradient times the scale, the class weight over the normaliser and the slope must fit f32, or gradients of
+//!   other rows and classes may be NaN too; an upstream gradient that is NaN on a device makes the gradients that it enters NaN;
+//! - numbers below 1.2e-38 may become 0, on the way too;
+//! - on a GPU a vector longer than about 8e37 counts as not finite; the CPU takes it;
+//! - where the order of two numbers decides (ElasticFace+ sorts rows, the easy fallback looks at the sign of a cosine) a cosine
+//!   below 1e-38 may be decided otherwise on a device that flushes subnormal numbers.
+//!
+//! **Tested** by one table of cases, for 54 losses (every named one, every fallback, sub-centres, smoothing), on the CPU and on
+//! both drivers against the f64 reference. A tolerance follows from an error of 3e-7 of a cosine through the curve itself, so it
+//! holds next to ±1 too. By default each loss meets a seventh of the cases, in a full run all. The reference is held against
+//! trigonometry at these lengths.
+//!
+//! It found, all mended: class weights near 1e-30 left rows that had learnt without a gradient; three ways in which a linear
+//! head's product beyond f32 was taken for a number; a class weight that is no number made the mean loss 0; label smoothing with
+//! weights and upstream gradients at opposite ends of f32 gave NaN on the CPU.
+//!
+//! # The same bits
+//!
+//! **Promised.** On a GPU: the same bits run after run for one device and driver, with the same tile, chunks and splits, whatever
+//! else the machine does and whatever the workspace held. [`Tile`](crate::Tile) and schedule follow from limits, shape, options
+//! and budget alone, so the same call takes the same ones. On the CPU: the same bits for any number of threads; the layout
+//! follows from shape, options and budget. A state that is saved and loaded goes on bit for bit; the draws of Partial FC and
+//! ElasticFace depend on seed, step and place alone.
+//!
+//! Not promised: the same bits with another tile, budget or cut into shards, on another device, driver or processor, or with
+//! another version of wgpu, naga or this crate. They agree within the tolerances.
+//!
+//! **Tested** with every buffer that a run writes, workspace included: every kernel of the library (the list is compared), all
+//! four tiles times seven schedules, shards, and every plan beside the head; under load, after other batches, over a
+//! workspace full of NaN, and in a fresh head. Three runs each by default, twenty in a full run. On the CPU twenty runs with 1, 2,
+//! 3 and 8 threads at five budgets.
+//!
+//! # Long runs
+//!
+//! **Promised.** A step allocates no memory that is not freed, and nothing that a head keeps drifts.
+//!
+//! **Tested** (`tests/soak`) with eight losses in turn, whose margins, scales and numbers of rows change, with shards, NaN rows,
+//! refused batches, new heads and states that are saved and loaded, against the reference at the same weights; a short run by
+//! default. In a full run:
+//!
+//! | | steps | counted heap, first and second half | resident | worst gradient, of its tolerance |
+//! |---|---|---|---|---|
+//! | CPU | 10,000 | 2,101,920, 2,101,920 bytes | 80.3, 80.3 MB | 0.13 |
+//! | lavapipe | 1,000 | 15,986,180, 15,996,817 bytes | 145.7, 145.7 MB | 0.14 |
+//! | SwiftShader | 1,000 | 15,981,061, 15,990,744 bytes | 255.2, 255.2 MB | 0.14 |
+//!
+//! # Code and dependencies
+//!
+//! - Unsafe code stands in one file of the library, `src/cpu/product.rs`, around one call; the lint denies it elsewhere, and a
+//!   test has the list. Miri runs heads of the CPU path through every way to that call, on two threads, and the planner
+//!   (`tests/miri`).
+//! - `cargo deny`: permissive licences, one registry, no crate twice in the library's own tree but for four that others bring.
+//! - Rust 1.88 is checked, `cargo hack` goes through the features in pairs.
+//! - Mutants: MUTANTS
+//!
+//! How to report a weakness: `.github/SECURITY.md` in the repository.
