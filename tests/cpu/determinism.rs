@@ -164,11 +164,14 @@ fn load_and_other_batches_change_no_bit() {
     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
+/// Bits, and what shards exchange.
+type Answers = (Vec<u64>, Vec<(Targets, Statistics)>);
+
 /// What shards exchange and answer, regularisers, center loss and monitors.
 #[test]
 fn threads_and_reruns_change_no_bit_beside_a_head() {
     let cpu = Backend::cpu();
-    let mut first: Vec<Option<(Vec<u64>, Vec<(Targets, Statistics)>)>> = vec![None; families().len() + 1];
+    let mut first: Vec<Option<Answers>> = vec![None; families().len() + 1];
     for pool in pools() {
         pool.install(|| {
             for _ in 0..RERUNS {

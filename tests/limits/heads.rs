@@ -169,11 +169,11 @@ fn a_grid_of_heads_is_planned_within_the_limits_or_refused_by_name() {
             (0..3).map(|d| (i + 3 * d) % ABLE).chain((i % 2 == 0).then(|| ABLE + i / 2 % (DEVICES.len() - ABLE)))
         {
             let n = i * DEVICES.len() + device;
-            let filter = (n % 5 == 0).then(|| GradientFilter::new(1e-5).unwrap());
+            let filter = n.is_multiple_of(5).then(|| GradientFilter::new(1e-5).unwrap());
             let case = |loss: usize| Case {
                 loss: PRESETS[loss % PRESETS.len()].name,
                 shape,
-                part: n % 7 == 0,
+                part: n.is_multiple_of(7),
                 cut: [Cut::Fitting, Cut::Fitting, Cut::Whole, Cut::Odd][n / 2 % 4],
                 elements: ELEMENTS[n / 3 % ELEMENTS.len()],
                 options: Options {

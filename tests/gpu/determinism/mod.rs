@@ -220,13 +220,16 @@ fn all_pieces(context: &Context) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Of each shard.
+type Answers = (Vec<Targets>, Vec<Statistics>, Vec<Output>, Vec<State>);
+
 /// What shards exchange, and what they answer.
 fn shards(context: &Context) -> Result<(), Failed> {
     for spec in specs() {
         let Case { loss, centers, .. } = &spec.case;
         let case = Case { elements: [Element::F32; 2], shape: (30, 200, 12), ..spec.case.clone() };
         let data = Data::new(&case);
-        let run = || -> Result<(Vec<Targets>, Vec<Statistics>, Vec<Output>, Vec<State>)> {
+        let run = || -> Result<Answers> {
             let options = Options { want: case.want(), ..Options::default() };
             let mut heads = vec![];
             for range in [0..70, 70..200] {

@@ -179,7 +179,7 @@ pub fn pieces(context: &Context) -> Result<Vec<Piece>> {
             }
         }
         for right in [None, Some(70)] {
-            for strip in Plan::strips(tile, 150, right.unwrap_or(150), 8).into_iter().take(1) {
+            for strip in Plan::strips(tile, 150, right.unwrap_or(150), 8).take(1) {
                 let plan = Plan::pairs((150, right), 20, Element::F32, (tile, strip), limits)?;
                 add(format!("pairs {} {right:?} {strip:?}", tile.name()), plan, &plainly);
             }

@@ -114,19 +114,19 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
     let (mut losses, mut units, mut shares, mut pulls) = (vec![0.0; n], vec![0.0; n], vec![0.0; n], vec![0.0; n]);
     let (mut sizes, mut values) = (vec![0.0; n], vec![0.0; n]);
     for i in (0..n).filter(|&i| counts(i)) {
-        let product = |v: usize| {
-            let lengths = if linear { 1.0 } else { x_lengths[i].max(1e-12) * w_lengths[v].max(1e-12) };
+        let product = |v: usize, length: f64| {
+            let lengths = if linear { 1.0 } else { x_lengths[i].max(1e-12) * length.max(1e-12) };
             let bias = if linear { data.bias.as_ref().map_or(0.0, |b| f64::from(b[v])) } else { 0.0 };
             x[i].iter().zip(w[v]).map(|(a, b)| f64::from(*a) * f64::from(*b) / lengths).sum::<f64>() + bias
         };
         let y = data.labels[i] as usize;
         let (mut own, mut others) = (Bend::default(), Bend::default());
-        for v in 0..w.len() {
-            let c = product(v);
+        for (v, &length) in w_lengths.iter().enumerate() {
+            let c = product(v, length);
             let bend = if linear {
-                let error = COSINE * (x_lengths[i] * w_lengths[v] + c.abs());
+                let error = COSINE * (x_lengths[i] * length + c.abs());
                 let curve = if v == y { loss.target_value_slope(c) } else { (c, 1.0) };
-                Bend::straight(curve, error, w_lengths[v])
+                Bend::straight(curve, error, length)
             } else if v / k == y {
                 let curve = |c: f64| true_slopes.target_value_slope(c);
                 turns.iter().fold(Bend::of(curve, c), |most, &m2| {
@@ -165,10 +165,10 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
         pulls[i] = units[i] * ((1e-5 + apart) * tangent + off + rounding * (1.0 + own.tangent));
     }
 
-    for i in 0..n {
+    for (i, off) in losses.iter().enumerate() {
         let (f, e) = (f64::from(found.row_losses[i]), expected.row_losses[i]);
-        if !close(f, e, losses[i] + SMALL) {
-            return Err(format!("row loss {i} is {f:e}, not {e:e} within {:e}", losses[i]));
+        if !close(f, e, off + SMALL) {
+            return Err(format!("row loss {i} is {f:e}, not {e:e} within {off:e}"));
         }
     }
     // a weighted loss below f32 is 0 in a mean too
@@ -207,9 +207,7 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
             };
             // entries of G below f32 are 0, and so are results
             let reach = if linear { longest(if embeds { &w_lengths } else { &x_lengths }) } else { 1.0 / lengths[v] };
-            // and the CPU's share of the smoothing, before a weight multiplies it
-            let entry = SMALL * if loss.label_smoothing > 0.0 { heaviest.max(1.0) } else { 1.0 };
-            let floor = 2.0 * SMALL + entry * reach * if embeds { classes } else { n } as f64;
+            let floor = 2.0 * SMALL + SMALL * reach * if embeds { classes } else { n } as f64;
             let short = !linear && lengths[v] < 1e-12;
             let left_out = embeds && !counts(v) || expected.iter().all(|e| *e == 0.0) && !lengths[v].is_finite();
             for (at, (&f, &e)) in values.iter().zip(expected).enumerate() {

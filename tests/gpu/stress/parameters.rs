@@ -8,6 +8,9 @@ use margin_softmax::*;
 use super::{Cases, Problem, Runner, SHAPES, Trial, losses};
 use crate::{agreement::Device, cases::FALLBACKS};
 
+/// The end of the range of a margin, as far as f32 tells it from π.
+const NEAR_PI: f64 = PI - 1e-6;
+
 pub const TRIALS: &[Trial] = &[
     ("scales", scales),
     ("margins", margins),
@@ -68,7 +71,7 @@ fn margins(device: &Device) -> Result<(), Failed> {
         (1.0, 1.0, FRAC_PI_2, 1e6),
         (1.0, 1.0, 0.0, 1e6),
         (1.0, 1.0, 0.0, -1e6),
-        (1e6, 16.0, 3.1, -1e6),
+        (1e6, 16.0, NEAR_PI, -1e6),
     ] {
         for (f, fallback) in FALLBACKS.into_iter().enumerate() {
             for (q, curve) in curves.iter().enumerate() {
@@ -95,7 +98,8 @@ fn margins(device: &Device) -> Result<(), Failed> {
 fn numbers_of_the_families(device: &Device) -> Result<(), Failed> {
     let mut cases = Cases::new();
     let mut all: Vec<MarginSoftmax> = vec![];
-    for (factor, margin, offset) in [(1e-30, 0.0, 0.0), (1e6, 3.14, 1e6), (1e6, -3.14, -1e6), (1.0, 3.14, 0.0)] {
+    for (factor, margin, offset) in [(1e-30, 0.0, 0.0), (1e6, NEAR_PI, 1e6), (1e6, -NEAR_PI, -1e6), (1.0, NEAR_PI, 0.0)]
+    {
         for curve in [Curve::Exact, Curve::Series(Series { degree: 64, ..Series::default() })] {
             let angle = Angle { factor, margin, offset, curve, ..Angle::default() };
             all.push(
@@ -105,7 +109,7 @@ fn numbers_of_the_families(device: &Device) -> Result<(), Failed> {
         }
     }
     for (exponent, margin, angular) in
-        [(1, 1e6, false), (16, -1e6, false), (16, 0.2, false), (1, 3.14, true), (16, 3.14, true), (16, 0.0, true)]
+        [(1, 1e6, false), (16, -1e6, false), (16, 0.2, false), (1, NEAR_PI, true), (16, NEAR_PI, true), (16, 0.0, true)]
     {
         let power = Power { exponent, margin, angular, slope: Slope::Analytic };
         for link in [
@@ -128,7 +132,7 @@ fn numbers_of_the_families(device: &Device) -> Result<(), Failed> {
         Others::Curricular,
         Others::Rectified,
     ] {
-        for m2 in [0.0, 0.5, 3.14] {
+        for m2 in [0.0, 0.5, NEAR_PI] {
             all.push(MarginSoftmax::arcface().with_margin(|m| m.m2 = m2).with_others(others.clone()));
         }
     }
