@@ -118,8 +118,9 @@ impl Subject {
             let defined = ["rows", "batch", "filtered", "mean", "sums"].contains(&held.name);
             let written = |word: usize| match held.name {
                 _ if whole => true,
-                // the last words of each entry are the middle of the batch, for AdaCos alone, and padding
-                "batch" => word % 12 < 10,
+                // the first entry has what is known of the prototypes; the last words of each are the middle of the
+                // batch, for AdaCos alone, and padding
+                "batch" => word < 10 || ![2, 8, 9, 10, 11].contains(&(word % 12)),
                 // the smallest buffer, of which one value may be in use
                 _ if held.own && a.len() == 16 => word == 0,
                 _ => true,

@@ -136,6 +136,9 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
             } else {
                 Bend::of(|c| other(&true_slopes.others, c), c)
             };
+            // a slope that is not the curve's multiplies rounded directions too
+            let used = if v / k == y { loss.target_value_slope(c) } else { other(&loss.others, c) }.1;
+            let bend = if linear { bend } else { Bend { pull: bend.pull.max(2.0 * COSINE * used.abs()), ..bend } };
             if v / k == y { own = own.max(bend) } else { others = others.max(bend) }
         }
         // a margin that follows the row is rounded as well, and one that follows its length with that
