@@ -74,7 +74,9 @@
 //! Beyond that:
 //!
 //! - the upstream gradient times the scale, the class weight over the normaliser and the slope must fit f32, or gradients of
-//!   other rows and classes may be NaN too; an upstream gradient that is NaN on a device makes the gradients that it enters NaN;
+//!   other rows and classes may be NaN too; so must that product over the length of a prototype, on the CPU. An upstream
+//!   gradient that is NaN on a device makes the gradients that it enters NaN;
+//! - with label smoothing a row of a linear head counts as not finite on a GPU where the sum of its logits leaves f32;
 //! - numbers below 1.2e-38 may become 0, on the way too;
 //! - on a GPU a vector longer than about 8e37 counts as not finite; the CPU takes it;
 //! - where the order of two numbers decides (ElasticFace+ sorts rows, the easy fallback looks at the sign of a cosine) a cosine
