@@ -376,3 +376,18 @@ fn settings_hold_the_series_and_its_damping() {
         assert!(!holds(false, &factors), "{damping:?}: factors for nothing");
     }
 }
+
+/// All cosines are kept where something reads them twice: a backward pass, or a transform that looks before the margins.
+#[test]
+fn a_loss_alone_keeps_no_cosines() {
+    let shape = Shape::new(64, 10_000, 32).unwrap();
+    let layout = Layout { shards: &[10_000], embeddings: Element::F32, prototypes: Element::F32 };
+    let arcface = MarginSoftmax::arcface();
+    let topk = MarginSoftmax::named("arcface_topk").unwrap();
+    for want in WANTS {
+        let options = Options { want, ..Default::default() };
+        let keep = |loss| Plan::head(loss, shape, &layout, &Limits::WEBGPU, &options).unwrap().schedule().keep;
+        assert_eq!(keep(&arcface), want != Want::LOSS, "{want:?}");
+        assert!(keep(&topk), "{want:?}");
+    }
+}
