@@ -128,7 +128,8 @@ fn caught<T>(poll: impl FnOnce() -> T) -> Option<T> {
         Ok(done) => return Some(done),
         Err(payload) => payload,
     };
-    match payload.downcast_ref::<String>() {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref().copied());
+    match text {
         Some(text) if text.starts_with("Error in Device::poll") => None,
         _ => std::panic::resume_unwind(payload),
     }
