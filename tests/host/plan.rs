@@ -391,3 +391,14 @@ fn a_loss_alone_keeps_no_cosines() {
         assert!(keep(&topk), "{want:?}");
     }
 }
+
+/// A plan of very many rounds would take memory and time that nobody meant to spend.
+#[test]
+fn too_many_rounds_are_refused() {
+    let options = Options::default();
+    let (most, shards) = (1 << 16, vec![1; (1 << 16) + 1]);
+    let shape = |classes| Shape::new(1, classes, 1).unwrap();
+    assert_eq!(plan(shape(most), &shards[..most], &options).unwrap().schedule().chunks.len(), most);
+    let refused = plan(shape(most + 1), &shards, &options).unwrap_err();
+    assert_eq!(refused, Error::Size { what: "rounds of a head", needed: 65_537, allowed: 65_536 });
+}
