@@ -402,3 +402,19 @@ fn too_many_rounds_are_refused() {
     let refused = plan(shape(most + 1), &shards, &options).unwrap_err();
     assert_eq!(refused, Error::Size { what: "rounds of a head", needed: 65_537, allowed: 65_536 });
 }
+
+/// A chunk counts its classes and its prototypes apart.
+#[test]
+fn chunks_know_their_sub_centers() {
+    let shape = Shape::new(8, 200, 16).unwrap().with_sub_centers(3).unwrap();
+    let smallest = match plan(shape, &[200], &Options { budget: Budget::bytes(0), ..Default::default() }) {
+        Err(Error::Budget { needed, .. }) => Budget::bytes(needed),
+        other => panic!("{other:?}"),
+    };
+    for budget in [smallest, Budget::default()] {
+        let plan = plan(shape, &[200], &Options { budget, ..Default::default() }).unwrap();
+        let chunks = &plan.schedule().chunks;
+        assert_eq!(chunks.iter().map(|c| c.vectors()).sum::<usize>(), shape.vectors());
+        assert!(chunks.iter().all(|c| c.vectors() == 3 * c.count && c.stride() == c.vectors().next_multiple_of(4)));
+    }
+}
