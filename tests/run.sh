@@ -189,7 +189,7 @@ fi
 
 # `+nightly` and the like need rustup
 toolchain() {
-    have rustup && rustup toolchain list | grep -q "^$1"
+    have rustup && rustup toolchain list | grep "^$1" >/dev/null
 }
 
 minimum_rust() {

@@ -28,10 +28,9 @@ fn agrees(loss: &MarginSoftmax, shape: Shape, options: &Options) {
     let batch = Batch { embeddings: &x, prototypes: &w, labels: &labels, ..Default::default() };
     let expected = reference::evaluate(loss, shape, options.want, &batch).unwrap();
     assert!((f64::from(found.loss) - expected.loss).abs() <= 1e-4 * expected.loss.abs(), "{}", found.loss);
-    for (found, expected) in [
-        (&found.grad_embeddings, &expected.grad_embeddings),
-        (&found.grad_prototypes, &expected.grad_prototypes),
-    ] {
+    for (found, expected) in
+        [(&found.grad_embeddings, &expected.grad_embeddings), (&found.grad_prototypes, &expected.grad_prototypes)]
+    {
         assert_eq!(found.len(), expected.len());
         let most = expected.iter().fold(0.0, |m: f64, g| m.max(g.abs()));
         for (found, expected) in found.iter().zip(expected) {
