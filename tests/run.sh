@@ -209,7 +209,9 @@ miri() {
 if $full; then
     export MARGIN_SOFTMAX_FULL=1
     step 'soak' cargo test --release --features serde --test soak
-    step 'determinism' cargo test --release --features serde --test gpu -- determinism
+    # trials by the folder that they are in
+    step 'determinism' cargo test --release --features serde --test gpu -- determinism::
+    step 'stress' cargo test --release --features serde --test gpu -- stress::
     step 'benches build' cargo bench --no-run --features serde
     if toolchain "$(minimum_rust)"; then
         step "Rust $(minimum_rust)" cargo "+$(minimum_rust)" check --release --features safetensors

@@ -25,16 +25,16 @@ use crate::{
 };
 
 pub const CHECKS: &[(&str, Check)] = &[
-    ("every_kernel_is_rerun_in_every_schedule", every_kernel_is_rerun),
-    ("reruns_give_the_same_bits::direct", |context| heads(context, Tile::Direct)),
-    ("reruns_give_the_same_bits::direct_64", |context| heads(context, Tile::Direct64)),
-    ("reruns_give_the_same_bits::tile_64", |context| heads(context, Tile::Tile64)),
-    ("reruns_give_the_same_bits::tile_128", |context| heads(context, Tile::Tile128)),
-    ("reruns_of_the_pieces_give_the_same_bits", all_pieces),
-    ("reruns_of_shards_give_the_same_bits", shards),
-    ("load_changes_no_bit", load),
-    ("what_the_workspace_held_changes_no_bit", dirty),
-    ("a_used_head_gives_the_bits_of_a_fresh_one", used),
+    ("determinism::every_kernel_is_rerun_in_every_schedule", every_kernel_is_rerun),
+    ("determinism::reruns_give_the_same_bits::direct", |context| heads(context, Tile::Direct)),
+    ("determinism::reruns_give_the_same_bits::direct_64", |context| heads(context, Tile::Direct64)),
+    ("determinism::reruns_give_the_same_bits::tile_64", |context| heads(context, Tile::Tile64)),
+    ("determinism::reruns_give_the_same_bits::tile_128", |context| heads(context, Tile::Tile128)),
+    ("determinism::reruns_of_the_pieces_give_the_same_bits", all_pieces),
+    ("determinism::reruns_of_shards_give_the_same_bits", shards),
+    ("determinism::load_changes_no_bit", load),
+    ("determinism::what_the_workspace_held_changes_no_bit", dirty),
+    ("determinism::a_used_head_gives_the_bits_of_a_fresh_one", used),
 ];
 
 /// Runs of each subject: 20 in a full run. Two differ as soon as anything depends on timing; the rest is patience.
