@@ -134,6 +134,6 @@
 //!   `cargo hack` goes through the features in pairs.
 //! - `cargo mutants` changes the formulas of the margins and the schedule of the planner. Of 165 mutants, drawn evenly from 878
 //!   and from the schedule, 155 were caught by part of the host tests (94 %); of the other ten the whole of them caught four,
-//!   and tests that were written then caught six. None is left.
+//!   and tests that were written then caught six. Of these none is left.
 //!
 //! How to report a weakness: `.github/SECURITY.md` in the repository.
