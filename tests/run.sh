@@ -244,7 +244,7 @@ if $full; then
         skip 'fuzzing (rustup toolchain install nightly; cargo install cargo-fuzz)'
     fi
     if have cargo-mutants && have cargo-nextest; then
-        step 'mutants' cargo mutants --shard 0/6 --sharding round-robin -o "$temporary"
+        step 'mutants' cargo mutants --shard 0/24 --sharding round-robin -o "$temporary"
     else
         skip 'mutants (cargo install cargo-mutants cargo-nextest)'
     fi

@@ -108,8 +108,9 @@ fn sub_centers_are_those_of_the_reference() {
     let device = device.autodiff();
     let (rows, classes, k, dim) = (12, 9, 3, 5);
     let loss = MarginSoftmax::arcface().with_scale(SCALE);
-    let head = MarginHeadConfig::new(classes, dim, loss.clone()).with_sub_centers(k).init(&device);
+    let mut head = MarginHeadConfig::new(classes, dim, loss.clone()).with_sub_centers(k).init(&device);
     assert_eq!(head.prototypes.val().dims(), [classes * k, dim]);
+    head.prototypes = Param::from_tensor(floats(classes * k, dim, 91, &device));
     let (x, (labels, y)) = (floats(rows, dim, 5, &device), labels(rows, classes, &device));
     let (found, dx, dw) = step(&head, &x, &y);
     let shape = Shape::new(rows, classes, dim).unwrap().with_sub_centers(k).unwrap();
@@ -134,7 +135,8 @@ fn what_a_loss_follows_moves_in_training_and_is_saved() {
     let (rows, classes, dim) = (8, 6, 4);
     for loss in [MarginSoftmax::curricularface(), MarginSoftmax::adaface(), MarginSoftmax::adacos()] {
         let config = MarginHeadConfig::new(classes, dim, loss.clone());
-        let head = config.init(&device);
+        let mut head = config.init(&device);
+        head.prototypes = Param::from_tensor(floats(classes, dim, 92, &device));
         let mut reference = Backend::reference().head(&loss, Shape::new(rows, classes, dim).unwrap()).unwrap();
         let w = host(head.prototypes.val());
         for seed in 0..3 {
@@ -172,6 +174,7 @@ fn elasticface_draws_by_step_and_seed() {
     let loss = MarginSoftmax::elasticface_arc().with_scale(SCALE);
     let (rows, classes, dim) = (8, 6, 4);
     let mut head = MarginHeadConfig::new(classes, dim, loss.clone()).with_seed(7).init(&device);
+    head.prototypes = Param::from_tensor(floats(classes, dim, 93, &device));
     let (x, (labels, y)) = (floats(rows, dim, 30, &device), labels(rows, classes, &device));
     let mut reference = Backend::reference().head(&loss, Shape::new(rows, classes, dim).unwrap()).unwrap();
     let state = reference.state().with_seed(7);
@@ -388,9 +391,7 @@ fn frozen_prototypes_get_no_gradient_and_the_rest_does() {
 fn gradient_checkpointing_changes_nothing() {
     let (device, _turn) = device();
     let run = |device: Device| {
-        let w = floats(9, 4, 61, &device);
-        let mut head = head(&MarginSoftmax::arcface(), 9, 4, &device);
-        head.prototypes = Param::from_tensor(w);
+        let head = head(&MarginSoftmax::arcface(), 9, 4, &device);
         let (x, (_, y)) = (floats(7, 4, 60, &device), labels(7, 9, &device));
         step(&head, &x, &y)
     };

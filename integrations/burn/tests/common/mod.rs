@@ -3,7 +3,10 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData, activation::log_softmax, wgpu::WgpuSetup};
+use burn::{
+    module::Param,
+    tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData, activation::log_softmax, wgpu::WgpuSetup},
+};
 use margin_softmax_burn::{MarginHead, MarginHeadConfig, MarginSoftmax, wgpu};
 use pollster::block_on;
 
@@ -60,8 +63,11 @@ pub fn labels(rows: usize, classes: usize, device: &Device) -> (Vec<i32>, Tensor
     (labels.clone(), Tensor::from_data(TensorData::new(labels, [rows]), device))
 }
 
+/// With the same prototypes in every run.
 pub fn head(loss: &MarginSoftmax, classes: usize, dim: usize, device: &Device) -> MarginHead {
-    MarginHeadConfig::new(classes, dim, loss.clone()).init(device)
+    let mut head = MarginHeadConfig::new(classes, dim, loss.clone()).init(device);
+    head.prototypes = Param::from_tensor(floats(classes, dim, 90, device));
+    head
 }
 
 pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -115,7 +121,9 @@ impl Composed {
             Composed::CosFace(m3) => c.clone() - m3,
             Composed::ArcFace(m2) => {
                 let sine = ((-c.clone() + 1.0) * (c.clone() + 1.0)).sqrt();
-                c.clone() * m2.cos() - sine * m2.sin()
+                let angle = c.clone() * m2.cos() - sine * m2.sin();
+                // beyond π − m2 the preset goes on in parallel to c
+                angle.mask_where(c.clone().lower_elem(-m2.cos()), c.clone() + (m2.cos() - 1.0))
             }
         };
         let z = z.scatter(1, at.clone(), moved - c, IndexingUpdateOp::Add) * scale;
