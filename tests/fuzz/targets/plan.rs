@@ -215,9 +215,9 @@ fn other(u: &mut Unstructured, which: u8, shape: Shape, limits: &Limits) -> Resu
             let right = if u.arbitrary()? { Some(shape.classes()) } else { None };
             let (left, most) = (shape.rows(), size(u)? as usize);
             let columns = right.unwrap_or(left);
-            // a list in the caller's hands, as long as it must be
             let short = left.div_ceil(32).saturating_mul(columns.div_ceil(32)) / most.max(1) < 2000;
-            let strips = if short && columns / 32 < 1 << 20 { Plan::strips(tile, left, columns, most) } else { vec![] };
+            let listed = if short && columns / 32 < 1 << 20 { usize::MAX } else { 0 };
+            let strips: Vec<_> = Plan::strips(tile, left, columns, most).take(listed).collect();
             let mut next = 0;
             for strip in &strips {
                 assert_eq!(strip.first, next);
