@@ -72,7 +72,7 @@ fn spec(family: &'static str, loss: MarginSoftmax) -> Spec {
     Spec { case, filter: None }
 }
 
-/// As few losses as have every stage, kernel and element between them; all of them in a full run.
+/// As few losses as have every stage, kernel and element between them.
 fn specs() -> Vec<Spec> {
     let top = Others::TopK(TopK { count: 2, margin: 0.1 });
     let mut scale = spec("scale + top", MarginSoftmax::adacos().with_others(top).with_label_smoothing(0.1));
@@ -82,29 +82,18 @@ fn specs() -> Vec<Spec> {
     let state = MarginSoftmax::adaface().with_others(Others::Curricular).with_reduction(Reduction::None);
     let mut halves = spec("halves", MarginSoftmax::cheby_aam().with_others(Others::Rectified));
     (halves.case.elements, halves.case.shape.2) = ([Element::F16, Element::Bf16], 11);
-    let mut all = vec![
+    vec![
         scale,
         draws,
         halves,
         spec("state", state),
         spec("linear", MarginSoftmax::softmax()),
         spec("binary", MarginSoftmax::sphereface2()),
-    ];
-    if crate::full() {
-        let elements = [[Element::F32; 2], [Element::F16; 2], [Element::Bf16, Element::F32]];
-        for (i, (family, loss)) in families().into_iter().chain(further_families()).enumerate() {
-            let mut one = spec(family, loss);
-            one.case.elements = elements[i % 3];
-            one.case.centers = if one.case.bias { 1 } else { 1 + i % 2 };
-            one.filter = (i % 4 == 3).then_some(1e-3);
-            // a fitted series, like any margin beside m0 and m3, may differ by class; custom curves and powers have none
-            all.push(one);
-        }
-    }
-    all
+    ]
 }
 
-/// Those of a tile: between them they have every kernel of a head.
+/// Those of a tile: between them they have every kernel of a head. In a full run all of them, and with the tile that compiles
+/// fastest every family.
 fn specs_of(tile: Tile) -> Vec<Spec> {
     let mut all = specs();
     if !crate::full() {
@@ -115,6 +104,16 @@ fn specs_of(tile: Tile) -> Vec<Spec> {
             Tile::Tile128 => "",
         };
         all.retain(|s| ["scale + top", "draws + filter", "linear", further].contains(&s.case.family));
+    } else if tile == Tile::Direct {
+        let elements = [[Element::F32; 2], [Element::F16; 2], [Element::Bf16, Element::F32]];
+        for (i, (family, loss)) in families().into_iter().chain(further_families()).enumerate() {
+            let mut one = spec(family, loss);
+            one.case.elements = elements[i % 3];
+            one.case.centers = if one.case.bias { 1 } else { 1 + i % 2 };
+            one.filter = (i % 4 == 3).then_some(1e-3);
+            // a fitted series, like any margin beside m0 and m3, may differ by class; custom curves and powers have none
+            all.push(one);
+        }
     }
     all
 }
