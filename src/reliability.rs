@@ -37,7 +37,8 @@
 //! | `differential` | any loss, shape and data: the CPU path beside the f64 reference | 69,073 in 18 min | 9,920 |
 //!
 //! What they and their writing found, all mended and kept as tests or seeds: plans without a bound, an overflow in the merged
-//! counts of shards, schedules that were NaN or passed their end by a rounding.
+//! counts of shards, schedules that were NaN or passed their end by a rounding, a gradient of a subnormal scale that lacked
+//! digits on the CPU.
 //!
 //! # Faults
 //!

@@ -496,15 +496,16 @@ impl Head {
                 let best = (others.most / f64::from(scale as f32)) as f32;
                 extra.best = if best.is_nan() { 0.0 } else { best };
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
-                let gain = if z > 0.0 { upstream * scale / z } else { 0.0 };
+                let part = if z > 0.0 { upstream / z } else { 0.0 };
                 let (epsilon, class_weight) = (loss.label_smoothing, weight(row.class));
                 let weights = Weights { scale, class_weight, all, unit, epsilon, classes };
                 let share: Share = match loss.link {
-                    Link::Softmax => row.finish(extra.value, &others, weights, gain),
-                    Link::Binary(link) => row.finish_binary(extra.value, &others, weights, link, gain),
+                    Link::Softmax => row.finish(extra.value, &others, weights, part),
+                    Link::Binary(link) => row.finish_binary(extra.value, &others, weights, link, part),
                 };
                 own = share.loss;
                 // what vanishes in f32 must not look like a row without a gradient
+                let gain = part * scale;
                 row.limit =
                     if gain == 0.0 { 0.0 } else { (filter * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) } as f32;
                 cosine = row.cosine as f32;

@@ -117,9 +117,11 @@ impl Row {
         self.strength as f32
     }
 
-    /// The loss of a softmax, and what pass 2 needs to know. `gain` is upstream · scale / Z.
-    pub fn finish(&mut self, value: f64, others: &RowStatistics, weights: Weights, gain: f64) -> Share {
+    /// The loss of a softmax, and what pass 2 needs to know. `part` is upstream / Z.
+    pub fn finish(&mut self, value: f64, others: &RowStatistics, weights: Weights, part: f64) -> Share {
         let Weights { scale, class_weight, all, unit, epsilon, classes } = weights;
+        // never divided by again: a subnormal scale has few digits
+        let gain = part * scale;
         // a NaN sum is no empty one
         let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.most + others.sum.ln() };
         let d = log_others - self.logit;
@@ -138,7 +140,7 @@ impl Row {
         Share {
             loss: mass * softplus(d) + rest * self.logit - share * scale * others.weighted,
             pull,
-            scale: gain / scale * tilt,
+            scale: part * tilt,
             bias: 0.0,
         }
     }
@@ -150,21 +152,20 @@ impl Row {
         others: &RowStatistics,
         weights: Weights,
         link: Binary,
-        gain: f64,
+        part: f64,
     ) -> Share {
         let Binary { weight, factor, bias } = link;
         let both = weights.class_weight * factor;
         let (own, rest) = (both * weight, both * (1.0 - weight));
-        let logit = self.logit + bias;
+        let (logit, gain) = (self.logit + bias, part * weights.scale);
         self.strength = gain * rest;
         let pull = -own * sigmoid(-logit);
         self.pull = (gain * pull * self.slope) as f32;
-        let gain_alone = gain / weights.scale;
         Share {
             loss: own * softplus(-logit) + rest * others.sum,
             pull: gain * pull,
-            scale: gain_alone * (pull * value + rest * others.tilt),
-            bias: gain_alone * (pull + rest * others.weighted),
+            scale: part * (pull * value + rest * others.tilt),
+            bias: part * (pull + rest * others.weighted),
         }
     }
 }
