@@ -456,12 +456,12 @@ impl Head {
         let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
         let all = batch.class_weights.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
         let unit = if loss.label_smoothing > 0.0 { unit(batch.class_weights) } else { 1.0 };
+        let epsilon = loss.label_smoothing;
+        let weights = |class| Weights { scale, class_weight: weight(class), all, unit, epsilon, classes };
         if linear {
             // products of finite vectors may leave f32
-            let share = loss.label_smoothing / classes as f64;
             for (i, row) in rows.iter_mut().enumerate().filter(|(_, row)| row.counts()) {
-                let mass = (1.0 - loss.label_smoothing) * weight(row.class) + share * all;
-                if !row.fits(&sums(i), mass) {
+                if !row.fits(&sums(i), weights(row.class)) {
                     *row = Row::NONE;
                 }
             }
@@ -497,8 +497,7 @@ impl Head {
                 extra.best = if best.is_nan() { 0.0 } else { best };
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
                 let part = if z > 0.0 { upstream / z } else { 0.0 };
-                let (epsilon, class_weight) = (loss.label_smoothing, weight(row.class));
-                let weights = Weights { scale, class_weight, all, unit, epsilon, classes };
+                let weights = weights(row.class);
                 let share: Share = match loss.link {
                     Link::Softmax => row.finish(extra.value, &others, weights, part),
                     Link::Binary(link) => row.finish_binary(extra.value, &others, weights, link, part),

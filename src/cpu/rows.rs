@@ -96,11 +96,15 @@ impl Row {
         self.class != NOWHERE
     }
 
-    /// Whether f32 holds the logits of a linear head, and a loss of this weight. Of a class at −∞ only `tilt` knows.
-    pub fn fits(&self, others: &RowStatistics, mass: f64) -> bool {
+    /// Whether f32 holds the logits of a linear head, the sums of them that are asked for, and the loss. Of a class at −∞ only
+    /// `tilt` knows.
+    pub fn fits(&self, others: &RowStatistics, weights: Weights) -> bool {
         let held = |x: f64| x.abs() <= f64::from(f32::MAX);
+        let (share, rest, mass) = weights.smoothed();
         let apart = if others.sum == 0.0 { 0.0 } else { (others.most - self.logit).max(0.0) };
-        [self.cosine, self.logit, apart, mass * apart, others.tilt, others.weighted].into_iter().all(held)
+        let weighted = if weights.epsilon > 0.0 { others.weighted } else { 0.0 };
+        let loss = mass * apart + rest * self.logit - share * weights.scale * weighted;
+        [self.cosine, self.logit, apart, loss, others.tilt, weighted].into_iter().all(held)
             && others.sum.is_finite()
             && (others.sum == 0.0 || held(others.most))
     }
@@ -119,15 +123,12 @@ impl Row {
 
     /// The loss of a softmax, and what pass 2 needs to know. `part` is upstream / Z.
     pub fn finish(&mut self, value: f64, others: &RowStatistics, weights: Weights, part: f64) -> Share {
-        let Weights { scale, class_weight, all, unit, epsilon, classes } = weights;
+        let (Weights { scale, unit, .. }, (share, rest, mass)) = (weights, weights.smoothed());
         // never divided by again: a subnormal scale has few digits
         let gain = part * scale;
         // a NaN sum is no empty one
         let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.most + others.sum.ln() };
         let d = log_others - self.logit;
-        let share = epsilon / classes as f64;
-        let rest = share * (all - class_weight);
-        let mass = (1.0 - epsilon) * class_weight + share * all;
         // not logit + softplus(d), which cancels where the target lies far below the others
         self.log_all = self.logit.max(log_others) + (-d.abs()).exp().ln_1p();
         self.strength = gain * mass;
@@ -182,6 +183,14 @@ pub(super) struct Weights {
     pub unit: f32,
     pub epsilon: f64,
     pub classes: usize,
+}
+
+impl Weights {
+    /// What label smoothing gives each class; all but the labelled one; what their pulls sum to.
+    fn smoothed(&self) -> (f64, f64, f64) {
+        let share = self.epsilon / self.classes as f64;
+        (share, share * (self.all - self.class_weight), (1.0 - self.epsilon) * self.class_weight + share * self.all)
+    }
 }
 
 /// A power of two near the largest class weight: counted in it, neither the weights nor a row's part of the smoothing

@@ -391,3 +391,23 @@ fn a_linear_row_beyond_f32_is_left_out() {
     assert_eq!((&out.grad_embeddings[..2], &out.grad_embeddings[4..]), rest.grad_embeddings.split_at(2));
     assert_eq!(out.grad_embeddings[2..4], [0.0, 0.0]);
 }
+
+/// Logits that f32 holds, but not the loss: smoothing multiplies the labelled one by the weights of the others.
+#[test]
+fn a_linear_row_whose_loss_leaves_f32_is_left_out() {
+    let loss = MarginSoftmax::softmax().with_label_smoothing(0.5);
+    let shape = Shape::new(1, 2, 1).unwrap();
+    let mut head = Backend::cpu().head(&loss, shape).unwrap();
+    for (weight, finite) in [(24.0, false), (2.0, true)] {
+        let batch = Batch {
+            embeddings: &[1.0],
+            prototypes: &[3e38, 0.0],
+            labels: &[0],
+            class_weights: Some(&[4.0, weight]),
+            ..Default::default()
+        };
+        let out = head.evaluate(&batch).unwrap();
+        assert_eq!((out.loss.is_finite(), out.loss.is_nan()), (finite, !finite), "{}", out.loss);
+        assert_eq!(out.counts.non_finite_rows, usize::from(!finite));
+    }
+}

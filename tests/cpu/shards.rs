@@ -162,3 +162,19 @@ fn a_shard_exchanges_what_the_reference_exchanges() {
         assert!(matches!(error, Error::Length { what: "prototypes", .. }), "{error}");
     }
 }
+
+/// What only label smoothing asks for, the sum of all logits, may leave f32 without it.
+#[test]
+fn a_linear_head_in_shards_takes_what_the_whole_takes() {
+    let loss = MarginSoftmax::softmax();
+    // a power of two, whose products are exact
+    let large = 2.0_f32.powi(60);
+    let w: Vec<f32> = (0..1000).map(|j| if j < 2 { large } else { -large }).collect();
+    let data = Data { shape: [1, 1000, 1], x: vec![large], w, labels: vec![0], ..Data::random(1, 1, 1, 0) };
+    let options = Options { want: WANT, ..Options::default() };
+    let whole = data.cpu(&loss, &options);
+    let mut state = State::new(&loss, data.shape()).unwrap();
+    let parts = sharded(&data, &loss, &mut state, false, &[400], &options);
+    assert!((whole.loss - 2.0_f32.ln()).abs() < 1e-6, "{}", whole.loss);
+    assert_eq!((parts.loss, parts.counts), (whole.loss, whole.counts));
+}
