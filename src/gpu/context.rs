@@ -70,7 +70,7 @@ impl Context {
     ///
     /// The device's error and device-lost callbacks stay the caller's. Errors of this library's own calls come back as
     /// [`Error`]s, through error scopes that are closed before a call returns. A lost device is [`Error::DeviceLost`] here,
-    /// and in every later call that makes, writes or reads something.
+    /// and in every later call that makes, writes or reads something; in a browser from the event loop's next turn on.
     ///
     /// Buffers must be of this device: [`Error::Foreign`] refuses those of another one, as long as both come from one
     /// `wgpu::Instance`. wgpu itself does not tell two instances apart, and may panic or take a wrong buffer.
@@ -184,8 +184,9 @@ impl Context {
         if context.is_gone() { Err(lost()) } else { Ok(context) }
     }
 
-    /// How long a call waits for the device before it gives up with [`Error::Timeout`]; 300 s at first. Holds at once, for
-    /// all clones of this context and all heads on it.
+    /// How long a call waits for the device before it gives up with [`Error::Timeout`]; 300 s at first. Holds for all clones
+    /// of this context and all heads on it, from the next wait on. What reads several results one after another (shards,
+    /// mean angles between classes) may wait so long for each.
     ///
     /// The device keeps what was submitted and works on. The same call may be made again later, and waits for that too.
     /// A browser does not give up: drop the future instead.
@@ -259,7 +260,7 @@ impl Context {
     pub(super) fn pipeline(&self, kernel: &Kernel) -> Result<Arc<Pipeline>> {
         let mut cache = self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = cache.get(&kernel.source) {
-            return Ok(found.clone());
+            return if self.is_gone() { Err(lost()) } else { Ok(found.clone()) };
         }
         let compiled = Arc::new(self.created(|| compile(&self.0.device, kernel))?);
         cache.insert(kernel.source.clone(), compiled.clone());
@@ -436,10 +437,10 @@ fn uniforms(device: &wgpu::Limits) -> Result<()> {
             return Err(Error::Limit { what, limit, needed, allowed });
         }
     }
-    let (limit, needed) =
+    let (limit, allowed) =
         ("min_uniform_buffer_offset_alignment", u64::from(device.min_uniform_buffer_offset_alignment));
-    if needed > PART_STRIDE {
-        return Err(Error::Limit { what: "a kernel", limit, needed, allowed: PART_STRIDE });
+    if allowed > PART_STRIDE {
+        return Err(Error::Limit { what: "a kernel", limit, needed: PART_STRIDE, allowed });
     }
     Ok(())
 }

@@ -295,9 +295,12 @@ impl BoundHead {
     /// every later submit.
     pub fn set_state(&mut self, state: &State) -> Result<()> {
         state.validate(self.bound.plan().shape())?;
-        self.state = *state;
-        self.write_state()?;
-        self.write_draws()
+        let before = std::mem::replace(&mut self.state, *state);
+        let written = self.write_state().and_then(|()| self.write_draws());
+        if written.is_err() {
+            self.state = before;
+        }
+        written
     }
 
     /// Reads the state that the work submitted so far leaves, to save it: hardness, mean and deviation of the lengths, and
@@ -400,9 +403,8 @@ impl BoundHead {
 fn fits(context: &Context, plan: &Plan) -> Result<()> {
     let limits = context.limits();
     for buffer in plan.buffers() {
-        let (needed, allowed) = (buffer.bytes, limits.max_binding.min(limits.max_buffer));
+        let (needed, (limit, allowed)) = (buffer.bytes, limits.tightest());
         if needed > allowed {
-            let limit = "max_storage_buffer_binding_size";
             return Err(Error::Limit { what: buffer.name, limit, needed, allowed });
         }
     }

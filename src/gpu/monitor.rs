@@ -54,7 +54,7 @@ impl HeadMonitor {
         });
         let descriptor =
             wgpu::BindGroupDescriptor { label: Some("monitor"), layout: &pipeline.layout, entries: &entries };
-        let group = context.guarded(|| context.device().create_bind_group(&descriptor))?;
+        let group = context.created(|| context.device().create_bind_group(&descriptor))?;
         Ok(Self { context: context.clone(), pipeline, group, result, bins })
     }
 
@@ -156,7 +156,7 @@ pub(crate) async fn mean_prototype_of(context: &Context, dim: usize, prototypes:
         return Ok(0.0);
     }
     let shards = upload(context, count, dim, prototypes)?;
-    let mut encoder = context.device().create_command_encoder(&Default::default());
+    let mut encoder = context.guarded(|| context.device().create_command_encoder(&Default::default()))?;
     let mean = mean_prototype(context, &mut encoder, &shards.iter().collect::<Vec<_>>())?;
     context.guarded(|| context.queue().submit([encoder.finish()]))?;
     let mean = mean.read_async::<f32>(context).await?;

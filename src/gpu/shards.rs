@@ -142,8 +142,10 @@ impl SliceHead {
         for counts in &mut counts {
             let weights = |w: &[f32]| w.iter().map(|&w| f64::from(w)).sum::<f64>();
             counts.weights = batch.class_weights.map_or(self.shape.classes() as f64, weights) as f32;
-            counts.zero_prototypes = targets.zero_prototypes as u32;
-            counts.non_finite_prototypes = targets.non_finite_prototypes as u32;
+            // another machine may say anything
+            let some = |count: usize| count.min(self.shape.vectors()) as u32;
+            counts.zero_prototypes = some(targets.zero_prototypes);
+            counts.non_finite_prototypes = some(targets.non_finite_prototypes);
         }
         self.bound.bound.write("rows", bytemuck::cast_slice(&found))?;
         self.bound.bound.write("batch", bytemuck::cast_slice(&counts))?;

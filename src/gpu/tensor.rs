@@ -215,6 +215,13 @@ pub(super) fn write(context: &Context, buffer: &wgpu::Buffer, offset: u64, bytes
         return Ok(());
     }
     let whole = bytes.len() / 4 * 4;
+    #[cfg(target_arch = "wasm32")]
+    let put = |offset: u64, bytes: &[u8]| {
+        // without a second copy of what may be large
+        context.queue().write_buffer(buffer, offset, bytes);
+        true
+    };
+    #[cfg(not(target_arch = "wasm32"))]
     let put = |offset: u64, bytes: &[u8]| {
         let Some(size) = wgpu::BufferSize::new(bytes.len() as u64) else { return true };
         let view = context.queue().write_buffer_with(buffer, offset, size);

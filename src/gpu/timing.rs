@@ -111,9 +111,8 @@ impl Timing {
 
     /// The same without blocking; the only form in a browser.
     pub async fn read_async(&mut self) -> Result<Vec<Span>> {
-        let labels = std::mem::take(&mut self.labels);
         let mut times: Vec<u64> = vec![];
-        for (set, labels) in self.sets.iter().zip(labels.chunks(SPANS)) {
+        for (set, labels) in self.sets.iter().zip(self.labels.chunks(SPANS)) {
             let bytes = labels.len() as u64 * BYTES;
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             let resolved = self.context.buffer("timestamps", bytes, usage)?;
@@ -130,6 +129,8 @@ impl Timing {
         }
         let period = f64::from(self.context.queue().get_timestamp_period());
         let first = times.first().copied().unwrap_or(0);
+        // an error before this leaves them to the next call
+        let labels = std::mem::take(&mut self.labels);
         let spans = labels.into_iter().zip(times.chunks_exact(2)).map(|(label, pair)| Span {
             label,
             start: pair[0].saturating_sub(first) as f64 * period,

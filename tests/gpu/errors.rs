@@ -16,6 +16,8 @@ use crate::{
 pub const CHECKS: &[(&str, Check)] = &[
     ("tensors_that_do_not_fit_are_refused", tensors_that_do_not_fit_are_refused),
     ("a_refused_batch_leaves_the_output_untouched", a_refused_batch_leaves_the_output_untouched),
+    ("a_refused_state_is_not_taken", a_refused_state_is_not_taken),
+    ("counts_from_elsewhere_cannot_wrap", counts_from_elsewhere_cannot_wrap),
     ("limits_and_budgets_are_refused_when_planning", limits_and_budgets_are_refused_when_planning),
     ("operations_refuse_shapes_that_do_not_match", operations_refuse_shapes_that_do_not_match),
     ("a_destroyed_device_is_an_error", a_destroyed_device_is_an_error),
@@ -92,6 +94,41 @@ fn tensors_that_do_not_fit_are_refused(context: &Context) -> Result<(), Failed> 
     refused!(front.read::<f32>(context), Error::Usage { usage: "COPY_SRC", .. });
     refused!(t.x.read::<i32>(context), Error::Element { found: "f32", expected: "i32", .. });
     refused!(t.x.write(context, &[0.0_f32; 3]), Error::Length { found: 3, .. });
+    Ok(())
+}
+
+/// A tensor that nobody may write to.
+fn a_refused_state_is_not_taken(context: &Context) -> Result<(), Failed> {
+    let shape = Shape::new(4, 10, 8)?;
+    let loss = MarginSoftmax::curricularface();
+    let rig = Rig::plain(context, &loss, shape, &Data::random(shape, 2))?;
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+    let descriptor = wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false };
+    let state = Tensor::from_buffer(&context.device().create_buffer(&descriptor), 0, &[4], Element::F32)?;
+    let (t, w, dw) = (&rig.tensors, [&rig.tensors.w[0]], [&rig.tensors.dw[0]]);
+    let io = Io { grad_embeddings: Some(&t.dx), grad_prototypes: &dw, ..Io::new(&t.x, &w, &t.y, &t.loss) };
+    let mut bound = rig.head.bind(&Io { state: Some(&state), ..io })?;
+    let later = State { step: 7, ..State::new(&loss, shape)?.with_seed(3) };
+    refused!(bound.set_state(&later), Error::Usage { what: "state", .. });
+    let found = bound.read_state()?;
+    assert_eq!((found.step, found.seed), (0, 0));
+    Ok(())
+}
+
+/// Prototypes that are not finite, as many as another machine likes to say.
+fn counts_from_elsewhere_cannot_wrap(context: &Context) -> Result<(), Failed> {
+    let shape = Shape::new(4, 10, 8)?;
+    let mut data = Data::random(shape, 2);
+    // a row that is counted too
+    data.embeddings[0] = f32::NAN;
+    let options = Options::default();
+    let mut head = Backend::Gpu(context.clone()).shard(&MarginSoftmax::arcface(), shape, 0..10, &options)?;
+    for count in [1, 10, 1 << 32, usize::MAX] {
+        let targets = shard::Targets { non_finite_prototypes: count, ..head.targets(&data.batch())? };
+        let sums = head.statistics(&data.batch(), &targets)?;
+        let out = head.gradients(&data.batch(), &targets, &sums)?;
+        assert!(out.loss.is_nan() && out.grad_embeddings.iter().all(|&g| g == 0.0), "{count}: {out:?}");
+    }
     Ok(())
 }
 

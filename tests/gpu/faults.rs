@@ -162,9 +162,10 @@ impl Everything {
         lost!(Context::from_device(device, queue));
         let plan =
             |loss: &MarginSoftmax| Plan::head(loss, shape(), &plain(&layout), context.limits(), &options).unwrap();
-        // other kernels than those that are compiled
+        // kernels that are compiled, and others
         let other = loss.clone().with_others(Others::Rectified);
         lost!(
+            Head::new(context, &loss, plan(&loss)),
             Head::new(context, &other, plan(&other)),
             rig.tensors.bind(&rig.head),
             rig.bound.update(&loss, 2),

@@ -13,11 +13,14 @@ use crate::{
     Check,
     cases::Data,
     counting::allocations,
+    faults::large,
     rig::{Rig, plain, same_output, tight},
+    waits::{Impatient, until_late},
 };
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("every_kernel_has_a_time_and_the_same_result", every_kernel_has_a_time_and_the_same_result),
+    ("an_error_leaves_the_spans_to_the_next_call", an_error_leaves_the_spans_to_the_next_call),
     ("more_spans_than_a_query_set_holds", more_spans_than_a_query_set_holds),
     ("a_device_without_timestamps_is_refused", a_device_without_timestamps_is_refused),
     ("recording_allocates_what_its_wgpu_calls_do", recording_allocates_what_its_wgpu_calls_do),
@@ -73,6 +76,35 @@ fn every_kernel_has_a_time_and_the_same_result(context: &Context) -> Result<(), 
             }
         }
     }
+    Ok(())
+}
+
+/// A read that is late loses nothing.
+fn an_error_leaves_the_spans_to_the_next_call(context: &Context) -> Result<(), Failed> {
+    let Some(mut timing) = timing(context)? else { return Ok(()) };
+    let rig = Rig::plain(context, &MarginSoftmax::arcface(), large(), &Data::random(large(), 3))?;
+    let record = |timing: &mut Timing| -> Result<()> {
+        let mut encoder = context.device().create_command_encoder(&Default::default());
+        for _ in 0..20 {
+            timing.record_forward(Detail::Passes, &rig.bound, &mut encoder)?;
+        }
+        context.queue().submit([encoder.finish()]);
+        Ok(())
+    };
+    // lavapipe's submit that copies timestamps waits for them, so that no read is late
+    if context.name().contains("llvmpipe") {
+        record(&mut timing)?;
+    } else {
+        until_late(|| {
+            record(&mut timing)?;
+            let impatient = Impatient::new(context);
+            let found = timing.read();
+            drop(impatient);
+            Ok(found)
+        })?;
+    }
+    assert_eq!(timing.read()?.iter().map(|s| s.label).collect::<Vec<_>>(), ["forward"; 20]);
+    assert!(timing.read()?.is_empty());
     Ok(())
 }
 

@@ -148,10 +148,10 @@ fn a_dropped_future_leaves_nothing_behind(context: &Context) -> Result<(), Faile
 }
 
 /// A context that loses patience until this is dropped.
-struct Impatient<'a>(&'a Context, Duration);
+pub struct Impatient<'a>(&'a Context, Duration);
 
 impl<'a> Impatient<'a> {
-    fn new(context: &'a Context) -> Self {
+    pub fn new(context: &'a Context) -> Self {
         let patience = context.timeout();
         context.set_timeout(Duration::from_millis(1));
         Self(context, patience)
@@ -165,7 +165,7 @@ impl Drop for Impatient<'_> {
 }
 
 /// Tries until one is late: a thread that sleeps too long finds everything done.
-fn until_late<T: std::fmt::Debug>(mut attempt: impl FnMut() -> Result<Result<T>, Failed>) -> Result<(), Failed> {
+pub fn until_late<T: std::fmt::Debug>(mut attempt: impl FnMut() -> Result<Result<T>, Failed>) -> Result<(), Failed> {
     for _ in 0..20 {
         match attempt()? {
             Ok(_) => {}
