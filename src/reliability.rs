@@ -8,8 +8,8 @@
 //! **Promised.** A plan keeps to the limits that it was made for: bytes of buffers and bindings, workgroups of an axis,
 //! invocations and memory of a workgroup, storage buffers of a kernel, alignments; and to the budget. What does not fit is
 //! refused before anything is allocated, by an [`Error`](crate::Error) with the limit's name, the number that is needed and
-//! the one that is allowed. Classes, rows and D go up to 2³¹ − 1 in the planner (D to 65,536 on a GPU). A plan takes time and
-//! memory for at most 65,536 rounds (chunks of classes times passes over rows), and is refused beyond.
+//! the one that is allowed. A [`Shape`](crate::Shape) takes rows, classes and D up to 2³¹ − 1, a plan what its limits leave of them,
+//! and D up to 65,536. It takes time and memory for at most 65,536 rounds (chunks of classes times passes over rows), and is refused beyond.
 //!
 //! **Tested** without a device (`tests/limits`): a checker of its own works out sizes, dispatches, indices and coverage again,
 //! in 64 bits, for 4,743 heads (2,743 of a grid of more than 500 shapes, 2,000 drawn) and 1,870 other plans, on fourteen
@@ -30,10 +30,10 @@
 //!
 //! | target | what it holds | runs | edges |
 //! |---|---|---|---|
-//! | `plan` | shape, limits, options, layout and loss to a plan within its limits, or an error | 11,777 in 10 min | 3,054 |
-//! | `objective` | JSON to a loss or schedule that is valid, finite and reads back the same | 1,275,589 in 9 min | 7,350 |
-//! | `evaluate_input` | the files of `evaluate` | 795,596 in 10 min | 5,534 |
-//! | `checkpoint` | checkpoints, states and samplers, both formats | 1,377,261 in 9 min | 5,220 |
+//! | `plan` | shape, limits, options, layout and loss to a plan within its limits, or an error | 100,721 in 10 min | 3,444 |
+//! | `objective` | JSON to a loss or schedule that is valid, finite and reads back the same | 6,272,197 in 10 min | 8,482 |
+//! | `evaluate_input` | the files of `evaluate` | 5,349,647 in 10 min | 6,939 |
+//! | `checkpoint` | checkpoints, states and samplers, both formats | 8,152,382 in 10 min | 5,868 |
 //! | `differential` | any loss, shape and data: the CPU path beside the f64 reference | 69,073 in 18 min | 9,920 |
 //!
 //! What they and their writing found, all mended and kept as tests or seeds: plans without a bound, an overflow in the merged
@@ -45,11 +45,11 @@
 //! **Promised.**
 //!
 //! - A device that was lost or destroyed is [`Error::DeviceLost`](crate::Error::DeviceLost) in every call that makes, writes or
-//!   reads something, also when it is the caller's, whose callbacks this library leaves alone. Recording cannot fail; the next
-//!   read tells. Work that was under way ends with its right result or with the error. A new head on a new device gives the
+//!   reads something, also when it is the caller's, whose callbacks this library leaves alone; in a browser once the event loop
+//!   has turned. Recording cannot fail; the next read tells. Work that was under way ends with its right result or with the error. A new head on a new device gives the
 //!   bits of the old one.
-//! - Memory that runs out is [`Error::OutOfMemory`](crate::Error::OutOfMemory), and the device remains usable.
-//! - Every wait ends: after 300 s, or what `Context::set_timeout` says, with [`Error::Timeout`](crate::Error::Timeout). The
+//! - Memory that runs out when a buffer is made is [`Error::OutOfMemory`](crate::Error::OutOfMemory), and the device remains usable.
+//! - Every wait ends, but for a browser's, whose future may be dropped: after 300 s, or what `Context::set_timeout` says, with [`Error::Timeout`](crate::Error::Timeout). The
 //!   device works on and the same head may be called at once. Futures may be dropped at any point.
 //! - Errors of this library's calls never reach the error scopes, the handler or the callbacks of the device's owner.
 //! - Contexts, heads and tensors may be shared and sent between threads (not in a browser, where wgpu's objects stay on one);
@@ -57,14 +57,14 @@
 //! - After an error output and [`State`](crate::State) are as they were: a training step that failed did not happen. A panic in
 //!   the caller's own [`Margin`](crate::Margin) goes on to the caller, and the head may be used again.
 //!
-//! **Tested** on both drivers, each trial under a guard of 180 s: about 45 calls before and after the loss of a device, of the
+//! **Tested** on both drivers, each trial under a guard of 180 s: about 50 calls before and after the loss of a device, of the
 //! caller's and of the library's; losses under a blocking read, a future and a tensor's read; a process whose address space is
 //! limited; two heads, two bound sets and a failing one on threads of one device; futures dropped before, during and after the
 //! mapping; waits of a millisecond.
 //!
 //! **Not promised.** wgpu panics where a driver reports the loss of a device while it is polled; that panic is caught and
-//! becomes the error, but not where panics abort, and no driver here could be made to show it. Memory that runs out in wgpu's
-//! own staging of an upload loses the device, by wgpu's source.
+//! becomes the error, but not where panics abort, and no driver here could be made to show it. Memory that runs out in
+//! anything but the making of a buffer (an upload's staging, pipelines, recording, a submit) loses the device, by wgpu's source.
 //!
 //! # Numbers
 //!
@@ -77,7 +77,8 @@
 //! - the upstream gradient times the scale, the class weight over the normaliser and the slope must fit f32, or gradients of
 //!   other rows and classes may be NaN too; so must that product over the length of a prototype, on the CPU. An upstream
 //!   gradient that is NaN on a device makes the gradients that it enters NaN;
-//! - with label smoothing a row of a linear head counts as not finite on a GPU where the sum of its logits leaves f32;
+//! - a row of a linear head counts as not finite also where sums of its logits leave f32: of those near the largest one, and with
+//!   label smoothing of all;
 //! - numbers below 1.2e-38 may become 0, on the way too;
 //! - on a GPU a vector longer than about 8e37 counts as not finite; the CPU takes it;
 //! - where the order of two numbers decides (ElasticFace+ sorts rows, the easy fallback looks at the sign of a cosine) a cosine
@@ -130,7 +131,8 @@
 //! - Unsafe code stands in one file of the library, `src/cpu/product.rs`, around one call; the lint denies it elsewhere, and a
 //!   test has the list. Miri runs heads of the CPU path through every way to that call, on two threads, and the planner
 //!   (`tests/miri`).
-//! - `cargo deny`: permissive licences, one registry, no crate twice in the library's own tree but for four that others bring.
+//! - `cargo deny`: permissive licences (the library's tree has no others; burn's and the wasm tool's have three crates under
+//!   MPL-2.0), one registry, no crate twice in the library's own tree but for four that others bring.
 //! - The minimum Rust is checked with that compiler (1.88, which was promised before, lacks what bytemuck needs for AVX-512);
 //!   `cargo hack` goes through the features in pairs.
 //! - `cargo mutants` changes the formulas of the margins and the schedule of the planner. Of 165 mutants, drawn evenly from 878
