@@ -79,7 +79,7 @@
 //!   gradient that is NaN on a device makes the gradients that it enters NaN;
 //! - a row of a linear head counts as not finite also where sums of its logits leave f32: of those near the largest one, and with
 //!   label smoothing of all;
-//! - numbers below 1.2e-38 may become 0, on the way too;
+//! - numbers below 1.2e-38 may become 0, on the way too, such as an entry of dL/dcos over the length of its prototype;
 //! - on a GPU a vector longer than about 8e37 counts as not finite; the CPU takes it;
 //! - where the order of two numbers decides (ElasticFace+ sorts rows, the easy fallback looks at the sign of a cosine) a cosine
 //!   below 1e-38 may be decided otherwise on a device that flushes subnormal numbers.

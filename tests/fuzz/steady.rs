@@ -283,6 +283,20 @@ impl<'a> Seen<'a> {
         lever
     }
 
+    /// What a gradient of a vector may lose, at most: entries of G, with cosines over the length of the prototype, become 0
+    /// below the normal numbers of f32.
+    pub fn vanished(&self, side: usize, at: usize, pulls: &[f64]) -> f64 {
+        let least = f64::from(f32::MIN_POSITIVE);
+        let (pull, own) = (|i: usize| pulls[i] * self.scale() * self.slope, self.lengths[side][at]);
+        let prototypes = self.lengths[1].iter();
+        match (self.loss.product, side) {
+            (Product::Cosine, 0) => prototypes.map(|l| pull(at).min(least * l)).sum::<f64>() / own,
+            (Product::Cosine, _) => (0..pulls.len()).map(|i| (pull(i) / own).min(least)).sum(),
+            (Product::Linear, 0) => prototypes.map(|l| pull(at).min(least) * l).sum(),
+            (Product::Linear, _) => (0..pulls.len()).map(|i| pull(i).min(least) * self.lengths[0][i]).sum(),
+        }
+    }
+
     /// The gradient of the lengths' own term, at most.
     pub fn attraction(&self) -> f64 {
         let up = self.data.upstream.as_ref().map_or(1.0, |up| up.iter().fold(1.0_f64, |m, &u| m.max(u.abs().into())));

@@ -177,9 +177,11 @@ impl Case {
             }
         };
         vectors("dX", &found.grad_embeddings, &expected.grad_embeddings, &|i| {
-            pulls[i].max(LEAST) * seen.lever(0, i) + seen.attraction()
+            pulls[i].max(LEAST) * seen.lever(0, i) + seen.attraction() + seen.vanished(0, i, &pulls) / gate
         });
-        vectors("dW", &found.grad_prototypes, &expected.grad_prototypes, &|v| all.max(LEAST) * seen.lever(1, v));
+        vectors("dW", &found.grad_prototypes, &expected.grad_prototypes, &|v| {
+            all.max(LEAST) * seen.lever(1, v) + seen.vanished(1, v, &pulls) / gate
+        });
         let scale = seen.scale() * seen.slope;
         let bad = differing("db", &found.grad_bias, &expected.grad_bias, gate, |e| e.abs().max(all * scale).max(1e-30));
         assert!(bad.is_empty(), "gate {gate:e}\n{}", bad.join("\n"));
