@@ -288,12 +288,12 @@ impl<'a> Seen<'a> {
     pub fn vanished(&self, side: usize, at: usize, pulls: &[f64]) -> f64 {
         let least = f64::from(f32::MIN_POSITIVE);
         let (pull, own) = (|i: usize| pulls[i] * self.scale() * self.slope, self.lengths[side][at]);
-        let prototypes = self.lengths[1].iter();
+        let (prototypes, rows) = (self.lengths[1].iter(), self.rows.iter().copied());
         match (self.loss.product, side) {
             (Product::Cosine, 0) => prototypes.map(|l| pull(at).min(least * l)).sum::<f64>() / own,
-            (Product::Cosine, _) => (0..pulls.len()).map(|i| (pull(i) / own).min(least)).sum(),
+            (Product::Cosine, _) => rows.map(|i| (pull(i) / own).min(least)).sum(),
             (Product::Linear, 0) => prototypes.map(|l| pull(at).min(least) * l).sum(),
-            (Product::Linear, _) => (0..pulls.len()).map(|i| pull(i).min(least) * self.lengths[0][i]).sum(),
+            (Product::Linear, _) => rows.map(|i| pull(i).min(least) * self.lengths[0][i]).sum(),
         }
     }
 
