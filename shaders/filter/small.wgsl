@@ -19,7 +19,7 @@ var<private> own_sum: vec2<f32>;
 fn keep(g: f32, gain: f32, normalizer: f32, row: u32) -> f32 {
     let size = abs(g);
     // divided first: a tiny normalizer must not overflow
-    let large = size > 0.0 && size >= abs(gain) * (bitcast<f32>(part.epsilon) / normalizer) || !finite(vec4(g));
+    let large = (size > 0.0 && size >= abs(gain) * (bitcast<f32>(part.epsilon) / normalizer)) || !finite(vec4(g));
     own_sum += vec2(select(size, 0.0, large), size);
     own_left += select(0u, 1u, large);
     let bit = 1u << (row & 31u);
