@@ -283,15 +283,15 @@ impl<'a> Seen<'a> {
         lever
     }
 
-    /// What a gradient of a vector may lose, at most: entries of G, with cosines over the length of the prototype, become 0
-    /// below the normal numbers of f32.
+    /// What a gradient of a vector may lose, at most: entries of G become 0 below the normal numbers of f32, with cosines also
+    /// where they are over the length of the prototype.
     pub fn vanished(&self, side: usize, at: usize, pulls: &[f64]) -> f64 {
         let least = f64::from(f32::MIN_POSITIVE);
         let (pull, own) = (|i: usize| pulls[i] * self.scale() * self.slope, self.lengths[side][at]);
         let (prototypes, rows) = (self.lengths[1].iter(), self.rows.iter().copied());
         match (self.loss.product, side) {
-            (Product::Cosine, 0) => prototypes.map(|l| pull(at).min(least * l)).sum::<f64>() / own,
-            (Product::Cosine, _) => rows.map(|i| (pull(i) / own).min(least)).sum(),
+            (Product::Cosine, 0) => prototypes.map(|l| pull(at).min(least * l.max(1.0))).sum::<f64>() / own,
+            (Product::Cosine, _) => rows.map(|i| pull(i).min(least * own.max(1.0))).sum::<f64>() / own,
             (Product::Linear, 0) => prototypes.map(|l| pull(at).min(least) * l).sum(),
             (Product::Linear, _) => rows.map(|i| pull(i).min(least) * self.lengths[0][i]).sum(),
         }
