@@ -34,7 +34,7 @@
 //! | `objective` | JSON to a loss or schedule that is valid, finite and reads back the same | 6,272,197 in 10 min | 8,482 |
 //! | `evaluate_input` | the files of `evaluate` | 5,349,647 in 10 min | 6,939 |
 //! | `checkpoint` | checkpoints, states and samplers, both formats | 8,152,382 in 10 min | 5,868 |
-//! | `differential` | any loss, shape and data: the CPU path beside the f64 reference | 157,834 in 10 min | 14,220 |
+//! | `differential` | any loss, shape and data: the CPU path beside the f64 reference | 185,931 in 10 min | 14,190 |
 //!
 //! What they and their writing found, all mended and kept as tests or seeds: plans without a bound, an overflow in the merged
 //! counts of shards, schedules that were NaN or passed their end by a rounding, a gradient of a subnormal scale that lacked
