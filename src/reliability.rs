@@ -9,7 +9,8 @@
 //! invocations and memory of a workgroup, storage buffers of a kernel, alignments; and to the budget. What does not fit is
 //! refused before anything is allocated, by an [`Error`](crate::Error) with the limit's name, the number that is needed and
 //! the one that is allowed. A [`Shape`](crate::Shape) takes rows, classes and D up to 2³¹ − 1, a plan what its limits leave of them,
-//! and D up to 65,536. It takes time and memory for at most 65,536 rounds (chunks of classes times passes over rows), and is refused beyond.
+//! and D up to 65,536. It takes time and memory for at most 65,536 rounds (chunks of classes times passes over rows), and is
+//! refused beyond.
 //!
 //! **Tested** without a device (`tests/limits`): a checker of its own works out sizes, dispatches, indices and coverage again,
 //! in 64 bits, for 4,743 heads (2,743 of a grid of more than 500 shapes, 2,000 drawn) and 1,870 other plans, on fourteen
@@ -46,11 +47,13 @@
 //!
 //! - A device that was lost or destroyed is [`Error::DeviceLost`](crate::Error::DeviceLost) in every call that makes, writes or
 //!   reads something, also when it is the caller's, whose callbacks this library leaves alone; in a browser once the event loop
-//!   has turned. Recording cannot fail; the next read tells. Work that was under way ends with its right result or with the error. A new head on a new device gives the
-//!   bits of the old one.
-//! - Memory that runs out when a buffer is made is [`Error::OutOfMemory`](crate::Error::OutOfMemory), and the device remains usable.
-//! - Every wait ends, but for a browser's, whose future may be dropped: after 300 s, or what `Context::set_timeout` says, with [`Error::Timeout`](crate::Error::Timeout). The
-//!   device works on and the same head may be called at once. Futures may be dropped at any point.
+//!   has turned. Recording cannot fail; the next read tells. Work that was under way ends with its right result or with the
+//!   error. A new head on a new device gives the bits of the old one.
+//! - Memory that runs out when a buffer is made is [`Error::OutOfMemory`](crate::Error::OutOfMemory), and the device remains
+//!   usable.
+//! - Every wait ends, but for a browser's, whose future may be dropped: after 300 s, or what `Context::set_timeout` says, with
+//!   [`Error::Timeout`](crate::Error::Timeout). The device works on and the same head may be called at once. Futures may be
+//!   dropped at any point.
 //! - Errors of this library's calls never reach the error scopes, the handler or the callbacks of the device's owner.
 //! - Contexts, heads and tensors may be shared and sent between threads (not in a browser, where wgpu's objects stay on one);
 //!   each thread gets its own errors.
