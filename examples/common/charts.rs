@@ -1,6 +1,6 @@
 //! The pictures, as SVG text.
 
-use std::{error::Error, ops::Range};
+use std::{error::Error, fmt::Write, ops::Range};
 
 use plotters::{
     coord::{
@@ -279,6 +279,45 @@ fn graticule() -> impl Iterator<Item = impl Iterator<Item = [f64; 3]>> {
         let halves = line.split(|at| at[2] < 0.0).filter(|piece| piece.len() > 1).map(<[_]>::to_vec);
         halves.map(Vec::into_iter).collect::<Vec<_>>()
     })
+}
+
+/// A chart with what is written above it: a title, and words in the colours that they explain.
+pub struct Panel {
+    pub title: String,
+    pub key: Vec<(String, Option<RGBColor>)>,
+    pub chart: String,
+}
+
+/// Panels side by side as an SVG file of its own, dark where the reader's pages are dark.
+pub fn sheet(label: &str, (width, height): (u32, u32), panels: &[Panel]) -> Result<String> {
+    const ABOVE: u32 = 42;
+    let (all, high) = (width * panels.len() as u32, height + ABOVE);
+    let mut svg = String::new();
+    writeln!(
+        svg,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {all} {high}\" width=\"{all}\" height=\"{high}\" \
+         role=\"img\" aria-label=\"{label}\">
+<style>svg {{ color: #1c1f24; font: 12px sans-serif }} \
+         @media (prefers-color-scheme: dark) {{ svg {{ color: #e4e7ec }} }}</style>"
+    )?;
+    for (i, Panel { title, key, chart }) in panels.iter().enumerate() {
+        let left = width * i as u32;
+        // where the y axis is
+        let start = left + 60;
+        writeln!(
+            svg,
+            "<text x=\"{start}\" y=\"16\" font-size=\"14\" font-weight=\"bold\" fill=\"currentColor\">{title}</text>"
+        )?;
+        write!(svg, "<text x=\"{start}\" y=\"34\" fill=\"currentColor\">")?;
+        for (word, colour) in key {
+            let fill = colour.map_or(String::new(), |RGBColor(r, g, b)| format!(" fill=\"rgb({r},{g},{b})\""));
+            write!(svg, "<tspan{fill}>{word} </tspan>")?;
+        }
+        svg.push_str("</text>\n");
+        let place = format!("<svg x=\"{left}\" y=\"{ABOVE}\" width=\"{width}\" height=\"{height}\" ");
+        svg.push_str(&chart.replacen("<svg ", &place, 1));
+    }
+    Ok(svg + "</svg>\n")
 }
 
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;

@@ -7,7 +7,7 @@
 //! cargo run --release --features serde --example train -- --loss '{"target": {"unified": {"m2": 0.4}}, "scale": 20}'
 //! ```
 //!
-//! Prints a table and writes out/train/report.html. Needs no download: the digits are embedded.
+//! Prints a table and writes out/train/report.html, and the README's picture beside it. Needs no download: the digits are embedded.
 
 mod choice;
 #[path = "../common/mod.rs"]
@@ -59,7 +59,7 @@ struct Args {
     #[arg(long, default_value_t = SETTINGS.seed)]
     seed: u64,
 
-    /// Where report.html is written
+    /// Where report.html and picture.svg are written
     #[arg(long, default_value = "out/train", value_name = "DIR")]
     out: PathBuf,
 }
@@ -113,9 +113,12 @@ fn run(args: Args) -> Result {
     let digits = &digits;
     let report =
         Report { device: &device, settings, digits, untrained: &untrained, trained: &trained, spheres: &spheres };
-    let path = args.out.join("report.html");
-    fs::write(&path, report.html()?).map_err(|e| format!("{}: {e}", path.display()))?;
-    println!("report: {}", path.display());
+    for (what, name, text) in [("report", "report.html", report.html()?), ("picture", "picture.svg", report.picture()?)]
+    {
+        let path = args.out.join(name);
+        fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+        println!("{what}: {}", path.display());
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use plotters::style::RGBColor;
 use crate::{
     common::{
         Result,
-        charts::{self, Axis, COLOURS, Curve, plain},
+        charts::{self, Axis, COLOURS, Curve, Panel, plain},
         digits::{Digits, SEEN, UNSEEN},
         page::{self, escape, swatch},
     },
@@ -152,23 +152,34 @@ two losses is better. At 0 stands the loss of the first step, before anything is
         Ok(())
     }
 
+    /// The losses over angles: a product has none.
+    fn angular(&self) -> Vec<&Loss> {
+        self.trained.iter().map(|t| &t.loss).filter(|l| l.loss.product == Product::Cosine).collect()
+    }
+
+    /// Value (0) or slope (1) of every target curve over the angle in degrees.
+    fn targets(&self, pick: fn((f64, f64)) -> f64, steps_per_degree: u32) -> Vec<Curve> {
+        let of = |loss: &MarginSoftmax| {
+            let degrees = (0..=180 * steps_per_degree).map(|i| f64::from(i) / f64::from(steps_per_degree));
+            degrees.map(|d| (d, pick(loss.target_value_slope(d.to_radians().cos())))).collect()
+        };
+        let curve = |l: &Loss| Curve { colour: self.colour(l), dashed: dashed(l), points: of(&l.loss) };
+        self.angular().into_iter().map(curve).collect()
+    }
+
+    fn logits(&self, size: (u32, u32), steps_per_degree: u32) -> Result<String> {
+        let x = Axis::steps("angle θ to the own prototype, °", 0.0, 30.0, 6, plain);
+        let y = Axis::steps("target logit φ, before the scale", -1.5, 0.5, 5, plain);
+        let curves = self.targets(|v| v.0, steps_per_degree);
+        charts::lines("Target logit over the angle, one line per loss", size, &x, &y, &curves)
+    }
+
     fn curves(&self, page: &mut String) -> Result<()> {
-        // a product has no angle
-        let angular: Vec<&Loss> =
-            self.trained.iter().map(|t| &t.loss).filter(|l| l.loss.product == Product::Cosine).collect();
-        if angular.is_empty() {
+        if self.angular().is_empty() {
             return Ok(());
         }
-        let draw = |pick: fn((f64, f64)) -> f64| -> Vec<Curve> {
-            let of = |loss: &MarginSoftmax| {
-                let degrees = (0..=3600).map(|i| f64::from(i) / 20.0);
-                degrees.map(|d| (d, pick(loss.target_value_slope(d.to_radians().cos())))).collect()
-            };
-            let curve = |l: &&Loss| Curve { colour: self.colour(l), dashed: dashed(l), points: of(&l.loss) };
-            angular.iter().map(curve).collect()
-        };
+        let slopes = self.targets(|v| v.1, 20);
         let x = |step: f64| Axis::steps("angle θ to the own prototype, °", 0.0, step, 6, plain);
-        let value = Axis::steps("target logit φ, before the scale", -1.5, 0.5, 5, plain);
         let slope = Axis::steps("slope dφ/d cos θ", -1.0, 1.0, 6, plain);
         let steep = Axis::steps("slope dφ/d cos θ", 0.0, 5.0, 5, plain);
         let size = (330, 290);
@@ -183,14 +194,15 @@ slope 1.</p>
 <figure>{}<div class=\"three\"><div><h3>Logit φ</h3>{}</div><div><h3>Slope</h3>{}</div>
 <div><h3>Slope at small angles</h3>{}</div></div></figure>\n",
             self.legend(),
-            charts::lines("Target logit over the angle, one line per loss", size, &x(30.0), &value, &draw(|v| v.0))?,
-            charts::lines("Slope over the angle, one line per loss", size, &x(30.0), &slope, &draw(|v| v.1))?,
-            charts::lines("Slope over small angles, one line per loss", size, &x(2.0), &steep, &draw(|v| v.1))?,
+            self.logits(size, 20)?,
+            charts::lines("Slope over the angle, one line per loss", size, &x(30.0), &slope, &slopes)?,
+            charts::lines("Slope over small angles, one line per loss", size, &x(2.0), &steep, &slopes)?,
         )?;
         Ok(())
     }
 
-    fn angles(&self, page: &mut String) -> Result<()> {
+    /// A histogram per loss: the test images' angles to their own prototype and to the nearest other one.
+    fn histograms(&self, size: (u32, u32)) -> Result<Vec<String>> {
         let all = || self.trained.iter().flat_map(|t| t.scores.intra.iter().chain(&t.scores.inter));
         let most = all().fold(0.0_f64, |a, &b| a.max(b));
         let bins = |angles: &[f64]| {
@@ -202,17 +214,24 @@ slope 1.</p>
         let shares: Vec<[Vec<f64>; 2]> =
             self.trained.iter().map(|t| [bins(&t.scores.inter), bins(&t.scores.intra)]).collect();
         let highest = shares.iter().flatten().flatten().fold(0.0_f64, |a, &b| a.max(b));
+        let draw = |(t, [inter, intra]): (&Trained, &[Vec<f64>; 2])| {
+            let x = Axis::steps("angle, °", 0.0, 30.0, (most / 30.0).ceil().max(1.0) as usize, plain);
+            let y = Axis::up_to("test images, %", highest, 5, plain);
+            let [neutral, own] = charts::pair(self.colour(&t.loss));
+            let label = format!("Histogram of the angles with {}", escape(&t.loss.title));
+            charts::histograms(&label, size, &x, &y, BIN, [(inter, neutral), (intra, own)])
+        };
+        self.trained.iter().zip(&shares).map(draw).collect()
+    }
+
+    fn angles(&self, page: &mut String) -> Result<()> {
         page.push_str(
             "<h2>Angles of the test images</h2>
 <p>In colour the angle to the own prototype, in grey the angle to the nearest other prototype. A margin draws the
 images towards their prototype; where the two overlap, images are taken for another digit or nearly so.</p>
 <figure><div class=\"three\">\n",
         );
-        for (t, [inter, intra]) in self.trained.iter().zip(&shares) {
-            let x = Axis::steps("angle, °", 0.0, 30.0, (most / 30.0).ceil().max(1.0) as usize, plain);
-            let y = Axis::up_to("test images, %", highest, 5, plain);
-            let [neutral, own] = charts::pair(self.colour(&t.loss));
-            let label = format!("Histogram of the angles with {}", escape(&t.loss.title));
+        for (t, histogram) in self.trained.iter().zip(self.histograms((330, 250))?) {
             writeln!(
                 page,
                 "<div><h3>{}</h3><p class=\"key\">{}own, mean {:.1}° &ensp; <i class=\"other\"></i>other, mean {:.1}°</p>{}</div>",
@@ -220,11 +239,35 @@ images towards their prototype; where the two overlap, images are taken for anot
                 swatch(self.colour(&t.loss)),
                 t.scores.m_intra(),
                 t.scores.m_inter(),
-                charts::histograms(&label, (330, 250), &x, &y, BIN, [(inter, neutral), (intra, own)])?,
+                histogram,
             )?;
         }
         page.push_str("</div></figure>\n");
         Ok(())
+    }
+
+    /// The README's picture, an SVG file: the target logits, and the angles under the first two losses.
+    pub fn picture(&self) -> Result<String> {
+        let size = (330, 250);
+        let key = |t: &Trained| (escape(&t.loss.title), Some(self.colour(&t.loss)));
+        let mut panels = vec![Panel {
+            title: "A margin lowers the logit".to_string(),
+            key: self.trained.iter().map(key).collect(),
+            chart: self.logits(size, 1)?,
+        }];
+        for (t, chart) in self.trained.iter().zip(self.histograms(size)?).take(2) {
+            let (own, other) = (t.scores.m_intra(), t.scores.m_inter());
+            panels.push(Panel {
+                title: escape(&t.loss.title),
+                key: vec![
+                    (format!("own prototype {own:.0}°,"), Some(self.colour(&t.loss))),
+                    (format!("nearest other {other:.0}°"), None),
+                ],
+                chart,
+            });
+        }
+        let label = "Target logits over the angle, and angles of test images to their own and to other prototypes";
+        charts::sheet(label, size, &panels)
     }
 
     fn globes(&self, page: &mut String) -> Result<()> {
