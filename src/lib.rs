@@ -74,52 +74,11 @@
 //! holds. [`Backend::regularize`], [`Backend::center_loss`] and [`Backend::update_centers`] take slices;
 //! [`gpu::regularizer`] records the same on tensors, and adds to a gradient that is already there if asked.
 //!
-//! # A run
-//!
-//! What a training run needs beside the loss: a margin that grows, classes that are sampled, penalties on the prototypes,
-//! numbers to watch, and a checkpoint.
-//!
-//! ```
-//! # #[cfg(feature = "cpu")] {
-//! use margin_softmax::{checkpoint::Checkpoint, monitor::{CollapseThresholds, Monitor}, objective::{Epochs, Ramp, Schedule, Schedules},
-//!     partial::{Classes, PartialFc, SampledHead}, *};
-//! # let (x, mut w, y) = (vec![0.3, 0.1, -0.2, 0.9], vec![0.1, 0.2, -0.5, 0.4, 0.7, 0.7], [0, 2]);
-//!
-//! let (steps, shape, backend) = (10, Shape::new(2, 3, 2)?, Backend::cpu());
-//! let mut loss = MarginSoftmax::arcface().with_scale(8.0);
-//! // from no margin to 0.5 over the second and third epoch
-//! let m2 = Schedule::epochs(0.0, 0.5, Ramp::Exponential, 1..3, Epochs::FromZero, steps)?;
-//! let schedules = Schedules { m2: Some(m2), ..Default::default() };
-//! // two of the three classes in each step
-//! let mut head = SampledHead::new(&backend, &loss, shape, &Options::default(), PartialFc::new(0.7, 1)?)?;
-//! for step in 0..3 * steps {
-//!     schedules.apply(step, &mut loss)?;
-//!     head.update(&loss)?;
-//!     let out = head.train(&Batch { embeddings: &x, prototypes: &w, labels: &y, ..Default::default() })?;
-//!     for (&class, gradient) in out.classes.iter().zip(out.output.grad_prototypes.chunks_exact(2)) {
-//!         w[2 * class..][..2].iter_mut().zip(gradient).for_each(|(w, g)| *w -= 0.1 * g);
-//!     }
-//!     let penalty = backend.regularize(&Regularizer::RegSs { weight: 1.0 }, 2, &w)?;
-//!     w.iter_mut().zip(&penalty.gradient).for_each(|(w, g)| *w -= 0.1 * g);
-//! }
-//!
-//! let all = head.evaluate(&Batch { embeddings: &x, prototypes: &w, labels: &y, ..Default::default() }, Classes::All)?;
-//! let mut monitor = Monitor::new(90)?;
-//! monitor.add(&all.output, &y, None)?;
-//! let report = monitor.report().with_mean_prototype(backend.mean_prototype(2, &w)?);
-//! if let Some(collapse) = CollapseThresholds::default().check(&report)? {
-//!     println!("{collapse}");
-//! }
-//! let checkpoint = Checkpoint::new(head.state()).with_sampler(head.sampler()).with_tensor("prototypes", &[3, 2], w)?;
-//! # let _ = (report.accuracy, checkpoint);
-//! # }
-//! # Ok::<(), margin_softmax::Error>(())
-//! ```
-//!
 //! # Guides
 //!
-//! By what you have in hand: [slices](guide::slices), [a wgpu device](guide::device), [a burn model](guide::burn),
-//! [a browser](guide::browser), [a loss of your own](guide::margin).
+//! One for each starting point: [slices](guide::slices), [a training run](guide::training) with schedules, sampling,
+//! penalties, monitors and checkpoints, [a wgpu device](guide::device), [a burn model](guide::burn), [a browser](guide::browser),
+//! [a loss of your own](guide::margin), and [parity](guide::parity) with an implementation that you have.
 //!
 //! On a device of the caller's the library works on the caller's buffers and encoder; recording only records: nothing is
 //! created, written, submitted or polled. The device needs nothing beyond WebGPU's default limits. The pieces (cosines,

@@ -425,7 +425,7 @@ fn the_table_says_what_happened() {
     }
 }
 
-/// The README shows this file; it is ChebyAAM, every field written out.
+/// The guide `parity` shows this file; it is ChebyAAM, every field written out.
 #[test]
 fn the_documented_loss_parses() {
     let text = include_str!("../examples/evaluate/loss.json");
@@ -437,7 +437,7 @@ fn the_documented_loss_parses() {
     }
 }
 
-/// The whole losses that the README documents in pieces, since their pieces exclude others.
+/// The whole losses that the guide `parity` documents in pieces, since their pieces exclude others.
 #[test]
 fn the_documented_families_parse() {
     for loss in [
@@ -452,7 +452,7 @@ fn the_documented_families_parse() {
     }
 }
 
-/// Every other value that the README documents.
+/// Every other value that the guide documents.
 #[test]
 fn the_documented_values_parse() {
     let with = |pointer: &str, value: Value| {

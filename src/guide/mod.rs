@@ -1,12 +1,14 @@
-//! How to use it, by what you have in hand. All Rust code here is compiled and run by the tests, unless it says otherwise.
+//! Guides, one for each starting point. All Rust code here is compiled and run by the tests, unless it says otherwise.
 //!
 //! | you have | read |
 //! |---|---|
 //! | slices, and want one call | [`slices`] |
+//! | a training loop to write | [`training`] |
 //! | a wgpu device, buffers and an encoder | [`device`] |
 //! | a burn model | [`burn`] |
 //! | a page in a browser, in Rust or in JavaScript | [`browser`] |
 //! | a loss that is not in the list | [`margin`] |
+//! | your own implementation, and want to compare it | [`parity`] |
 //!
 //! What the losses are is in the [crate documentation](crate#the-losses), what a failure means in [`Error`](crate::Error).
 //!
@@ -25,4 +27,6 @@ pub mod browser;
 pub mod burn;
 pub mod device;
 pub mod margin;
+pub mod parity;
 pub mod slices;
+pub mod training;
