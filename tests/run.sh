@@ -142,13 +142,13 @@ wasm() {
     [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] || { have rustup && rustup target add "$target"; }
 }
 
-# the tests' page, the module and the crate in wasm; the planner must stay small
+# the tests' page, the module, the crate in wasm, and the npm package in bundlers and Node; the planner must stay small
 browser() {
     npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund
     tests/browser/node_modules/.bin/tsc --noEmit --strict --target es2022 --module nodenext --lib es2022,dom --types '' \
         tests/browser/types.mts
     cargo run --release --features serde --example browser_cases -- out/browser
-    cargo run --release -p web-build -- --most 200000 web/planner
+    cargo run --release -p web-build -- --inline --most 200000 web/planner
     cargo run --release -p web-build -- tests/browser/rust
     web/serve.sh --build
     node tests/browser/run.mjs

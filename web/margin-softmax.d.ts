@@ -127,10 +127,9 @@ export interface Step {
 }
 
 export class Planner {
-    /** From the planner's module, imported and initialised by the caller. */
-    constructor(module: unknown);
-    /** Loads `dist/planner.js` beside this module, or from `url`; `wasm` is its wasm. */
-    static load(url?: string | URL, wasm?: string | URL | BufferSource | WebAssembly.Module): Promise<Planner>;
+    private constructor();
+    /** Starts the planner; `wasm` is `margin-softmax/planner.wasm` where it is not to come from this package's own text. */
+    static load(how?: { wasm?: string | URL | Response | BufferSource | WebAssembly.Module }): Promise<Planner>;
     /** The named losses and where their numbers come from. */
     losses(): { name: string; source: string }[];
     /** A named loss as plain data. */

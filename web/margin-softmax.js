@@ -10,6 +10,9 @@
 // Recording creates, submits, maps and awaits nothing. The device stays yours: its `lost` promise is only listened to,
 // its `onuncapturederror` is left alone, and what is created here is created under error scopes.
 
+import * as glue from './dist/planner.js';
+import packed from './dist/planner_wasm.js';
+
 /** An error in plain words; `code` is the name of the crate's error: `Limit`, `Recompile`, `Usage`, `DeviceLost`, … */
 export class MarginSoftmaxError extends Error {
     constructor(code, message, options) {
@@ -40,28 +43,37 @@ const asked = (call) => {
 
 // ---- the planner
 
+/** The wasm that this package carries as text: nothing is fetched, and a bundler has no file to copy. */
+const unpacked = () => {
+    const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'))).arrayBuffer();
+};
+
 /** The planner: a wasm module of 150 kB that knows the losses, their kernels and how to cut the work. */
 export class Planner {
-    #module;
     #losses;
 
-    /** From the planner's module, imported and initialised by the caller: for bundlers. See `load`. */
-    constructor(module) {
-        if (typeof module?.Planned !== 'function') {
-            fail('Missing', 'this is no planner module: build it with `cargo run --release -p web-build -- web/planner`');
-        }
-        this.#module = module;
-        this.#losses = JSON.parse(module.losses());
+    /** For `load`. */
+    constructor(losses) {
+        if (!Array.isArray(losses)) fail('Usage', '`await Planner.load()` makes a planner');
+        this.#losses = losses;
     }
 
     /**
-     * Loads the planner's module, by default `dist/planner.js` beside this file. `wasm` is its wasm: a URL, bytes or a
-     * compiled module; by default `planner_bg.wasm` beside the planner's module.
+     * Starts the planner. Its wasm is a part of this package, so that a page, a worker, a bundle and Node need no more than
+     * this call. `wasm` supplies it instead: the bytes of `margin-softmax/planner.wasm`, a compiled module, a response, or
+     * a URL. One instance serves all planners of a page or worker: the first call decides.
      */
-    static async load(url = new URL('./dist/planner.js', import.meta.url), wasm) {
-        const module = await import(url);
-        await module.default(wasm === undefined ? undefined : { module_or_path: wasm });
-        return new Planner(module);
+    static async load({ wasm, ...unknown } = {}) {
+        const [extra] = Object.keys(unknown);
+        if (extra) fail('Name', `\`${extra}\` is not a known setting; known is: wasm`);
+        try {
+            await glue.default({ module_or_path: wasm ?? unpacked() });
+            return new Planner(JSON.parse(glue.losses()));
+        } catch (error) {
+            const hint = wasm === undefined ? '' : '; `wasm` is its bytes, a compiled module, a response, or a URL that `fetch` can read';
+            throw new MarginSoftmaxError('Format', `the planner's wasm does not start: ${error.message}${hint}`, { cause: error });
+        }
     }
 
     /** The named losses and where their numbers come from. */
@@ -83,14 +95,14 @@ export class Planner {
     /** φ(x) and dφ/dx at target cosines x, without the scale: what a loss does to the logit of the labelled class. */
     curve(loss, cosines) {
         const text = JSON.stringify(this.loss(loss));
-        const both = asked(() => this.#module.curve(text, Float64Array.from(cosines)));
+        const both = asked(() => glue.curve(text, Float64Array.from(cosines)));
         const half = both.length / 2;
         return { values: both.slice(0, half), slopes: both.slice(half) };
     }
 
     /** The plan of a request in JSON: buffers, kernels, steps. What `Head.create` uses. */
     plan(request) {
-        return asked(() => new this.#module.Planned(JSON.stringify(request)));
+        return asked(() => new glue.Planned(JSON.stringify(request)));
     }
 }
 

@@ -21,7 +21,10 @@ esac
 
 out=web/dist/demo
 mkdir -p "$out/vendor"
-cargo run --quiet --release -p web-build -- web/planner web/demo/wasm --out "$out"
+cargo run --quiet --release -p web-build -- --inline web/planner --out "$out/dist"
+# the page takes it from planner_wasm.js
+rm "$out/dist/planner_bg.wasm"
+cargo run --quiet --release -p web-build -- web/demo/wasm --out "$out"
 if [ ! -f web/demo/node_modules/uplot/package.json ] || [ web/demo/package-lock.json -nt web/demo/node_modules/.package-lock.json ]; then
     npm ci --prefix web/demo --ignore-scripts --no-audit --no-fund
 fi

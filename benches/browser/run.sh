@@ -28,7 +28,7 @@ case " $* " in
         npm ci --silent --prefix "$here"
         node "$here/build.mjs"
         say 'the planner'
-        cargo run --quiet --release -p web-build -- web/planner >&2 || say 'without WebGPU rows of this crate: the planner does not build here'
+        cargo run --quiet --release -p web-build -- --inline web/planner >&2 || say 'without WebGPU rows of this crate: the planner does not build here'
         [ ! "$(type -p rustup)" ] || rustup target add "$target" >/dev/null 2>&1 || say "$target is missing"
         # a module for every browser, and one for those with relaxed SIMD
         for flags in simd128:+simd128 relaxed:+simd128,+relaxed-simd; do

@@ -29,12 +29,17 @@
 //!
 //! # JavaScript
 //!
-//! An engine with a `GPUDevice` of its own takes `web/margin-softmax.js`: the planner of this crate as a small wasm module,
-//! and a runner that records its plan on your device, buffers and encoder. `cargo run --release -p web-build -- planner`
-//! builds it into `web/dist`; types are in `web/margin-softmax.d.ts`.
+//! An engine with a `GPUDevice` of its own uses the npm package `margin-softmax`: the planner of this crate as a small wasm
+//! module, and a runner that records its plan on your device, buffers and encoder. It is built from this repository, with
+//! cargo and npm:
+//!
+//! ```sh
+//! npm pack ./web                                      # writes margin-softmax-0.1.0.tgz
+//! npm install PATH/TO/margin-softmax-0.1.0.tgz        # in your project
+//! ```
 //!
 //! ```js
-//! import { Planner, Head } from './margin-softmax.js';
+//! import { Planner, Head } from 'margin-softmax';
 //!
 //! const planner = await Planner.load();
 //! const head = await Head.create(device, planner, {
@@ -54,6 +59,23 @@
 //! // or arrays in, arrays out
 //! const { loss, gradEmbeddings } = await head.evaluate({ embeddings, prototypes, labels });
 //! ```
+//!
+//! `Planner.load()` is the same call everywhere, and needs no configuration:
+//!
+//! | where | tested with |
+//! |---|---|
+//! | a bundle | Vite 8 (production and development), webpack 5, esbuild |
+//! | `<script type="module">` without a bundler | `import … from './margin-softmax/margin-softmax.js'`, with the package's folder on the server |
+//! | a module worker | each of these; every worker loads its own planner |
+//! | Node 20 or later | `planner.curve`, without a device; for a `Head`, take a `GPUDevice` from a package such as `webgpu` |
+//!
+//! The wasm is a part of the JavaScript modules, compressed: 195 kB, 150 kB after compression by the server. Nothing is
+//! fetched, so there is no file to copy or to serve with a MIME type. A content security policy must allow
+//! `'wasm-unsafe-eval'` in `script-src`. The same wasm is also the file `margin-softmax/planner.wasm`; a program that reads
+//! or compiles it itself calls `Planner.load({ wasm })` with bytes, a `WebAssembly.Module`, a `Response` or a URL.
+//!
+//! In a checkout, `cargo run --release -p web-build -- --inline planner` builds the planner into `web/dist`, after which a page
+//! can import `web/margin-softmax.js` as it is. Types are in `web/margin-softmax.d.ts`.
 //!
 //! The rules are those of [`device`](super::device#the-rules). A refusal is an `Error` whose `code` is the name of the
 //! [`Error`](crate::Error) variant.

@@ -4,7 +4,8 @@
 //
 // Every suite is a module beside this one that exports `default async ({ page, check, url, out }) => …`:
 //
-//     page(path, query)   opens a page of this repository; its errors are in page.problems, and fail the test that meets them
+//     page(path, options) opens a page of this repository, or of another address; its errors are in page.problems, and fail the
+//                         test that meets them
 //     check(name, test)   one test; what it throws is its failure
 //     out                 a folder for what should be kept, such as screenshots
 //
@@ -16,7 +17,7 @@ import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
-const SUITES = ['parity', 'module', 'demo'];
+const SUITES = ['parity', 'module', 'demo', 'npm'];
 const MINUTES = 10;
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -83,7 +84,7 @@ const check = async (name, test) => {
     }
 };
 
-/** A page of this repository. */
+/** A page of this repository, or of another address. */
 const page = async (path = 'tests/browser/page.html', options = {}) => {
     const made = await browser.newPage(options);
     made.setDefaultTimeout(MINUTES * 60_000);
@@ -92,7 +93,7 @@ const page = async (path = 'tests/browser/page.html', options = {}) => {
         if (message.type() === 'error') made.problems.push(message.text());
     });
     made.on('pageerror', (error) => made.problems.push(error.message));
-    await made.goto(url + path);
+    await made.goto(new URL(path, url).href);
     return made;
 };
 

@@ -26,6 +26,9 @@ try {
     if (error instanceof MarginSoftmaxError && error.code === 'Limit') console.log(error.message, sum);
 }
 
+// @ts-expect-error `load` makes planners
+new Planner();
+await Planner.load({ wasm: new Uint8Array(8) });
 // @ts-expect-error a misspelt setting
 await Head.create(device, planner, { los: loss, shape });
 // @ts-expect-error no such code

@@ -54,10 +54,7 @@ async function findDevice(again) {
         return null;
     }
     try {
-        const [{ device, adapter }, planner] = await Promise.all([
-            requestDevice(),
-            Planner.load(new URL('./planner.js', import.meta.url)),
-        ]);
+        const [{ device, adapter }, planner] = await Promise.all([requestDevice(), Planner.load()]);
         const gpu = { device, planner, name: nameOf(adapter) };
         device.lost.then((info) => lost(gpu, info));
         device.addEventListener('uncapturederror', (event) => notice('error', `The GPU reports: ${event.error.message}`, 'warning'));

@@ -1,11 +1,12 @@
 //! Builds a crate for the browser: wasm and its ES module.
 //!
 //! ```text
-//! cargo run --release -p web-build -- web/planner
+//! cargo run --release -p web-build -- --inline web/planner
 //! ```
 //!
 //! writes `web/dist/planner.js` and `web/dist/planner_bg.wasm`, named like the crate's library, with the profile `web`. Adds
-//! the target wasm32-unknown-unknown where rustup is there and it is missing. (`wasm-opt -Oz` was tried: 0.8 % less after
+//! the target wasm32-unknown-unknown where rustup is there and it is missing. With `--inline` also `web/dist/planner_wasm.js`,
+//! which carries the wasm: a package of ES modules alone needs no fetch and no setting of a bundler. (`wasm-opt -Oz` was tried: 0.8 % less after
 //! gzip, and with all features on a module that Chromium refuses.)
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::Parser;
 use flate2::{Compression, write::GzEncoder};
 use serde_json::Value;
@@ -36,6 +38,9 @@ struct Arguments {
     /// Features of the crates, separated by commas.
     #[arg(long, default_value = "")]
     features: String,
+    /// Also writes the wasm as an ES module, which exports it as base64 of gzip; the crate's module then names no wasm file.
+    #[arg(long)]
+    inline: bool,
     /// Fails where a crate's wasm and module are larger than this many bytes, compressed with gzip -9.
     #[arg(long)]
     most: Option<usize>,
@@ -52,11 +57,11 @@ fn main() -> Result<()> {
     add_target()?;
     for folder in &arguments.crates {
         let wasm = compile(folder, &arguments.features)?;
-        let files = bind(&wasm, &out)?;
+        let files = bind(&wasm, &out, arguments.inline)?;
         let mut sum = 0;
         for file in &files {
             let bytes = fs::read(file)?;
-            let packed = gzip(&bytes)?;
+            let packed = gzip(&bytes)?.len();
             sum += packed;
             println!("{}: {} bytes, {packed} with gzip -9", file.display(), bytes.len());
         }
@@ -105,23 +110,31 @@ fn compile(folder: &Path, features: &str) -> Result<PathBuf> {
     Ok(made.ok_or_else(|| format!("{} makes no wasm: it needs crate-type = [\"cdylib\"]", folder.display()))?)
 }
 
-/// The ES module and the wasm behind it.
-fn bind(wasm: &Path, out: &Path) -> Result<[PathBuf; 2]> {
+/// The ES module and the wasm behind it, as a page loads them.
+fn bind(wasm: &Path, out: &Path, inline: bool) -> Result<[PathBuf; 2]> {
     let name = wasm.file_stem().and_then(|name| name.to_str()).ok_or("the wasm has no name")?;
     Bindgen::new()
         .input_path(wasm)
         .web(true)?
-        .omit_default_module_path(false)
+        // a bundler would copy the file that the module names
+        .omit_default_module_path(inline)
         .remove_name_section(true)
         .remove_producers_section(true)
         .generate(out)?;
-    Ok([out.join(format!("{name}.js")), out.join(format!("{name}_bg.wasm"))])
+    let (module, mut wasm) = (out.join(format!("{name}.js")), out.join(format!("{name}_bg.wasm")));
+    if inline {
+        // compressed first: base64 alone would cost a third of the download, this way it costs about one percent
+        let text = BASE64_STANDARD.encode(gzip(&fs::read(&wasm)?)?);
+        wasm = out.join(format!("{name}_wasm.js"));
+        fs::write(&wasm, format!("// {name}_bg.wasm, gzip, base64\nexport default '{text}';\n"))?;
+    }
+    Ok([module, wasm])
 }
 
-fn gzip(bytes: &[u8]) -> Result<usize> {
+fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(vec![], Compression::best());
     encoder.write_all(bytes)?;
-    Ok(encoder.finish()?.len())
+    Ok(encoder.finish()?)
 }
 
 fn run(command: &mut Command) -> Result<()> {
