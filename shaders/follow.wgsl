@@ -14,7 +14,7 @@
 // (rows, cosines, lengths, -), then (largest log-sum-exp, -, squares, sum of exp)
 var<workgroup> lanes: array<vec4<f32>, 256>;
 
-fn clamped(length: f32) -> f32 { return clamp(length, 1.0e-3, 100.0); }
+fn clamped(length: f32) -> f32 { return clamp(length, SHORT_LENGTH, LONG_LENGTH); }
 
 fn gather(lane: u32, own: vec4<f32>) -> vec4<f32> {
     workgroupBarrier();
@@ -53,7 +53,11 @@ fn follow(@builtin(local_invocation_index) lane: u32) {
     let second = gather(lane, own);
     let moves = first.w > 0.0 && batch[0].non_finite_prototypes == 0u;
     if (lane != 0u || !moves) { return; }
-    if (has(CURRICULAR)) { state[0] = 0.01 * (first.y / n) + 0.99 * state[0]; }
+    if (has(CURRICULAR)) {
+        // a cosine may round to more than 1
+        let next = HARDNESS_RATE * (first.y / n) + (1.0 - HARDNESS_RATE) * state[0];
+        state[0] = clamp(next, -MOST_HARDNESS, MOST_HARDNESS);
+    }
     if (settings.adaptive == ADAFACE) {
         state[1] = settings.rate * mean + (1.0 - settings.rate) * state[1];
         if (n > 1.0) {
@@ -61,8 +65,8 @@ fn follow(@builtin(local_invocation_index) lane: u32) {
         }
     }
     if (has(OWN_SCALE)) {
-        let least = min(max(batch[0].middle, 0.70710678), 1.0);
+        let least = min(max(batch[0].middle, LEAST_MEDIAN), 1.0);
         let scale = (first.x + logarithm(second.w) - logarithm(n)) / least;
-        if (finite(vec4(scale))) { state[3] = max(scale, 1.0e-2); }
+        if (finite(vec4(scale))) { state[3] = clamp(scale, SMALLEST_SCALE, LARGEST_SCALE); }
     }
 }

@@ -20,8 +20,6 @@ struct Sums {
     cosine: f32,
 }
 
-const MOST_BINS = 1024u;
-
 var<workgroup> lanes: array<Sums, 256>;
 var<workgroup> bins: array<atomic<u32>, 2 * MOST_BINS>;
 
@@ -32,7 +30,7 @@ fn angle(c: f32) -> f32 {
 }
 
 fn bin(angle: f32) -> u32 {
-    return min(u32(angle * 0.318309886 * f32(part.count)), part.count - 1u);
+    return min(u32(angle * INVERSE_PI * f32(part.count)), part.count - 1u);
 }
 
 @compute @workgroup_size(256)

@@ -34,7 +34,7 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
     }
     var r = link_finish(rows[row], all, batch[0].weights);
     // plain products have no lower end
-    r.nearest = select(max(all.nearest, -1.0), all.nearest, has(PLAIN) && settings.classes > 1u);
+    r.nearest = select(max(all.nearest, NO_COSINE), all.nearest, has(PLAIN) && settings.classes > 1u);
 
     // a logit of a linear head that f32 cannot hold: such a row counts as one that is not finite, in place of a wrong loss
     if (has(PLAIN) && counts(r.state)) {
@@ -44,7 +44,7 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
     let broken = r.state == NON_FINITE || r.state == INVALID || batch[0].non_finite_prototypes > 0u;
     if (broken) { r.loss = settings.nan; }
     if (r.state == IGNORED) { r.loss = 0u; }
-    if (!counts(r.state)) { r.nearest = -1.0; }
+    if (!counts(r.state)) { r.nearest = NO_COSINE; }
     rows[row] = r;
     row_losses[row] = r.loss;
 }

@@ -4,8 +4,9 @@
 //   inout   rows    [rows]          Row: writes bound and last, those of the last one chosen
 //   inout   top     [rows, chosen]  vec2 (bits of the cosine, class), best first
 //
-// One workgroup per row. A list of 64 lies in workgroup memory; 64 classes at a time find their places in it by counting.
-// Of equal cosines the lower class comes first. A span is short, since software drivers stop a shader after 65,535 turns.
+// One workgroup per row. A list of MOST_CHOSEN lies in workgroup memory; as many classes at a time find their places in it
+// by counting. Of equal cosines the lower class comes first. A span is short, since software drivers stop a shader after
+// 65,535 turns.
 
 @group(0) @binding(2) var<storage, read> cosine: array<f32>;
 @group(0) @binding(3) var<storage, read_write> rows: array<Row>;
@@ -13,22 +14,20 @@
 
 struct Found { cosine: f32, label: u32 }
 
-const NOBODY = 0xffffffffu;
-
-var<workgroup> best: array<Found, 64>;
-var<workgroup> fresh: array<Found, 64>;
+var<workgroup> best: array<Found, MOST_CHOSEN>;
+var<workgroup> fresh: array<Found, MOST_CHOSEN>;
 var<workgroup> hits: atomic<u32>;
 
 fn before(a: Found, b: Found) -> bool {
     return a.cosine > b.cosine || (a.cosine == b.cosine && a.label < b.label);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(MOST_CHOSEN)
 fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                   @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
     if (row >= settings.rows) { return; }
-    let none = Found(LOWEST, NOBODY);
+    let none = Found(LOWEST, NO_CLASS);
     var mine = none;
     if (part.begin == 0u && lane < settings.chosen) {
         let held = top[row * settings.chosen + lane];
@@ -39,7 +38,7 @@ fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     let label = rows[row].label;
     let start = row * part.stride;
     let end = min(part.row_first + part.row_count, part.count / centers());
-    for (var j = part.row_first; j < end; j += 64u) {
+    for (var j = part.row_first; j < end; j += MOST_CHOSEN) {
         var one = none;
         if (j + lane < end && own + j + lane != label) {
             let place = start + (j + lane) * centers();
@@ -56,15 +55,15 @@ fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         mine = best[lane];
         var place = lane;       // of the one that was there
         var rank = 0u;          // of the new one
-        for (var i = 0u; i < select(0u, 64u, any); i++) {
+        for (var i = 0u; i < select(0u, MOST_CHOSEN, any); i++) {
             place += select(0u, 1u, before(fresh[i], mine));
-            rank += select(0u, 1u, before(fresh[i], one) || (i < lane && fresh[i].label == NOBODY && one.label == NOBODY));
-            rank += select(0u, 1u, before(best[i], one) || (best[i].label == NOBODY && one.label == NOBODY));
+            rank += select(0u, 1u, before(fresh[i], one) || (i < lane && fresh[i].label == NO_CLASS && one.label == NO_CLASS));
+            rank += select(0u, 1u, before(best[i], one) || (best[i].label == NO_CLASS && one.label == NO_CLASS));
         }
         workgroupBarrier();
         if (any) {
-            if (place < 64u) { best[place] = mine; }
-            if (rank < 64u) { best[rank] = one; }
+            if (place < MOST_CHOSEN) { best[place] = mine; }
+            if (rank < MOST_CHOSEN) { best[rank] = one; }
         }
         workgroupBarrier();
     }

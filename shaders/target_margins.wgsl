@@ -30,7 +30,7 @@ fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     if (has(ROW_MARGINS) && known) { m = given(row_margins[row], m); }
     switch (settings.adaptive) {
         case ADAFACE: {
-            let z = settings.rise * (clamp(r.length, 1.0e-3, 100.0) - state[1]) / (state[2] + 1.0e-3);
+            let z = settings.rise * (clamp(r.length, SHORT_LENGTH, LONG_LENGTH) - state[1]) / (state[2] + DEVIATION_FLOOR);
             m.z = -settings.base * clamp(z, -1.0, 1.0);
             m.w = settings.base * (1.0 + clamp(z, -1.0, 1.0));
         }
@@ -39,7 +39,7 @@ fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
             m.z = fma(settings.rise, length - settings.lower, settings.base);
             r.stretch = length / (settings.upper * settings.upper) + 1.0 / length;
         }
-        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.draw, -3.0, 3.0); }
+        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.draw, -MOST_DRAWN, MOST_DRAWN); }
         case ELASTIC_COSINE: { m.w += r.draw; }
         default: {}
     }

@@ -176,6 +176,9 @@ impl Default for Want {
     }
 }
 
+/// In the place of the largest other cosine where a row has none.
+pub(crate) const NO_COSINE: f64 = -1.0;
+
 /// The result of one batch.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Output<T = f32> {

@@ -2,9 +2,15 @@
 //! without a driver, and its structs and bindings compared with Rust's.
 #![cfg(feature = "gpu")]
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
 use margin_softmax::{
-    Tile,
-    plan::{Binding, Kernel, Limits, kernels::all},
+    plan::{Binding, Element, Kernel, Layout, Limits, Plan, kernels::all},
+    *,
 };
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
@@ -83,6 +89,232 @@ fn structs_have_the_same_fields_at_the_same_offsets_in_rust() {
         assert_eq!(shader, rust, "{name}");
         assert_eq!(span as usize, bytes, "{name}");
     }
+}
+
+/// Every text below shaders/, with its path from there.
+fn texts() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let (mut folders, mut found) = (vec![root.clone()], vec![]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Without its comments.
+fn code(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect()
+}
+
+/// Words and numbers.
+fn words(text: &str) -> BTreeSet<String> {
+    let inside = |c: char| c.is_ascii_alphanumeric() || "_.~".contains(c);
+    // an exponent keeps its sign
+    code(text).replace("e-", "e~").split(|c| !inside(c)).map(|word| word.replace('~', "-")).collect()
+}
+
+/// The constants of a module that are whole numbers; naga keeps none whose type is abstract.
+fn constants(module: &naga::Module) -> BTreeMap<String, f64> {
+    let value = |c: &naga::Constant| match module.global_expressions[c.init] {
+        naga::Expression::Literal(naga::Literal::U32(v)) => Some(f64::from(v)),
+        _ => None,
+    };
+    module.constants.iter().filter_map(|(_, c)| Some((c.name.clone()?, value(c)?))).collect()
+}
+
+/// The numbers that Rust and the shaders share: a line each, before everything else.
+fn shared(kernel: &Kernel) -> BTreeMap<String, f64> {
+    let number = |line: &str| -> Option<(String, f64)> {
+        let line = line.split("//").next()?.trim();
+        let (name, value) = line.strip_prefix("const ")?.strip_suffix(';')?.split_once(" = ")?;
+        Some((name.to_owned(), value.strip_suffix('u').unwrap_or(value).parse().ok()?))
+    };
+    kernel.source.lines().map_while(number).collect()
+}
+
+/// A number that Rust knows too is declared in Rust (src/plan/constants.rs). What a shader declares by itself is listed
+/// here with the reason; a new one fails.
+#[test]
+fn shaders_declare_only_what_rust_does_not_know() {
+    let tile = "the geometry of a tile, compared below";
+    let layout = "how an operand of this kernel lies";
+    let series = "where a function of this file takes its coefficients from";
+    let own = [
+        ("common/series.wgsl", &["OF_CLOSED", "OF_LOSS", "OF_OTHERS", "OF_ROW"][..], series),
+        ("cosines.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
+        ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
+        ("tile/eights.wgsl", &["WIDE"], "follows from TILE_SIDE"),
+        ("tile/tile_128.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
+        ("tile/tile_64.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
+    ];
+    let mut expected: Vec<(String, String)> = vec![];
+    for (file, names, _) in own {
+        expected.extend(names.iter().map(|name| (file.to_owned(), name.to_string())));
+    }
+    let mut found = vec![];
+    for (file, text) in texts() {
+        let declared = code(&text);
+        let names = declared.split("const ").skip(1).filter_map(|rest| rest.split([' ', ':', '=']).next());
+        found.extend(names.map(|name| (file.clone(), name.to_owned())));
+    }
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+/// No shared number without a shader that reads it, and none that WGSL reads otherwise than Rust wrote it.
+#[test]
+fn every_shared_number_has_a_reader_and_its_value() {
+    let kernels = all();
+    let shared = shared(&kernels[0].1);
+    let whole = constants(&naga::front::wgsl::parse_str(&kernels[0].1.source).unwrap());
+    assert!(whole.iter().all(|(name, value)| shared[name] == *value), "{whole:?}");
+    let opening: Vec<&str> = kernels[0].1.source.lines().take(shared.len()).collect();
+    for (name, kernel) in &kernels {
+        let lines = kernel.source.lines().skip(usize::from(needs_f16(kernel)));
+        assert!(lines.take(opening.len()).eq(opening.iter().copied()), "{name}");
+    }
+    let used: BTreeSet<String> = texts().iter().flat_map(|(_, text)| words(text)).collect();
+    let unused: Vec<&String> = shared.keys().filter(|name| !used.contains(*name)).collect();
+    // the fallback that changes nothing is the default of its switch
+    assert_eq!(unused, ["NONE"]);
+    assert!(shared.len() >= 60 && whole.len() >= 40, "{} numbers", shared.len());
+    // by what the crate says elsewhere
+    for (name, expected) in [
+        ("PI", std::f64::consts::PI),
+        ("SHORTEST", objective::SHORTEST),
+        ("MOST_BINS", monitor::MOST_BINS as f64),
+        ("MOST_CHOSEN", TopK::MOST as f64),
+        ("MOST_PARAMETERS", Custom::PARAMETERS as f64),
+        ("NO_CLASS", f64::from(u32::MAX)),
+        ("LOWEST", -3e38),
+    ] {
+        assert_eq!(shared[name], expected, "{name}");
+    }
+    // flags are bits of their own
+    let flags = "HAS_IGNORE LINEAR DETACHED SERIES CLASS_WEIGHTS UPSTREAM UPSTREAM_ROWS MEAN ADD_EMBEDDINGS \
+                 ADD_PROTOTYPES PLAIN CLASS_MARGINS ROW_MARGINS VARIED CLOSED OWN_SCALE CURRICULAR OTHER_SERIES \
+                 OTHER_DETACHED ANGULAR OTHER_ANGULAR WEIGHS SORTED GIVEN";
+    let bits: BTreeSet<u32> = flags.split(' ').map(|flag| shared[flag] as u32).collect();
+    assert!(bits.len() == 24 && bits.iter().all(|bit| bit.is_power_of_two()), "{bits:?}");
+    // the clamps of a device leave what a state may hold, and its ranges of margins are those that a loss may have
+    let shape = Shape::new(1, 10, 4).unwrap();
+    let state = State::new(&MarginSoftmax::adacos(), shape).unwrap();
+    let holds = |hardness: f64, length: f64, scale: f64| {
+        let (norm_mean, norm_deviation) = (length, length);
+        State { hardness, norm_mean, norm_deviation, scale, ..state }.validate(shape).is_ok()
+    };
+    let [hardness, smallest, largest] = ["MOST_HARDNESS", "SMALLEST_SCALE", "LARGEST_SCALE"].map(|name| shared[name]);
+    assert!(holds(hardness, 0.0, smallest) && holds(-hardness, f64::from(1e30_f32), largest));
+    assert!(!holds(hardness + 1e-5, 0.0, 1.0) && !holds(0.0, 1.1e30, 1.0) && !holds(0.0, 0.0, largest.next_up()));
+    let [margin, factor, drawn] = ["MOST_MARGIN", "MOST_FACTOR", "MOST_DRAWN"].map(|name| shared[name]);
+    let fits = |m0, m1, m2, m3| MarginSoftmax::unified(m0, m1, m2, m3).validate().is_ok();
+    assert!(fits(margin, factor, drawn, margin) && fits(margin, factor, drawn, -margin));
+    assert!(!fits(margin.next_up(), 1.0, 0.0, 0.0) && !fits(1.0, factor.next_up(), 0.0, 0.0));
+    assert!(!fits(1.0, 1.0, 0.0, margin.next_up()) && !fits(1.0, 1.0, shared["PI"], 0.0));
+}
+
+/// A number that is not whole has a name, unless it belongs to a formula or an approximation: then it is here. So no clamp
+/// stands in a shader alone.
+#[test]
+fn numbers_in_shaders_have_names_or_reasons() {
+    let formulas = ["0.0", "0.5", "1.0", "1.5", "2.0", "4.0"];
+    // polynomials and tables of their own
+    let approximations = ["common/angle.wgsl", "common/exponential.wgsl"];
+    let guard = "a divisor or an argument that is 0 is replaced by something that f32 can hold; the result is not used";
+    let own = [
+        (
+            "common/measure.wgsl",
+            "1.0e-30",
+            "an element this small vanishes when squares are taken: the vector is short",
+        ),
+        ("common/series.wgsl", "1.0e-20", guard),
+        ("link/softmax.wgsl", "1.0e-30", guard),
+        ("margin/unified.wgsl", "1.0e-30", guard),
+        ("mean_direction.wgsl", "1.0e-30", guard),
+        ("row_gradients.wgsl", "1.0e-30", "below this a quotient is formed in the other order"),
+        ("row_sums.wgsl", "1.0e-30", guard),
+    ];
+    let mut found = vec![];
+    for (file, text) in texts().iter().filter(|(file, _)| !approximations.contains(&file.as_str())) {
+        let digit = |word: &String| word.starts_with(|c: char| c.is_ascii_digit()) && !word.starts_with("0x");
+        let number = |word: &String| digit(word) && word.contains(['.', 'e']);
+        let new = words(text).into_iter().filter(|word| number(word) && !formulas.contains(&word.as_str()));
+        found.extend(new.map(|word| (file.clone(), word)));
+    }
+    found.sort();
+    let expected = own.map(|(file, number, _)| (file.to_owned(), number.to_owned()));
+    assert_eq!(found, expected);
+}
+
+/// What the planner believes of a tile is what its text declares.
+#[test]
+fn tiles_have_the_geometry_that_the_planner_believes() {
+    for tile in Tile::ALL {
+        let named = |(name, _): &(String, Kernel)| name.starts_with(&format!("cosines [{} ", tile.name()));
+        let (_, kernel) = all().into_iter().find(named).unwrap();
+        let found = constants(&naga::front::wgsl::parse_str(&kernel.source).unwrap());
+        let geometry = tile.geometry();
+        let expected = [geometry.rows, geometry.columns, geometry.lanes].map(f64::from);
+        assert_eq!(["TILE_M", "TILE_N", "TILE_LANES"].map(|name| found[name]), expected, "{}", tile.name());
+    }
+}
+
+/// The rows of a workgroup, and the prototypes of one whose number depends on them, are as many in the shader's text as in
+/// the plan's grid.
+#[test]
+fn workgroups_cover_what_the_planner_believes() {
+    let (rows, classes) = (200, 300);
+    let shape = Shape::new(rows, classes, 24).unwrap();
+    let mut checked = BTreeSet::new();
+    for name in objective::PRESETS.iter().map(|preset| preset.name) {
+        for filter in [None, GradientFilter::new(1e-4).ok()] {
+            let loss = MarginSoftmax::named(name).unwrap();
+            let options = Options { want: Want::ALL.with_scale().with_bias(), filter, ..Options::default() };
+            let layout = Layout { shards: &[classes], embeddings: Element::F32, prototypes: Element::F32 };
+            // not every loss takes a filter
+            let Ok(plan) = Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &options) else { continue };
+            let geometry = plan.schedule().tile.geometry();
+            for step in plan.forward().iter().chain(plan.backward()) {
+                let kernel = &plan.kernels()[step.kernel];
+                let text = code(&kernel.source);
+                let number = |after: &str| -> Option<u32> {
+                    let first = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+                    text.split(after).skip(1).find_map(first)
+                };
+                let name = kernel.name;
+                let part = plan.parts()[step.part];
+                match step.grid.rows_per_group {
+                    0 => {
+                        let Some(covered) = number("group * ").or(number("unfold(id, groups) * ")) else { continue };
+                        let expected = u64::from(part.count.div_ceil(covered));
+                        assert_eq!(step.grid.groups, expected, "{name}: {covered} prototypes a workgroup");
+                    }
+                    per_group => {
+                        let tile = text.contains("* TILE_M").then_some(geometry.rows);
+                        let list = text.contains("tile * (SPAN").then(|| number("const SPAN = ")).flatten();
+                        let own = number("unfold(id, groups) * ").or(tile).or(list);
+                        let found = own.or(number("block * ")).unwrap_or(1);
+                        assert_eq!(found, per_group, "{name}: rows a workgroup");
+                    }
+                }
+                checked.insert(name);
+            }
+        }
+    }
+    assert!(checked.len() >= 15, "only {checked:?}");
 }
 
 /// A tile's invocations and workgroup memory are what the planner believes; no other kernel needs more than every plan may.

@@ -1,8 +1,5 @@
 // Own arctangent, sine and cosine: the built-in ones are off by up to 2e-4 on some drivers.
 
-const PI = 3.14159265;
-const HALF_PI = 1.57079633;
-
 // The angle of (x, y) for x, y >= 0, in [0, pi/2].
 fn quadrant_angle(y: f32, x: f32) -> f32 {
     let steep = y > x;
@@ -41,5 +38,5 @@ fn arc(x: f32) -> Curve {
     let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
     // from the nearer end, where it keeps all its digits
     let near = quadrant_angle(s, abs(x));
-    return Curve(select(near, PI - near, x < 0.0), -1.0 / max(s, 1.0e-4));
+    return Curve(select(near, PI - near, x < 0.0), -1.0 / max(s, SMALLEST_SINE));
 }

@@ -9,10 +9,10 @@ fn labelled_row(row: u32, fresh: u32) -> Row {
     if (has(HAS_IGNORE) && label == settings.ignore) { r.state = IGNORED; }
     let known = counts(r.state);
     // a label that names no class never meets one
-    r.label = select(0xffffffffu, u32(label), known);
+    r.label = select(NO_CLASS, u32(label), known);
     let y = min(r.label, arrayLength(&weights) - 1u);
     r.weight = select(0.0, select(1.0, weights[y], has(CLASS_WEIGHTS)), known);
-    r.nearest = -1.0;
+    r.nearest = NO_COSINE;
     r.others = LOWEST;
     r.scale = settings.scale;
     r.bound = -LOWEST;

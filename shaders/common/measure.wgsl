@@ -39,7 +39,7 @@ fn measure(i: u32, lane: u32) -> Length {
     let inverse = unit * root;
     let short = tiny || inverse > 1.0 / SHORTEST;
     // beyond 8.5e37 the inverse is subnormal, which a device may flush: such a length is none that an f32 can divide by
-    let endless = !short && !(inverse >= 1.17549435e-38);
+    let endless = !short && !(inverse >= SMALLEST_NORMAL);
     let none = bad || endless;
     // a linear head divides by no length
     if (has(PLAIN)) { return Length(select(1.0, 0.0, bad), false, most); }

@@ -1,5 +1,6 @@
 // What every kernel knows: the settings of this call and its part of the work.
-// Twins: src/plan/settings.rs (checked field by field in tests/shaders.rs)
+// Twins: src/plan/settings.rs (checked field by field in tests/shaders.rs). Numbers that Rust knows too, flags and codes
+// among them, are declared before this text: src/plan/constants.rs
 
 struct Settings {
     rows: u32,              // rows of this call, all batches together
@@ -66,7 +67,7 @@ struct Part {
 }
 
 struct Row {
-    state: u32,             // see below
+    state: u32,             // COUNTS, or why it does not
     label: u32,
     weight: f32,            // of the labelled class
     cosine: f32,            // of the labelled class
@@ -125,47 +126,6 @@ struct Curve { value: f32, slope: f32 }
 
 // what a transform of the other classes may know beside the cosine; `late` comes after Row.last
 struct Place { bound: f32, bend: f32, late: bool }
-
-const HAS_IGNORE = 1u;
-const LINEAR = 2u;
-const DETACHED = 4u;
-const SERIES = 8u;
-const CLASS_WEIGHTS = 16u;
-const UPSTREAM = 32u;
-const UPSTREAM_ROWS = 64u;
-const MEAN = 128u;
-const ADD_EMBEDDINGS = 256u;
-const ADD_PROTOTYPES = 512u;
-const PLAIN = 1024u;            // plain products in the place of cosines
-const CLASS_MARGINS = 2048u;
-const ROW_MARGINS = 4096u;
-const VARIED = 8192u;           // margins differ from row to row
-const CLOSED = 16384u;          // series coefficients follow m1
-const OWN_SCALE = 65536u;       // the scale is the state's
-const CURRICULAR = 131072u;
-const OTHER_SERIES = 262144u;
-const OTHER_DETACHED = 524288u;
-const ANGULAR = 1048576u;
-const OTHER_ANGULAR = 2097152u;
-const WEIGHS = 4194304u;        // the sum of the weighted logits is used
-const SORTED = 8388608u;
-const GIVEN = 16777216u;          // series coefficients follow nothing
-
-// settings.adaptive
-const ADAFACE = 1u;
-const MAGFACE = 2u;
-const ELASTIC_ANGLE = 3u;
-const ELASTIC_COSINE = 4u;
-
-// Row.state: which row counts, and why not
-const COUNTS = 0u;
-const IGNORED = 1u;
-const NON_FINITE = 2u;
-const INVALID = 3u;
-const SHORT = 4u;           // counts, but its vector is shorter than 1e-12: no gradient to it
-
-const LOWEST = -3.0e38;     // stands for minus infinity, which drivers treat differently
-const SHORTEST = 1.0e-12;
 
 @group(0) @binding(0) var<uniform> settings: Settings;
 @group(0) @binding(1) var<uniform> part: Part;

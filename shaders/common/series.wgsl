@@ -62,7 +62,7 @@ fn series_closed(k: f32) -> f32 {
     let across = 2.0 * series_half.x * series_half.y * select(1.0, -1.0, odd);
     let along = 2.0 * select(series_half.y * series_half.y, series_half.x * series_half.x, odd);
     let none = abs(delta) < 1.0e-20;
-    let divisor = 3.14159265 * select(delta, 1.0, none);
+    let divisor = PI * select(delta, 1.0, none);
     let sinc = select(across / divisor, 1.0, none);
     let rest = select(along / divisor, 0.0, none);
     let c = 2.0 * series_m1 / (series_m1 + k) * (series_phase.x * sinc - series_phase.y * rest);

@@ -6,7 +6,7 @@ fn margin_target(x: f32) -> Curve {
         let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
         // cos(angle + m) and its slope, continuous beyond the threshold
         var inner = Curve(x * settings.front.x + s * settings.front.y,
-                          settings.front.x - settings.front.y * x / max(s, 1.0e-4));
+                          settings.front.x - settings.front.y * x / max(s, SMALLEST_SINE));
         if (x <= settings.threshold) { inner = Curve(x - settings.threshold - 1.0, 1.0); }
         let outer = raised(inner.value, settings.m1);
         curve = Curve(outer.value, outer.slope * inner.slope);

@@ -1,13 +1,6 @@
 // unified: m0 psi(m1 angle + m2) - m3 with every fallback.
 // Twin: src/objective/unified.rs
 
-const CONTINUOUS = 0u;
-const SINE = 1u;
-const MIRROR = 2u;
-const NONE = 3u;
-const CLIP = 4u;
-const EASY = 5u;
-
 // Margins with what follows from them.
 struct Own {
     m: vec4<f32>,
@@ -43,12 +36,12 @@ fn margin_of_row(m: vec4<f32>) -> bool {
     let whole = round(m.y);
     let rest = m.y - whole;
     own.back = cos_sin_of(fma(rest, PI, m.z)) * select(1.0, -1.0, (u32(max(whole, 0.0)) & 1u) == 1u);
-    own.threshold = -2.0;
+    own.threshold = -NO_THRESHOLD;
     own.sine = m.z * turned.y;
     own.beyond_turn = -turned.y - m.z * turned.x;
     if (fma(m.y - 1.0, PI, m.z) > 0.0) {
         // pi in two pieces
-        let at = cos_sin(max(((PI - m.z) - 8.7422780e-8) / m.y, 0.0));
+        let at = cos_sin(max(((PI - m.z) - PI_EXCESS) / m.y, 0.0));
         own.threshold = at.x;
         if (settings.fallback == CONTINUOUS) { own.beyond_turn = -at.y / m.y; }
     }
@@ -62,7 +55,8 @@ fn margin_of_row(m: vec4<f32>) -> bool {
     let same = m.y == settings.m1;
     own.which = select(select(OF_CLOSED, OF_ROW, same), OF_LOSS, has(GIVEN));
 
-    let fits = m.x > 0.0 && m.x <= 1.0e6 && m.y > 0.0 && m.y <= 16.0 && abs(m.z) <= PI && abs(m.w) <= 1.0e6;
+    // the m2 of a loss is below pi, and may round to it
+    let fits = m.x > 0.0 && m.x <= MOST_MARGIN && m.y > 0.0 && m.y <= MOST_FACTOR && abs(m.z) <= PI && abs(m.w) <= MOST_MARGIN;
     let follows = !has(SERIES) || has(CLOSED) || (same && (m.z == settings.m2 || !has(GIVEN)));
     let sine = settings.fallback != SINE || m.y == 1.0;
     let easy = settings.fallback != EASY || own.linear || own.threshold <= 0.0;
@@ -71,8 +65,8 @@ fn margin_of_row(m: vec4<f32>) -> bool {
 }
 
 fn clip_bound(angle: f32) -> f32 {
-    if (angle <= 0.0) { return 2.0; }
-    if (angle >= PI) { return -2.0; }
+    if (angle <= 0.0) { return NO_THRESHOLD; }
+    if (angle >= PI) { return -NO_THRESHOLD; }
     return cos_sin(angle).x;
 }
 
@@ -138,7 +132,7 @@ fn cosine_curve(x: f32, s: f32, near: f32) -> Curve {
     if (own.m.y != 1.0) { turned = cos_sin(own.m.y * near); }
     let phase = select(own.back, own.front, x >= 0.0);
     let ratio = select(own.m.y, turned.y / max(s, 1.0e-30), s > 0.0);
-    let slope = own.m.y * (phase.x * ratio - phase.y * turned.x / max(s, 1.0e-4));
+    let slope = own.m.y * (phase.x * ratio - phase.y * turned.x / max(s, SMALLEST_SINE));
     // -sin(m1 angle + m2); the angle runs the other way behind the equator
     own_turn = (phase.x * turned.y - phase.y * turned.x) * select(1.0, -1.0, x >= 0.0);
     return Curve(phase.x * turned.x + phase.y * turned.y, select(-slope, slope, x >= 0.0));

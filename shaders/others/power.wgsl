@@ -5,7 +5,7 @@ fn other(c: f32, place: Place) -> Curve {
     var curve = Curve(0.0, 0.0);
     if (has(OTHER_ANGULAR)) {
         let s = sqrt(max((1.0 - c) * (1.0 + c), 0.0));
-        let slope = settings.other_b - settings.other_c * c / max(s, 1.0e-4);
+        let slope = settings.other_b - settings.other_c * c / max(s, SMALLEST_SINE);
         let outer = raised(c * settings.other_b + s * settings.other_c, settings.other_a);
         curve = Curve(outer.value, outer.slope * slope);
     } else {

@@ -5,5 +5,5 @@ fn other(c: f32, place: Place) -> Curve {
     if (!(c > place.bound || (c == place.bound && !place.late))) { return Curve(c, 1.0); }
     if (c > settings.other_a) { return Curve(1.0, 0.0); }
     let s = sqrt(max((1.0 - c) * (1.0 + c), 0.0));
-    return Curve(c * settings.other_a + s * settings.other_b, settings.other_a - settings.other_b * c / max(s, 1.0e-4));
+    return Curve(c * settings.other_a + s * settings.other_b, settings.other_a - settings.other_b * c / max(s, SMALLEST_SINE));
 }

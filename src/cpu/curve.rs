@@ -6,6 +6,7 @@ use super::{rows::Extra, vector::Fused};
 use crate::objective::{
     Angle, Filter, Others, Power, Slope, TopK,
     others::{Harder, Identity, Other, Place, Rectified},
+    unified,
 };
 
 /// A transform with its numbers in f32.
@@ -41,8 +42,8 @@ pub(super) struct Stretch {
 /// Cosines handled side by side where one of them takes a chain of steps.
 const SIDE: usize = 32;
 
-/// As in the scalar formulas: sin θ is never divided by less.
-const SMALLEST_SINE: f32 = 1e-4;
+/// In the precision of the cosines.
+const SMALLEST_SINE: f32 = unified::SMALLEST_SINE as f32;
 
 impl Curve {
     pub fn new(others: &Others, hardness: f64) -> Self {

@@ -46,6 +46,7 @@ use self::{
 use crate::{
     Adaptive, Batch, Counts, Error, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction,
     Result, Shape, State, TopK,
+    batch::NO_COSINE,
     objective::{RowFacts, SHORTEST},
     shard::{RowStatistics, Statistics, Targets},
 };
@@ -488,7 +489,7 @@ impl Head {
         resize(&mut out.other_cosines, n);
         let (mut sum, mut grad_scale, mut grad_bias, mut pulls) = (0.0, 0.0, 0.0, 0.0);
         for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate() {
-            let (mut own, mut cosine, mut nearest) = (if ignored(i) { 0.0 } else { f64::NAN }, 0.0, -1.0);
+            let (mut own, mut cosine, mut nearest) = (if ignored(i) { 0.0 } else { f64::NAN }, 0.0, NO_COSINE as f32);
             extra.stretch = 0.0;
             if row.counts() && !broken {
                 let others = sums(i);
@@ -510,7 +511,7 @@ impl Head {
                 cosine = row.cosine as f32;
                 nearest = others.nearest as f32;
                 if !(linear && classes > 1) {
-                    nearest = nearest.max(-1.0);
+                    nearest = nearest.max(NO_COSINE as f32);
                 }
                 grad_scale += share.scale;
                 grad_bias += share.bias;

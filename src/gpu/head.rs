@@ -414,14 +414,22 @@ fn fits(context: &Context, plan: &Plan) -> Result<()> {
     plan.schedule().tile.check(limits)
 }
 
-/// What a device moved goes into the state; everything else keeps its digits.
+/// What a device moved goes into the state; everything else keeps its digits, which an f32 may not hold.
 pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f32; 4], state: &mut State) {
+    let take = |number: &mut f64, found: f32| {
+        if found.to_bits() != (*number as f32).to_bits() {
+            *number = found.into();
+        }
+    };
     if loss.others == Others::Curricular {
-        state.hardness = hardness.into();
+        take(&mut state.hardness, hardness);
     }
     match loss.adaptive {
-        Adaptive::AdaFace(_) => (state.norm_mean, state.norm_deviation) = (mean.into(), deviation.into()),
-        Adaptive::AdaCos => state.scale = scale.into(),
+        Adaptive::AdaFace(_) => {
+            take(&mut state.norm_mean, mean);
+            take(&mut state.norm_deviation, deviation);
+        }
+        Adaptive::AdaCos => take(&mut state.scale, scale),
         _ => {}
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     Adaptive, Batch, Error, Label, Link, Others, Output, Result, State,
     plan::{
         Stage,
+        constants::NO_CLASS,
         settings::{BatchState, Row, Stats},
     },
     shard::{RowStatistics, Statistics, Targets},
@@ -26,7 +27,7 @@ impl SliceHead {
         if let Others::TopK(family) = &self.loss.others {
             let best: Vec<[u32; 2]> = self.read("top", rows * family.count)?;
             let entry = |[bits, class]: &[u32; 2]| (f32::from_bits(*bits).into(), *class as usize);
-            let known = |row: &[[u32; 2]]| row.iter().filter(|[_, class]| *class != u32::MAX).map(entry).collect();
+            let known = |row: &[[u32; 2]]| row.iter().filter(|[_, class]| *class != NO_CLASS).map(entry).collect();
             top = best.chunks_exact(family.count).map(known).collect();
         }
         // the sum is within the logarithm

@@ -7,8 +7,9 @@ use bytemuck::Zeroable;
 use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
 use crate::{
     Batch, Error, Label, MarginSoftmax, Options, Output, Product, Result, Shape, State, Target,
+    batch::NO_COSINE,
     plan::{
-        Call, Element, Layout, Plan, Slot, Stage,
+        Call, Element, Layout, Plan, Slot, Stage, constants,
         settings::{self, BatchState, Row},
     },
 };
@@ -341,10 +342,10 @@ impl SliceHead {
         out.row_losses.clear();
         out.row_losses.extend(states.iter().map(|r| r.loss));
         out.target_cosines.clear();
-        let known = |r: &Row| matches!(r.state, Row::COUNTS | Row::SHORT) && !broken;
+        let known = |r: &Row| matches!(r.state, constants::COUNTS | constants::SHORT) && !broken;
         out.target_cosines.extend(states.iter().map(|r| if known(r) { r.cosine } else { 0.0 }));
         out.other_cosines.clear();
-        out.other_cosines.extend(states.iter().map(|r| if broken { -1.0 } else { r.nearest }));
+        out.other_cosines.extend(states.iter().map(|r| if broken { NO_COSINE as f32 } else { r.nearest }));
         out.counts = super::head::counts(&batch);
         let none = settings::Filtered::default();
         out.filtered = left_out.map(|found| {

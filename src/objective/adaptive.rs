@@ -1,6 +1,10 @@
 //! Margins that differ from row to row, and scales that follow the batch.
 
-use super::{State, unified::in_range};
+use super::{
+    State,
+    state::{LARGEST_SCALE, MOST_HARDNESS},
+    unified::in_range,
+};
 use crate::{Error, Result};
 
 /// Where the margins of a row, or the scale of a step, come from.
@@ -135,7 +139,7 @@ impl Elastic {
 
     /// A margin with its draw.
     pub(crate) fn moved(&self, margin: f64, draw: f64) -> f64 {
-        if self.cosine { margin + draw } else { (margin + draw).clamp(-3.0, 3.0) }
+        if self.cosine { margin + draw } else { (margin + draw).clamp(-MOST_DRAWN, MOST_DRAWN) }
     }
 }
 
@@ -197,7 +201,8 @@ impl Adaptive {
             Adaptive::AdaFace(family) => {
                 for (row, m) in rows.iter().zip(margins) {
                     let length = row.length.clamp(SHORT_LENGTH, LONG_LENGTH);
-                    let z = family.concentration * (length - state.norm_mean) / (state.norm_deviation + 1e-3);
+                    let z =
+                        family.concentration * (length - state.norm_mean) / (state.norm_deviation + DEVIATION_FLOOR);
                     let z = z.clamp(-1.0, 1.0);
                     (m[2], m[3]) = (-family.margin * z, family.margin * (1.0 + z));
                 }
@@ -219,8 +224,18 @@ impl Adaptive {
     }
 }
 
-const SHORT_LENGTH: f64 = 1e-3;
-const LONG_LENGTH: f64 = 100.0;
+/// AdaFace: a shorter length counts as this.
+pub(crate) const SHORT_LENGTH: f64 = 1e-3;
+/// AdaFace: a longer length counts as this.
+pub(crate) const LONG_LENGTH: f64 = 100.0;
+/// AdaFace: added to the deviation before it divides.
+pub(crate) const DEVIATION_FLOOR: f64 = 1e-3;
+/// ElasticFace: the largest |m2| with its draw.
+pub(crate) const MOST_DRAWN: f64 = 3.0;
+/// CurricularFace: the share of a batch in the hardness.
+pub(crate) const HARDNESS_RATE: f64 = 0.01;
+/// AdaCos: a smaller cosine of the median angle counts as this, that of 45°.
+pub(crate) const LEAST_MEDIAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 impl State {
     /// Moves the running statistics of a training step that follow from target cosines and lengths, before they are used.
@@ -231,9 +246,10 @@ impl State {
             return;
         }
         if matches!(loss.others, super::Others::Curricular) {
-            let next = 0.01 * (rows().map(|r| r.cosine).sum::<f64>() / n) + 0.99 * self.hardness;
+            let mean = rows().map(|r| r.cosine).sum::<f64>() / n;
             // a cosine may round to more than 1
-            self.hardness = next.clamp(-1.0, 1.0);
+            let next = HARDNESS_RATE * mean + (1.0 - HARDNESS_RATE) * self.hardness;
+            self.hardness = next.clamp(-MOST_HARDNESS, MOST_HARDNESS);
         }
         if let Adaptive::AdaFace(AdaFace { rate, .. }) = loss.adaptive {
             let lengths = || rows().map(|r| r.length.clamp(SHORT_LENGTH, LONG_LENGTH));
@@ -255,16 +271,16 @@ impl State {
         // the lower median of the angles is the upper one of the cosines
         cosines.sort_by(|a, b| b.total_cmp(a));
         let middle = cosines[(cosines.len() - 1) / 2];
-        let least = middle.clamp(std::f64::consts::FRAC_1_SQRT_2, 1.0);
+        let least = middle.clamp(LEAST_MEDIAN, 1.0);
         let scale = (log_sum - (cosines.len() as f64).ln()) / least;
         self.scale = if scale.is_finite() { scale.clamp(SMALLEST_SCALE, LARGEST_SCALE) } else { self.scale };
     }
 }
 
 /// Dynamic AdaCos stays above this: with few classes far from every embedding log B falls below 0.
+/// At the other end it stays at the largest scale of a state: where embeddings lie closer than 45° to wrong classes it grows
+/// each step.
 pub(crate) const SMALLEST_SCALE: f64 = 1e-2;
-/// And below this, the largest that is accepted: where embeddings lie closer than 45° to wrong classes it grows each step.
-const LARGEST_SCALE: f64 = 1e6;
 
 /// AdaCos' first scale, √2·log(C − 1); an error below three classes, where it would be 0 for ever.
 pub(crate) fn first_scale(classes: usize) -> Result<f64> {

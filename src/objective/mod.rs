@@ -1,6 +1,6 @@
 //! WHAT is computed: a loss as plain, validated data, and its scalar formulas. No device, no threads.
 
-mod adaptive;
+pub(crate) mod adaptive;
 mod angle;
 pub mod chebyshev;
 mod custom;
@@ -11,7 +11,7 @@ mod presets;
 mod regularizer;
 mod schedule;
 pub(crate) mod state;
-mod unified;
+pub(crate) mod unified;
 
 pub(crate) use adaptive::RowFacts;
 pub use adaptive::{AdaFace, Adaptive, Elastic, MagFace};

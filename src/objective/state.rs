@@ -4,7 +4,9 @@ use super::{Adaptive, MarginSoftmax, adaptive::first_scale};
 use crate::{Error, Result, Shape};
 
 /// Everything of a loss that a run must keep: step, seed and running statistics. Moved by `train` calls, only read by
-/// evaluations.
+/// evaluations. A training step in which no row counts, or some prototype is not finite, adds to `step` and leaves every
+/// other number as it is, bit for bit; so does any step with the numbers that its loss does not move. (A device holds f32:
+/// a number that it does move is rounded.)
 ///
 /// With the same loss, data and backend a run that goes on from a saved state continues bit for bit. In text formats such as
 /// JSON its broken numbers are strings: readers may be off by the last digit of a plain number. Both are read.
@@ -18,7 +20,7 @@ pub struct State {
     pub step: u64,
     /// Of ElasticFace's draws; default 0.
     pub seed: u64,
-    /// t of CurricularFace, the running mean of the target cosine; starts at 0.
+    /// t of CurricularFace, the running mean of the target cosine, −1 to 1; starts at 0.
     #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub hardness: f64,
     /// Mean of the embeddings' lengths (AdaFace), 0 to 1e30; starts at 20.
@@ -31,6 +33,13 @@ pub struct State {
     #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub scale: f64,
 }
+
+/// The largest |hardness| after a step.
+pub(crate) const MOST_HARDNESS: f64 = 1.0;
+/// The largest mean and deviation of the lengths.
+const LONGEST: f32 = 1e30;
+/// The largest scale.
+pub(crate) const LARGEST_SCALE: f64 = 1e6;
 
 impl State {
     /// The state before the first step.
@@ -55,13 +64,15 @@ impl State {
             let (found, expected) = (vec![self.classes], vec![shape.classes()]);
             return Err(Error::Shape { what: "state", found, expected });
         }
-        // a device's f32 cosine may round to a little more than 1, and so may their mean
-        let one = 1.0 + 1e-6;
+        // cosines in f32 may round to a little more than 1, and so did means that were saved before devices clamped them
+        let one = MOST_HARDNESS + 1e-6;
+        // as a device holds it
+        let longest = f64::from(LONGEST);
         for (what, found, least, most, allowed) in [
             ("state.hardness", self.hardness, -one, one, "-1 <= hardness <= 1"),
-            ("state.norm_mean", self.norm_mean, 0.0, 1e30, "0 <= norm_mean <= 1e30"),
-            ("state.norm_deviation", self.norm_deviation, 0.0, 1e30, "0 <= norm_deviation <= 1e30"),
-            ("state.scale", self.scale, f64::from_bits(1), 1e6, "0 < scale <= 1e6"),
+            ("state.norm_mean", self.norm_mean, 0.0, longest, "0 <= norm_mean <= 1e30"),
+            ("state.norm_deviation", self.norm_deviation, 0.0, longest, "0 <= norm_deviation <= 1e30"),
+            ("state.scale", self.scale, f64::from_bits(1), LARGEST_SCALE, "0 < scale <= 1e6"),
             ("state.step", self.step as f64, 0.0, (1_u64 << 63) as f64, "0 <= step <= 2^63"),
         ] {
             if !(least..=most).contains(&found) {

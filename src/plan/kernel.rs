@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::settings::{PART_BYTES, SETTINGS_BYTES};
+use super::{
+    constants,
+    settings::{PART_BYTES, SETTINGS_BYTES},
+};
 
 /// How an operand's values lie in memory, and so which snippet reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,7 +124,7 @@ fn bindings(kinds: &str) -> Vec<Binding> {
 impl Recipe {
     /// `kinds` has one letter per storage binding: `r` read only, `w` read and written.
     pub fn new(name: &'static str, kinds: &str, text: &'static str) -> Self {
-        let parts = vec![include_str!("../../shaders/common/params.wgsl").into()];
+        let parts = vec![constants::TEXT.as_str().into(), include_str!("../../shaders/common/params.wgsl").into()];
         Self { name, parts, operands: String::new(), half: false, bindings: bindings(kinds), text }
     }
 

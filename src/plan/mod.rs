@@ -4,6 +4,7 @@
 //! [`gpu::Head`](crate::gpu::Head) runs it through wgpu; any other WebGPU runtime can.
 
 mod builder;
+pub(crate) mod constants;
 mod gather;
 mod grid;
 mod head;

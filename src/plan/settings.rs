@@ -1,9 +1,10 @@
 //! The uniform blocks, byte for byte as shaders/common/params.wgsl declares them.
 
-use std::{f64::consts::PI, ops::Range};
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::constants::*;
 use crate::{
     Adaptive, Coefficients, Curve, Fallback, Link, MarginSoftmax, Others, Product, Reduction, Shape, Slope, Target,
     Unified,
@@ -123,31 +124,6 @@ pub struct Call {
     pub row_margins: bool,
 }
 
-const HAS_IGNORE: u32 = 1;
-const LINEAR: u32 = 2;
-const DETACHED: u32 = 4;
-const SERIES: u32 = 8;
-const CLASS_WEIGHTS: u32 = 16;
-const UPSTREAM: u32 = 32;
-const UPSTREAM_ROWS: u32 = 64;
-const MEAN: u32 = 128;
-const ADD_EMBEDDINGS: u32 = 256;
-const ADD_PROTOTYPES: u32 = 512;
-const PLAIN: u32 = 1024;
-const CLASS_MARGINS: u32 = 2048;
-const ROW_MARGINS: u32 = 4096;
-const VARIED: u32 = 8192;
-const CLOSED: u32 = 16384;
-const OWN_SCALE: u32 = 65536;
-const CURRICULAR: u32 = 131_072;
-const OTHER_SERIES: u32 = 262_144;
-const OTHER_DETACHED: u32 = 524_288;
-const ANGULAR: u32 = 1_048_576;
-const OTHER_ANGULAR: u32 = 2_097_152;
-const WEIGHS: u32 = 4_194_304;
-const SORTED: u32 = 8_388_608;
-const GIVEN: u32 = 16_777_216;
-
 impl Settings {
     /// The settings of a loss and a call, for `entries` batches.
     pub(super) fn new(loss: &MarginSoftmax, shape: Shape, range: &Range<usize>, entries: usize, call: &Call) -> Self {
@@ -224,29 +200,29 @@ impl Settings {
         let back = m1 * PI + m2;
         self.front = [m2.cos() as f32, -m2.sin() as f32];
         self.back = [back.cos() as f32, back.sin() as f32];
-        self.threshold = margin.threshold().unwrap_or(-2.0) as f32;
+        self.threshold = margin.threshold().unwrap_or(-NO_THRESHOLD) as f32;
         self.sine = (m2 * m2.sin()) as f32;
         self.folds = ((m1 + m2 / PI).ceil() - 1.0).max(0.0) as f32;
         self.fallback = match margin.fallback {
-            Fallback::Continuous => 0,
-            Fallback::Sine => 1,
-            Fallback::Mirror => 2,
-            Fallback::None => 3,
+            Fallback::Continuous => CONTINUOUS,
+            Fallback::Sine => SINE,
+            Fallback::Mirror => MIRROR,
+            Fallback::None => NONE,
             Fallback::Clip(e) => {
                 let cosine = |angle: f64| angle.cos() as f32;
                 self.clip = e as f32;
                 self.clipped = e.cos() as f32;
                 // the angles where m1·θ + m2 reaches e and π − e; outside [0, π] everything or nothing is clipped
                 let bound = |angle: f64| match angle {
-                    a if a <= 0.0 => 2.0,
-                    a if a >= PI => -2.0,
+                    a if a <= 0.0 => NO_THRESHOLD as f32,
+                    a if a >= PI => -NO_THRESHOLD as f32,
                     a => cosine(a),
                 };
                 self.clip_high = bound((e - m2) / m1);
                 self.clip_low = bound((PI - e - m2) / m1);
-                4
+                CLIP
             }
-            Fallback::Easy => 5,
+            Fallback::Easy => EASY,
         };
         match &margin.curve {
             Curve::Series(series) if varied => {
@@ -277,19 +253,19 @@ impl Settings {
         match loss.adaptive {
             Adaptive::None => {}
             Adaptive::AdaFace(family) => {
-                self.adaptive = 1;
+                self.adaptive = ADAFACE;
                 self.base = family.margin as f32;
                 self.rise = family.concentration as f32;
                 self.rate = family.rate as f32;
             }
             Adaptive::MagFace(family) => {
-                self.adaptive = 2;
+                self.adaptive = MAGFACE;
                 (self.lower, self.upper) = (family.lower_length as f32, family.upper_length as f32);
                 (self.base, self.rise) = (family.lower_margin as f32, family.rise() as f32);
                 self.strength = family.weight as f32;
             }
             Adaptive::Elastic(family) => {
-                self.adaptive = if family.cosine { 4 } else { 3 };
+                self.adaptive = if family.cosine { ELASTIC_COSINE } else { ELASTIC_ANGLE };
                 self.flag(SORTED, family.sorted);
             }
             Adaptive::AdaCos => self.flags |= OWN_SCALE,
@@ -358,7 +334,7 @@ pub(crate) struct Stats {
 #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))] // shards are read back there
 impl Stats {
     /// What stands for minus infinity on a device.
-    pub const LOWEST: f32 = -3.0e38;
+    pub const LOWEST: f32 = LOWEST as f32;
     /// Of no class.
     pub const EMPTY: Self =
         Self { most: Self::LOWEST, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: Self::LOWEST, endless: 0, pad: [0; 2] };
@@ -392,14 +368,6 @@ pub(crate) struct Row {
     pub tilt: f32,
     pub lean: f32,
     pub stretch: f32,
-}
-
-#[cfg(feature = "gpu")]
-impl Row {
-    /// It counts.
-    pub const COUNTS: u32 = 0;
-    /// It counts, but its embedding is shorter than 1e-12.
-    pub const SHORT: u32 = 4;
 }
 
 /// Twin of `Batch` in params.wgsl, for reading back.

@@ -12,6 +12,7 @@ pub use regularizer::{center_loss, regularize, update_centers};
 use crate::{
     Adaptive, Batch, Binary, Counts, Error, Filtered, GradientFilter, Label, Link, Options, Others, Output, Product,
     Reduction, Result, Shape, State, Want,
+    batch::NO_COSINE,
     objective::{MarginSoftmax, RowFacts, SHORTEST, others::Place},
     shard::{RowStatistics, Statistics, Targets},
 };
@@ -302,7 +303,7 @@ impl<'a> Shard<'a> {
         let mut out = Output {
             row_losses: vec![0.0; n],
             target_cosines: vec![0.0; n],
-            other_cosines: vec![-1.0; n],
+            other_cosines: vec![NO_COSINE; n],
             counts: Counts {
                 rows: counted.clone().count(),
                 ignored: (0..n).filter(|&i| self.ignored(i)).count(),
@@ -331,7 +332,7 @@ impl<'a> Shard<'a> {
             // divided by z last: a tiny z must not overflow
             let gain = |pull: f64| if z > 0.0 { upstream * (pull / z) } else { 0.0 };
             out.target_cosines[i] = targets.cosines[i].unwrap_or(0.0);
-            out.other_cosines[i] = sums.nearest.max(-1.0);
+            out.other_cosines[i] = sums.nearest.max(NO_COSINE);
             if loss.product == Product::Linear && classes > 1 {
                 out.other_cosines[i] = sums.nearest;
             }

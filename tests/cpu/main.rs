@@ -3,6 +3,8 @@
 
 mod agreement;
 mod common;
+#[path = "../state/mod.rs"]
+mod common_state;
 mod determinism;
 mod edges;
 mod errors;

@@ -1,8 +1,25 @@
 //! What follows the batch.
 
-use margin_softmax::{Batch, State};
+use margin_softmax::{Backend, Batch, State};
 
-use crate::common::{WANT, assert_agrees, families, family_data, schedules_of};
+use crate::{
+    common::{WANT, assert_agrees, families, family_data, schedules_of},
+    common_state,
+};
+
+#[test]
+fn every_number_of_a_state_reaches_both_of_its_ends() {
+    common_state::the_scale_reaches_both_of_its_ends(&Backend::Cpu);
+    common_state::the_hardness_reaches_both_of_its_ends(&Backend::Cpu);
+    common_state::the_lengths_reach_both_of_their_ends(&Backend::Cpu);
+}
+
+#[test]
+fn what_a_step_does_not_move_keeps_its_digits() {
+    for backend in [Backend::Cpu, Backend::Reference] {
+        common_state::what_does_not_move_keeps_its_digits(&backend);
+    }
+}
 
 /// Several training steps from a state that is not the first one: state and outputs follow the reference; an evaluation in
 /// between moves nothing.

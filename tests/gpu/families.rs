@@ -509,19 +509,36 @@ fn other_kernels_are_refused(context: &Context) -> Result<(), Failed> {
 }
 
 /// On the host they are an error; a tensor's are seen on the device alone.
+/// Margins of rows on a device, on both sides of the ends of their ranges: invalid are those that slices refuse. (But pi
+/// itself in f32, to which the m2 of a loss may round.)
 fn bad_margins_on_a_device_make_their_rows_invalid(context: &Context) -> Result<(), Failed> {
-    let shape = Shape::new(4, 10, 8)?;
-    for bad in [f32::INFINITY, -4.0, 1e9] {
+    let pi = std::f32::consts::PI;
+    let loss = MarginSoftmax::arcface();
+    let shape = Shape::new(8, 10, 8)?;
+    for (which, values) in [
+        (0, [1.0, f32::MIN_POSITIVE, 0.0, -1.0, 1e6, 1e6_f32.next_up(), f32::INFINITY, 0.5]),
+        (1, [1.0, 1e-3, 0.0, -1.0, 16.0, 16.0_f32.next_up(), f32::INFINITY, 2.5]),
+        (2, [pi.next_down(), -pi.next_down(), pi.next_up(), -pi.next_up(), -4.0, 1e9, f32::INFINITY, 0.5]),
+        (3, [1e6, -1e6, 1e6_f32.next_up(), -1e6_f32.next_up(), f32::INFINITY, f32::NEG_INFINITY, 0.0, 0.5]),
+    ] {
         let mut data = Data::random(shape, 3);
-        let mut m2 = vec![f32::NAN; 4];
-        m2[1] = bad;
-        data.row_margins[2] = Some(m2);
-        let rig = Rig::plain(context, &MarginSoftmax::arcface(), shape, &data)?;
-        let out = rig.run(context)?;
-        assert!(out.loss.is_nan() && out.row_losses[1].is_nan());
-        assert!(out.row_losses.iter().enumerate().all(|(i, l)| i == 1 || l.is_finite()));
-        assert!(out.grad_embeddings[8..16].iter().all(|g| *g == 0.0));
-        assert!(out.grad_prototypes.iter().all(|g| g.is_finite()));
+        data.row_margins[which] = Some(values.to_vec());
+        let out = Rig::plain(context, &loss, shape, &data)?.run(context)?;
+        assert!(out.loss.is_nan(), "m{which}");
+        for (i, value) in values.into_iter().enumerate() {
+            let mut one = [const { None::<Vec<f32>> }; 4];
+            one[which] = Some(vec![value]);
+            let row = Batch {
+                embeddings: &data.embeddings[i * 8..][..8],
+                labels: &data.labels[i..=i],
+                row_margins: Margins::of(&one),
+                ..data.batch()
+            };
+            let refused = Backend::Reference.head(&loss, shape)?.evaluate(&row).is_err();
+            assert_eq!(out.row_losses[i].is_nan(), refused, "m{which} = {value:e}");
+            assert!(!refused || out.grad_embeddings[i * 8..][..8].iter().all(|g| *g == 0.0), "m{which} = {value:e}");
+        }
+        assert!(out.grad_prototypes.iter().all(|g| g.is_finite()), "m{which}");
     }
     Ok(())
 }

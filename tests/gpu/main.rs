@@ -5,6 +5,8 @@
 
 mod agreement;
 mod cases;
+#[path = "../state/mod.rs"]
+mod common_state;
 mod counting;
 mod determinism;
 mod device;
@@ -21,6 +23,7 @@ mod properties;
 mod regularizers;
 mod rig;
 mod sampling;
+mod state;
 mod stress;
 mod timing;
 mod waits;
@@ -48,6 +51,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         partial::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
+        state::CHECKS,
         timing::CHECKS,
         waits::CHECKS,
     ];
