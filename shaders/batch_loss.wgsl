@@ -13,7 +13,6 @@
 struct Sums {
     loss: f32,
     normalizer: f32,
-    stretch: f32,
     good: u32,
     ignored: u32,
     non_finite: u32,
@@ -24,7 +23,7 @@ struct Sums {
 var<workgroup> lanes: array<Sums, 256>;
 
 fn both(a: Sums, b: Sums) -> Sums {
-    return Sums(a.loss + b.loss, a.normalizer + b.normalizer, a.stretch + b.stretch, a.good + b.good, a.ignored + b.ignored,
+    return Sums(a.loss + b.loss, a.normalizer + b.normalizer, a.good + b.good, a.ignored + b.ignored,
                 a.non_finite + b.non_finite, a.invalid + b.invalid, a.short + b.short);
 }
 
@@ -41,7 +40,6 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
         if (counts(state)) {
             own.loss += bitcast<f32>(rows[start + i].loss);
             own.normalizer += rows[start + i].weight;
-            own.stretch += rows[start + i].stretch;
             own.good += 1u;
         }
         own.ignored += select(0u, 1u, state == IGNORED);
@@ -64,9 +62,6 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
         if (has(MEAN)) {
             let some = all.normalizer > 0.0;
             value = select(0.0, all.loss / select(1.0, all.normalizer, some), some);
-        }
-        if (settings.adaptive == MAGFACE && all.good > 0u) {
-            value += settings.strength * all.stretch / f32(all.good);
         }
         let broken = all.non_finite + all.invalid + batch[0].non_finite_prototypes > 0u;
         // a class weight that is no number must not pass for a batch without weight

@@ -25,8 +25,7 @@ fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     var up = 1.0;
     if (has(UPSTREAM)) { up = upstream[select(entry, row, has(UPSTREAM_ROWS))]; }
     let normalizer = batch[entry].normalizer;
-    let known = counts(r.state) && batch[0].non_finite_prototypes == 0u;
-    let good = known && normalizer > 0.0;
+    let good = counts(r.state) && batch[0].non_finite_prototypes == 0u && normalizer > 0.0;
     r.gain = select(0.0, up * r.scale, good);
     r.normalizer = select(1.0, normalizer, normalizer > 0.0);
     let rest = settings.share * (batch[0].weights - r.weight);
@@ -37,12 +36,10 @@ fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     r.lean = select(0.0, up * (r.lean / r.normalizer), good);
     if (settings.adaptive == MAGFACE) {
         // the length counts at the nearer end outside of these
-        let free = r.length >= settings.lower && r.length <= settings.upper && known && settings.offset == 0u;
+        let free = r.length >= settings.lower && r.length <= settings.upper && good && settings.offset == 0u;
         let a = max(r.length, settings.lower);
-        let outer = select(up, 1.0, has(UPSTREAM_ROWS));
-        let second = outer * settings.strength * (1.0 / (settings.upper * settings.upper) - 1.0 / (a * a))
-            / f32(max(batch[entry].rows, 1u));
-        r.stretch = select(0.0, select(0.0, pull * r.turn * settings.rise, good) + second, free);
+        let term = settings.strength * (1.0 / (settings.upper * settings.upper) - 1.0 / (a * a));
+        r.stretch = select(0.0, pull * r.turn * settings.rise + share_of(up, r.weight, r.normalizer) * term, free);
     }
     rows[row] = r;
 }

@@ -2,7 +2,7 @@
 //
 //   in      slots       [rows, slots]  Stats
 //   in      batch       [1]            Batch: the sum of all class weights, prototypes that are not finite
-//   inout   rows        [rows]         Row: reads the target's value; writes loss, log-sum-exp, dL/dscale
+//   inout   rows        [rows]         Row: reads the target's value and stretch; writes loss, log-sum-exp, dL/dscale
 //   out     row_losses  [rows]         bits of f32
 //
 // Slots are merged in order, so the result does not depend on timing.
@@ -33,6 +33,9 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
         all.tilt += slot.tilt * factor;
     }
     var r = link_finish(rows[row], all, batch[0].weights);
+    if (settings.adaptive == MAGFACE) {
+        r.loss = bitcast<u32>(fma(r.weight * settings.strength, r.stretch, bitcast<f32>(r.loss)));
+    }
     // plain products have no lower end
     r.nearest = select(max(all.nearest, NO_COSINE), all.nearest, has(PLAIN) && settings.classes > 1u);
 

@@ -37,7 +37,7 @@ struct Settings {
     upper: f32,
     base: f32,              // the margin at the lower one; AdaFace's margin
     rise: f32,              // its slope; AdaFace's concentration
-    strength: f32,          // of MagFace's second term
+    strength: f32,          // of MagFace's term of the length
     rate: f32,              // how fast AdaFace's statistics follow
     attract: f32,           // factors of the binary link at the label and elsewhere
     repel: f32,
@@ -91,7 +91,7 @@ struct Row {
     pull: f32,              // dL/dcosine of the labelled class
     tilt: f32,              // dL/dscale
     lean: f32,              // dL/dbias of a binary link
-    stretch: f32,           // MagFace's second term; in the backward pass dL/d|x|
+    stretch: f32,           // MagFace's term of the length without factors; in the backward pass dL/d|x|
 }
 
 // A row's sums over the other classes, or over some of them. v is the logit without scale.

@@ -487,7 +487,7 @@ impl Head {
         resize(&mut out.row_losses, n);
         resize(&mut out.target_cosines, n);
         resize(&mut out.other_cosines, n);
-        let (mut sum, mut grad_scale, mut grad_bias, mut pulls) = (0.0, 0.0, 0.0, 0.0);
+        let (mut sum, mut grad_scale, mut grad_bias) = (0.0, 0.0, 0.0);
         for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate() {
             let (mut own, mut cosine, mut nearest) = (if ignored(i) { 0.0 } else { f64::NAN }, 0.0, NO_COSINE as f32);
             extra.stretch = 0.0;
@@ -499,10 +499,16 @@ impl Head {
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
                 let part = if z > 0.0 { upstream / z } else { 0.0 };
                 let weights = weights(row.class);
-                let share: Share = match loss.link {
+                let mut share: Share = match loss.link {
                     Link::Softmax => row.finish(extra.value, &others, weights, part),
                     Link::Binary(link) => row.finish_binary(extra.value, &others, weights, link, part),
                 };
+                if let Adaptive::MagFace(family) = loss.adaptive {
+                    let rise = if family.length(lengths[i]).1 { family.rise() } else { 0.0 };
+                    let (value, slope) = family.length_term(lengths[i]);
+                    share.loss += weights.class_weight * value;
+                    extra.stretch = (share.pull * extra.turn * rise + part * weights.class_weight * slope) as f32;
+                }
                 own = share.loss;
                 // what vanishes in f32 must not look like a row without a gradient
                 let gain = part * scale;
@@ -515,27 +521,16 @@ impl Head {
                 }
                 grad_scale += share.scale;
                 grad_bias += share.bias;
-                if let Adaptive::MagFace(family) = loss.adaptive {
-                    let (length, outer) = (lengths[i], if loss.reduction == Reduction::None { 1.0 } else { upstream });
-                    let rise = if family.length(length).1 { family.rise() } else { 0.0 };
-                    let (part, slope) = family.pull(length);
-                    pulls += part;
-                    let own = outer * family.weight * slope / counts.rows as f64;
-                    extra.stretch = (share.pull * extra.turn * rise + own) as f32;
-                }
             }
             sum += own;
             (out.row_losses[i], out.target_cosines[i], out.other_cosines[i]) = (own as f32, cosine, nearest);
         }
-        let mut reduced = match loss.reduction {
+        let reduced = match loss.reduction {
             // NaN where a row is NaN, 0 where no row counts
             Reduction::Mean if z > 0.0 || sum.is_nan() => sum / z,
             Reduction::Mean => 0.0,
             _ => sum,
         };
-        if let (Adaptive::MagFace(family), true) = (loss.adaptive, counts.rows > 0) {
-            reduced += family.weight * pulls / counts.rows as f64;
-        }
         out.loss = if broken { f32::NAN } else { reduced as f32 };
         let first = self.range.start == 0;
         out.grad_scale = if want.grad_scale && first { grad_scale as f32 } else { 0.0 };

@@ -52,11 +52,13 @@ impl Default for AdaFace {
 }
 
 /// MagFace: m2 grows linearly from `lower_margin` to `upper_margin` while |x| grows from `lower_length` to
-/// `upper_length`; |x| counts as at the nearer end beyond them. To the reduced loss comes
-/// `weight · mean_i(|x|/upper_length² + 1/|x|)` over the rows that count, once and whatever the reduction is.
+/// `upper_length`; |x| counts as at the nearer end beyond them. Every row that counts also loses
+/// `w · weight · (|x|/upper_length² + 1/|x|)`, where w is the class weight of its label. This term of the length is part of
+/// the row loss, so it follows the reduction and the upstream gradient as the rest of the row does; with equal class
+/// weights and `Reduction::Mean` it adds the mean of the authors' code.
 ///
-/// |x| gets a gradient between the two lengths, from both terms; none from the first where the slope is detached. (An
-/// upstream gradient of the reduced loss multiplies the second term too; with `Reduction::None` it is added as it is.)
+/// Between the two lengths |x| gets a gradient from both parts. Where the slope is detached the margin gives it none, and
+/// the term of the length alone remains.
 ///
 /// In the regions of the fallbacks sine and continuous, whose values depend on m2 too, the length gets the true derivative.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,7 +73,7 @@ pub struct MagFace {
     pub lower_margin: f64,
     /// u_m, l_m ≤ u_m < π; default 0.8 (MagFace).
     pub upper_margin: f64,
-    /// λ, 0 ≤ λ ≤ 1e6; default 35 (MagFace). Below
+    /// λ, the factor of the term of the length, 0 ≤ λ ≤ 1e6; default 35 (MagFace). Below
     /// s·(u_m − l_m)/(u_a − l_a)·u_a²·l_a²/(u_a² − l_a²) the best length may be infinite.
     pub weight: f64,
 }
@@ -98,15 +100,20 @@ impl MagFace {
         self.lower_margin + self.rise() * (self.length(length).0 - self.lower_length)
     }
 
-    /// A row's part of the second term, without weight and mean, and its slope in |x|.
-    pub(crate) fn pull(&self, length: f64) -> (f64, f64) {
+    /// The term of the length of a row with class weight 1, and its slope in |x|.
+    pub(crate) fn length_term(&self, length: f64) -> (f64, f64) {
         let ((a, inside), square) = (self.length(length), self.upper_length * self.upper_length);
-        (a / square + 1.0 / a, if inside { 1.0 / square - 1.0 / (a * a) } else { 0.0 })
+        let slope = if inside { 1.0 / square - 1.0 / (a * a) } else { 0.0 };
+        (self.weight * (a / square + 1.0 / a), self.weight * slope)
     }
 }
 
-/// ElasticFace: m2 (Arc) or m3 (Cos) is normally distributed around the value in the loss, per row and step. The draws
-/// follow from [`State::seed`] and [`State::step`]; m2 is kept within ±3.
+/// ElasticFace: m2 (Arc) or m3 (Cos) is normally distributed around the value in the loss, per row and step; m2 is kept
+/// within ±3.
+///
+/// A draw follows from [`State::seed`], [`State::step`] and the row's index in its batch, ignored rows included. Two
+/// micro-batches of one step, or two replicas that train side by side, therefore repeat each other's draws unless each has
+/// a seed of its own, and their gradients do not add up to those of one large batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]

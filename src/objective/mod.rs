@@ -103,7 +103,8 @@ pub enum Product {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Reduction {
-    /// Σ loss_i / Σ w_{y_i} over the rows that are not ignored.
+    /// Σ loss_i / Z with Z = Σ w_{y_i} over the rows that are not ignored; 0 where Z is 0. The mean of a batch from its
+    /// micro-batches is Σ Z_k · loss_k / Σ Z_k.
     #[default]
     Mean,
     /// Σ loss_i.

@@ -8,6 +8,9 @@ use crate::{Error, Result, Shape};
 /// other number as it is, bit for bit; so does any step with the numbers that its loss does not move. (A device holds f32:
 /// a number that it does move is rounded.)
 ///
+/// Every row that counts ([`Counts::rows`](crate::Counts::rows)) moves the statistics alike, whatever its class weight, 0
+/// included, and whatever the upstream gradient. An ignored row moves nothing.
+///
 /// With the same loss, data and backend a run that goes on from a saved state continues bit for bit. In text formats such as
 /// JSON its broken numbers are strings: readers may be off by the last digit of a plain number. Both are read.
 #[derive(Debug, Clone, Copy, PartialEq)]

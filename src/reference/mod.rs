@@ -389,12 +389,15 @@ impl<'a> Shard<'a> {
                     }
                 }
             }
-            if let (Adaptive::MagFace(family), 0) = (loss.adaptive, self.range.start) {
+            if let Adaptive::MagFace(family) = loss.adaptive {
                 let length = self.x.length[i];
-                let rise = if family.length(length).1 { family.rise() } else { 0.0 };
-                let outer = if loss.reduction == Reduction::None { 1.0 } else { upstream };
-                stretch[i] = scale * gain(pull) * row.turn * rise
-                    + outer * family.weight * family.pull(length).1 / out.counts.rows as f64;
+                let (value, slope) = family.length_term(length);
+                out.row_losses[i] += w * value;
+                // every shard knows the length, the first gives its gradient
+                if self.range.start == 0 {
+                    let rise = if family.length(length).1 { family.rise() } else { 0.0 };
+                    stretch[i] = scale * gain(pull) * row.turn * rise + gain(w * slope);
+                }
             }
         }
         // an empty sum of f64 is -0.0
@@ -405,10 +408,6 @@ impl<'a> Shard<'a> {
             Reduction::Mean => 0.0,
             _ => sum,
         };
-        if let (Adaptive::MagFace(family), true) = (loss.adaptive, out.counts.rows > 0) {
-            let pulls: f64 = counted.map(|i| family.pull(self.x.length[i]).0).sum();
-            out.loss += family.weight * pulls / out.counts.rows as f64;
-        }
         if broken {
             out.loss = f64::NAN;
         }

@@ -99,6 +99,10 @@ fn cases() -> Result<Vec<Case>> {
     }
     let none = MarginSoftmax::arcface().with_reduction(Reduction::None);
     let sum = MarginSoftmax::cosface().with_reduction(Reduction::Sum).with_label_smoothing(0.3);
+    // the lengths of the embeddings lie on both sides of these
+    let lengths = MagFace { lower_length: 3.0, upper_length: 4.5, ..MagFace::default() };
+    let magface = MarginSoftmax::magface().with_adaptive(Adaptive::MagFace(lengths)).with_ignore_index(-100);
+    let magface = magface.with_reduction(Reduction::None);
     let smooth = MarginSoftmax::arcface().with_label_smoothing(0.1);
     let halves = [Element::F16, Element::F16];
     cases.extend([
@@ -148,6 +152,7 @@ fn cases() -> Result<Vec<Case>> {
         // what a page gets that asks for nothing: in software direct_64, on a GPU tile_64
         Case { options: json!({}), ..Case::new("default", MarginSoftmax::arcface(), [64, 1000, 128]) },
         Case { options: json!({ "tile": "tile_64" }), ..Case::new("tile_64", MarginSoftmax::arcface(), [65, 130, 32]) },
+        Case { weights: true, upstream: true, ignored: 3, pull: 0.5, ..Case::new("magface_rows", magface, small) },
     ]);
     Ok(cases)
 }

@@ -240,16 +240,14 @@ impl<'a> Seen<'a> {
         let data = self.data;
         let weight = |class: usize| data.weights.as_ref().map_or(1.0, |w| f64::from(w[class]));
         let most = (0..data.shape[1]).map(weight).fold(0.0, f64::max);
-        let z: f64 = match self.loss.reduction {
-            Reduction::Mean => self.rows.iter().map(|&i| weight(data.labels[i] as usize)).sum(),
-            _ => 1.0,
-        };
+        let z = self.divisor();
         let mut all = vec![0.0; data.labels.len()];
         if z == 0.0 {
             return all;
         }
         for &i in &self.rows {
-            let (w, l) = (weight(data.labels[i] as usize), expected.row_losses[i]);
+            let w = weight(data.labels[i] as usize);
+            let l = expected.row_losses[i] - w * self.length_term(self.lengths[0][i]);
             let share = match self.loss.link {
                 Link::Binary(_) => 1.5 * l,
                 Link::Softmax if self.loss.label_smoothing > 0.0 => 2.0 * most,
@@ -260,6 +258,30 @@ impl<'a> Seen<'a> {
             all[i] = share * up.abs() / z;
         }
         all
+    }
+
+    /// What a mean is divided by.
+    fn divisor(&self) -> f64 {
+        match self.loss.reduction {
+            Reduction::Mean => self.weights().sum(),
+            _ => 1.0,
+        }
+    }
+
+    /// The class weights of the rows that count.
+    fn weights(&self) -> impl Iterator<Item = f64> {
+        let weight = |&i: &usize| {
+            let class = self.data.labels[i] as usize;
+            self.data.weights.as_ref().map_or(1.0, |w| f64::from(w[class]))
+        };
+        self.rows.iter().map(weight)
+    }
+
+    /// MagFace's term of a length for a class weight of 1.
+    fn length_term(&self, length: f64) -> f64 {
+        let Adaptive::MagFace(f) = self.loss.adaptive else { return 0.0 };
+        let a = length.clamp(f.lower_length, f.upper_length);
+        f.weight * (a / f.upper_length.powi(2) + 1.0 / a)
     }
 
     /// The largest logit without scale.
@@ -300,8 +322,11 @@ impl<'a> Seen<'a> {
     /// The gradient of the lengths' own term, at most.
     pub fn attraction(&self) -> f64 {
         let up = self.data.upstream.as_ref().map_or(1.0, |up| up.iter().fold(1.0_f64, |m, &u| m.max(u.abs().into())));
+        let z = self.divisor();
         match self.loss.adaptive {
-            Adaptive::MagFace(f) => up * f.weight / (f.lower_length * f.lower_length),
+            Adaptive::MagFace(f) if z > 0.0 => {
+                up * self.weights().fold(0.0, f64::max) / z * f.weight / (f.lower_length * f.lower_length)
+            }
             _ => 0.0,
         }
     }

@@ -5,6 +5,7 @@ mod checkpoint;
 mod common;
 mod derivatives;
 mod edges;
+mod engines;
 mod errors;
 mod families;
 mod family_edges;

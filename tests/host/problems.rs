@@ -233,29 +233,31 @@ impl Problem {
         }
     }
 
-    /// MagFace's second term.
-    pub fn regulariser(&self) -> f64 {
+    /// MagFace's term of the length of a row, class weight included; 0 for any other loss.
+    pub fn length_term(&self, i: usize) -> f64 {
         let Adaptive::MagFace(f) = self.loss.adaptive else { return 0.0 };
-        let term = |i: usize| {
-            let a = length(self.embedding(i)).clamp(f.lower_length, f.upper_length);
-            a / f.upper_length.powi(2) + 1.0 / a
-        };
-        f.weight * self.counted().map(term).sum::<f64>() / self.counted().count().max(1) as f64
+        let a = length(self.embedding(i)).clamp(f.lower_length, f.upper_length);
+        self.weight(self.label(i)) * f.weight * (a / f.upper_length.powi(2) + 1.0 / a)
+    }
+
+    /// What the reduced loss is divided by.
+    pub fn divisor(&self) -> f64 {
+        match self.loss.reduction {
+            Reduction::Mean => self.counted().map(|i| self.weight(self.label(i))).sum(),
+            _ => 1.0,
+        }
     }
 
     /// The reduced loss from the rows' losses.
     pub fn reduced(&self, rows: &[f64]) -> f64 {
-        let z: f64 = match self.loss.reduction {
-            Reduction::Mean => self.counted().map(|i| self.weight(self.label(i))).sum(),
-            _ => 1.0,
-        };
-        (if z > 0.0 { rows.iter().sum::<f64>() / z } else { 0.0 }) + self.regulariser()
+        let z = self.divisor();
+        if z > 0.0 { rows.iter().sum::<f64>() / z } else { 0.0 }
     }
 
     /// The scalar whose gradients come out: Σ upstream · loss.
     pub fn weighed(&self, rows: &[f64]) -> f64 {
         match (&self.upstream, self.loss.reduction) {
-            (Some(up), Reduction::None) => dot(up, rows) + self.regulariser(),
+            (Some(up), Reduction::None) => dot(up, rows),
             (up, _) => up.as_ref().map_or(1.0, |up| up[0]) * self.reduced(rows),
         }
     }
@@ -270,7 +272,7 @@ impl Problem {
     }
 
     /// The rows' losses by their definition, from values without scale: torch.nn.functional.cross_entropy, or
-    /// SphereFace2's sum.
+    /// SphereFace2's sum; with MagFace's term.
     pub fn defined(&self, value: impl Fn(usize, usize, f64) -> f64) -> Vec<f64> {
         let (classes, epsilon) = (self.classes(), self.loss.label_smoothing);
         let row = |i: usize| {
@@ -280,7 +282,7 @@ impl Problem {
             let y = self.label(i);
             let z: Vec<f64> = (0..classes).map(|j| self.scale() * value(i, j, self.cosine(i, j))).collect();
             let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
-            match self.loss.link {
+            let entropy = match self.loss.link {
                 Link::Softmax => {
                     let most = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let all = most + z.iter().map(|z| (z - most).exp()).sum::<f64>().ln();
@@ -291,7 +293,8 @@ impl Problem {
                     let negative: f64 = (0..classes).filter(|&j| j != y).map(|j| softplus(z[j] + bias)).sum();
                     self.weight(y) * factor * (weight * softplus(-z[y] - bias) + (1.0 - weight) * negative)
                 }
-            }
+            };
+            entropy + self.length_term(i)
         };
         (0..self.rows()).map(row).collect()
     }
@@ -567,8 +570,9 @@ fn margins(rng: &mut ChaCha8Rng, margin: &Unified, linear: bool, count: usize) -
         .unwrap()
 }
 
-/// A batch for this loss, with a random choice of everything that the loss leaves open.
-fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax) -> Problem {
+/// A batch for this loss, with a random choice of everything that the loss leaves open, of up to six rows; for a head of this
+/// shape if there is one.
+fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax, head: Option<Shape>) -> Problem {
     let mut loss = loss.clone();
     let (linear, binary) = (loss.product == Product::Linear, loss.link != Link::Softmax);
     let least = match (&loss.others, loss.adaptive) {
@@ -576,8 +580,12 @@ fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax) -> Problem {
         (_, Adaptive::AdaCos) => 3,
         _ => 1,
     };
-    let (rows, classes, dim) = (rng.random_range(1..7), least + rng.random_range(0..5), rng.random_range(2..6));
-    let sub_centers = if linear || loss.others == Others::TopK(TopK::default()) { 1 } else { pick(rng, &[1, 1, 2, 3]) };
+    let (rows, mut classes, mut dim) = (rng.random_range(1..7), least + rng.random_range(0..5), rng.random_range(2..6));
+    let plain = linear || loss.others == Others::TopK(TopK::default());
+    let mut sub_centers = if plain { 1 } else { pick(rng, &[1, 1, 2, 3]) };
+    if let Some(head) = head {
+        (classes, dim, sub_centers) = (head.classes(), head.dim(), head.sub_centers());
+    }
     let shape = Shape::new(rows, classes, dim).unwrap().with_sub_centers(sub_centers).unwrap();
     if !linear {
         loss.scale = pick(rng, &[loss.scale, 1.0, 8.0, 30.0]);
@@ -645,8 +653,13 @@ fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax) -> Problem {
 
 /// The same, away from the kinks; values are those of f32, so that every backend gets the same.
 pub fn random_problem(rng: &mut ChaCha8Rng, loss: &MarginSoftmax) -> Problem {
+    random_problem_for(rng, loss, None)
+}
+
+/// The same for a head of this shape.
+pub fn random_problem_for(rng: &mut ChaCha8Rng, loss: &MarginSoftmax, head: Option<Shape>) -> Problem {
     for _ in 0..20_000 {
-        let problem = draw(rng, loss).rounded();
+        let problem = draw(rng, loss, head).rounded();
         if !problem.is_smooth() {
             continue;
         }
@@ -662,7 +675,7 @@ pub fn random_problem(rng: &mut ChaCha8Rng, loss: &MarginSoftmax) -> Problem {
 
 impl Problem {
     /// Every value as f32 stores it.
-    fn rounded(mut self) -> Self {
+    pub fn rounded(mut self) -> Self {
         let round = |values: &mut Vec<f64>| values.iter_mut().for_each(|v| *v = f64::from(*v as f32));
         round(&mut self.embeddings);
         round(&mut self.prototypes);

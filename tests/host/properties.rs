@@ -9,7 +9,7 @@ use margin_softmax::{
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::{common::*, problems::*};
+use crate::{common::*, engines::*, problems::*};
 
 /// A family that does not have a property.
 struct Exclusion {
@@ -38,7 +38,7 @@ const EXCLUSIONS: &[Exclusion] = &[
         property: Property::LengthOfEmbeddings,
         family: "magface",
         of: is_magface,
-        why: "margins and regulariser follow the length",
+        why: "margins and a term of the loss follow the length",
     },
     Exclusion {
         property: Property::LengthOfPrototypes,
@@ -69,12 +69,6 @@ const EXCLUSIONS: &[Exclusion] = &[
         family: "elastic, unsorted",
         of: |loss| matches!(loss.adaptive, Adaptive::Elastic(f) if !f.sorted),
         why: "a draw belongs to the number of its row",
-    },
-    Exclusion {
-        property: Property::Batches,
-        family: "magface",
-        of: is_magface,
-        why: "the regulariser is a mean over the rows whatever the reduction",
     },
     Exclusion {
         property: Property::Batches,
@@ -185,158 +179,29 @@ const PROPERTIES: [Property; 11] = [
     Property::Shards,
 ];
 
-/// What computes.
-enum Engine {
-    /// The reference in f64.
-    Exact,
-    /// Anything over f32 slices.
-    Slices(Backend),
-}
-
-/// Why a property was not found to hold.
-struct Off(String);
-
-impl From<Error> for Off {
-    fn from(error: Error) -> Self {
-        Off(error.to_string())
-    }
-}
-
-impl Engine {
-    /// Half a unit in the last place of 1.
-    fn ulp(&self) -> f64 {
-        match self {
-            Engine::Exact => 1.2e-16,
-            Engine::Slices(_) => 6e-8,
+/// The shards' outputs together, and the state that they leave.
+fn sharded(
+    engine: &Engine,
+    problem: &Problem,
+    ranges: &[Range<usize>],
+    train: bool,
+) -> Result<(Output<f64>, State), Off> {
+    let (parts, state) = match engine {
+        Engine::Exact => on_exact_shards(problem, ranges, train)?,
+        Engine::Slices(backend) => on_sharded_slices(backend, problem, ranges, train)?,
+        Engine::Head(_) => return Err(Off("a whole head has no shards".into())),
+    };
+    // NaN and counts of rows are the same on every shard
+    for part in &parts {
+        near("loss of a shard", &[part.loss], &[parts[0].loss], 0.0)?;
+        near("losses of a shard", &part.row_losses, &parts[0].row_losses, 0.0)?;
+        near("cosines of a shard", &part.target_cosines, &parts[0].target_cosines, 0.0)?;
+        near("other cosines of a shard", &part.other_cosines, &parts[0].other_cosines, 0.0)?;
+        if part.counts != parts[0].counts {
+            return Err(Off("counts of a shard".into()));
         }
     }
-
-    fn run(&self, problem: &Problem) -> Result<Output<f64>, Off> {
-        self.call(problem, false).map(|(out, _)| out)
-    }
-
-    /// An evaluation or a training step.
-    fn call(&self, problem: &Problem, train: bool) -> Result<(Output<f64>, State), Off> {
-        match self {
-            Engine::Exact => {
-                let mut moved = problem.clone();
-                let out = if train { moved.train() } else { moved.try_run()? };
-                Ok((out, moved.state))
-            }
-            Engine::Slices(backend) => Ok(on_slices(backend, problem, train)?),
-        }
-    }
-
-    fn sharded(&self, problem: &Problem, ranges: &[Range<usize>], train: bool) -> Result<(Output<f64>, State), Off> {
-        let (parts, state) = match self {
-            Engine::Exact => on_exact_shards(problem, ranges, train)?,
-            Engine::Slices(backend) => on_sharded_slices(backend, problem, ranges, train)?,
-        };
-        // NaN and counts of rows are the same on every shard
-        for part in &parts {
-            near("loss of a shard", &[part.loss], &[parts[0].loss], 0.0)?;
-            near("losses of a shard", &part.row_losses, &parts[0].row_losses, 0.0)?;
-            near("cosines of a shard", &part.target_cosines, &parts[0].target_cosines, 0.0)?;
-            near("other cosines of a shard", &part.other_cosines, &parts[0].other_cosines, 0.0)?;
-            if part.counts != parts[0].counts {
-                return Err(Off("counts of a shard".into()));
-            }
-        }
-        Ok((together(&parts, is_linear(&problem.loss)), state))
-    }
-
-    /// How far a result may be off: four times what it moves when each input moves by up to 8 units in its last place,
-    /// a few dozen operations deep; and the rounding of the gradients themselves, s/|v| with |v| ≥ 0.4.
-    fn tolerance(&self, problem: &Problem, rng: &mut ChaCha8Rng) -> f64 {
-        let at = problem.run();
-        let mut most = 0.0_f64;
-        for _ in 0..3 {
-            let mut moved = problem.clone();
-            for v in moved.embeddings.iter_mut().chain(&mut moved.prototypes) {
-                *v *= 1.0 + 8.0 * self.ulp() * rng.random_range(-1.0..1.0);
-            }
-            most = numbers(&moved.run()).iter().zip(numbers(&at)).fold(most, |m, (a, b)| m.max((a - b).abs()));
-        }
-        let largest = numbers(&at).into_iter().fold(problem.scale().max(1.0) / 0.4, |m, v| m.max(v.abs()));
-        4.0 * most + 64.0 * self.ulp() * largest
-    }
-}
-
-/// Everything of an output.
-fn numbers(out: &Output<f64>) -> Vec<f64> {
-    let Output { row_losses, grad_embeddings, grad_prototypes, grad_bias, .. } = out;
-    [&[out.loss, out.grad_scale], &row_losses[..], grad_embeddings, grad_prototypes, grad_bias].concat()
-}
-
-/// A problem in f32, its prototypes and bias those of some classes.
-struct Thin<'a> {
-    problem: &'a Problem,
-    values: [Vec<f32>; 2],
-    options: [Option<Vec<f32>>; 3],
-    margins: [[Option<Vec<f32>>; 4]; 2],
-}
-
-impl<'a> Thin<'a> {
-    fn new(problem: &'a Problem, range: &Range<usize>) -> Self {
-        let thin = |v: &[f64]| v.iter().map(|&x| x as f32).collect::<Vec<f32>>();
-        let some = |v: &Option<Vec<f64>>| v.as_deref().map(thin);
-        Self {
-            problem,
-            values: [thin(&problem.embeddings), thin(prototypes_of(problem, range))],
-            options: [
-                some(&problem.weights),
-                some(&problem.upstream),
-                problem.bias.as_ref().map(|b| thin(&b[range.clone()])),
-            ],
-            margins: [&problem.class_margins, &problem.row_margins].map(|m| m.each_ref().map(some)),
-        }
-    }
-
-    fn batch(&self) -> Batch<'_> {
-        let [class_weights, upstream, bias] = self.options.each_ref().map(Option::as_deref);
-        Batch {
-            embeddings: &self.values[0],
-            prototypes: &self.values[1],
-            labels: &self.problem.labels,
-            class_weights,
-            upstream,
-            bias,
-            class_margins: Margins::of(&self.margins[0]),
-            row_margins: Margins::of(&self.margins[1]),
-        }
-    }
-}
-
-fn prototypes_of<'a>(problem: &'a Problem, range: &Range<usize>) -> &'a [f64] {
-    let size = problem.shape.sub_centers() * problem.shape.dim();
-    &problem.prototypes[range.start * size..range.end * size]
-}
-
-const OPTIONS: fn() -> Options = || Options { want: EVERYTHING, ..Default::default() };
-
-fn wide(out: Output) -> Output<f64> {
-    let wide = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<f64>>();
-    Output {
-        loss: out.loss.into(),
-        row_losses: wide(out.row_losses),
-        target_cosines: wide(out.target_cosines),
-        other_cosines: wide(out.other_cosines),
-        grad_embeddings: wide(out.grad_embeddings),
-        grad_prototypes: wide(out.grad_prototypes),
-        grad_scale: out.grad_scale.into(),
-        grad_bias: wide(out.grad_bias),
-        counts: out.counts,
-        filtered: None,
-    }
-}
-
-/// One call for a whole head, and its state afterwards.
-fn on_slices(backend: &Backend, problem: &Problem, train: bool) -> Result<(Output<f64>, State)> {
-    let thin = Thin::new(problem, &(0..problem.classes()));
-    let mut head = backend.head_with(&problem.loss, problem.shape, &OPTIONS())?;
-    head.set_state(&problem.state)?;
-    let out = if train { head.train(&thin.batch())? } else { head.evaluate(&thin.batch())? };
-    Ok((wide(out), *head.state()))
+    Ok((together(&parts, is_linear(&problem.loss)), state))
 }
 
 /// The outputs of several heads, each with a shard of the classes, and the state of the last.
@@ -405,41 +270,10 @@ fn together(parts: &[Output<f64>], linear: bool) -> Output<f64> {
     all
 }
 
-fn near(what: &str, found: &[f64], expected: &[f64], tolerance: f64) -> Result<(), Off> {
-    let far = |a: f64, b: f64| (a - b).abs() > tolerance || (a - b).is_nan();
-    let worst = found.iter().zip(expected).enumerate().find(|&(_, (&a, &b))| far(a, b));
-    match worst {
-        _ if found.len() != expected.len() => Err(Off(format!("{what}: lengths"))),
-        Some((i, (a, b))) => Err(Off(format!("{what}[{i}]: {a:e} and {b:e}, allowed {tolerance:e}"))),
-        None => Ok(()),
-    }
-}
-
-/// Rows of `dim` values in another order: new place -> old place.
-fn ordered(values: &[f64], places: &[usize], dim: usize) -> Vec<f64> {
-    places.iter().flat_map(|&p| values[p * dim..(p + 1) * dim].to_vec()).collect()
-}
-
 fn shuffled(rng: &mut ChaCha8Rng, count: usize) -> Vec<usize> {
     let mut all: Vec<usize> = (0..count).collect();
     (1..count).for_each(|i| all.swap(i, rng.random_range(0..=i)));
     all
-}
-
-/// Some of the rows, in this order.
-fn with_rows(problem: &Problem, rows: &[usize]) -> Problem {
-    let choose = |v: &Vec<f64>| ordered(v, rows, 1);
-    let mut part = problem.clone();
-    part.shape = Shape::new(rows.len(), problem.classes(), problem.shape.dim())
-        .and_then(|s| s.with_sub_centers(problem.shape.sub_centers()))
-        .unwrap();
-    part.embeddings = ordered(&problem.embeddings, rows, problem.shape.dim());
-    part.labels = rows.iter().map(|&i| problem.labels[i]).collect();
-    if problem.loss.reduction == Reduction::None {
-        part.upstream = problem.upstream.as_ref().map(choose);
-    }
-    part.row_margins = problem.row_margins.each_ref().map(|m| m.as_ref().map(choose));
-    part
 }
 
 impl Property {
@@ -522,14 +356,11 @@ impl Property {
                 let tolerance = engine.tolerance(&other, rng);
                 let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<f64>>();
                 if self == Self::Duplicates {
-                    // MagFace's regulariser is divided by the rows, its gradient with it; equal rows stay equal
                     near("equal losses", &whole.row_losses[n..], &whole.row_losses[..1], 0.0)?;
-                    near("equal dX", &whole.grad_embeddings[n * dim..], &whole.grad_embeddings[..dim], tolerance)?;
-                } else {
-                    near("loss", &[whole.loss], &[first.loss + second.loss], tolerance)?;
-                    let dx = [&first.grad_embeddings[..], &second.grad_embeddings].concat();
-                    near("dX", &whole.grad_embeddings, &dx, tolerance)?;
                 }
+                near("loss", &[whole.loss], &[first.loss + second.loss], tolerance)?;
+                let dx = [&first.grad_embeddings[..], &second.grad_embeddings].concat();
+                near("dX", &whole.grad_embeddings, &dx, tolerance)?;
                 near("losses", &whole.row_losses, &[&first.row_losses[..], &second.row_losses].concat(), tolerance)?;
                 near("dW", &whole.grad_prototypes, &sum(&first.grad_prototypes, &second.grad_prototypes), tolerance)?;
                 near("db", &whole.grad_bias, &sum(&first.grad_bias, &second.grad_bias), tolerance)?;
@@ -539,7 +370,7 @@ impl Property {
                 let ranges = random_ranges(rng, problem.classes());
                 let train = rng.random_bool(0.5);
                 let (whole, state) = engine.call(problem, train)?;
-                let (all, after) = engine.sharded(problem, &ranges, train)?;
+                let (all, after) = sharded(engine, problem, &ranges, train)?;
                 near("all", &numbers(&all), &numbers(&whole), tolerance)?;
                 near("cosines", &all.target_cosines, &whole.target_cosines, 0.0)?;
                 near("other cosines", &all.other_cosines, &whole.other_cosines, 0.0)?;
@@ -652,7 +483,9 @@ fn uneven_shards_and_shards_without_a_label_are_the_whole() {
             let single: Vec<Range<usize>> = (0..classes).map(|j| j..j + 1).collect();
             for mut ranges in [single, vec![0..1, 1..classes], vec![0..last, last..classes]] {
                 ranges.retain(|r| !r.is_empty());
-                let Ok((all, _)) = Engine::Exact.sharded(&problem, &ranges, false) else { panic!("{name} {ranges:?}") };
+                let Ok((all, _)) = sharded(&Engine::Exact, &problem, &ranges, false) else {
+                    panic!("{name} {ranges:?}")
+                };
                 let near = near("all", &numbers(&all), &numbers(&whole), tolerance);
                 assert!(near.is_ok(), "{name} {ranges:?}: {all:?} and {whole:?}");
             }

@@ -371,9 +371,9 @@ fn adaface_follows_every_step() {
     }
 }
 
-/// m(a) = l_m + (u_m − l_m)(a − l_a)/(u_a − l_a), a within the two lengths, and λ·mean(a/u_a² + 1/a).
+/// m(a) = l_m + (u_m − l_m)(a − l_a)/(u_a − l_a), a within the two lengths, and λ(a/u_a² + 1/a).
 #[test]
-fn magface_margin_and_regulariser() {
+fn magface_margin_and_term_of_the_length() {
     let w = vec![1.0, 0.0, 0.0, 1.0];
     let of = |long: f64, weight: f64| {
         let loss = MarginSoftmax::magface()
@@ -383,7 +383,7 @@ fn magface_margin_and_regulariser() {
         let x = vec![0.8 * long, 0.6 * long];
         Problem::new(loss, Shape::new(1, 2, 2).unwrap(), x, w.clone(), vec![0]).run()
     };
-    for (long, margin, regulariser) in [
+    for (long, margin, term) in [
         (1.0, 0.45, 10.0 / 12100.0 + 0.1),
         (10.0, 0.45, 10.0 / 12100.0 + 0.1),
         (35.0, 0.5375, 35.0 / 12100.0 + 1.0 / 35.0),
@@ -394,7 +394,7 @@ fn magface_margin_and_regulariser() {
         let (plain, full) = (of(long, 0.0), of(long, 35.0));
         let value = (0.8_f64.acos() + margin).cos();
         close(long, plain.loss, (1.0 + (2.0 * (0.6 - value)).exp()).ln(), 1e-13);
-        close(long, full.loss - plain.loss, 35.0 * regulariser, 1e-12);
+        close(long, full.row_losses[0] - plain.row_losses[0], 35.0 * term, 1e-12);
         // along x: −dL/dφ·m'·sin(θ + m)·s plus λ(1/u² − 1/a²), between the two lengths
         let radial = dot(&full.grad_embeddings, &[0.8, 0.6]);
         let inside = (10.0..=110.0).contains(&long);

@@ -64,6 +64,12 @@ fn length(v: &[f32]) -> f64 {
     v.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt()
 }
 
+/// MagFace's term of the length for a class weight of 1.
+fn length_term(family: &MagFace, length: f64) -> f64 {
+    let a = length.clamp(family.lower_length, family.upper_length);
+    family.weight * (a / family.upper_length.powi(2) + 1.0 / a)
+}
+
 /// The reference's answer, everything wanted.
 pub fn expected(problem: &Problem) -> Output<f64> {
     problem.data.with_wide(|batch| reference::evaluate(&problem.loss, problem.shape, WANT, batch)).unwrap()
@@ -112,7 +118,7 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
 
     // per row: what the loss may be off by, the size of its gradient to the cosines, and what that may be off by
     let (mut losses, mut units, mut shares, mut pulls) = (vec![0.0; n], vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-    let (mut sizes, mut values) = (vec![0.0; n], vec![0.0; n]);
+    let (mut sizes, mut values, mut attractions) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
     for i in (0..n).filter(|&i| counts(i)) {
         let product = |v: usize, length: f64| {
             let lengths = if linear { 1.0 } else { x_lengths[i].max(1e-12) * length.max(1e-12) };
@@ -152,13 +158,19 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
         };
         let own_value = own.value + rounding;
         let apart = scale * (own_value + others.value);
-        let (w, e) = (weight(i) * factor, expected.row_losses[i].abs());
+        // the term of the length has no part in the slopes
+        let term = match loss.adaptive {
+            Adaptive::MagFace(family) => weight(i) * length_term(&family, x_lengths[i]),
+            _ => 0.0,
+        };
+        let (w, e) = (weight(i) * factor, (expected.row_losses[i] - term).abs());
         let smoothed = loss.label_smoothing * heaviest;
         // a loss, and its slope in a logit, changes by at most this factor
         let grown = 1.5 * apart.min(30.0).exp();
         let slope = (w * terms).min(grown * e) + smoothed;
-        losses[i] = 1e-5 * e + slope * apart;
+        losses[i] = 1e-5 * (e + term) + slope * apart;
         let gain = if z > 0.0 { upstream(i).abs() / z } else { 0.0 };
+        attractions[i] = gain * weight(i);
         shares[i] = gain * slope;
         units[i] = scale * shares[i];
         sizes[i] = own.size + others.size;
@@ -188,7 +200,7 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
     // MagFace's pull along the embedding
     let along = |i: usize| {
         let Adaptive::MagFace(family) = loss.adaptive else { return 0.0 };
-        1e-5 * (upstream(i).abs() * family.weight / family.lower_length.powi(2) + units[i])
+        1e-5 * (attractions[i] * family.weight / family.lower_length.powi(2) + units[i])
     };
     for (what, values, expected, lengths) in [
         ("dX", &found.grad_embeddings, &expected.grad_embeddings, &x_lengths),
