@@ -37,7 +37,6 @@ pub struct Settings {
     pub(crate) back: [f32; 2],
     pub(crate) threshold: f32,
     pub(crate) sine: f32,
-    pub(crate) folds: f32,
     pub(crate) clipped: f32,
     pub(crate) clip_low: f32,
     pub(crate) clip_high: f32,
@@ -51,6 +50,7 @@ pub struct Settings {
     pub(crate) upper: f32,
     pub(crate) base: f32,
     pub(crate) rise: f32,
+    pub(crate) top: f32,
     pub(crate) strength: f32,
     pub(crate) rate: f32,
     pub(crate) attract: f32,
@@ -226,7 +226,6 @@ impl Settings {
         self.back = [back.cos() as f32, back.sin() as f32];
         self.threshold = margin.threshold().unwrap_or(-2.0) as f32;
         self.sine = (m2 * m2.sin()) as f32;
-        self.folds = ((m1 + m2 / PI).ceil() - 1.0).max(0.0) as f32;
         self.fallback = match margin.fallback {
             Fallback::Continuous => 0,
             Fallback::Sine => 1,
@@ -286,6 +285,7 @@ impl Settings {
                 self.adaptive = 2;
                 (self.lower, self.upper) = (family.lower_length as f32, family.upper_length as f32);
                 (self.base, self.rise) = (family.lower_margin as f32, family.rise() as f32);
+                self.top = family.upper_margin as f32;
                 self.strength = family.weight as f32;
             }
             Adaptive::Elastic(family) => {
@@ -465,7 +465,6 @@ pub fn twins() -> Vec<Twin> {
             back,
             threshold,
             sine,
-            folds,
             clipped,
             clip_low,
             clip_high,
@@ -479,6 +478,7 @@ pub fn twins() -> Vec<Twin> {
             upper,
             base,
             rise,
+            top,
             strength,
             rate,
             attract,

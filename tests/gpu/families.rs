@@ -394,7 +394,7 @@ fn the_hardest_classes_are_found_in_long_rows(context: &Context) -> Result<(), F
 
 /// WGSL that does not parse, does not fit, or reaches out.
 #[derive(Debug)]
-struct Bad(&'static str);
+pub struct Bad(pub &'static str);
 
 impl Margin for Bad {
     fn name(&self) -> &str {
@@ -511,7 +511,7 @@ fn other_kernels_are_refused(context: &Context) -> Result<(), Failed> {
 /// On the host they are an error; a tensor's are seen on the device alone.
 fn bad_margins_on_a_device_make_their_rows_invalid(context: &Context) -> Result<(), Failed> {
     let shape = Shape::new(4, 10, 8)?;
-    for bad in [f32::INFINITY, -4.0, 1e9] {
+    for bad in [f32::INFINITY, -4.0, 1e9, std::f32::consts::PI, -std::f32::consts::PI] {
         let mut data = Data::random(shape, 3);
         let mut m2 = vec![f32::NAN; 4];
         m2[1] = bad;
