@@ -36,7 +36,7 @@ fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         }
         case MAGFACE: {
             let length = clamp(r.length, settings.lower, settings.upper);
-            m.z = fma(settings.rise, length - settings.lower, settings.base);
+            m.z = min(fma(settings.rise, length - settings.lower, settings.base), settings.top);
             r.stretch = length / (settings.upper * settings.upper) + 1.0 / length;
         }
         case ELASTIC_ANGLE: { m.z = clamp(m.z + r.draw, -MOST_DRAWN, MOST_DRAWN); }

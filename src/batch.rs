@@ -1,6 +1,6 @@
 //! What goes into a head over slices and what comes out of it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, f64::consts::PI};
 
 use half::slice::HalfFloatSliceExt;
 
@@ -76,6 +76,7 @@ impl Stored for half::bf16 {
 }
 
 /// Margins that differ: any of m0..m3, for a unified target. Ranges as in [`Unified`](crate::Unified), but −π < m2 < π.
+/// An m2 that is the f32 nearest to a multiple of π/12 is that multiple: `std::f32::consts::FRAC_PI_2` is a right angle.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)] // m0..m3 as everywhere
 pub struct Margins<'a, T = f32> {
@@ -343,6 +344,7 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
                     let own = by_row[k].map(|r| r[row]).or(by_class[k].map(|c| c[label as usize]));
                     *m = own.map_or(*m, Finite::wide);
                 }
+                m[2] = unrounded(m[2]);
                 let largest = match loss.adaptive {
                     Adaptive::AdaFace(AdaFace { margin, .. }) => margin,
                     Adaptive::MagFace(MagFace { upper_margin, .. }) => upper_margin,
@@ -354,4 +356,11 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
         };
         labels.iter().enumerate().map(of).collect::<Result<_>>().map(Some)
     }
+}
+
+/// m2 as it was before it became an f32: a multiple of π/12 where it is the f32 nearest to one, so that thresholds at exact
+/// multiples stay exact.
+fn unrounded(m2: f64) -> f64 {
+    let whole = (m2 * 12.0 / PI).round() / 12.0 * PI;
+    if f64::from(whole as f32) == m2 { whole } else { m2 }
 }

@@ -21,14 +21,14 @@ pub enum Error {
     /// More rows than the head was made for.
     #[error("the batch has {found} rows, this head was made for at most {allowed}")]
     Rows { found: usize, allowed: usize },
-    /// A tensor of the wrong shape.
+    /// A tensor of the wrong shape. Where an axis is free, `expected` has the number found.
     #[error("`{what}` has shape {found:?}, expected {expected:?}")]
     Shape { what: &'static str, found: Vec<usize>, expected: Vec<usize> },
     /// A tensor of the wrong element type.
     #[error("`{what}` holds {found}, expected {expected}")]
     Element { what: &'static str, found: &'static str, expected: &'static str },
     /// A label that names no class and is not the ignore index.
-    #[error("row {row} has label {label}, but there are only {classes} classes")]
+    #[error("row {row} has label {label}, but there are only {classes} classes{}", left_out(*label))]
     Label { row: usize, label: i128, classes: usize },
     /// A dimension that must not be zero.
     #[error("`{what}` is 0, it must be at least 1")]
@@ -37,7 +37,7 @@ pub enum Error {
     #[error("{what}: {needed}, at most {allowed} are possible")]
     Size { what: &'static str, needed: u64, allowed: u64 },
     /// A size that this device does not allow.
-    #[error("{what} needs {needed}, the device allows {allowed} (`{limit}`); {}", more(what))]
+    #[error("{what} needs {needed}, the device allows {allowed} (`{limit}`); {}", more(what, limit))]
     Limit { what: &'static str, limit: &'static str, needed: u64, allowed: u64 },
     /// The smallest possible workspace is larger than the budget.
     #[error("the workspace needs at least {needed} bytes, the budget is {allowed}")]
@@ -77,7 +77,7 @@ pub enum Error {
         found.start, found.end
     )]
     Shards { found: std::ops::Range<usize>, expected: usize, classes: usize },
-    /// No adapter answered, or none of that name.
+    /// No adapter answered, none of that name, or one that cannot run the kernels.
     #[error("no GPU adapter: {0}")]
     NoAdapter(String),
     /// A name that is not in the list.
@@ -103,13 +103,52 @@ pub enum Error {
     Timeout { seconds: f64 },
 }
 
-/// What helps against a limit.
-fn more(what: &str) -> &'static str {
-    match what {
-        "prototypes" | "grad_prototypes" => {
-            "open it with `gpu::recommended_limits`, or divide the prototypes as `Plan::shards` says"
+/// A negative label is most often meant to mark a row that is left out: PyTorch does so with -100 by default.
+fn left_out(label: i128) -> String {
+    if label < 0 { format!("; to leave such rows out set `ignore_index` to {label}") } else { String::new() }
+}
+
+/// What helps against a limit. A device may have been opened with less than its adapter allows.
+fn more(what: &str, limit: &str) -> &'static str {
+    match (what, limit) {
+        ("prototypes" | "grad_prototypes", _) => {
+            "open it with `gpu::recommended_limits` if its adapter allows more, or divide the prototypes as `Plan::shards` \
+             says"
         }
-        _ => "open it with `gpu::recommended_limits`",
+        // what `required_limits` has
+        (
+            _,
+            "max_storage_buffers_per_shader_stage"
+            | "max_compute_invocations_per_workgroup"
+            | "max_compute_workgroup_size_x",
+        ) => {
+            "open it with `gpu::recommended_limits` if its adapter allows more; on an adapter that does not, the kernels \
+             cannot run"
+        }
+        _ => "open it with `gpu::recommended_limits` if its adapter allows more",
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl Error {
+    /// With other names for arguments: those of the caller's function in the place of the plan's.
+    pub(crate) fn renamed(mut self, names: &[(&'static str, &'static str)]) -> Self {
+        let rename = |what: &mut &'static str| {
+            if let Some((_, new)) = names.iter().find(|(old, _)| old == what) {
+                *what = new;
+            }
+        };
+        match &mut self {
+            Self::Overlap { what, other } => [what, other].into_iter().for_each(rename),
+            Self::Element { what, .. }
+            | Self::Limit { what, .. }
+            | Self::Alignment { what, .. }
+            | Self::Buffer { what, .. }
+            | Self::Usage { what, .. }
+            | Self::Foreign { what, .. } => rename(what),
+            _ => {}
+        }
+        self
     }
 }
 

@@ -726,7 +726,7 @@ class Slices {
         for (let row = 0; row < rows; row++) {
             const label = labels[row];
             if (!(Number.isInteger(label) && label >= 0 && label < classes) && label !== loss.ignore_index) {
-                fail('Label', `row ${row} has label ${label}, but there are only ${classes} classes`);
+                fail('Label', `row ${row} has label ${label}, but there are only ${classes} classes${label < 0 ? `; to leave such rows out set \`ignore_index\` to ${label}` : ''}`);
             }
         }
         const kinds = {

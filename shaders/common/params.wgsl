@@ -23,7 +23,6 @@ struct Settings {
     back: vec2<f32>,        // and from angle pi
     threshold: f32,
     sine: f32,              // m2 sin m2
-    folds: f32,             // the last branch of the mirrored curve
     clipped: f32,           // the value where the angle is clipped
     clip_low: f32,          // cosines below this one are clipped
     clip_high: f32,         // and above this one
@@ -37,6 +36,7 @@ struct Settings {
     upper: f32,
     base: f32,              // the margin at the lower one; AdaFace's margin
     rise: f32,              // its slope; AdaFace's concentration
+    top: f32,               // the margin at the upper one
     strength: f32,          // of MagFace's term of the length
     rate: f32,              // how fast AdaFace's statistics follow
     attract: f32,           // factors of the binary link at the label and elsewhere

@@ -9,7 +9,6 @@ struct Own {
     threshold: f32,
     beyond_turn: f32,       // the derivative in m2 beyond it
     sine: f32,
-    folds: f32,
     clip_low: f32,
     clip_high: f32,
     linear: bool,
@@ -22,8 +21,7 @@ var<private> own_turn: f32;
 // The margins of the loss, prepared on the host.
 fn margin_of_loss() {
     own = Own(vec4(settings.m0, settings.m1, settings.m2, settings.m3), settings.front, settings.back,
-              settings.threshold, 0.0, settings.sine, settings.folds, settings.clip_low, settings.clip_high,
-              has(LINEAR), OF_LOSS);
+              settings.threshold, 0.0, settings.sine, settings.clip_low, settings.clip_high, has(LINEAR), OF_LOSS);
 }
 
 // The margins of a row, |m2| < pi; false where a loss must not have them.
@@ -36,16 +34,10 @@ fn margin_of_row(m: vec4<f32>) -> bool {
     let whole = round(m.y);
     let rest = m.y - whole;
     own.back = cos_sin_of(fma(rest, PI, m.z)) * select(1.0, -1.0, (u32(max(whole, 0.0)) & 1u) == 1u);
-    own.threshold = -NO_THRESHOLD;
+    let threshold = crossing(1.0);
+    own.threshold = threshold.x;
     own.sine = m.z * turned.y;
-    own.beyond_turn = -turned.y - m.z * turned.x;
-    if (fma(m.y - 1.0, PI, m.z) > 0.0) {
-        // pi in two pieces
-        let at = cos_sin(max(((PI - m.z) - PI_EXCESS) / m.y, 0.0));
-        own.threshold = at.x;
-        if (settings.fallback == CONTINUOUS) { own.beyond_turn = -at.y / m.y; }
-    }
-    own.folds = max(ceil(m.y + m.z / PI) - 1.0, 0.0);
+    own.beyond_turn = select(-turned.y - m.z * turned.x, -threshold.y / m.y, settings.fallback == CONTINUOUS);
     own.clip_high = clip_bound((settings.clip - m.z) / m.y);
     own.clip_low = clip_bound((PI - settings.clip - m.z) / m.y);
     series_phase = turned;
@@ -55,13 +47,37 @@ fn margin_of_row(m: vec4<f32>) -> bool {
     let same = m.y == settings.m1;
     own.which = select(select(OF_CLOSED, OF_ROW, same), OF_LOSS, has(GIVEN));
 
-    // the m2 of a loss is below pi, and may round to it
-    let fits = m.x > 0.0 && m.x <= MOST_MARGIN && m.y > 0.0 && m.y <= MOST_FACTOR && abs(m.z) <= PI && abs(m.w) <= MOST_MARGIN;
+    // an m2 of the loss that is below pi in f64 may round to PI
+    let angle = abs(m.z) < PI || m.z == settings.m2;
+    let fits = m.x > 0.0 && m.x <= MOST_MARGIN && m.y > 0.0 && m.y <= MOST_FACTOR && angle && abs(m.w) <= MOST_MARGIN;
     let follows = !has(SERIES) || has(CLOSED) || (same && (m.z == settings.m2 || !has(GIVEN)));
     let sine = settings.fallback != SINE || m.y == 1.0;
-    let easy = settings.fallback != EASY || own.linear || own.threshold <= 0.0;
+    let easy = settings.fallback != EASY || past(1.0, 2.0) <= 0.0;
     let straight = own.linear || !has(PLAIN);
     return fits && straight && follows && sine && easy && finite(m);
+}
+
+// Cosine and sine of the angle where m1 angle + m2 reaches k pi; cosine -NO_THRESHOLD where it never passes k pi.
+fn crossing(k: f32) -> vec2<f32> {
+    if (past(k, 1.0) <= 0.0) { return vec2(-NO_THRESHOLD, 0.0); }
+    // pi in two pieces
+    var at = cos_sin(max((fma(k, PI, -own.m.z) - k * PI_EXCESS) / own.m.y, 0.0));
+    if (past(k, 2.0) == 0.0) { at.x = 0.0; }
+    if (past(k, 3.0) == 0.0) { at.x = 0.5; }
+    if (past(k, 1.5) == 0.0) { at.x = -0.5; }
+    if (past(k, 4.0) == 0.0) { at.x = ROOT_HALF; }
+    return at;
+}
+
+// 0 where that angle is pi/share, positive where it is smaller. A difference of the margins themselves, and so exact at
+// multiples of pi, where the cosine of a rounded angle is not.
+fn past(k: f32, share: f32) -> f32 {
+    return fma(own.m.y - share * k, PI, share * own.m.z);
+}
+
+// At the threshold itself a series holds, the exact curve no longer.
+fn beyond(x: f32, threshold: f32) -> bool {
+    return x < threshold || (x == threshold && !has(SERIES));
 }
 
 fn clip_bound(angle: f32) -> f32 {
@@ -88,13 +104,13 @@ fn psi(x: f32) -> Curve {
     var curve = Curve(0.0, 0.0);
     if (has(SERIES)) { curve = series_curve(x); } else { curve = cosine_curve(x, s, near); }
 
-    let beyond = x < own.threshold || (x == own.threshold && !has(SERIES));
+    let passed = beyond(x, own.threshold);
     switch (settings.fallback) {
         case CONTINUOUS: {
-            if (beyond) { curve = Curve(x - own.threshold - 1.0, 1.0); own_turn = own.beyond_turn; }
+            if (passed) { curve = Curve(x - own.threshold - 1.0, 1.0); own_turn = own.beyond_turn; }
         }
         case SINE: {
-            if (beyond) { curve = Curve(x - own.sine, 1.0); own_turn = own.beyond_turn; }
+            if (passed) { curve = Curve(x - own.sine, 1.0); own_turn = own.beyond_turn; }
         }
         case EASY: {
             if (x <= 0.0) { curve = Curve(x, 1.0); own_turn = 0.0; }
@@ -105,7 +121,9 @@ fn psi(x: f32) -> Curve {
         }
         case MIRROR: {
             let angle = own.m.y * select(near, PI - near, x < 0.0) + own.m.z;
-            let k = clamp(floor(angle / PI), 0.0, own.folds);
+            // the angle is rounded: only the cosine tells whether it has reached the nearest multiple of pi
+            let nearest = round(angle / PI);
+            let k = max(select(nearest - 1.0, nearest, beyond(x, crossing(nearest).x)), 0.0);
             let sign = select(1.0, -1.0, (u32(k) & 1u) == 1u);
             curve = Curve(sign * curve.value - 2.0 * k, sign * curve.slope);
             own_turn *= sign;

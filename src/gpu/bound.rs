@@ -370,6 +370,16 @@ fn bind(
     context.device().create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
 }
 
+/// The nearest shape with at least `least` and at most `most` axes: leading axes are made one.
+pub(super) fn nearest(shape: &[usize], least: usize, most: usize) -> Vec<usize> {
+    let (leading, kept) = shape.split_at(shape.len().saturating_sub(most));
+    let mut nearest = [&vec![1; least.saturating_sub(shape.len())], kept].concat();
+    if let Some(first) = nearest.first_mut() {
+        *first = leading.iter().fold(*first, |all, &axis| all.saturating_mul(axis));
+    }
+    nearest
+}
+
 /// A tensor's shape and element, as the caller must have made them.
 pub(super) fn expect(what: &'static str, tensor: &Tensor, shape: &[usize], element: Element) -> Result<()> {
     if tensor.shape() != shape {

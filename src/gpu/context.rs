@@ -137,6 +137,7 @@ impl Context {
     }
 
     async fn open(adapter: &wgpu::Adapter) -> Result<Self> {
+        able(&adapter.get_info().name, &adapter.limits())?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("margin-softmax"),
             required_limits: recommended_limits(adapter),
@@ -420,6 +421,16 @@ fn limits(device: &wgpu::Limits) -> Limits {
     }
 }
 
+/// Whether any device of the adapter can run the kernels.
+fn able(name: &str, adapter: &wgpu::Limits) -> Result<()> {
+    limits(adapter).check().and_then(|()| uniforms(adapter)).map_err(|error| match error {
+        Error::Limit { what, limit, needed, allowed } => {
+            Error::NoAdapter(format!("{what} needs {needed}, `{name}` allows {allowed} (`{limit}`)"))
+        }
+        other => other,
+    })
+}
+
 /// What every kernel's two uniforms and its bindings take; a device of OpenGL ES 3.1 has it.
 fn uniforms(device: &wgpu::Limits) -> Result<()> {
     let least = Limits::LEAST;
@@ -482,4 +493,20 @@ fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
         cache: None,
     });
     Pipeline { pipeline, layout }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The device of such an adapter could not be opened with more: the message names the adapter and both numbers.
+    #[test]
+    fn an_adapter_that_cannot_run_the_kernels_is_named() {
+        assert_eq!(able("small", &wgpu::Limits::default()), Ok(()));
+        let small = wgpu::Limits { max_compute_invocations_per_workgroup: 128, ..Default::default() };
+        assert_eq!(
+            able("small", &small).unwrap_err().to_string(),
+            "no GPU adapter: a workgroup needs 256, `small` allows 128 (`max_compute_invocations_per_workgroup`)"
+        );
+    }
 }

@@ -33,20 +33,22 @@ pub fn gather_into(
     encoder: &mut wgpu::CommandEncoder,
     prototypes: &[&Tensor],
     classes: &Tensor,
-    out: &Tensor,
+    gathered: &Tensor,
 ) -> Result<()> {
     let (shape, shards) = sizes(prototypes, classes)?;
-    expect("gathered", out, &[shape.rows(), shape.dim()], Element::F32)?;
+    expect("gathered", gathered, &[shape.rows(), shape.dim()], Element::F32)?;
     let element = prototypes.first().map_or(Element::F32, |tensor| tensor.element());
     let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: element };
     let plan = Plan::gather(shape, &layout, context.limits())?;
-    let mut given = vec![(Slot::Labels, classes), (Slot::GradPrototypes(0), out)];
+    let mut given = vec![(Slot::Labels, classes), (Slot::GradPrototypes(0), gathered)];
     for (i, tensor) in prototypes.iter().enumerate() {
         plan.check_element(Slot::Prototypes(i), tensor.element())?;
         given.push((Slot::Prototypes(i), tensor));
     }
     let call = Call { rows: shape.rows(), ..Call::default() };
-    Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call)?.record_forward(false, encoder);
+    let bound = Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call);
+    let names = [("labels", "classes"), ("grad_prototypes", "gathered")];
+    bound.map_err(|error| error.renamed(&names))?.record_forward(false, encoder);
     Ok(())
 }
 
@@ -54,15 +56,20 @@ pub fn gather_into(
 fn sizes(prototypes: &[&Tensor], classes: &Tensor) -> Result<(Shape, Vec<usize>)> {
     let wrong = |what, tensor: &Tensor, expected| Error::Shape { what, found: tensor.shape().to_vec(), expected };
     let Some(first) = prototypes.first() else { return Err(Error::Zero { what: "prototypes" }) };
-    let &[_, d] = first.shape() else { return Err(wrong("prototypes", first, vec![1, 1])) };
+    // a class is a row, whatever it is made of
+    let row = |shape: &[usize]| shape.iter().skip(1).fold(1_usize, |all, &axis| all.saturating_mul(axis));
+    let count = |shape: &[usize]| shape.first().copied().unwrap_or(1);
+    let &[_, d] = first.shape() else {
+        return Err(wrong("prototypes", first, vec![count(first.shape()), row(first.shape())]));
+    };
     let mut shards = vec![];
     for tensor in prototypes {
         match *tensor.shape() {
             [count, width] if width == d => shards.push(count),
-            _ => return Err(wrong("prototypes", tensor, vec![1, d])),
+            _ => return Err(wrong("prototypes", tensor, vec![count(tensor.shape()), d])),
         }
     }
-    let &[q] = classes.shape() else { return Err(wrong("classes", classes, vec![1])) };
+    let &[q] = classes.shape() else { return Err(wrong("classes", classes, vec![classes.len()])) };
     expect("classes", classes, &[q], Element::I32)?;
     let all = shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
     Ok((Shape::new(q, all, d)?, shards))

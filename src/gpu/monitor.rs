@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Bound, BoundHead, Context, Tensor, bound::expect, context::Pipeline, tensor::write};
+use super::{
+    Bound, BoundHead, Context, Tensor,
+    bound::{expect, nearest},
+    context::Pipeline,
+    tensor::write,
+};
 use crate::{
     DevicePreset, Error, MarginSoftmax, Result, Shape,
     monitor::{Monitor, vectors},
@@ -126,7 +131,7 @@ pub async fn between_in(context: &Context, vectors: &[&Tensor], most: usize) -> 
                 let plan = Plan::pairs((rows, other), dim, element, (tile, strip), context.limits())?;
                 let tiles = rows.div_ceil(tile.rows() as usize) * strip.wide;
                 let groups = rows.div_ceil(64) + other.map_or(0, |count| count.div_ceil(64));
-                let bound = bind(context, plan, &given)?;
+                let bound = bind(context, plan, &given).map_err(|e| e.renamed(&[("prototypes", "vectors")]))?;
                 context.guarded(|| {
                     let mut encoder = context.device().create_command_encoder(&Default::default());
                     bound.record_forward(false, &mut encoder);
@@ -191,7 +196,7 @@ fn sizes(what: &'static str, tensors: &[&Tensor]) -> Result<(Vec<usize>, usize, 
     let mut shards = vec![];
     for tensor in tensors {
         let (&[count, dim], &[_, expected]) = (tensor.shape(), first.shape()) else {
-            return Err(Error::Shape { what, found: tensor.shape().to_vec(), expected: vec![tensor.len(), 1] });
+            return Err(Error::Shape { what, found: tensor.shape().to_vec(), expected: nearest(tensor.shape(), 2, 2) });
         };
         if count == 0 {
             return Err(Error::Zero { what });

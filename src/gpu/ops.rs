@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use super::{Bound, Context, Tensor, bound::expect};
+use super::{
+    Bound, Context, Tensor,
+    bound::{expect, nearest},
+};
 pub use crate::plan::CrossEntropy;
 use crate::{
     DevicePreset, Error, MarginSoftmax, Reduction, Result, Shape, Tile,
@@ -209,28 +212,30 @@ fn tile(shape: Shape, limits: &Limits) -> Tile {
     DevicePreset::Auto.tile(shape.rows(), shape.classes(), limits)
 }
 
+/// B, N and the last axis of \[N, ..\] or \[B, N, ..\].
+fn rows(what: &'static str, tensor: &Tensor) -> Result<(usize, usize, usize)> {
+    match *tensor.shape() {
+        [n, last] => Ok((1, n, last)),
+        [b, n, last] => Ok((b, n, last)),
+        ref found => Err(Error::Shape { what, found: found.to_vec(), expected: nearest(found, 2, 3) }),
+    }
+}
+
 /// \[N, D\] and \[C, D\], or \[B, N, D\] and \[B, C, D\].
 fn pairs(x: &Tensor, w: &Tensor) -> Result<Batched> {
-    let (a, b) = (x.shape(), w.shape());
-    let wrong = || Err(Error::Shape { what: "prototypes", found: b.to_vec(), expected: a.to_vec() });
-    let (entries, n, c, d) = match (a, b) {
-        (&[n, d], &[c, e]) if d == e => (1, n, c, d),
-        (&[p, n, d], &[q, c, e]) if p == q && d == e => (p, n, c, d),
-        _ => return wrong(),
-    };
+    let (entries, n, d) = rows("embeddings", x)?;
+    // the number of classes is free
+    let c = w.shape().iter().rev().nth(1).copied().unwrap_or(1);
+    let expected = if x.shape().len() == 3 { vec![entries, c, d] } else { vec![c, d] };
+    if w.shape() != expected {
+        return Err(Error::Shape { what: "prototypes", found: w.shape().to_vec(), expected });
+    }
     Batched::new(entries, Shape::new(n, c, d)?, [x.element(), w.element()])
 }
 
 /// \[N, C\] and \[N\], or \[B, N, C\] and \[B, N\].
 fn labelled(what: &'static str, cells: &Tensor, labels: &Tensor) -> Result<Batched> {
-    let (entries, n, c) = match *cells.shape() {
-        [n, c] => (1, n, c),
-        [b, n, c] => (b, n, c),
-        _ => {
-            let (found, expected) = (cells.shape().to_vec(), labels.shape().to_vec());
-            return Err(Error::Shape { what, found, expected });
-        }
-    };
+    let (entries, n, c) = rows(what, cells)?;
     expect(what, cells, cells.shape(), Element::F32)?;
     expect("labels", labels, &cells.shape()[..cells.shape().len() - 1], Element::I32)?;
     Batched::new(entries, Shape::new(n, c, 1)?, [Element::F32; 2])

@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use super::{Bound, Context, Tensor, bound::expect};
+use super::{
+    Bound, Context, Tensor,
+    bound::{expect, nearest},
+};
 use crate::{
     CenterLoss, CenterOutput, Error, MarginSoftmax, Penalty, Regularizer, Result, Shape,
     plan::{Call, Element, Plan, Slot},
 };
 
 /// Records a penalty on prototypes \[C, D\] (f32, f16 or bf16). Returns its value, \[1\]; its gradient is written into
-/// `gradient` \[C, D\] (f32), or with `accumulate` added to what is there, as to the gradient of a head.
+/// `grad_prototypes` \[C, D\] (f32), or with `accumulate` added to what is there, as to the gradient of a head.
 ///
 /// A vector longer than 8e37 has no f32 inverse and counts as not finite. In f32 the mean direction of `RegSs` is known to
 /// 1e-7: where it is not much longer than that, its direction, and so the gradient, is rounding.
@@ -19,17 +22,15 @@ pub fn regularize(
     encoder: &mut wgpu::CommandEncoder,
     regularizer: &Regularizer,
     prototypes: &Tensor,
-    gradient: &Tensor,
+    grad_prototypes: &Tensor,
     accumulate: bool,
 ) -> Result<Tensor> {
-    let &[classes, dim] = prototypes.shape() else {
-        return Err(Error::Shape { what: "prototypes", found: prototypes.shape().to_vec(), expected: vec![1, 1] });
-    };
+    let (classes, dim) = vectors("prototypes", prototypes)?;
     let shape = Shape::new(1, classes, dim)?;
-    expect("grad_prototypes", gradient, &[classes, dim], Element::F32)?;
+    expect("grad_prototypes", grad_prototypes, &[classes, dim], Element::F32)?;
     let plan = Plan::regularizer(regularizer, shape, prototypes.element(), context.limits())?;
     let value = Tensor::empty(context, &[1], Element::F32)?;
-    let given = [(Slot::Prototypes(0), prototypes), (Slot::GradPrototypes(0), gradient), (Slot::Loss, &value)];
+    let given = [(Slot::Prototypes(0), prototypes), (Slot::GradPrototypes(0), grad_prototypes), (Slot::Loss, &value)];
     run(context, encoder, plan, &given, &regularizer.settings_loss(), accumulate)?;
     Ok(value)
 }
@@ -38,8 +39,7 @@ pub fn regularize(
 /// Returns its value, \[1\]; its gradient is written into `grad_embeddings` \[N, D\] (f32), or with `accumulate` added to
 /// what is there.
 ///
-/// At least one and at most 2²² rows. A difference of embedding and centre beyond f32 counts as not finite. Errors call the
-/// centres `prototypes` where a buffer cannot be bound.
+/// At least one and at most 2²² rows. A difference of embedding and centre beyond f32 counts as not finite.
 #[allow(clippy::too_many_arguments)]
 pub fn center_loss(
     context: &Context,
@@ -62,7 +62,7 @@ pub fn center_loss(
         (Slot::GradEmbeddings, grad_embeddings),
         (Slot::Loss, &value),
     ];
-    run(context, encoder, plan, &given, &loss.settings_loss(), accumulate)?;
+    run(context, encoder, plan, &given, &loss.settings_loss(), accumulate).map_err(of_centers)?;
     Ok(value)
 }
 
@@ -79,18 +79,25 @@ pub fn update_centers(
     let shape = sizes(embeddings, labels, centers)?;
     let plan = Plan::center_update(loss, shape, embeddings.element(), context.limits())?;
     let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), centers), (Slot::Labels, labels)];
-    run(context, encoder, plan, &given, &loss.update_settings_loss(), false)
+    run(context, encoder, plan, &given, &loss.update_settings_loss(), false).map_err(of_centers)
+}
+
+/// The centres are the plan's prototypes.
+fn of_centers(error: Error) -> Error {
+    error.renamed(&[("prototypes", "centers")])
+}
+
+/// The axes of a matrix.
+fn vectors(what: &'static str, tensor: &Tensor) -> Result<(usize, usize)> {
+    match *tensor.shape() {
+        [count, dim] => Ok((count, dim)),
+        ref found => Err(Error::Shape { what, found: found.to_vec(), expected: nearest(found, 2, 2) }),
+    }
 }
 
 fn sizes(embeddings: &Tensor, labels: &Tensor, centers: &Tensor) -> Result<Shape> {
-    let wrong = || {
-        let (found, expected) = (centers.shape().to_vec(), embeddings.shape().to_vec());
-        Err(Error::Shape { what: "centers", found, expected })
-    };
-    let (&[n, d], &[c, e]) = (embeddings.shape(), centers.shape()) else { return wrong() };
-    if d != e {
-        return wrong();
-    }
+    let (n, d) = vectors("embeddings", embeddings)?;
+    let (c, _) = vectors("centers", centers)?;
     expect("labels", labels, &[n], Element::I32)?;
     expect("centers", centers, &[c, d], Element::F32)?;
     Shape::new(n, c, d)

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Context, context::lost, readback};
+use super::{Context, bound::expect, context::lost, readback};
 use crate::{Error, Result, plan::Element};
 
 /// A Rust number that a tensor can hold.
@@ -73,9 +73,12 @@ impl Tensor {
     /// Overwrites the values; takes effect before any later submit. In a buffer of the caller's both ends of the tensor
     /// must be multiples of 4 bytes.
     pub fn write<T: Scalar>(&self, context: &Context, values: &[T]) -> Result<()> {
-        self.expect(T::ELEMENT)?;
+        if T::ELEMENT != self.element {
+            let (found, expected) = (T::ELEMENT.name(), self.element.name());
+            return Err(Error::Element { what: "values", found, expected });
+        }
         if values.len() != self.len() {
-            return Err(Error::Length { what: "tensor", found: values.len(), expected: self.len() });
+            return Err(Error::Length { what: "values", found: values.len(), expected: self.len() });
         }
         self.need(wgpu::BufferUsages::COPY_DST, "COPY_DST")?;
         // a last odd half-word may share its word with somebody else's value
@@ -97,16 +100,20 @@ impl Tensor {
 
     /// Reads the values back: submits a copy and resolves when it arrived.
     pub async fn read_async<T: Scalar>(&self, context: &Context) -> Result<Vec<T>> {
-        self.expect(T::ELEMENT)?;
+        expect("tensor", self, &self.shape, T::ELEMENT)?;
         self.need(wgpu::BufferUsages::COPY_SRC, "COPY_SRC")?;
         let bytes = (self.len() as u64 * self.element.bytes()).next_multiple_of(4);
         let mut values = vec![T::zeroed(); self.len()];
         if values.is_empty() {
             return Ok(values);
         }
-        if self.offset + bytes > self.buffer.size() || !self.offset.is_multiple_of(4) {
-            let (offset, alignment) = (self.offset, 4);
-            return Err(Error::Alignment { what: "tensor", offset, alignment });
+        let (what, offset, end, found) = ("tensor", self.offset, self.offset + bytes, self.buffer.size());
+        if !offset.is_multiple_of(4) {
+            return Err(Error::Alignment { what, offset, alignment: 4 });
+        }
+        // words are copied: a last odd half-word with the one behind it
+        if end > found {
+            return Err(Error::Buffer { what, offset, end, found });
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = context.buffer("staging", bytes, usage)?;
@@ -189,13 +196,6 @@ impl Tensor {
             Err(Error::Device(why)) => Some(Error::Foreign { what, why }),
             _ => None,
         }
-    }
-
-    fn expect(&self, expected: Element) -> Result<()> {
-        if self.element == expected {
-            return Ok(());
-        }
-        Err(Error::Element { what: "tensor", found: self.element.name(), expected: expected.name() })
     }
 
     fn need(&self, flag: wgpu::BufferUsages, usage: &'static str) -> Result<()> {

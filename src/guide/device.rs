@@ -110,7 +110,7 @@
 //!
 //! | error | what helps |
 //! |---|---|
-//! | [`Limit`](crate::Error::Limit) | open the device with [`recommended_limits`](crate::gpu::recommended_limits); shards |
+//! | [`Limit`](crate::Error::Limit) | open the device with [`recommended_limits`](crate::gpu::recommended_limits), which asks for what the adapter has; shards |
 //! | [`Feature`](crate::Error::Feature) | [`optional_features`](crate::gpu::optional_features) |
 //! | [`Usage`](crate::Error::Usage) | make the buffer with `STORAGE`; `COPY_DST` for `Tensor::write`, `COPY_SRC` for `Tensor::read` |
 //! | [`Alignment`](crate::Error::Alignment), [`Buffer`](crate::Error::Buffer) | another offset, a larger buffer |

@@ -97,7 +97,8 @@ impl MagFace {
     }
 
     pub(crate) fn margin(&self, length: f64) -> f64 {
-        self.lower_margin + self.rise() * (self.length(length).0 - self.lower_length)
+        let margin = self.lower_margin + self.rise() * (self.length(length).0 - self.lower_length);
+        margin.min(self.upper_margin) // which a rounded sum may exceed
     }
 
     /// The term of the length of a row with class weight 1, and its slope in |x|.

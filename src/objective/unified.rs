@@ -1,6 +1,6 @@
 //! The unified target curve `φ(cos θ) = m0·ψ(m1·θ + m2) − m3` with every fallback, curve and slope in use.
 
-use std::f64::consts::PI;
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use super::chebyshev::{Coefficients, Series, value_slope};
 use crate::{Error, Result};
@@ -117,9 +117,10 @@ impl Unified {
         self.m1 == 1.0 && self.m2 == 0.0
     }
 
-    /// x* = cos((π − m2)/m1), where the angle m1·θ + m2 reaches π; `None` where it never passes π.
+    /// x* = cos((π − m2)/m1), where the angle m1·θ + m2 reaches π; `None` where it never passes π. Exactly 0 or 1/2 where
+    /// the margins, with `std::f64::consts::PI` as π, make it so: 0 at m1 = 2, m2 = 0 and at m1 = 1, m2 = π/2.
     pub fn threshold(&self) -> Option<f64> {
-        (self.m1 * PI + self.m2 > PI).then(|| ((PI - self.m2) / self.m1).cos())
+        crossing(self.m1, self.m2, 1.0)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
@@ -185,6 +186,16 @@ impl Unified {
     pub fn value_slope(&self, x: f64) -> (f64, f64) {
         self.prepare().value_slope(x)
     }
+}
+
+/// cos((kπ − m2)/m1), where the angle m1·θ + m2 reaches kπ; `None` where it never passes kπ.
+fn crossing(m1: f64, m2: f64, k: f64) -> Option<f64> {
+    // 0 where the crossing lies at θ = π/share, positive where it comes earlier. A difference of the margins themselves,
+    // and so exact at multiples of π, where the cosine of a rounded angle is not.
+    let past = |share: f64| (m1 - share * k) * PI + share * m2;
+    let exact = [(4.0, FRAC_1_SQRT_2), (3.0, 0.5), (1.5, -0.5)];
+    let exact = || exact.into_iter().find(|&(share, _)| past(share) == 0.0);
+    (past(1.0) > 0.0).then(|| exact().map_or_else(|| (past(2.0) / (2.0 * m1)).sin(), |(_, cosine)| cosine))
 }
 
 /// A number of the loss within its range; NaN and infinity lie outside every range.
@@ -263,21 +274,21 @@ impl Prepared<'_> {
         let [_, m1, m2, _] = m;
         let sine = ((1.0 - x) * (1.0 + x)).max(0.0).sqrt();
         let angle = m1 * sine.atan2(x) + m2;
-        let threshold = self.margin.with_margins(m).threshold();
-        let beyond = threshold.is_some_and(|t| if self.series.is_some() { x < t } else { x <= t });
-        match self.margin.fallback {
-            Fallback::Continuous if beyond => {
-                let turn = -((PI - m2) / m1).sin() / m1;
-                Psi { value: x - threshold.unwrap_or(-1.0) - 1.0, slope: 1.0, turn }
+        let beyond = |t: f64| if self.series.is_some() { x < t } else { x <= t };
+        let passed = crossing(m1, m2, 1.0).filter(|&t| beyond(t));
+        match (self.margin.fallback, passed) {
+            (Fallback::Continuous, Some(t)) => {
+                Psi { value: x - t - 1.0, slope: 1.0, turn: -((PI - m2) / m1).sin() / m1 }
             }
-            Fallback::Sine if beyond => Psi { value: x - m2 * m2.sin(), slope: 1.0, turn: -m2.sin() - m2 * m2.cos() },
-            Fallback::Easy if x <= 0.0 => Psi { value: x, slope: 1.0, turn: 0.0 },
-            Fallback::Clip(e) if angle < e => Psi { value: e.cos(), slope: 0.0, turn: 0.0 },
-            Fallback::Clip(e) if angle > PI - e => Psi { value: -e.cos(), slope: 0.0, turn: 0.0 },
-            Fallback::Mirror => {
-                // at θ = π and integer m1 the floor would start a new branch that has no room
-                let most = ((m1 + m2 / PI).ceil() - 1.0).max(0.0);
-                let k = (angle / PI).floor().clamp(0.0, most);
+            (Fallback::Sine, Some(_)) => Psi { value: x - m2 * m2.sin(), slope: 1.0, turn: -m2.sin() - m2 * m2.cos() },
+            (Fallback::Easy, _) if x <= 0.0 => Psi { value: x, slope: 1.0, turn: 0.0 },
+            (Fallback::Clip(e), _) if angle < e => Psi { value: e.cos(), slope: 0.0, turn: 0.0 },
+            (Fallback::Clip(e), _) if angle > PI - e => Psi { value: -e.cos(), slope: 0.0, turn: 0.0 },
+            (Fallback::Mirror, _) => {
+                // the angle is rounded: only the cosine tells whether it has reached the nearest multiple of π
+                let nearest = (angle / PI).round();
+                let reached = crossing(m1, m2, nearest).is_some_and(beyond);
+                let k = if reached { nearest } else { nearest - 1.0 }.max(0.0);
                 let sign = if k % 2.0 == 0.0 { 1.0 } else { -1.0 };
                 let psi = self.cosine(x, sine, m1, m2);
                 Psi { value: sign * psi.value - 2.0 * k, slope: sign * psi.slope, turn: sign * psi.turn }

@@ -154,6 +154,8 @@ shared! {
     PI_EXCESS: f64 = (consts::PI as f32) as f64 - consts::PI;
     /// pi / 2.
     HALF_PI: f64 = consts::FRAC_PI_2;
+    /// The square root of 1/2.
+    ROOT_HALF: f64 = consts::FRAC_1_SQRT_2;
     /// 1 / pi.
     INVERSE_PI: f64 = consts::FRAC_1_PI;
     /// A vector shorter than this has the direction x / SHORTEST and no gradient.

@@ -38,7 +38,6 @@ pub struct Settings {
     pub(crate) back: [f32; 2],
     pub(crate) threshold: f32,
     pub(crate) sine: f32,
-    pub(crate) folds: f32,
     pub(crate) clipped: f32,
     pub(crate) clip_low: f32,
     pub(crate) clip_high: f32,
@@ -52,6 +51,7 @@ pub struct Settings {
     pub(crate) upper: f32,
     pub(crate) base: f32,
     pub(crate) rise: f32,
+    pub(crate) top: f32,
     pub(crate) strength: f32,
     pub(crate) rate: f32,
     pub(crate) attract: f32,
@@ -202,7 +202,6 @@ impl Settings {
         self.back = [back.cos() as f32, back.sin() as f32];
         self.threshold = margin.threshold().unwrap_or(-NO_THRESHOLD) as f32;
         self.sine = (m2 * m2.sin()) as f32;
-        self.folds = ((m1 + m2 / PI).ceil() - 1.0).max(0.0) as f32;
         self.fallback = match margin.fallback {
             Fallback::Continuous => CONTINUOUS,
             Fallback::Sine => SINE,
@@ -262,6 +261,7 @@ impl Settings {
                 self.adaptive = MAGFACE;
                 (self.lower, self.upper) = (family.lower_length as f32, family.upper_length as f32);
                 (self.base, self.rise) = (family.lower_margin as f32, family.rise() as f32);
+                self.top = family.upper_margin as f32;
                 self.strength = family.weight as f32;
             }
             Adaptive::Elastic(family) => {
@@ -433,7 +433,6 @@ pub fn twins() -> Vec<Twin> {
             back,
             threshold,
             sine,
-            folds,
             clipped,
             clip_low,
             clip_high,
@@ -447,6 +446,7 @@ pub fn twins() -> Vec<Twin> {
             upper,
             base,
             rise,
+            top,
             strength,
             rate,
             attract,

@@ -1,8 +1,12 @@
 //! The caller's device: what is asked of it, and what stays the caller's.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use libtest_mimic::Failed;
@@ -15,7 +19,10 @@ use margin_softmax::{
 use crate::{
     Check,
     cases::Data,
+    families::Bad,
+    faults,
     rig::{Rig, Tensors, plain},
+    waits::{Impatient, until_late},
 };
 
 pub const CHECKS: &[(&str, Check)] = &[
@@ -26,7 +33,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("recording_neither_submits_nor_polls", recording_neither_submits_nor_polls),
     ("buffers_of_another_device_are_refused", buffers_of_another_device_are_refused),
     ("a_plan_for_a_larger_device_is_refused", a_plan_for_a_larger_device_is_refused),
-    ("refusals_say_what_to_do", refusals_say_what_to_do),
+    ("every_error_says_what_is_wrong", every_error_says_what_is_wrong),
 ];
 
 const SHAPE: (usize, usize, usize) = (5, 33, 7);
@@ -336,26 +343,102 @@ fn a_plan_for_a_larger_device_is_refused(context: &Context) -> Result<(), Failed
     Ok(())
 }
 
-/// The text of each: what was found, what is allowed, what helps.
-fn refusals_say_what_to_do(context: &Context) -> Result<(), Failed> {
-    let says = |error: Error, expected: &str| assert_eq!(error.to_string(), expected);
-    let (n, d) = (shape().rows(), shape().dim());
+/// The variants of [`Error`], from its source.
+fn variants() -> BTreeSet<&'static str> {
+    let source = include_str!("../../src/error.rs");
+    let body = source.split_once("pub enum Error {").unwrap().1.split_once("\n}").unwrap().0;
+    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let variants = lines.filter(|line| line.starts_with(char::is_uppercase));
+    variants.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap()).collect()
+}
 
-    let required_limits = wgpu::Limits::downlevel_defaults();
-    let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor { required_limits, ..Default::default() });
+/// Every variant with a real cause. Its text has what was found, what is allowed, and what helps; where the system or a
+/// driver goes on from there, the test knows how it begins and one of its words.
+fn every_error_says_what_is_wrong(context: &Context) -> Result<(), Failed> {
+    let seen = RefCell::new(BTreeSet::new());
+    let text = |error: Error| {
+        let name = format!("{error:?}").split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
+        seen.borrow_mut().insert(name);
+        error.to_string()
+    };
+    let says = |error: Error, expected: &str| assert_eq!(text(error), expected);
+    let begins = |error: Error, expected: &str, part: &str| {
+        let text = text(error);
+        assert!(text.starts_with(expected) && text.contains(part), "{text}: not {expected} .. {part}");
+    };
+    let (n, c, d) = SHAPE;
+    let noop = |required_limits| wgpu::Device::noop(&wgpu::DeviceDescriptor { required_limits, ..Default::default() });
+    let refused = |limits| {
+        let (device, queue) = noop(limits);
+        Context::from_device(&device, &queue).map(drop).unwrap_err()
+    };
+
+    // the loss, the shape and the batch
+    let bad = loss().with_scale(-1.0).validate().unwrap_err();
+    says(bad, "`scale` is -1, allowed is 0 < scale <= 1e6");
+    let sine = MarginSoftmax::sphereface().with_margin(|m| m.fallback = Fallback::Sine).validate().unwrap_err();
+    says(sine, "fallback: the sine fallback is defined for m1 = 1 only");
+    begins(MarginSoftmax::named("arcfac").unwrap_err(), "`arcfac` is not a known loss; known are: ", "arcface");
+    says(Shape::new(n, 0, d).unwrap_err(), "`classes` is 0, it must be at least 1");
+    let data = Data::random(shape(), 3);
+    let mut head = Backend::reference().head(&loss(), shape())?;
+    let mut evaluate = |batch: Batch<'_, i32>| head.evaluate(&batch).unwrap_err();
+    let embeddings = &data.embeddings[1..];
+    says(evaluate(Batch { embeddings, ..data.batch() }), "`embeddings` has 34 values, expected 35");
     says(
-        Context::from_device(&device, &queue).map(drop).unwrap_err(),
-        "a kernel needs 8, the device allows 4 (`max_storage_buffers_per_shader_stage`); open it with \
-         `gpu::recommended_limits`",
+        evaluate(Batch { labels: &[0, -100, 2, 3, 4], ..data.batch() }),
+        "row 1 has label -100, but there are only 33 classes; to leave such rows out set `ignore_index` to -100",
     );
+    says(evaluate(Batch { labels: &[33; 5], ..data.batch() }), "row 0 has label 33, but there are only 33 classes");
+    says(
+        Backend::reference().shard(&loss(), shape(), 2..40, &options()).map(drop).unwrap_err(),
+        "shard 2..40 found where one from class 2 must begin: together they must be 33 classes, each once",
+    );
+    begins(checkpoint::Checkpoint::from_safetensors(b"no").unwrap_err(), "this is no checkpoint: ", "");
+    begins(checkpoint::Checkpoint::load("/no/such/file").unwrap_err(), "/no/such/file: ", "");
+
+    // the device and its limits
+    begins(
+        Context::new(Some("no such adapter")).map(drop).unwrap_err(),
+        "no GPU adapter: none is called `no such adapter`; found: [",
+        context.name().split(" (").next().unwrap(),
+    );
+    says(
+        refused(wgpu::Limits::downlevel_defaults()),
+        "a kernel needs 8, the device allows 4 (`max_storage_buffers_per_shader_stage`); open it with \
+         `gpu::recommended_limits` if its adapter allows more; on an adapter that does not, the kernels cannot run",
+    );
+    says(
+        refused(wgpu::Limits { max_compute_invocations_per_workgroup: 128, ..Default::default() }),
+        "a workgroup needs 256, the device allows 128 (`max_compute_invocations_per_workgroup`); open it with \
+         `gpu::recommended_limits` if its adapter allows more; on an adapter that does not, the kernels cannot run",
+    );
+    says(
+        refused(wgpu::Limits { max_compute_workgroup_storage_size: 4096, ..Default::default() }),
+        "a workgroup needs 8192, the device allows 4096 (`max_compute_workgroup_storage_size`); open it with \
+         `gpu::recommended_limits` if its adapter allows more",
+    );
+    let (device, queue) = noop(wgpu::Limits::default());
+    device.destroy();
+    let gone = Context::from_device(&device, &queue).map(drop).unwrap_err();
+    says(gone, "the device is lost: open another, make a new context and new heads");
+    let plan = |shape: Shape, options: &Options| {
+        Plan::head(&loss(), shape, &plain(&[shape.classes()]), context.limits(), options).map(drop).unwrap_err()
+    };
+    says(plan(Shape::new(n, c, 65_537)?, &options()), "dim on a GPU: 65537, at most 65536 are possible");
+    let small = plan(shape(), &Options { budget: Budget::bytes(1000), ..options() });
+    let Error::Budget { needed, allowed: 1000 } = small else { panic!("{small:?}") };
+    let just = Options { budget: Budget::bytes(needed), ..options() };
+    Plan::head(&loss(), shape(), &plain(&[c]), context.limits(), &just)?;
+    says(small, &format!("the workspace needs at least {needed} bytes, the budget is 1000"));
     let wide = Shape::new(4, 100_000, 512)?;
     says(
         Plan::head(&loss(), wide, &plain(&[100_000]), &plan::Limits::WEBGPU, &options()).map(drop).unwrap_err(),
         "prototypes needs 204800000, the device allows 134217728 (`max_storage_buffer_binding_size`); open it with \
-         `gpu::recommended_limits`, or divide the prototypes as `Plan::shards` says",
+         `gpu::recommended_limits` if its adapter allows more, or divide the prototypes as `Plan::shards` says",
     );
 
-    let data = Data::random(shape(), 3);
+    // tensors and buffers
     let rig = Rig::new(context, &loss(), shape(), &plain(&[SHAPE.1]), &options(), &data)?;
     let t = &rig.tensors;
     let (w, dw) = ([&t.w[0]], [&t.dw[0]]);
@@ -386,12 +469,37 @@ fn refusals_say_what_to_do(context: &Context) -> Result<(), Failed> {
         bind(&Io { embeddings: &front, grad_embeddings: Some(&back), ..io }),
         "`grad_embeddings` and `embeddings` share a buffer, but one of them is written: give it another buffer",
     );
+    says(bind(&Io { labels: &t.loss, ..io }), "`labels` has shape [1], expected [5]");
+    says(bind(&Io { labels: &t.row_losses, ..io }), "`labels` holds f32, expected i32");
+    says(t.x.read::<i32>(context).unwrap_err(), "`tensor` holds f32, expected i32");
+    says(t.x.write(context, &[1_i32; 35]).unwrap_err(), "`values` holds i32, expected f32");
+    says(t.x.write(context, &[1.0_f32; 3]).unwrap_err(), "`values` has 3 values, expected 35");
+    says(bind(&Io { grad_embeddings: None, ..io }), "`grad_embeddings` is missing: the plan computes this gradient");
+    // three halves take two words
+    let short = Tensor::from_buffer(&make(6, storage | wgpu::BufferUsages::COPY_SRC), 0, &[3], Element::F16)?;
+    says(short.read::<half::f16>(context).unwrap_err(), "`tensor` needs bytes 0..8 of a buffer of 6 bytes");
+    let mapped = context.device().create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 16,
+        usage: storage | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: true,
+    });
+    let mapped = Tensor::from_buffer(&mapped, 0, &[4], Element::F32)?;
+    begins(mapped.read::<f32>(context).unwrap_err(), "the device refused: ", "mapped");
     // a plan for another shape
     let other = Tensors::new(context, Shape::new(n + 1, SHAPE.1, d)?, &plain(&[SHAPE.1]), &data_of(n + 1))?;
     says(bind(&Io { embeddings: &other.x, ..io }), "`embeddings` has shape [6, 7], expected [5, 7]");
     let mut bound = rig.head.bind(&io)?;
     let refused = bound.update(&loss(), n + 1).unwrap_err();
     says(refused, "the batch has 6 rows, this head was made for at most 5");
+    begins(
+        bound.update(&loss().with_others(Others::Rectified), n).unwrap_err(),
+        "the new loss needs the kernel `",
+        "rectified",
+    );
+    let target = Target::Custom(Custom::new(Bad("this is not WGSL")));
+    let custom = Backend::Gpu(context.clone()).head(&MarginSoftmax { target, ..loss() }, shape());
+    begins(custom.map(drop).unwrap_err(), "the WGSL of the margin `bad` is refused: ", "this");
     let timing = gpu::timing::Timing::new(&Context::from_device(
         &wgpu::Device::noop(&Default::default()).0,
         &wgpu::Device::noop(&Default::default()).1,
@@ -402,9 +510,23 @@ fn refusals_say_what_to_do(context: &Context) -> Result<(), Failed> {
     );
     let far = Context::new(context.name().split(" (").next())?;
     let far = Tensor::empty(&far, &[n, d], Element::F32)?;
-    let text = bind(&Io { embeddings: &far, ..io }).to_string();
-    let start = "the buffer of `embeddings` cannot be used here: make it on the context's own device, and keep it (";
-    assert!(text.starts_with(start), "{text}");
+    begins(
+        bind(&Io { embeddings: &far, ..io }),
+        "the buffer of `embeddings` cannot be used here: make it on the context's own device, and keep it (",
+        "",
+    );
+    let slow = Data::random(faults::large(), 3);
+    let mut head = faults::front(context, faults::large())?;
+    let late = until_late(|| {
+        let _impatient = Impatient::new(context);
+        Ok(head.evaluate(&slow.batch()))
+    })?;
+    says(late, "the device did not answer within 0.001 s");
+
+    let mut seen = seen.into_inner();
+    // in a process of its own: `memory_that_runs_out_comes_back`
+    assert!(seen.insert("OutOfMemory".into()));
+    assert_eq!(seen.iter().map(String::as_str).collect::<BTreeSet<_>>(), variants());
     Ok(())
 }
 

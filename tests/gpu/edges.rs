@@ -21,6 +21,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("nothing_to_average_is_zero", nothing_to_average_is_zero),
     ("one_class_has_loss_and_gradient_zero", one_class),
     ("tiny_losses_keep_their_digits", tiny_losses_keep_their_digits),
+    ("thresholds_at_exact_multiples_are_exact", |c| exact_thresholds(&Backend::Gpu(c.clone()))),
 ];
 
 const N: usize = 6;
@@ -273,6 +274,94 @@ fn tiny_losses_keep_their_digits(context: &Context) -> Result<(), Failed> {
     for (f, e) in out.row_losses.iter().zip(&expected.row_losses) {
         assert!(*e < 1e-9, "{e} is not tiny");
         assert!((f64::from(*f) - e).abs() <= 3e-5 * e, "{f:e} and {e:e}");
+    }
+    Ok(())
+}
+
+/// Cosines of 0, ±1/2 and ±1, and around them, where thresholds of exactly that lie: each fallback begins where it does in
+/// the formulas, for margins of the loss and for margins of rows, whose π/2 is an f32.
+pub fn exact_thresholds(backend: &Backend) -> Result<(), Failed> {
+    let h = std::f64::consts::FRAC_PI_2;
+    let exact = [(1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (4.0, 0.0), (1.0, h), (2.0, h), (3.0, h), (4.0, h)];
+    // at a cosine of 0 to a second class, which has no direction
+    let vectors: [[f32; D]; 9] = [
+        [0.0, 2.0, 0.0, 0.0],
+        [-0.0, 0.0, -2.0, 0.0],
+        [2e-6, 2.0, 0.0, 0.0],
+        [-2e-6, 2.0, 0.0, 0.0],
+        [1.0, 1.0, 1.0, -1.0],
+        [-1.0, 1.0, 1.0, -1.0],
+        [1.000_01, 1.0, 1.0, -1.0],
+        [2.0, 0.0, 0.0, 0.0],
+        [-2.0, 0.0, 0.0, 0.0],
+    ];
+    let n = vectors.len();
+    let (prototypes, labels) = ([[1.0, 0.0, 0.0, 0.0_f32], [0.0; D]].concat(), vec![0_i32; n]);
+    let plain = MarginSoftmax::unified(1.0, 1.0, 0.2, 0.0).with_scale(4.0).with_reduction(Reduction::Sum);
+    let mut head = backend.head(&plain, Shape::new(n, 2, D)?)?;
+    let mut checked = 0;
+    for (m1, m2) in exact {
+        for fallback in FALLBACKS {
+            let with = |m1, m2| plain.clone().with_margin(|m| (m.m1, m.m2, m.fallback) = (m1, m2, fallback));
+            let own = with(m1, m2);
+            let (m1s, m2s) = (vec![m1 as f32; n], vec![m2 as f32; n]);
+            // of the loss, of the rows, and half of each
+            for (loss, given) in
+                [(&own, [false, false]), (&with(1.0, 0.2), [true, true]), (&with(1.0, m2), [true, false])]
+            {
+                let at = format!("{m1} {m2} {} {given:?}", fallback.name());
+                let batch = Batch {
+                    embeddings: vectors.as_flattened(),
+                    prototypes: &prototypes,
+                    labels: &labels,
+                    row_margins: Margins {
+                        m1: given[0].then_some(&m1s[..]),
+                        m2: given[1].then_some(&m2s[..]),
+                        ..Margins::NONE
+                    },
+                    ..Default::default()
+                };
+                if loss.validate().is_err() {
+                    continue;
+                }
+                head.update(loss)?;
+                let found = head.evaluate(&batch);
+                assert_eq!(found.is_ok(), own.validate().is_ok(), "{at}: {found:?}");
+                let Ok(out) = found else { continue };
+                assert_eq!(out.target_cosines[..2], [0.0, 0.0], "{at}");
+                for (i, &cosine) in out.target_cosines.iter().enumerate() {
+                    let (value, slope) = own.target_value_slope(cosine.into());
+                    let d = -4.0 * value;
+                    let expected = d.max(0.0) + (-d.abs()).exp().ln_1p();
+                    let off = (f64::from(out.row_losses[i]) - expected).abs();
+                    assert!(off <= 1e-5 * expected.max(0.1), "{at} at {cosine}: {}, not {expected}", out.row_losses[i]);
+                    // along the prototype: G (1 - c²)/|x|, G = -4 sigmoid(d) slope
+                    let across = (1.0 - f64::from(cosine).powi(2)) / 2.0;
+                    let expected = -4.0 / (1.0 + (-d).exp()) * slope * across;
+                    let found = f64::from(out.grad_embeddings[i * D]);
+                    assert!(
+                        (found - expected).abs() <= 1e-4 * expected.abs().max(1.0),
+                        "{at} at {cosine}: {found}, not {expected}"
+                    );
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(checked, 999);
+    // a margin that grows with the length reaches its largest value, and never more by rounding
+    let easy = plain.with_margin(|m| (m.m2, m.fallback) = (0.0, Fallback::Easy));
+    for lower_margin in [0.0, 0.1, 0.2, 0.3, 0.45, 0.7] {
+        let lengths = MagFace { lower_length: 0.3, upper_length: 1.7, lower_margin, upper_margin: h, weight: 0.0 };
+        head.update(&easy.clone().with_adaptive(Adaptive::MagFace(lengths)))?;
+        let batch = Batch {
+            embeddings: vectors.as_flattened(),
+            prototypes: &prototypes,
+            labels: &labels,
+            ..Default::default()
+        };
+        let out = head.evaluate(&batch)?;
+        assert!(out.row_losses.iter().all(|loss| loss.is_finite()), "{lower_margin}: {:?}", out.row_losses);
     }
     Ok(())
 }

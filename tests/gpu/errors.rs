@@ -2,7 +2,7 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    gpu::{Context, Head, Io, Tensor, ops},
+    gpu::{Context, Head, Io, Tensor, gather, monitor, ops, regularizer},
     plan::{Element, Layout, Plan},
     *,
 };
@@ -207,10 +207,50 @@ fn operations_refuse_shapes_that_do_not_match(context: &Context) -> Result<(), F
     let y = |shape: &[usize]| Tensor::empty(context, shape, Element::I32).unwrap();
     let mut encoder = context.device().create_command_encoder(&Default::default());
     let e = &mut encoder;
-    refused!(ops::cosine(context, e, &f(&[4, 8]), &f(&[5, 7])), Error::Shape { .. });
-    refused!(ops::cosine(context, e, &f(&[2, 4, 8]), &f(&[5, 8])), Error::Shape { .. });
+    // what would be taken: the number of classes and leading axes are free
+    let wrong = |what, found: &[usize], expected: &[usize]| {
+        Some(Error::Shape { what, found: found.to_vec(), expected: expected.to_vec() })
+    };
+    for (x, w, what, expected) in [
+        (&[5, 8][..], &[4, 3, 8][..], "prototypes", &[3, 8][..]),
+        (&[4, 8], &[5, 7], "prototypes", &[5, 8]),
+        (&[2, 4, 8], &[5, 8], "prototypes", &[2, 5, 8]),
+        (&[2, 4, 8], &[3, 5, 8], "prototypes", &[2, 5, 8]),
+        (&[4, 8], &[8], "prototypes", &[1, 8]),
+        (&[8], &[5, 8], "embeddings", &[1, 8]),
+        (&[2, 3, 4, 8], &[5, 8], "embeddings", &[6, 4, 8]),
+    ] {
+        let found = if what == "embeddings" { x } else { w };
+        assert_eq!(ops::cosine(context, e, &f(x), &f(w)).err(), wrong(what, found, expected));
+    }
+    let (arcface, options) = (MarginSoftmax::arcface(), ops::CrossEntropy::default());
+    let logits = ops::margin(context, e, &arcface, &f(&[20]), &y(&[4]));
+    assert_eq!(logits.err(), wrong("cosines", &[20], &[1, 20]));
+    let losses = ops::cross_entropy(context, e, &options, &f(&[2, 2, 4, 5]), &y(&[4]), None);
+    assert_eq!(losses.err(), wrong("logits", &[2, 2, 4, 5], &[4, 4, 5]));
+    // the names of the caller's function, not of the plan
+    let center = CenterLoss::default();
+    let mut moved =
+        |x: &[usize], w: &[usize]| regularizer::update_centers(context, e, &center, &f(x), &y(&[4]), &f(w)).err();
+    assert_eq!(moved(&[4, 8], &[5, 7]), wrong("centers", &[5, 7], &[5, 8]));
+    assert_eq!(moved(&[4, 8], &[5, 3, 8]), wrong("centers", &[5, 3, 8], &[15, 8]));
+    assert_eq!(moved(&[32], &[5, 8]), wrong("embeddings", &[32], &[1, 32]));
+    let found = gather(context, e, &[&f(&[5, 3, 8])], &y(&[2]));
+    assert_eq!(found.err(), wrong("prototypes", &[5, 3, 8], &[5, 24]));
+    let found = gather(context, e, &[&f(&[5, 8]), &f(&[6, 7])], &y(&[2]));
+    assert_eq!(found.err(), wrong("prototypes", &[6, 7], &[6, 8]));
+    let found = gather(context, e, &[&f(&[5, 8])], &y(&[2, 3]));
+    assert_eq!(found.err(), wrong("classes", &[2, 3], &[6]));
+    let usage = wgpu::BufferUsages::STORAGE;
+    let descriptor = wgpu::BufferDescriptor { label: None, size: 4096, usage, mapped_at_creation: false };
+    let buffer = context.device().create_buffer(&descriptor);
+    let odd = |shape: &[usize], element| Tensor::from_buffer(&buffer, 4, shape, element).unwrap();
+    refused!(gather(context, e, &[&f(&[5, 8])], &odd(&[2], Element::I32)), Error::Alignment { what: "classes", .. });
+    let centers = odd(&[5, 8], Element::F32);
+    let moved = regularizer::update_centers(context, e, &center, &f(&[4, 8]), &y(&[4]), &centers);
+    refused!(moved, Error::Alignment { what: "centers", offset: 4, .. });
+    refused!(monitor::between(context, &[&centers]), Error::Alignment { what: "vectors", .. });
     refused!(ops::cosine(context, e, &y(&[4, 8]), &f(&[5, 8])), Error::Element { what: "embeddings", .. });
-    let arcface = MarginSoftmax::arcface();
     refused!(ops::margin(context, e, &arcface, &f(&[4, 5]), &y(&[3])), Error::Shape { what: "labels", .. });
     refused!(ops::margin(context, e, &arcface, &f(&[4, 5]), &f(&[4])), Error::Element { what: "labels", .. });
     let bad = arcface.with_scale(f64::NAN);

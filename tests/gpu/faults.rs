@@ -23,6 +23,7 @@ use crate::{
     Check,
     cases::Data,
     device::adapter_of,
+    edges,
     rig::{Rig, Tensors, plain, same_output},
 };
 
@@ -40,11 +41,17 @@ pub fn trials() -> Vec<Trial> {
         #[cfg(feature = "cpu")]
         ("CPU", Backend::cpu()),
     ];
-    let trial = |(name, backend)| {
-        let check = move || margin_panics(&backend);
-        Trial::test(format!("{name}::a_panic_of_the_callers_margin_leaves_the_head"), check)
+    let checks: [(&str, fn(&Backend) -> Result<(), Failed>); 2] = [
+        ("a_panic_of_the_callers_margin_leaves_the_head", margin_panics),
+        ("thresholds_at_exact_multiples_are_exact", edges::exact_thresholds),
+    ];
+    let trials = |(name, backend): (&str, Backend)| {
+        checks.map(|(test, check)| {
+            let backend = backend.clone();
+            Trial::test(format!("{name}::{test}"), move || check(&backend))
+        })
     };
-    backends.into_iter().map(trial).collect()
+    backends.into_iter().flat_map(trials).collect()
 }
 
 /// A check in a thread of its own: one that hangs fails by name.
@@ -363,7 +370,8 @@ fn use_up(adapter: &str) -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, Error::OutOfMemory(_)), "{refused:?}");
+    let Error::OutOfMemory(why) = &refused else { panic!("{refused:?}") };
+    assert_eq!(refused.to_string(), format!("the device is out of memory: {why}"));
     eprintln!("{adapter}: {} tensors, then: {refused}", made.len());
     // small work goes on, with and without the large tensors
     same_output(&head.evaluate(&data.batch())?, &expected)?;

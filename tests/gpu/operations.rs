@@ -138,7 +138,19 @@ fn target_cosines_agree_with_the_reference(context: &Context) -> Result<(), Fail
 /// Cosines where curves bend: the ends, just past them, zero, both sides of every threshold.
 fn angles(loss: &MarginSoftmax) -> Vec<f32> {
     let mut cosines: Vec<f32> = (-50..=50).map(|i| i as f32 / 50.0).collect();
-    cosines.extend([0.999, -0.999, 0.99999, -0.99999, 1.0 - 6e-8, -1.0 + 6e-8, 1.000_000_1, -1.000_000_1, 1e-6, -1e-6]);
+    cosines.extend([
+        0.999,
+        -0.999,
+        0.99999,
+        -0.99999,
+        1.0 - 6e-8,
+        -1.0 + 6e-8,
+        1.000_000_1,
+        -1.000_000_1,
+        1e-6,
+        -1e-6,
+        -0.0,
+    ]);
     let Target::Unified(margin) = &loss.target else { unreachable!() };
     let mut bends = vec![0.0];
     bends.extend(margin.threshold());
@@ -163,6 +175,10 @@ fn every_curve_and_slope_is_right_at_every_angle(context: &Context) -> Result<()
         ("nearly flat", MarginSoftmax::unified(1.0, 0.1, 0.0, 0.0)),
         ("nearly opposite", MarginSoftmax::unified(1.0, 1.0, 3.1, 0.0)),
         ("many folds", MarginSoftmax::unified(1.0, 6.0, 0.7, 0.0)),
+        // thresholds of exactly 0, 1/2 and 0: among the cosines
+        ("half", MarginSoftmax::unified(1.0, 2.0, 0.0, 0.0)),
+        ("third", MarginSoftmax::unified(1.0, 3.0, 0.0, 0.0)),
+        ("right angle", MarginSoftmax::unified(1.0, 1.0, std::f64::consts::FRAC_PI_2, 0.0)),
     ];
     for (name, loss) in families().into_iter().chain(steep) {
         for fallback in [&FALLBACKS[..], &[Fallback::Clip(0.45)]].concat() {

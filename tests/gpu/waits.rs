@@ -165,11 +165,11 @@ impl Drop for Impatient<'_> {
 }
 
 /// Tries until one is late: a thread that sleeps too long finds everything done.
-pub fn until_late<T: std::fmt::Debug>(mut attempt: impl FnMut() -> Result<Result<T>, Failed>) -> Result<(), Failed> {
+pub fn until_late<T: std::fmt::Debug>(mut attempt: impl FnMut() -> Result<Result<T>, Failed>) -> Result<Error, Failed> {
     for _ in 0..20 {
         match attempt()? {
             Ok(_) => {}
-            Err(LATE) => return Ok(()),
+            Err(LATE) => return Ok(LATE),
             Err(other) => return Err(format!("{other:?}").into()),
         }
     }

@@ -97,6 +97,8 @@ fn fallbacks_that_do_not_fit_the_margins_are_refused() {
         (1.35, 0.3, Fallback::Easy),
         (0.5, 0.1, Fallback::Easy),
         (1.0, 0.0, Fallback::Easy),
+        (2.0, 0.0, Fallback::Easy),
+        (1.0, std::f64::consts::FRAC_PI_2, Fallback::Easy),
     ] {
         assert!(with(m1, m2, fallback).is_ok(), "{m1} {m2} {fallback:?}");
     }

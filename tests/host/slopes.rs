@@ -1,8 +1,8 @@
 //! Value and slope of every curve x fallback x combination of margins: derivative, jumps, ends.
 
-use std::f64::consts::PI;
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_PI_2, PI};
 
-use margin_softmax::{Curve, Damping, Fallback, Slope, Unified};
+use margin_softmax::{Coefficients, Curve, Damping, Fallback, Series, Slope, Unified};
 
 use crate::common::*;
 
@@ -117,6 +117,112 @@ fn the_threshold_belongs_to_one_side() {
         assert_eq!(series.value_slope(threshold.next_down()), exact.value_slope(threshold.next_down()));
         let easy = Unified { fallback: Fallback::Easy, ..unified(1.0, 1.0, m2, 0.0) };
         assert_eq!(easy.value_slope(0.0), (0.0, 1.0));
+    }
+}
+
+/// cos(m1·θ + m2) and its slope at x, for whole m1 and m2 of 0 or π/2: T_m(x) or −sin θ·U_{m−1}(x).
+fn polynomial(m1: f64, m2: f64, x: f64) -> (f64, f64) {
+    let (x2, s) = (x * x, ((1.0 - x) * (1.0 + x)).sqrt());
+    let (t, t_slope, u, u_slope) = match m1 {
+        1.0 => (x, 1.0, 1.0, 0.0),
+        2.0 => (2.0 * x2 - 1.0, 4.0 * x, 2.0 * x, 2.0),
+        3.0 => ((4.0 * x2 - 3.0) * x, 12.0 * x2 - 3.0, 4.0 * x2 - 1.0, 8.0 * x),
+        4.0 => (8.0 * x2 * (x2 - 1.0) + 1.0, (32.0 * x2 - 16.0) * x, (8.0 * x2 - 4.0) * x, 24.0 * x2 - 4.0),
+        _ => unreachable!(),
+    };
+    if m2 == 0.0 { (t, t_slope) } else { (-s * u, u * x / s.max(1e-4) - s * u_slope) }
+}
+
+/// Margins, and every cosine where the angle reaches another multiple of π.
+fn exact_multiples() -> Vec<(f64, f64, Vec<f64>)> {
+    let [a, b, c] = [0.75_f64.sqrt(), (PI / 8.0).cos(), (PI / 8.0).sin()];
+    let h = FRAC_1_SQRT_2;
+    vec![
+        (1.0, 0.0, vec![]),
+        (2.0, 0.0, vec![0.0]),
+        (3.0, 0.0, vec![0.5, -0.5]),
+        (4.0, 0.0, vec![h, 0.0, -h]),
+        (1.0, FRAC_PI_2, vec![0.0]),
+        (2.0, FRAC_PI_2, vec![h, -h]),
+        (3.0, FRAC_PI_2, vec![a, 0.0, -a]),
+        (4.0, FRAC_PI_2, vec![b, c, -c, -b]),
+    ]
+}
+
+/// Where the threshold is a simple number it is that number, and every fallback begins exactly there: with the value and
+/// the slope of its formula at it, and on both sides of it.
+#[test]
+fn thresholds_at_exact_multiples_are_exact() {
+    for (m1, m2, crossings) in exact_multiples() {
+        let exact = unified(1.0, m1, m2, 0.0);
+        assert_eq!(exact.threshold(), crossings.first().copied(), "{m1} {m2}");
+        for fallback in FALLBACKS {
+            let margin = Unified { fallback, ..exact.clone() };
+            let refused = match fallback {
+                Fallback::Sine => m1 != 1.0,
+                Fallback::Easy => crossings.first().is_some_and(|&t| t > 0.0),
+                _ => false,
+            };
+            assert_eq!(loss_of(margin.clone()).validate().is_err(), refused, "{margin:?}");
+            let simple = crossings.iter().filter(|t| [0.0, 0.5, -0.5].contains(*t));
+            let near = simple.flat_map(|t| [*t, t.next_up(), t.next_down()]);
+            let sides = crossings.iter().flat_map(|t| [t + 1e-9, t - 1e-9]);
+            let ends = [0.0, -0.0, 0.5, -0.5, 0.3, -0.3, 1.0, -1.0];
+            for x in near.chain(sides).chain(ends).chain(exact.threshold()) {
+                if refused {
+                    continue;
+                }
+                let (value, slope) = polynomial(m1, m2, x);
+                let passed = crossings.iter().filter(|&&t| x <= t).count();
+                let linear = m1 == 1.0 && m2 == 0.0;
+                let (value, slope) = match fallback {
+                    Fallback::Continuous if passed > 0 => (x - crossings[0] - 1.0, 1.0),
+                    Fallback::Sine if passed > 0 => (x - FRAC_PI_2, 1.0),
+                    Fallback::Easy if x <= 0.0 => (x, 1.0),
+                    Fallback::Mirror if passed % 2 == 1 => (-value - 2.0 * passed as f64, -slope),
+                    Fallback::Mirror => (value - 2.0 * passed as f64, slope),
+                    Fallback::Clip(e) if passed > 0 || !linear && value < -e.cos() => (-e.cos(), 0.0),
+                    Fallback::Clip(e) if !linear && value > e.cos() => (e.cos(), 0.0),
+                    _ => (value, slope),
+                };
+                let (v, s) = margin.value_slope(x);
+                close(format_args!("{margin:?} at {x}"), v, value, 1e-14);
+                // at the ends the rounding of m1·π + m2, up to 2e-15, is divided by 1e-4
+                let tolerance = if x.abs() < 1.0 { 1e-13 * slope.abs().max(10.0) } else { 1e-10 + 1e-13 * slope.abs() };
+                close(format_args!("{margin:?}: slope at {x}"), s, slope, tolerance);
+            }
+        }
+    }
+    // no threshold where the angle ends at π exactly
+    assert_eq!(unified(1.0, 0.5, FRAC_PI_2, 0.0).threshold(), None);
+    assert_eq!(unified(1.0, 1.5, 0.0, 0.0).threshold(), Some(-0.5));
+    // and a side for every margin next to such a multiple
+    for (m1, m2) in [(2.0, 0.0), (1.0, FRAC_PI_2), (1.5, FRAC_PI_2 / 2.0)] {
+        let easy = |m1: f64, m2: f64| {
+            loss_of(Unified { fallback: Fallback::Easy, ..unified(1.0, m1, m2, 0.0) }).validate().is_ok()
+        };
+        let more = m2.next_up().max(f64::MIN_POSITIVE);
+        assert!(easy(m1, m2) && !easy(m1, more) && !easy(m1.next_up(), m2), "{m1} {m2}");
+        assert!(easy(m1.next_down(), m2) && (m2 == 0.0 || easy(m1, m2.next_down())), "{m1} {m2}");
+    }
+}
+
+/// The branch of the mirror is counted by cosines: with a constant in the place of the curve every step shows. A series
+/// holds at the crossing itself.
+#[test]
+fn branches_begin_exactly_at_multiples_of_pi() {
+    let given = Coefficients::Given(vec![0.25, 0.0]);
+    let curve = Curve::Series(Series { degree: 1, coefficients: given, damping: Damping::None });
+    for (m1, m2, crossings) in exact_multiples().into_iter().skip(1) {
+        let margin = Unified { curve: curve.clone(), fallback: Fallback::Mirror, ..unified(1.0, m1, m2, 0.0) };
+        let simple = crossings.iter().filter(|t| [0.0, 0.5, -0.5].contains(*t));
+        let near = simple.flat_map(|t| [*t, t.next_up(), t.next_down()]);
+        let sides = crossings.iter().flat_map(|t| [t + 1e-9, t - 1e-9]);
+        for x in near.chain(sides).chain([-0.0, 1.0, -1.0, -1.0 - 1e-7]) {
+            let passed = crossings.iter().filter(|&&t| x < t).count();
+            let expected = if passed % 2 == 0 { 0.25 } else { -0.25 } - 2.0 * passed as f64;
+            assert_eq!(margin.value_slope(x), (expected, 0.0), "{margin:?} at {x}");
+        }
     }
 }
 
