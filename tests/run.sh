@@ -187,6 +187,21 @@ else
     lacking 'browser (nodejs, npm, chromium, wasm32-unknown-unknown)'
 fi
 
+# the crates as they would be published; tests/host/package.rs compares their lists of files with the rule
+package() {
+    cargo package --no-verify --allow-dirty -p margin-softmax -p margin-softmax-burn
+}
+step 'package' package
+
+# packed <crate> <cargo arguments>: built from the packed files alone, with the dependencies that are there already
+packed() {
+    local name=$1 version root=$PWD
+    shift
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+    tar -xzf "target/package/$name-$version.crate" -C "$temporary"
+    (cd "$temporary/$name-$version" && cargo "$@" --target-dir "$root/target")
+}
+
 # `+nightly` and the like need rustup
 toolchain() {
     have rustup && rustup toolchain list | grep "^$1" >/dev/null
@@ -213,6 +228,7 @@ if $full; then
     step 'determinism' cargo test --release --features serde --test gpu -- determinism::
     step 'stress' cargo test --release --features serde --test gpu -- stress::
     step 'benches build' cargo bench --no-run --features serde
+    step 'package: documentation tests' packed margin-softmax test --doc --release --features serde
     if toolchain "$(minimum_rust)"; then
         step "Rust $(minimum_rust)" cargo "+$(minimum_rust)" check --release --features safetensors
     else

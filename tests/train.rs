@@ -77,9 +77,9 @@ fn every_preset_learns() {
         assert!(run.course.losses.iter().all(|loss| loss.is_finite()), "{name}");
         match CANNOT.iter().find(|(cannot, _)| *cannot == name) {
             Some((_, why)) => {
-                assert!(after.fled().is_some() && after.accuracy < 0.9, "{name} learns after all: {why}")
+                assert!(after.collapse.is_some() && after.accuracy < 0.9, "{name} learns after all: {why}")
             }
-            None => assert!(after.accuracy >= 0.9 && after.fled().is_none(), "{name}: accuracy {}", after.accuracy),
+            None => assert!(after.accuracy >= 0.9 && after.collapse.is_none(), "{name}: accuracy {}", after.accuracy),
         }
     }
 }

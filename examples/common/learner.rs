@@ -84,9 +84,14 @@ impl Model {
 
     /// What the head says of a set; no gradients. Raw cosines, or for a linear head products, tell who is right.
     pub fn judge(&self, backend: &Backend, loss: &MarginSoftmax, set: &Set) -> Result<Output> {
-        let shape = self.sizes.shape(set.labels.len())?;
+        let shape = self.shape(set.labels.len())?;
         let mut head = backend.head_with(loss, shape, &Options { want: Want::LOSS, ..Default::default() })?;
         Ok(head.evaluate(&self.batch(loss, flat(&self.embed(set)), &set.labels))?)
+    }
+
+    /// Of the head for a number of rows.
+    pub fn shape(&self, rows: usize) -> Result<Shape> {
+        self.sizes.shape(rows)
     }
 
     fn batch<'a>(&'a self, loss: &MarginSoftmax, embeddings: &'a [f32], labels: &'a [u32]) -> Batch<'a, u32> {

@@ -107,7 +107,7 @@ fn run(args: Args) -> Result {
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     println!("{table}");
     for t in &trained {
-        t.scores.fled().iter().for_each(|why| println!("{}: {why}", t.loss.title));
+        t.scores.collapse.iter().for_each(|collapse| println!("{}: {collapse}", t.loss.title));
     }
     println!("head: {device}");
     let digits = &digits;

@@ -1,12 +1,15 @@
 //! How good a model is: on new images of the trained digits, and on digits it has never seen.
 
-use margin_softmax::{Backend, MarginSoftmax, Product};
+use margin_softmax::{
+    Backend, MarginSoftmax, Product,
+    monitor::{Collapse, CollapseDetector, CollapseThresholds, Monitor},
+};
 use ndarray::Array2;
 
 use crate::common::{
     Result,
     digits::Digits,
-    learner::{Model, accuracy},
+    learner::{Model, accuracy, flat},
 };
 
 /// The scores of one model.
@@ -19,6 +22,8 @@ pub struct Scores {
     pub intra: Vec<f64>,
     /// Of each test image, degrees: to the nearest prototype of another class.
     pub inter: Vec<f64>,
+    /// The library's warning, where the test images ended up on the far side of their own prototypes.
+    pub collapse: Option<Collapse>,
 }
 
 impl Scores {
@@ -30,17 +35,6 @@ impl Scores {
     /// Mean angle to the nearest other prototype, degrees.
     pub fn m_inter(&self) -> f64 {
         mean(&self.inter)
-    }
-
-    /// Set where the images ended up on the far side of their own prototype: the loss fell, and nothing was learnt.
-    pub fn fled(&self) -> Option<String> {
-        let angle = self.m_intra();
-        (angle > 90.0).then(|| {
-            format!(
-                "the mean image lies {angle:.1}° from its own prototype: it flees all of them (polar collapse). \
-                 Try WC-ReLU, which takes the force off classes at more than 90°, or a smaller margin"
-            )
-        })
     }
 }
 
@@ -55,6 +49,13 @@ pub fn score(backend: &Backend, loss: &MarginSoftmax, model: &Model, digits: &Di
     // a linear head gives products
     let linear = loss.product == Product::Linear;
     let out = if linear { model.judge(backend, &MarginSoftmax::normface(), &digits.test)? } else { out };
+    let mut monitor = Monitor::new(1)?;
+    monitor.add(&out, &digits.test.labels, None)?;
+    let shape = model.shape(digits.test.labels.len())?;
+    let length = backend.mean_prototype(shape.dim(), flat(&model.prototypes.value))?;
+    // of a trained model, so without a warm-up
+    let thresholds = CollapseThresholds { warm_up: Some(0), ..Default::default() };
+    let mut detector = CollapseDetector::new(thresholds, shape)?;
     let degrees =
         |cosines: &[f32]| cosines.iter().map(|&c| f64::from(c).clamp(-1.0, 1.0).acos().to_degrees()).collect();
     Ok(Scores {
@@ -63,6 +64,7 @@ pub fn score(backend: &Backend, loss: &MarginSoftmax, model: &Model, digits: &Di
             .ok_or("the unseen digits give no pair of one kind")?,
         intra: degrees(&out.target_cosines),
         inter: degrees(&out.other_cosines),
+        collapse: detector.check(&monitor.report().with_mean_prototype(length)),
     })
 }
 

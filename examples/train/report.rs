@@ -115,8 +115,8 @@ digits that are left out, which were picked as a pair where training helps, and 
 for 64 images; the head is part of it.</p>\n",
         );
         for t in self.trained {
-            if let Some(why) = t.scores.fled() {
-                writeln!(page, "<p>{}: {why}.</p>", escape(&t.loss.title))?;
+            if let Some(collapse) = t.scores.collapse {
+                writeln!(page, "<p>{}: {collapse}.</p>", escape(&t.loss.title))?;
             }
         }
         if self.trained.iter().any(|t| t.loss.name == "ampface") {

@@ -1,8 +1,8 @@
 //! Polar collapse on handwritten digits, and what prevents it.
 
 use margin_softmax::{
-    Backend, MarginSoftmax, Others, Regularizer,
-    monitor::{CollapseThresholds, Monitor},
+    Backend, MarginSoftmax, Others, Regularizer, Shape,
+    monitor::{CollapseDetector, CollapseThresholds, Monitor},
 };
 
 use crate::common::{
@@ -57,12 +57,13 @@ pub fn watch(
     let mut model = Model::untrained(&sizes, seed);
     let settings = Settings { epochs: EPOCHS, batch: BATCH, rate: RATE, seed };
     let (mut steps, mut warned) = (vec![], None);
+    let mut detector = CollapseDetector::new(CollapseThresholds::default(), Shape::new(BATCH, SEEN.len(), DIM)?)?;
     learner::train(backend, objective, &mut model, &digits.train, &settings, |step| {
         let mut monitor = Monitor::new(1)?;
         monitor.add(step.out, step.labels, None)?;
         let length = backend.mean_prototype(DIM, flat(&step.model.prototypes.value))?;
         let report = monitor.report().with_mean_prototype(length);
-        if CollapseThresholds::default().check(&report)?.is_some() {
+        if detector.check(&report).is_some() {
             warned = warned.or(Some(step.number));
         }
         steps.push([report.target_cosine, length]);

@@ -13,8 +13,8 @@
 //!
 //! ```
 //! # #[cfg(feature = "cpu")] {
-//! use margin_softmax::{checkpoint::Checkpoint, monitor::{CollapseThresholds, Monitor}, objective::{Epochs, Ramp, Schedule, Schedules},
-//!     partial::{Classes, PartialFc, SampledHead}, *};
+//! use margin_softmax::{checkpoint::Checkpoint, monitor::{CollapseDetector, CollapseThresholds, Monitor},
+//!     objective::{Epochs, Ramp, Schedule, Schedules}, partial::{Classes, PartialFc, SampledHead}, *};
 //! # let (x, mut w, y) = (vec![0.3, 0.1, -0.2, 0.9], vec![0.1, 0.2, -0.5, 0.4, 0.7, 0.7], [0, 2]);
 //!
 //! let (steps, shape, backend) = (10, Shape::new(2, 3, 2)?, Backend::cpu());
@@ -24,6 +24,7 @@
 //! let schedules = Schedules { m2: Some(m2), ..Default::default() };
 //! // two of the three classes in each step
 //! let mut head = SampledHead::new(&backend, &loss, shape, &Options::default(), PartialFc::new(0.7, 1)?)?;
+//! let mut detector = CollapseDetector::new(CollapseThresholds::default(), shape)?; // warns after a warm-up of 20,000 rows
 //! for step in 0..3 * steps {
 //!     schedules.apply(step, &mut loss)?;
 //!     head.update(&loss)?;
@@ -39,7 +40,7 @@
 //! let mut monitor = Monitor::new(90)?;
 //! monitor.add(&all.output, &y, None)?;
 //! let report = monitor.report().with_mean_prototype(backend.mean_prototype(2, &w)?);
-//! if let Some(collapse) = CollapseThresholds::default().check(&report)? {
+//! if let Some(collapse) = detector.check(&report) {
 //!     println!("{collapse}");
 //! }
 //! let checkpoint = Checkpoint::new(head.state()).with_sampler(head.sampler()).with_tensor("prototypes", &[3, 2], w)?;

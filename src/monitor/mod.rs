@@ -18,17 +18,19 @@
 //!
 //! ```
 //! # #[cfg(feature = "cpu")] {
-//! use margin_softmax::{monitor::{CollapseThresholds, Monitor}, Backend, Batch, MarginSoftmax, Shape};
+//! use margin_softmax::{monitor::{CollapseDetector, CollapseThresholds, Monitor}, Backend, Batch, MarginSoftmax, Shape};
 //!
 //! let (x, w, y) = ([3.0, 4.0, -1.0, 2.0], [1.0, 1.0, 0.0, 2.0, -3.0, 1.0], [0, 2]);
 //! let (backend, loss) = (Backend::cpu(), MarginSoftmax::arcface());
-//! let mut head = backend.head(&loss, Shape::new(2, 3, 2)?)?;
+//! let shape = Shape::new(2, 3, 2)?;
+//! let mut head = backend.head(&loss, shape)?;
+//! let mut detector = CollapseDetector::new(CollapseThresholds::default(), shape)?;
 //! let mut epoch = Monitor::new(90)?;
 //! let out = head.evaluate(&Batch { embeddings: &x, prototypes: &w, labels: &y, ..Default::default() })?;
 //! epoch.add(&out, &y, loss.ignore_index)?;                 // once per batch
 //! let report = epoch.report().with_mean_prototype(backend.mean_prototype(2, &w)?);
 //! assert_eq!((report.rows, report.accuracy), (2, 0.5));
-//! assert!(CollapseThresholds::default().check(&report)?.is_none());
+//! assert!(detector.check(&report).is_none());               // once per report
 //! # }
 //! # Ok::<(), margin_softmax::Error>(())
 //! ```
@@ -40,7 +42,7 @@ mod front;
 use std::f64::consts::PI;
 
 pub use centers::ClassCenters;
-pub use collapse::{Collapse, CollapseThresholds};
+pub use collapse::{Collapse, CollapseDetector, CollapseKind, CollapseThresholds};
 
 use crate::{Error, Label, Output, Result};
 

@@ -15,6 +15,7 @@ mod gradients;
 #[cfg(feature = "serde")]
 mod json;
 mod monitor;
+mod package;
 mod partial;
 mod plan;
 mod problems;
