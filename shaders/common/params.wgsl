@@ -166,6 +166,7 @@ const SHORT = 4u;           // counts, but its vector is shorter than 1e-12: no 
 
 const LOWEST = -3.0e38;     // stands for minus infinity, which drivers treat differently
 const SHORTEST = 1.0e-12;
+const LONG = 65536u;        // a sum of more terms adds up the sums of so many: 256 for each of 256 lanes
 
 @group(0) @binding(0) var<uniform> settings: Settings;
 @group(0) @binding(1) var<uniform> part: Part;

@@ -9,3 +9,4 @@ mod errors;
 mod properties;
 mod shards;
 mod state;
+mod sums;

@@ -22,6 +22,7 @@ mod regularizers;
 mod rig;
 mod sampling;
 mod stress;
+mod sums;
 mod timing;
 mod waits;
 
@@ -48,6 +49,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         partial::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
+        sums::CHECKS,
         timing::CHECKS,
         waits::CHECKS,
     ];
