@@ -23,10 +23,14 @@ var<workgroup> lanes: array<Sums, 256>;
 @compute @workgroup_size(256)
 fn center_loss(@builtin(local_invocation_index) lane: u32) {
     var own: Sums;
-    for (var i = lane; i < settings.rows; i += 256u) {
-        own.squares += squared[i];
-        own.good += select(0u, 1u, states[i] == COUNTS);
-        own.bad += select(0u, 1u, states[i] == NON_FINITE || states[i] == INVALID);
+    for (var first = 0u; first < settings.rows; first += LONG) {
+        var some = 0.0;
+        for (var i = first + lane; i < min(first + LONG, settings.rows); i += 256u) {
+            some += squared[i];
+            own.good += select(0u, 1u, states[i] == COUNTS);
+            own.bad += select(0u, 1u, states[i] == NON_FINITE || states[i] == INVALID);
+        }
+        own.squares += some;
     }
     lanes[lane] = own;
     workgroupBarrier();

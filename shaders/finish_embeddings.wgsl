@@ -1,4 +1,5 @@
 // finish_embeddings: adds the slabs in order, takes out the radial part, divides by the length; adds what the length gets.
+// Of very many classes some chunks at a time: where part.local is 1 the result is added to that of the ones before.
 //
 //   in      embedding       [rows, dim]
 //   in      inverses        [rows]                  f32
@@ -45,10 +46,10 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
     radial = lanes[0];
     for (var i = 1u; i < 8u; i++) { radial += lanes[i]; }
     radial = select(radial, 0.0, has(PLAIN));
-    let stretch = rows[row].stretch;
+    let stretch = select(0.0, rows[row].stretch, settings.adaptive == MAGFACE && part.local == 0u);
     for (var q = lane; q < quads; q += 64u) {
         let unit = select(vec4(0.0), embedding(row, q * 4u) * inverse, keep);
-        let v = (slabs[row * quads + q] - radial * unit) * inverse + select(0.0, stretch, settings.adaptive == MAGFACE) * unit;
-        store_gradient(row, q * 4u, select(vec4(0.0), v, keep), has(ADD_EMBEDDINGS));
+        let v = (slabs[row * quads + q] - radial * unit) * inverse + stretch * unit;
+        store_gradient(row, q * 4u, select(vec4(0.0), v, keep), has(ADD_EMBEDDINGS) || part.local == 1u);
     }
 }

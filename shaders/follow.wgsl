@@ -4,7 +4,7 @@
 //   in      batch  [1]     Batch: the median, prototypes that are not finite
 //   inout   state  [4]     f32: hardness, mean and deviation of the lengths, scale
 //
-// One workgroup; each lane adds its rows in order, then the lanes are added in a fixed tree.
+// One workgroup; each lane adds its rows in order, 256 at a time, then the lanes are added in a fixed tree.
 // Twin: State::follow in src/objective/adaptive.rs
 
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
@@ -16,15 +16,15 @@ var<workgroup> lanes: array<vec4<f32>, 256>;
 
 fn clamped(length: f32) -> f32 { return clamp(length, SHORT_LENGTH, LONG_LENGTH); }
 
+fn both(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return vec4(max(a.x, b.x), a.yzw + b.yzw); }
+
 fn gather(lane: u32, own: vec4<f32>) -> vec4<f32> {
     workgroupBarrier();
     lanes[lane] = own;
     workgroupBarrier();
     for (var size = 128u; size > 0u; size >>= 1u) {
         if (lane < size) {
-            let a = lanes[lane];
-            let b = lanes[lane + size];
-            lanes[lane] = vec4(max(a.x, b.x), a.yzw + b.yzw);
+            lanes[lane] = both(lanes[lane], lanes[lane + size]);
         }
         workgroupBarrier();
     }
@@ -34,21 +34,29 @@ fn gather(lane: u32, own: vec4<f32>) -> vec4<f32> {
 @compute @workgroup_size(256)
 fn follow(@builtin(local_invocation_index) lane: u32) {
     var own = vec4(LOWEST, 0.0, 0.0, 0.0);
-    for (var i = lane; i < settings.rows; i += 256u) {
-        if (counts(rows[i].state)) {
-            own += vec4(0.0, rows[i].cosine, clamped(rows[i].length), 1.0);
-            own.x = max(own.x, rows[i].others);
+    for (var start = 0u; start < settings.rows; start += LONG) {
+        var some = vec4(LOWEST, 0.0, 0.0, 0.0);
+        for (var i = start + lane; i < min(start + LONG, settings.rows); i += 256u) {
+            if (counts(rows[i].state)) {
+                some += vec4(0.0, rows[i].cosine, clamped(rows[i].length), 1.0);
+                some.x = max(some.x, rows[i].others);
+            }
         }
+        own = both(own, some);
     }
     let first = gather(lane, own);
     let n = max(first.w, 1.0);
     let mean = first.z / n;
     own = vec4(LOWEST, 0.0, 0.0, 0.0);
-    for (var i = lane; i < settings.rows; i += 256u) {
-        if (counts(rows[i].state)) {
-            let away = clamped(rows[i].length) - mean;
-            own += vec4(0.0, 0.0, away * away, exponential(rows[i].others - first.x));
+    for (var start = 0u; start < settings.rows; start += LONG) {
+        var some = vec4(LOWEST, 0.0, 0.0, 0.0);
+        for (var i = start + lane; i < min(start + LONG, settings.rows); i += 256u) {
+            if (counts(rows[i].state)) {
+                let away = clamped(rows[i].length) - mean;
+                some += vec4(0.0, 0.0, away * away, exponential(rows[i].others - first.x));
+            }
         }
+        own = both(own, some);
     }
     let second = gather(lane, own);
     let moves = first.w > 0.0 && batch[0].non_finite_prototypes == 0u;

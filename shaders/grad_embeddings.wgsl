@@ -6,7 +6,8 @@
 //   inout   store_slab  [splits, batch * rows, dim]
 //   in      list        [rows / SPAN, 1 + stride]     the classes that are summed over; with a filter alone
 //
-// Slabs go on from chunk to chunk, in order; finish_embeddings adds them and takes out the radial part.
+// Slabs go on from chunk to chunk, in order; finish_embeddings adds them and takes out the radial part. A slab adds up the
+// sums of PIECE prototypes: each of those is small beside a long sum, and so is what it loses to rounding.
 
 @group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
 
@@ -15,6 +16,7 @@ const B_ALONG_K = false;
 
 var<private> entry: u32;    // of the batch
 var<private> slab: u32;
+var<private> goes_on: bool; // the slab holds earlier pieces of this chunk
 
 fn cosine_width() -> u32 { return part.stride; }
 fn prototype_width() -> u32 { return settings.dim; }
@@ -40,7 +42,7 @@ fn load_b(line: Line, n: u32) -> vec4<f32> {
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     if (m < settings.batch_rows) {
-        store_slab(slab * settings.rows + entry * settings.batch_rows + m, n, v, part.begin == 0u);
+        store_slab(slab * settings.rows + entry * settings.batch_rows + m, n, v, goes_on || part.begin == 0u);
     }
 }
 
@@ -55,6 +57,13 @@ fn grad_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     let split = group % part.splits;
     slab = split;
     let end = reach(tile / wide);
-    let first = split * span(end);
-    tile_run(tile / wide * TILE_M, tile % wide * TILE_N, first, min(first + span(end), end), lane);
+    var first = split * span(end);
+    let last = min(first + span(end), end);
+    goes_on = false;
+    loop {
+        tile_run(tile / wide * TILE_M, tile % wide * TILE_N, first, min(first + PIECE, last), lane);
+        goes_on = true;
+        first += PIECE;
+        if (first >= last) { break; }
+    }
 }

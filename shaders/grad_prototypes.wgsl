@@ -9,8 +9,9 @@
 //   inout   store_gradient  [batch, shard, dim]
 //   in      list            [stride / SPAN, 1 + rows]        the rows that are summed over; with a filter alone
 //
-// One workgroup owns a tile: no order of additions depends on timing. Very many rows take several passes, each of which
-// adds to the one before.
+// One workgroup owns a tile: no order of additions depends on timing. Very many rows take several passes, and a pass goes
+// through PIECE of them at a time: each piece loses its radial part, which would grow beyond the rest of a long sum, and is
+// added to the ones before.
 
 @group(0) @binding(5) var<storage, read> inverses: array<f32>;
 @group(0) @binding(6) var<storage, read> classes: array<vec2<f32>>;
@@ -20,6 +21,7 @@ const A_ALONG_K = false;
 const B_ALONG_K = false;
 
 var<private> entry: u32;    // of the batch
+var<private> piece: u32;    // its first row
 
 fn cosine_width() -> u32 { return part.stride; }
 fn embedding_width() -> u32 { return settings.dim; }
@@ -53,8 +55,8 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     let blocks = (settings.batch_rows + 63u) / 64u;
     var radial = 0.0;
     // a linear head has no radial part to take out
-    let blocks_end = select((row_end() + 63u) / 64u, 0u, has(PLAIN));
-    for (var i = part.row_first / 64u; i < blocks_end; i++) {
+    let blocks_end = select((min(piece + PIECE, row_end()) + 63u) / 64u, 0u, has(PLAIN));
+    for (var i = piece / 64u; i < blocks_end; i++) {
         radial += columns[(entry * blocks + i) * part.stride + m];
     }
     let j = entry * part.count + m;
@@ -62,7 +64,7 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     let inverse = classes[part.first + j].x;
     let unit = select(vec4(0.0), prototype(part.local + j, n) * inverse, inverse > 0.0);
     store_gradient(part.local + j, n, select(vec4(0.0), (v - radial * unit) * inverse, inverse > 0.0),
-                   has(ADD_PROTOTYPES) || part.row_first > 0u);
+                   has(ADD_PROTOTYPES) || piece > 0u);
 }
 
 @compute @workgroup_size(TILE_LANES)
@@ -72,5 +74,13 @@ fn grad_prototypes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     let wide = (settings.dim + TILE_N - 1u) / TILE_N;
     if (group / wide * TILE_M >= part.count) { return; }
     entry = id.z;
-    tile_run(group / wide * TILE_M, group % wide * TILE_N, part.row_first, reach(group / wide), lane);
+    let end = reach(group / wide);
+    var first = part.row_first;
+    // to the last row, also where a list of rows ends before: every row's radial part is taken out
+    loop {
+        piece = first;
+        tile_run(group / wide * TILE_M, group % wide * TILE_N, first, min(first + PIECE, end), lane);
+        first += PIECE;
+        if (first >= row_end()) { break; }
+    }
 }

@@ -3,7 +3,7 @@
 //   in      rows      [rows]  Row: tilt, or lean where part.local is 1
 //   inout   gradient  [1]     f32
 //
-// One workgroup; each lane adds its own in order, then the lanes are added in a fixed tree.
+// One workgroup; each lane adds its own in order, 256 at a time, then the lanes are added in a fixed tree.
 
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read_write> gradient: array<f32>;
@@ -13,8 +13,12 @@ var<workgroup> lanes: array<f32, 256>;
 @compute @workgroup_size(256)
 fn sum_rows(@builtin(local_invocation_index) lane: u32) {
     var own = 0.0;
-    for (var row = lane; row < settings.rows; row += 256u) {
-        own += select(rows[row].tilt, rows[row].lean, part.local == 1u);
+    for (var first = 0u; first < settings.rows; first += LONG) {
+        var some = 0.0;
+        for (var row = first + lane; row < min(first + LONG, settings.rows); row += 256u) {
+            some += select(rows[row].tilt, rows[row].lean, part.local == 1u);
+        }
+        own += some;
     }
     lanes[lane] = own;
     workgroupBarrier();

@@ -6,6 +6,9 @@
 // The kernel supplies A_ALONG_K, B_ALONG_K, line_a(i), line_b(i) for any i, load_a(line, column), load_b(line, column),
 // zero outside the matrix, and epilogue(m, n, v), which takes columns n .. n+3 of row m.
 
+// Values of k that long sums add up at a time, whole steps of every tile.
+const PIECE = 1024u;
+
 struct Line {
     row: u32,
     factor: f32,    // 0 for a line that is read as zero

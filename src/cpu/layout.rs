@@ -7,6 +7,7 @@ use super::{
     rows::{Extra, Partial, Row},
     sparse::Lists,
     table::Scratch,
+    total::LONG,
     vector::Aligned,
 };
 use crate::{Budget, Error, Result, Shape, Want, shape::elements};
@@ -122,6 +123,37 @@ impl Layout {
         elements(self.rows, self.dim).saturating_mul(held)
     }
 
+    /// Whether dX is the sum of so many tiles that it is added up in f64.
+    pub fn long_embeddings(&self) -> bool {
+        self.want.grad_embeddings && self.columns.div_ceil(self.tile) > LONG
+    }
+
+    /// Whether the share of one range is that long already.
+    pub fn long_ranges(&self) -> bool {
+        self.long_embeddings() && !self.keep && self.range_tiles() > LONG
+    }
+
+    /// Values of the totals of dX in f64.
+    pub fn totals(&self) -> u64 {
+        let held = match self.keep {
+            true => u64::from(self.long_embeddings()),
+            false if self.long_ranges() => self.ranges as u64,
+            false => 0,
+        };
+        elements(self.rows, self.dim).saturating_mul(held)
+    }
+
+    /// Values of the total of dW of a tile, where that is a sum of so many blocks of rows.
+    pub fn lane_totals(&self) -> usize {
+        let long = self.want.grad_prototypes && self.rows.div_ceil(self.block) > LONG;
+        if long { self.tile * self.dim } else { 0 }
+    }
+
+    /// Classes of a tile whose biases get a gradient.
+    pub fn slides(&self) -> usize {
+        if self.want.grad_bias { self.tile_classes() } else { 0 }
+    }
+
     /// Classes of a tile.
     pub fn tile_classes(&self) -> usize {
         self.tile / self.centers
@@ -162,6 +194,7 @@ impl Layout {
             .max(packing(tile, dim, block, (true, false)));
         let lane = [(self.lane_cosines() as u64, 4), (tile as u64, Prototypes::BYTES), (dim as u64, 4)];
         let lane = lane.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES), (1, size_of::<Lane>())]);
+        let lane = lane.chain([(self.lane_totals() as u64, 8), (self.slides() as u64, 8)]);
         let (listed_rows, listed) = self.listed();
         let lane = lane.fold(packing + 256 + Lists::bytes(listed_rows, listed), add); // and its task
         [
@@ -171,6 +204,7 @@ impl Layout {
             (elements(self.rows, self.ranges), size_of::<Partial>()),
             (self.kept().saturating_add(self.most()), 4),
             (self.shares(), 4),
+            (self.totals(), 8),
             (self.chosen(), size_of::<(f32, u32)>()),
             (self.tile_classes() as u64, 4), // ones
             (self.queue(), 1),

@@ -28,6 +28,7 @@ mod rows;
 mod sparse;
 mod sweep;
 mod table;
+mod total;
 mod vector;
 mod work;
 
@@ -40,6 +41,7 @@ use self::{
     pass::{Look, Path},
     rows::{Partial, Row, Share, Weights, unit},
     sparse::Sifted,
+    total::Finish,
     vector::{Add, Fused, Project},
     work::{Call, Input, Outputs, Plan, ROWS, Work, each},
 };
@@ -422,8 +424,7 @@ impl Head {
             } else {
                 let tasks = self.work.tasks(self.plan, &self.range, call, into);
                 each(call.parallel, tasks, |task| task.gradients(&common));
-                let (shares, grad) = (&self.work.shares, &mut out.grad_embeddings);
-                finish_embeddings(self.plan, linear, call, &self.input.lengths, shares, grad);
+                finish_embeddings(self.plan, linear, call, &self.input.lengths, &self.work, &mut out.grad_embeddings);
                 self.work.lanes.iter().map(|lane| lane.lists.sifted).fold(Sifted::default(), Sifted::plus)
             };
             let Sifted { dropped, total, kept } = sifted;
@@ -553,18 +554,30 @@ fn chosen(loss: &MarginSoftmax) -> usize {
 }
 
 /// dX in *recompute*: the other ranges' shares added to the first in order, then projected.
-fn finish_embeddings(plan: Plan, linear: bool, call: &Call<'_>, lengths: &[f64], shares: &[f32], grad: &mut [f32]) {
+fn finish_embeddings(plan: Plan, linear: bool, call: &Call<'_>, lengths: &[f64], work: &Work, grad: &mut [f32]) {
     let Plan { arch, dim, layout, .. } = plan;
-    let len = grad.len();
+    let (len, ranges) = (grad.len(), layout.ranges);
     let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
     let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
     each(call.parallel, blocks, |(block, (pull, (from, lengths)))| {
-        for share in shares.chunks_exact(len).take(layout.ranges - 1) {
-            let from = &share[block * dim * ROWS..][..pull.len()];
-            arch.dispatch(Add { from, to: pull });
+        let first = block * dim * ROWS;
+        let shares = || work.shares.chunks_exact(len).take(ranges - 1);
+        let project = |pull| Project { pull, from, step: 1, dim, lengths, divided: false };
+        if layout.long_ranges() {
+            let totals = || work.totals.chunks_exact(len).take(ranges);
+            let total = |i: usize, _| totals().map(|total| total[first + i]).sum();
+            return arch.dispatch(Finish { total, project: project(pull), linear });
+        }
+        if layout.long_embeddings() {
+            let others = |i: usize| shares().map(|share| f64::from(share[first + i])).sum::<f64>();
+            let total = |i: usize, own: f32| f64::from(own) + others(i);
+            return arch.dispatch(Finish { total, project: project(pull), linear });
+        }
+        for share in shares() {
+            arch.dispatch(Add { from: &share[first..][..pull.len()], to: pull });
         }
         if !linear {
-            arch.dispatch(Project { pull, from, step: 1, dim, lengths, divided: false });
+            arch.dispatch(project(pull));
         }
     });
 }

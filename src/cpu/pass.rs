@@ -11,6 +11,7 @@ use super::{
     sparse::{Gather, List, Lists, Sift, Sifted},
     sweep::{Block, Gradients, Statistics},
     table::{self, Scan, Scratch, Table},
+    total::{Total, Widen},
     vector::{Add, Measure, Normalize, Plain, Project, Stretch},
     work::Plan,
 };
@@ -39,6 +40,10 @@ pub(super) struct Lane {
     pub scratch: Scratch,
     /// What a filter leaves of G.
     pub lists: Lists,
+    /// Of dW, \[prototypes of a tile, D\], where that is a long sum.
+    pub totals: Vec<f64>,
+    /// Of the gradient of a tile's biases.
+    pub slides: Vec<f64>,
     pub zero: usize,
     pub non_finite: usize,
 }
@@ -114,6 +119,8 @@ pub(super) struct Task<'a> {
     pub top: &'a mut [(f32, u32)],
     /// Of dX, in *recompute*.
     pub share: &'a mut [f32],
+    /// Its total, where that is a long sum.
+    pub total: &'a mut [f64],
 }
 
 /// What all ranges read.
@@ -240,9 +247,13 @@ impl Task<'_> {
 
     /// Pass 2 of *recompute*: this range's share of dX, and its dW and db.
     pub fn gradients(self, common: &Common<'_>) {
-        self.lane.lists.sifted = Sifted::default();
-        for (t, tile) in self.tiles.enumerate() {
-            tile.gradients(true, common, self.lane, Some((&mut *self.share, t > 0)));
+        let Self { mut tiles, lane, share, total, .. } = self;
+        lane.lists.sifted = Sifted::default();
+        let mut total = Total::new(total);
+        while let Some(tile) = tiles.next() {
+            tile.gradients(true, common, lane, Some((&mut *share, total.adds())));
+            let last = tiles.rest.prototypes.is_empty();
+            total.joined(common.plan.arch, share, last || !lane.own.ordinary);
         }
     }
 }
@@ -262,7 +273,8 @@ impl<'a> Tile<'a> {
         let (columns, pieces) = (prototypes.len() / dim, layout.pieces);
         let width = columns / table.centers;
         lane.own.measure(common, prototypes);
-        let Lane { own, unit, cosines, scratch, lists, .. } = lane;
+        let Lane { own, unit, cosines, scratch, lists, totals, slides, .. } = lane;
+        let mut total = Total::new(totals);
         // a filter compares G as it is
         let factors = own.factors_of(common, columns);
         let (after, late) = if filter.is_some() { (None, factors) } else { (factors, None) };
@@ -295,7 +307,7 @@ impl<'a> Tile<'a> {
             let x = Matrix::new(&common.directions[at * dim..], rows.len(), dim);
             let g = Matrix::new(values, rows.len(), columns);
             for k in (0..table.centers).filter(|_| want.grad_prototypes) {
-                let (first, step, add) = (k * width, table.centers, b > 0);
+                let (first, step, add) = (k * width, table.centers, total.adds());
                 let to = &mut pull[k * dim..];
                 if sparse {
                     let (starts, entries) = lists.by_column(columns);
@@ -305,11 +317,10 @@ impl<'a> Tile<'a> {
                     spaced_product(pieces, to, step * dim, add, g.columns(first, width).transposed(), x);
                 }
             }
+            total.joined(arch, pull, at + rows.len() == common.rows.len());
             if !slide.is_empty() {
-                if b == 0 {
-                    slide.fill(0.0);
-                }
-                values.chunks_exact(width).for_each(|from| arch.dispatch(Add { from, to: slide }));
+                let rows = values.chunks_exact(width).enumerate();
+                rows.for_each(|(i, from)| arch.dispatch(Widen { from, to: slides, add: at + i > 0 }));
             }
             if !want.grad_embeddings {
                 continue;
@@ -318,10 +329,12 @@ impl<'a> Tile<'a> {
                 common.embed(&mut share[at * dim..], *add, values, prototypes, (own.ordinary, unit), lists);
             }
         }
-        if !common.linear && want.grad_prototypes {
+        slide.iter_mut().zip(&*slides).for_each(|(to, sum)| *to = *sum as f32);
+        if want.grad_prototypes {
             for (k, lengths) in own.lengths.chunks_exact(width).take(table.centers).enumerate() {
-                let (pull, from) = (&mut pull[k * dim..], &prototypes[k * dim..]);
-                arch.dispatch(Project { pull, from, step: table.centers, dim, lengths, divided: factors.is_some() });
+                let (pull, from, step) = (&mut pull[k * dim..], &prototypes[k * dim..], table.centers);
+                let project = Project { pull, from, step, dim, lengths, divided: factors.is_some() };
+                total.finish(arch, k * dim, project, common.linear);
             }
         }
         kept
@@ -350,17 +363,26 @@ struct Joined<'a> {
     /// How many tiles are part of them.
     tiles: usize,
     rows: &'a mut [f32],
+    total: Total<'a>,
     /// Their embeddings and the lengths of those.
     from: &'a [f32],
     lengths: &'a [f64],
 }
 
 impl<'a> Queue<'a> {
-    pub fn new(tiles: Tiles<'a>, (from, lengths): (&'a [f32], &'a [f64]), grad: &'a mut [f32]) -> Self {
+    pub fn new(
+        tiles: Tiles<'a>,
+        (from, lengths): (&'a [f32], &'a [f64]),
+        grad: &'a mut [f32],
+        mut totals: &'a mut [f64],
+    ) -> Self {
         let (layout, dim) = (tiles.layout, tiles.dim);
         let own = from.chunks(layout.joined * dim).zip(lengths.chunks(layout.joined));
         let blocks = grad.chunks_mut(layout.joined * dim).zip(own);
-        let blocks = blocks.map(|(rows, (from, lengths))| Mutex::new(Joined { tiles: 0, rows, from, lengths }));
+        let blocks = blocks.map(|(rows, (from, lengths))| {
+            let total = Total::new(front(&mut totals, rows.len()));
+            Mutex::new(Joined { tiles: 0, rows, total, from, lengths })
+        });
         let count = (tiles.rest.prototypes.len() / dim).div_ceil(layout.tile);
         Self {
             tiles: Mutex::new(tiles),
@@ -408,15 +430,18 @@ impl<'a> Queue<'a> {
     /// All tiles that are done in order join; after the last one the rows are projected.
     fn join(&self, b: usize, block: &mut Joined<'a>, common: &Common<'_>, lane: &mut Lane) {
         let Plan { arch, layout, dim, .. } = common.plan;
-        let Joined { tiles, rows, from, lengths } = block;
+        let Joined { tiles, rows, total, from, lengths } = block;
         while let Some(done) = self.done.get(*tiles).and_then(OnceLock::get) {
             let columns = done.prototypes.len() / dim;
             let values = &done.values[b * layout.joined * columns..][..rows.len() / dim * columns];
             let with = (done.ordinary, &mut lane.unit[..]);
-            common.embed(rows, *tiles > 0, values, done.prototypes, with, &mut lane.lists);
+            common.embed(rows, total.adds(), values, done.prototypes, with, &mut lane.lists);
             *tiles += 1;
-            if *tiles == self.done.len() && !common.linear {
-                arch.dispatch(Project { pull: rows, from, step: 1, dim, lengths, divided: false });
+            let last = *tiles == self.done.len();
+            total.joined(arch, rows, last || !done.ordinary);
+            if last {
+                let project = Project { pull: rows, from, step: 1, dim, lengths, divided: false };
+                total.finish(arch, 0, project, common.linear);
             }
         }
     }

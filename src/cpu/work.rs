@@ -53,6 +53,8 @@ pub(super) struct Work {
     pub top: Vec<(f32, u32)>,
     /// \[ranges − 1, N, D\] in *recompute*: the first range's share of dX lies in the output.
     pub shares: Vec<f32>,
+    /// \[N, D\] in *keep* where dX is a long sum, \[ranges, N, D\] in *recompute* where each range's share is.
+    pub totals: Vec<f64>,
 }
 
 /// One call: a batch that was checked, with what follows from it alone.
@@ -169,6 +171,8 @@ impl Work {
             cosines: vec![0.0; layout.lane_cosines()],
             scratch: Scratch::new(layout.tile_classes()),
             lists: Lists::new(layout.listed()),
+            totals: vec![0.0; layout.lane_totals()],
+            slides: vec![0.0; layout.slides()],
             zero: 0,
             non_finite: 0,
         };
@@ -179,6 +183,7 @@ impl Work {
             most: vec![0.0; layout.most() as usize],
             top: vec![(0.0, 0); layout.chosen() as usize],
             shares: vec![0.0; layout.shares() as usize],
+            totals: vec![0.0; layout.totals() as usize],
         }
     }
 
@@ -193,6 +198,7 @@ impl Work {
         let (Plan { layout, dim, .. }, n) = (plan, call.labels.len());
         let mut first_share = into.embeddings;
         let (mut partials, mut top, mut shares) = (&mut self.partials[..], &mut self.top[..], &mut self.shares[..]);
+        let mut totals = &mut self.totals[..];
         let rest = all(range, call, &mut self.kept, &mut self.most, into.prototypes, into.bias);
         let mut tiles = Tiles { layout, dim, rows: n, rest };
         let task = |(index, lane): (usize, &'a mut Lane)| Task {
@@ -201,6 +207,7 @@ impl Work {
             partials: front(&mut partials, n),
             top: front(&mut top, n * layout.top),
             share: front(if index == 0 { &mut first_share } else { &mut shares }, n * dim),
+            total: front(&mut totals, n * dim),
         };
         self.lanes.iter_mut().enumerate().map(task).collect()
     }
@@ -217,7 +224,7 @@ impl Work {
         let Plan { layout, dim, .. } = plan;
         let rest = all(range, call, &mut self.kept, &mut self.most, into.prototypes, into.bias);
         let tiles = Tiles { layout, dim, rows: call.labels.len(), rest };
-        (&mut self.lanes, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings))
+        (&mut self.lanes, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings, &mut self.totals))
     }
 }
 

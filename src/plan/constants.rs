@@ -142,6 +142,9 @@ shared! {
     /// The most bins of a histogram.
     MOST_BINS: u32 = monitor::MOST_BINS as u32;
 
+    /// A sum of more terms adds up the sums of so many: 256 for each of 256 lanes.
+    LONG: u32 = 1 << 16;
+
     // numbers
 
     /// Stands for minus infinity, which drivers treat differently.

@@ -302,7 +302,9 @@ impl Plan {
                 }
             }
             let wide = dim.div_ceil(tile_n);
-            for Round { part, chunk, cosine, product, .. } in rounds {
+            let starts = schedule.starts();
+            let (mut sums, finish) = (0, k::finish_embeddings(x, out));
+            for (i, Round { part, chunk, cosine, product, .. }) in rounds.into_iter().enumerate() {
                 if !keep {
                     backward.push(product);
                 }
@@ -324,7 +326,14 @@ impl Plan {
                 if work.embeddings {
                     let grid = Grid::over_rows(tile.rows(), wide * splits as u64);
                     let buffers = [&[cosine, data, class, slabs][..], &class_list].concat();
+                    let part = Part { begin: u32::from(starts[i]), ..part };
                     backward.push(b.step(&grad_embeddings, part, grid, &buffers)?);
+                    if starts.get(i + 1).is_none_or(|&next| next) {
+                        let buffers = [embeddings, inverses, row, slabs, grad_x];
+                        let part = Part { local: u32::from(sums > 0), ..global };
+                        backward.push(b.step(&finish, part, Grid::over_rows(1, 1), &buffers)?);
+                        sums += 1;
+                    }
                 }
                 if work.prototypes {
                     let grid = Grid::fixed(u64::from(part.count).div_ceil(tile_m) * wide);
@@ -339,11 +348,6 @@ impl Plan {
                     let grid = Grid::fixed(u64::from(part.count).div_ceil(64));
                     backward.push(b.step(&k::grad_bias(), part, grid, &[columns, grad_b])?);
                 }
-            }
-            if work.embeddings {
-                let buffers = [embeddings, inverses, row, slabs, grad_x];
-                let finish = k::finish_embeddings(x, out);
-                backward.push(b.step(&finish, global, Grid::over_rows(1, 1), &buffers)?);
             }
         }
         let elements = [layout.embeddings, layout.prototypes];

@@ -148,6 +148,11 @@ pub struct Schedule {
     pub splits: usize,
 }
 
+/// Prototypes that the slabs of dX add up before they are finished: what a row's classes pull along its own direction grows with
+/// their number, and the rest, which is the gradient, with its root, so f32 would lose more digits of a longer sum. No loop over
+/// classes takes too many turns then either, see `ROWS_PER_PASS`.
+const MOST_SUMMED: usize = 1 << 16;
+
 /// Turns of all loops of a lane of row_stats, two for each of its classes and one for each prototype in both; see
 /// `ROWS_PER_PASS`.
 const MOST_TURNS: usize = 1 << 15;
@@ -220,8 +225,7 @@ impl Schedule {
         let passes = passes(rows, want);
         let (mut needed, mut refused) = (u64::MAX, None);
         for (splits, slots) in [(splits, slots), (1, 1)] {
-            // no loop over classes takes too many turns, see ROWS_PER_PASS
-            let most = most.min(((splits as usize) << 16) / centers / 64 * 64);
+            let most = most.min(MOST_SUMMED / centers / 64 * 64);
             let span = MOST_TURNS / 2 / (centers + want.bends) * 64;
             let most = most.min(slots as usize * span);
             let attempt = |most: usize, keep: bool| {
@@ -266,6 +270,17 @@ impl Schedule {
         Err(Error::Budget { needed, allowed: budget.get() })
     }
 
+    /// For each chunk, whether the sums of dX start with it: see `MOST_SUMMED`.
+    pub(super) fn starts(&self) -> Vec<bool> {
+        let mut held = usize::MAX;
+        let starts = |chunk: &Chunk| {
+            let starts = held.saturating_add(chunk.vectors()) > MOST_SUMMED;
+            held = if starts { chunk.vectors() } else { held + chunk.vectors() };
+            starts
+        };
+        self.chunks.iter().map(starts).collect()
+    }
+
     /// Bytes of the workspace of a head, to the last padding: a test compares them with the plan's buffers.
     fn bytes(&self, shape: Shape, shards: &[usize], want: Work) -> u64 {
         let rows = shape.rows().max(1) as u64;
@@ -279,6 +294,11 @@ impl Schedule {
             parts += self.chunks.iter().map(|c| c.count.div_ceil(super::head::CLASSES_PER_SPAN) as u64).sum::<u64>();
         }
         parts += u64::from(want.bias == Some(Bias::Link));
+        if want.embeddings {
+            // a chunk that starts sums of dX anew, and what adds those to the ones before
+            let more = self.starts().iter().filter(|&&starts| starts).count() as u64 - 1;
+            parts += more + u64::from(more > 0 && want.bias != Some(Bias::Link));
+        }
         // the smallest buffer has 16 bytes
         let buffer = |bytes: u64| bytes.max(16);
         let mut bytes = rows * size_of::<settings::Row>() as u64 + size_of::<settings::BatchState>() as u64;

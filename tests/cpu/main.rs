@@ -11,3 +11,4 @@ mod errors;
 mod properties;
 mod shards;
 mod state;
+mod sums;

@@ -97,7 +97,7 @@ impl Trial {
     }
 }
 
-fn compare(device: &Device, case: &Case) -> Result<(), String> {
+pub fn compare(device: &Device, case: &Case) -> Result<(), String> {
     let (n, c, d) = case.shape;
     let data = Data::new(case);
     let (expected, state) = data.expected(case);

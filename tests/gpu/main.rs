@@ -25,6 +25,7 @@ mod rig;
 mod sampling;
 mod state;
 mod stress;
+mod sums;
 mod timing;
 mod waits;
 
@@ -52,6 +53,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         regularizers::CHECKS,
         sampling::CHECKS,
         state::CHECKS,
+        sums::CHECKS,
         timing::CHECKS,
         waits::CHECKS,
     ];
