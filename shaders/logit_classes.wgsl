@@ -16,7 +16,7 @@ var<workgroup> lanes: array<f32, 256>;
 fn logit_classes(@builtin(local_invocation_index) lane: u32) {
     var total = 0.0;
     for (var j = lane; j < settings.classes; j += 256u) {
-        let weight = select(1.0, weights[min(j, arrayLength(&weights) - 1u)], has(CLASS_WEIGHTS));
+        let weight = select(1.0, smoothing_weight(weights[min(j, arrayLength(&weights) - 1u)]), has(CLASS_WEIGHTS));
         classes[j] = vec2(1.0, weight);
         total += weight;
     }

@@ -23,6 +23,7 @@ mod rig;
 mod sampling;
 mod stress;
 mod timing;
+mod unchecked;
 mod waits;
 
 use agreement::Device;
@@ -49,6 +50,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         regularizers::CHECKS,
         sampling::CHECKS,
         timing::CHECKS,
+        unchecked::CHECKS,
         waits::CHECKS,
     ];
     all.concat()
