@@ -44,8 +44,8 @@ use self::{
     work::{Call, Input, Outputs, Plan, ROWS, Work, each},
 };
 use crate::{
-    Adaptive, Batch, Counts, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction,
-    Result, Shape, State, TopK,
+    Adaptive, Batch, Counts, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction, Result,
+    Shape, State, TopK,
     objective::{RowFacts, SHORTEST},
     shard::{RowStatistics, Statistics, Targets},
 };

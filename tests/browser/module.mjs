@@ -308,38 +308,40 @@ const tests = {
     },
 
     'a head that trains goes on, and an error leaves its state': async () => {
+        // AdaFace sees lengths that differ alone
+        const some = { ...batch, embeddings: batch.embeddings.map((v, i) => v * (1 + Math.floor(i / 12))) };
         for (const loss of ['adaface', 'curricularface', 'adacos', 'elasticface_arc']) {
             const made = await Head.create(device, planner, { ...settings, loss });
             const start = made.state;
-            const once = await made.evaluate(batch, { training: true });
+            const once = await made.evaluate(some, { training: true });
             const after = made.state;
             if (after.step !== 1 || start.step !== 0) throw new Error(`${loss}: step ${after.step} after ${start.step}`);
             const moved = Object.keys(after).filter((name) => after[name] !== start[name]);
             const expected = { adaface: 'norm_deviation,norm_mean,step', curricularface: 'hardness,step', adacos: 'scale,step' };
             if (`${moved.sort()}` !== (expected[loss] ?? 'step')) throw new Error(`${loss} moved ${moved}`);
-            await refused(() => made.evaluate({ ...batch, labels: [99] }, { training: true }));
-            await refused(() => made.evaluate({ ...batch, upstream: Float32Array.of(NaN) }, { training: true }));
-            await made.evaluate(batch);
+            await refused(() => made.evaluate({ ...some, labels: [99] }, { training: true }));
+            await refused(() => made.evaluate({ ...some, upstream: Float32Array.of(NaN) }, { training: true }));
+            await made.evaluate(some);
             if (JSON.stringify(made.state) !== JSON.stringify(after)) throw new Error(`${loss}: an error or an evaluation moved it`);
-            const twice = await made.evaluate(batch, { training: true });
+            const twice = await made.evaluate(some, { training: true });
             if (twice.loss === once.loss) throw new Error(`${loss}: the second step is the first one`);
             // back, and on from a copy that went through text
             made.state = JSON.parse(JSON.stringify(start));
-            same(loss, (await made.evaluate(batch, { training: true })).gradPrototypes, once.gradPrototypes);
-            same(loss, (await made.evaluate(batch, { training: true })).gradPrototypes, twice.gradPrototypes);
+            same(loss, (await made.evaluate(some, { training: true })).gradPrototypes, once.gradPrototypes);
+            same(loss, (await made.evaluate(some, { training: true })).gradPrototypes, twice.gradPrototypes);
             // rows that are all left out leave it alone, but for the step
             const kept = made.state;
             const ignoring = { ...made.loss, ignore_index: 3 };
-            await made.evaluate({ ...batch, labels: new Int32Array(8).fill(3) }, { training: true, loss: ignoring });
+            await made.evaluate({ ...some, labels: new Int32Array(8).fill(3) }, { training: true, loss: ignoring });
             same(loss, Object.values(made.state), Object.values({ ...kept, step: 3 }));
             // two calls at once are two steps, and no other state slips in between
-            const both = [0, 1].map(() => made.evaluate(batch, { training: true }));
+            const both = [0, 1].map(() => made.evaluate(some, { training: true }));
             const busy = await refused(() => (made.state = start));
             if (!/^Combination: state: .*under way/.test(busy)) throw new Error(busy);
             await Promise.all(both);
             if (made.state.step !== 5) throw new Error(`${loss}: ${made.state.step} steps`);
             made.state = { ...start, step: 2n ** 60n, seed: 2n ** 64n - 1n };
-            await made.evaluate(batch, { training: true });
+            await made.evaluate(some, { training: true });
             if (made.state.step !== 2n ** 60n + 1n || made.state.seed !== 2n ** 64n - 1n) throw new Error(`${made.state.step}`);
             made.destroy();
         }
