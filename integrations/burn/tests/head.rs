@@ -485,8 +485,7 @@ fn bad_input_is_an_error_that_says_what_to_do() {
     let wrong = Tensor::<1, Int>::from_data([0, 1, 2, 3, 4, 5, 99], &device);
     assert!(host(head.forward(x.clone(), wrong))[0].is_nan());
     // so are those that no i32 holds
-    let wrong =
-        Tensor::<1, Int>::from_data(TensorData::from([0_u32, 1, 2, 3, 4, 5, u32::MAX]), (device.clone(), DType::U32));
+    let wrong = Tensor::<1, Int>::from_data(TensorData::from([0_u32, 1, 2, 3, 4, 5, u32::MAX]), (&device, DType::U32));
     assert_eq!(wrong.dtype(), DType::U32);
     let ignoring = MarginSoftmax { ignore_index: Some(-1), ..MarginSoftmax::arcface() };
     let ignores = common::head(&ignoring, 9, 4, &device);
