@@ -31,7 +31,7 @@ fn class_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gr
         if (j < part.count && (lane & 7u) == 0u) {
             let index = part.first + j;
             let place = min(settings.offset + index / settings.centers, arrayLength(&weights) - 1u);
-            let weight = select(1.0, weights[place], has(CLASS_WEIGHTS));
+            let weight = select(1.0, smoothing_weight(weights[place]), has(CLASS_WEIGHTS));
             let first = index % settings.centers == 0u;
             classes[index] = vec2(select(length.inverse, -length.inverse, length.short), weight);
             total += vec4(select(0.0, weight, first), select(0.0, 1.0, length.short), select(0.0, 1.0, length.inverse == 0.0), 0.0);

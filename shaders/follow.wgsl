@@ -59,7 +59,8 @@ fn follow(@builtin(local_invocation_index) lane: u32) {
         own = both(own, some);
     }
     let second = gather(lane, own);
-    let moves = first.w > 0.0 && batch[0].non_finite_prototypes == 0u;
+    let fits = state_fits(vec4(state[0], state[1], state[2], state[3]));
+    let moves = first.w > 0.0 && batch[0].non_finite_prototypes == 0u && fits;
     if (lane != 0u || !moves) { return; }
     if (has(CURRICULAR)) {
         // a cosine may round to more than 1

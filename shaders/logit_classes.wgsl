@@ -18,7 +18,7 @@ fn logit_classes(@builtin(local_invocation_index) lane: u32) {
     for (var first = 0u; first < settings.classes; first += LONG) {
         var some = 0.0;
         for (var j = first + lane; j < min(first + LONG, settings.classes); j += 256u) {
-            let weight = select(1.0, weights[min(j, arrayLength(&weights) - 1u)], has(CLASS_WEIGHTS));
+            let weight = select(1.0, smoothing_weight(weights[min(j, arrayLength(&weights) - 1u)]), has(CLASS_WEIGHTS));
             classes[j] = vec2(1.0, weight);
             some += weight;
         }

@@ -6,7 +6,8 @@
 //   in      state          [4]           f32: hardness, mean and deviation of the lengths, scale
 //
 // Every margin formula of the forward and the backward pass is used here, N times.
-// Margins of a row win over those of its class, these over the loss' own; what no loss may have makes its row invalid.
+// Margins of a row win over those of its class, these over the loss' own; what no loss may have makes its row invalid, and a
+// state that none may have all of them.
 // Twin: Adaptive::apply in src/objective/adaptive.rs
 
 @group(0) @binding(2) var<storage, read_write> rows: array<Row>;
@@ -49,6 +50,7 @@ fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     } else {
         margin_of_loss();
     }
+    if (known && !state_fits(vec4(state[0], state[1], state[2], state[3]))) { r.state = INVALID; }
     let x = r.cosine;
     let curve = margin_target(x);
     r.value = curve.value;

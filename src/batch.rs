@@ -177,6 +177,10 @@ impl Default for Want {
     }
 }
 
+/// The smallest class weight but 0, and the largest.
+pub(crate) const LEAST_WEIGHT: f32 = 1e-30;
+pub(crate) const MOST_WEIGHT: f32 = 1e24;
+
 /// In the place of the largest other cosine where a row has none.
 pub(crate) const NO_COSINE: f64 = -1.0;
 
@@ -216,7 +220,8 @@ pub struct Counts {
     /// Rows with a NaN or infinite value that are not ignored, and rows of a linear head whose logits leave f32: their loss
     /// and the reduced loss are NaN, their gradient 0.
     pub non_finite_rows: usize,
-    /// Rows whose label names no class, seen on a device only; treated like a non-finite row.
+    /// Rows whose label names no class, or with a class weight, margins or a state that no loss may have; seen on a device
+    /// only, and treated like a non-finite row.
     pub invalid_labels: usize,
     /// Rows that count although their embedding is shorter than 1e-12; its gradient is 0.
     pub zero_embeddings: usize,
@@ -252,6 +257,10 @@ impl Finite for f64 {
     }
 }
 
+fn length(what: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
+}
+
 impl<L: Label, T: Finite> Batch<'_, L, T> {
     /// Checks every length and label, before any work; prototypes and bias are those of the classes in `range`. Returns the
     /// labels as numbers.
@@ -261,20 +270,30 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
         shape: Shape,
         range: &std::ops::Range<usize>,
     ) -> Result<Vec<i64>> {
-        let rows = self.labels.len();
-        if rows > shape.rows() {
-            return Err(Error::Rows { found: rows, allowed: shape.rows() });
-        }
-        let length = |what, found, expected| {
-            if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
-        };
+        let rows = self.check_rows(shape)?;
         length("embeddings", self.embeddings.len(), rows * shape.dim())?;
         let prototypes = shape.prototypes()? / shape.classes() * range.len();
         length("prototypes", self.prototypes.len(), prototypes)?;
+        self.check_rest(loss, shape, range)
+    }
+
+    fn check_rows(&self, shape: Shape) -> Result<usize> {
+        let (found, allowed) = (self.labels.len(), shape.rows());
+        if found > allowed { Err(Error::Rows { found, allowed }) } else { Ok(found) }
+    }
+
+    /// Everything but embeddings and prototypes.
+    pub(crate) fn check_rest(
+        &self,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        range: &std::ops::Range<usize>,
+    ) -> Result<Vec<i64>> {
+        let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
             length("class_weights", weights.len(), shape.classes())?;
             // beyond, sums of weights and gradients divided by them leave f32
-            let bad = weights.iter().find(|w| !(w.wide() == 0.0 || (1e-30..=1e24_f32).contains(&(w.wide() as f32))));
+            let bad = weights.iter().find(|w| !(w.wide() == 0.0 || (LEAST_WEIGHT..=MOST_WEIGHT).contains(&(w.wide() as f32))));
             if let Some(found) = bad.map(|w| w.wide()) {
                 return Err(Error::Parameter { what: "class_weights", found, allowed: "0, or 1e-30 <= w <= 1e24" });
             }

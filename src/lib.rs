@@ -96,7 +96,8 @@
 //!   finite.)
 //! - **NaN.** A row with a NaN or infinite value has a NaN loss and makes the reduced loss NaN; the gradients are those of
 //!   the batch without it. A prototype with one makes every loss NaN and every gradient 0. A label that names no class is
-//!   an error on the host, and treated like a NaN row on a device. [`Counts`] tells how many there were.
+//!   an error on the host, and treated like a NaN row on a device. [`Counts`] tells how many there were. What is checked
+//!   where: [the table](reliability#input).
 //! - **Zero vectors** (shorter than 1e-12) take part with the direction x/1e-12 and get a gradient of exactly 0.
 //! - **Determinism.** The same bits run after run on one device, driver, tile, chunk and split; on the CPU for any number
 //!   of threads. No float atomics anywhere.

@@ -18,6 +18,33 @@
 //! a limit that the numbers bear out. 99 of the heads are bound, recorded and submitted on wgpu's device without a driver,
 //! under an error scope that must stay empty. The tests are compiled with overflow checks, and one of them fails without.
 //!
+//! # Input
+//!
+//! **Promised.** A value that the host sees is checked before any work, by the same code on every front; the
+//! [`Error`](crate::Error) names the argument, the value found and the values allowed. A value that lies on a device cannot
+//! be checked there, and never gives a plausible number: its rows are *invalid* (their losses and the reduced loss are NaN,
+//! their gradients 0, and [`Counts::invalid_labels`](crate::Counts::invalid_labels) counts them), or the numbers that depend
+//! on it are NaN or infinite.
+//!
+//! | | slices | tensors | JavaScript, arrays | burn | `evaluate` |
+//! |---|---|---|---|---|---|
+//! | a wrong length or shape | error | error | error | error | error |
+//! | a wrong element type | does not compile | error | error; labels: any integer type, numbers or BigInts | error; labels: any integer type | error; labels: any integer type |
+//! | a label that names no class | error | its row is invalid | error | its row is invalid | error |
+//! | a class weight other than 0 or 1e-30 to 1e24 | error | rows of its class are invalid; all losses are NaN with label smoothing | error | has none | error |
+//! | an upstream gradient that is NaN or infinite | error | the gradients that it enters are NaN or infinite | error | as a tensor | error |
+//! | a bias that is NaN or infinite | error | all losses are NaN | error | has none | error |
+//! | margins of a class or row outside their range | error | its rows are invalid; NaN stands for the loss' own | error; NaN stands for the loss' own | has none | error |
+//! | a state outside its range | error | all rows are invalid, the state stays | error | as a tensor | error |
+//! | embeddings or prototypes that are NaN or infinite | [counted](crate#numbers) | counted | counted | counted | counted |
+//! | numbers of other shards that no shard computes | error | has none | has none | has none | has none |
+//!
+//! Buffers that JavaScript binds are tensors; a label, weight or bias that was overwritten after a call began is one too.
+//!
+//! **Tested** cell by cell: `tests/host/errors.rs`, `tests/host/plan.rs` and `tests/cpu/errors.rs` (slices and shards),
+//! `tests/gpu/unchecked.rs`, `edges.rs` and `errors.rs` (tensors), `tests/browser/module.mjs`, `integrations/burn/tests/head.rs`
+//! and `tests/evaluate.rs`.
+//!
 //! # Bytes from elsewhere
 //!
 //! **Promised.** JSON and safetensors that are malformed, too long or of another program are errors. Nothing panics; memory

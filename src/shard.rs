@@ -11,7 +11,8 @@
 use std::ops::Range;
 
 use crate::{
-    Adaptive, Batch, Error, MarginSoftmax, Others, Result, Shape, State, TopK, batch::Finite, objective::RowFacts,
+    Adaptive, Batch, Error, MarginSoftmax, Others, Product, Result, Shape, State, TopK, batch::Finite,
+    objective::RowFacts,
 };
 
 /// What a shard knows of a batch before margins apply.
@@ -98,6 +99,16 @@ fn ordered<T>(parts: &[T], classes: usize, range: impl Fn(&T) -> &Range<usize>) 
     if end == classes { Ok(parts) } else { Err(Error::Shards { found: end..end, expected: end, classes }) }
 }
 
+const SUMS: &str = "finite numbers, sums of at least 0";
+
+/// What is wrong with the sum of exp(z − most).
+fn no_sum(most: f64, sum: f64) -> Option<f64> {
+    match most.is_finite() {
+        true => (!(sum.is_finite() && sum >= 0.0)).then_some(sum),
+        false => Some(most),
+    }
+}
+
 fn same_rows(what: &'static str, found: usize, expected: usize) -> Result<()> {
     if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
 }
@@ -123,7 +134,15 @@ impl Targets {
         let count = if let Others::TopK(top) = loss.others { top.count } else { 0 };
         same_rows("targets.top_count", self.top_count, count)?;
         same_rows("targets.top", self.top.len(), wanted(count > 0))?;
-        same_rows("targets.sums", self.sums.len(), wanted(loss.adaptive == Adaptive::AdaCos))
+        same_rows("targets.sums", self.sums.len(), wanted(loss.adaptive == Adaptive::AdaCos))?;
+        if let Some((found, _)) = self.top.iter().flatten().find(|(c, class)| !(c.is_finite() && *class < classes)) {
+            let allowed = "finite numbers, each of a class of the head";
+            return Err(Error::Parameter { what: "targets.top", found: *found, allowed });
+        }
+        match self.sums.iter().find_map(|[most, sum]| no_sum(*most, *sum)) {
+            Some(found) => Err(Error::Parameter { what: "targets.sums", found, allowed: SUMS }),
+            None => Ok(()),
+        }
     }
 
     /// The rows as the families that follow the batch see them.
@@ -193,6 +212,21 @@ impl Targets {
 }
 
 impl Statistics {
+    /// Whether merged statistics are those of a batch of this many rows.
+    pub(crate) fn check(&self, loss: &MarginSoftmax, classes: usize, rows: usize) -> Result<()> {
+        if self.range != (0..classes) {
+            return Err(Error::Shards { found: self.range.clone(), expected: 0, classes });
+        }
+        same_rows("statistics.rows", self.rows.len(), rows)?;
+        match self.rows.iter().find_map(|row| no_sum(row.most, row.sum)) {
+            // the logits of a linear head may leave f32: such a row counts as one that is not finite
+            Some(found) if loss.product == Product::Cosine => {
+                Err(Error::Parameter { what: "statistics.rows", found, allowed: SUMS })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The sums over all shards, added in the order of their classes.
     pub fn merged(parts: &[Self], classes: usize) -> Result<Self> {
         let parts = ordered(parts, classes, |p| &p.range)?;

@@ -532,10 +532,41 @@ fn refused(place: &Place, more: &[&str], message: &str) {
 const CPU: &[&str] = &["--device", "cpu"];
 
 #[test]
+fn labels_of_every_integer_type_give_the_same_results() {
+    let results = |labels: Tensor, loss: &str| {
+        let place = Place::new(&file(&golden_with(labels)), loss);
+        let run = place.run(CPU);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        fs::read(place.at("out.safetensors")).unwrap()
+    };
+    let expected = results(i64s("labels", &[2], &[0, 2]), ARCFACE);
+    for (element, bytes) in [
+        (Dtype::I32, [0, 2].map(i32::to_le_bytes).concat()),
+        (Dtype::I16, [0, 2].map(i16::to_le_bytes).concat()),
+        (Dtype::I8, [0, 2].map(i8::to_le_bytes).concat()),
+        (Dtype::U64, [0, 2].map(u64::to_le_bytes).concat()),
+        (Dtype::U32, [0, 2].map(u32::to_le_bytes).concat()),
+        (Dtype::U16, [0, 2].map(u16::to_le_bytes).concat()),
+        (Dtype::U8, [0, 2].map(u8::to_le_bytes).concat()),
+    ] {
+        assert_eq!(results(Tensor("labels", element, vec![2], bytes), ARCFACE), expected, "{element}");
+    }
+    // negative ones keep their sign
+    let ignoring = r#"{"target": {"unified": {"m2": 0.5}}, "scale": 8, "ignore_index": -1}"#;
+    let expected = results(i64s("labels", &[2], &[0, -1]), ignoring);
+    for (element, bytes) in [
+        (Dtype::I32, [0, -1].map(i32::to_le_bytes).concat()),
+        (Dtype::I16, [0, -1].map(i16::to_le_bytes).concat()),
+        (Dtype::I8, [0, -1].map(i8::to_le_bytes).concat()),
+    ] {
+        assert_eq!(results(Tensor("labels", element, vec![2], bytes), ignoring), expected, "{element}");
+    }
+}
+
+#[test]
 fn bad_tensors_are_refused() {
     let without = |name: &str| golden().into_iter().filter(|t| t.0 != name).collect::<Vec<_>>();
     let f64s = |name| Tensor(name, Dtype::F64, vec![2, 2], vec![0; 32]);
-    let i32s = Tensor("labels", Dtype::I32, vec![2], vec![0; 8]);
     let [half_weights, _] = halves("class_weights", &[3], &[1.0; 3]);
     let cases = [
         (without("embeddings"), "batch.safetensors: tensor `embeddings` is missing"),
@@ -547,7 +578,14 @@ fn bad_tensors_are_refused() {
             golden_with(f64s("prototypes")),
             "tensor `prototypes` is F64 [2, 2], allowed is F32 or F16 or BF16 [C, D] or [C, K, D]",
         ),
-        (golden_with(i32s), "tensor `labels` is I32 [2], allowed is I64 [N]"),
+        (
+            golden_with(f32s("labels", &[2], &[0.0; 2])),
+            "tensor `labels` is F32 [2], allowed is I64 or I32 or I16 or I8 or U64 or U32 or U16 or U8 [N]",
+        ),
+        (
+            golden_with(Tensor("labels", Dtype::U64, vec![2], [0, u64::MAX].map(u64::to_le_bytes).concat())),
+            "row 1 has label 18446744073709551615",
+        ),
         (golden_with(half_weights), "tensor `class_weights` is F16 [3], allowed is F32 [C]"),
         (golden_with(f32s("embeddings", &[4], &[1.0; 4])), "tensor `embeddings` is F32 [4], allowed"),
         (
@@ -563,7 +601,7 @@ fn bad_tensors_are_refused() {
         (golden_with(f32s("class_m2", &[2], &[0.1; 2])), "`class_m2` has shape [2], expected [3]"),
         (golden_with(f32s("row_m2", &[3], &[0.1; 3])), "`row_m2` has shape [3], expected [2]"),
         (golden_with(f32s("row_m2", &[2], &[0.1, 4.0])), "`m2` is 4, allowed is -pi < m2 < pi (radians)"),
-        (golden_with(i64s("labels", &[2, 1], &[0, 1])), "tensor `labels` is I64 [2, 1], allowed is I64 [N]"),
+        (golden_with(i64s("labels", &[2, 1], &[0, 1])), "tensor `labels` is I64 [2, 1], allowed is I64 or"),
         (golden_with(f32s("upstream", &[], &[1.0])), "tensor `upstream` is F32 [], allowed is F32 [1 or N]"),
         (
             golden_with(f32s("prototypes", &[2, 3], &[1.0; 6])),

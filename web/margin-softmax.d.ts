@@ -14,6 +14,7 @@ export type ErrorCode =
     | 'Device'
     | 'DeviceLost'
     | 'Element'
+    | 'Foreign'
     | 'Format'
     | 'Label'
     | 'Length'
@@ -187,17 +188,35 @@ export interface Io {
     state?: Binding;
 }
 
-/** The same as typed arrays; f16 and bf16 as Float16Array (f16) or raw bits. */
+/** One whole number per row. */
+export type Labels =
+    | Int8Array
+    | Uint8Array
+    | Uint8ClampedArray
+    | Int16Array
+    | Uint16Array
+    | Int32Array
+    | Uint32Array
+    | BigInt64Array
+    | BigUint64Array
+    | readonly (number | bigint)[];
+
+/** The same as typed arrays; f16 and bf16 as Float16Array (f16) or raw bits. Values are checked as the crate checks slices. */
 export interface Batch {
     embeddings: Float32Array | Uint16Array | ArrayBufferView;
     prototypes: Float32Array | Uint16Array | ArrayBufferView;
-    labels: Int32Array | number[];
+    /** 0 to C - 1, or the ignore index. */
+    labels: Labels;
+    /** 0, or 1e-30 to 1e24. */
     classWeights?: Float32Array;
+    /** Finite. */
     upstream?: Float32Array;
+    /** NaN for the loss' own. */
     classMargins?: Float32Array;
+    /** NaN for those of the class, or the loss' own. */
     rowMargins?: Float32Array;
+    /** Finite. */
     bias?: Float32Array;
-    state?: Float32Array;
 }
 
 export interface Output {
@@ -207,9 +226,26 @@ export interface Output {
     gradPrototypes?: Float32Array;
     gradScale?: number;
     gradBias?: Float32Array;
-    /** Of a training step. */
-    state?: Float32Array;
 }
+
+/** What a run must keep, spelled as the crate's `State` in JSON. */
+export interface State {
+    classes: number;
+    /** Training steps so far; a BigInt beyond 2^53. */
+    step: number | bigint;
+    /** Of ElasticFace's draws, 64 bits; a BigInt beyond 2^53; at first 0. */
+    seed: number | bigint;
+    /** CurricularFace's running mean of the target cosine. */
+    hardness: number;
+    /** Mean and deviation of the embeddings' lengths (AdaFace). */
+    norm_mean: number;
+    norm_deviation: number;
+    /** The scale in force under dynamic AdaCos. */
+    scale: number;
+}
+
+/** A state to go on from: one that was read here, or in the crate's JSON, where broken numbers are strings. */
+export type StateInput = Readonly<{ [K in keyof State]: State[K] | (K extends 'classes' | 'step' | 'seed' ? never : string) }>;
 
 export class Head {
     private constructor();
@@ -231,11 +267,11 @@ export class Head {
     createBuffers(also?: (keyof Io)[], usage?: GPUBufferUsageFlags): Promise<Record<keyof Io, GPUBuffer> & { prototypes: GPUBuffer[]; gradPrototypes: GPUBuffer[] }>;
     /** Allocates a workspace and binds the buffers; rejects with what the device refuses. */
     bind(io: Io): Promise<Bound>;
-    /** Uploads, records, submits, reads back. */
-    evaluate(
-        batch: Batch,
-        how?: { loss?: string | Loss; training?: boolean; step?: number; seed?: number },
-    ): Promise<Output>;
+    /** Uploads, records, submits, reads back. A training step moves `state`; an error leaves it as it was. */
+    evaluate(batch: Batch, options?: { loss?: string | Loss; training?: boolean }): Promise<Output>;
+    /** A copy of what a run must keep. Can be set while no call of `evaluate` is under way. */
+    get state(): State;
+    set state(state: StateInput);
     destroy(): void;
 }
 
@@ -244,10 +280,10 @@ export class Bound {
     /** One queue write, which holds for every later submit. Record again after `rows` or `training` changed. */
     update(
         loss?: string | Loss,
-        call?: { rows?: number; accumulate?: boolean; training?: boolean; step?: number; seed?: number },
+        call?: { rows?: number; accumulate?: boolean; training?: boolean; step?: number | bigint; seed?: number | bigint },
     ): void;
-    /** Hardness, mean and deviation of the lengths, scale; the first state without values. */
-    setState(values?: Float32Array): void;
+    /** Goes on from a state like `head.state`; without one from the state before the first step. */
+    setState(state?: StateInput): void;
     recordForward(encoder: GPUCommandEncoder): void;
     /** One follows each forward pass. */
     recordBackward(encoder: GPUCommandEncoder): void;

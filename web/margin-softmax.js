@@ -28,6 +28,12 @@ const fail = (code, message) => {
 
 const camel = (name) => name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
 
+/** Refuses options that are not known: a misspelt one must not be left out in silence. */
+const only = (what, given, known) => {
+    const extra = Object.keys(given).find((name) => given[name] !== undefined && !known.includes(name));
+    if (extra !== undefined) fail('Name', `\`${extra}\` is not a known ${what}; known are: ${known.join(', ')}`);
+};
+
 /** Calls the planner; its errors become ours, with what to do about a limit. */
 const asked = (call) => {
     try {
@@ -37,7 +43,9 @@ const asked = (call) => {
         // the limit by the name that requestDevice knows
         const [, fact, limit] = (error.code === 'Limit' && /^(.*?\(`(m\w+)`\))/.exec(error.message)) || [];
         const hint = limit && `${fact}: ask for more with requiredLimits: { ${camel(limit)}: … } when you request the device`;
-        throw new MarginSoftmaxError(error.code, hint ?? error.message, { cause: error });
+        // inputs by the name that they have here
+        const message = error.message.replace(/`(class_weights|class_margins|row_margins)`/g, camel);
+        throw new MarginSoftmaxError(error.code, hint ?? message, { cause: error });
     }
 };
 
@@ -247,13 +255,64 @@ const pipelineOf = (device, kernel, uniforms) => {
     return made;
 };
 
+// ---- what a run must keep
+
+/** A whole number of 64 bits: a number where that is exact, else a BigInt. */
+const whole = (value) => (Number.isSafeInteger(Number(value)) ? Number(value) : BigInt(value));
+
+/** A state as the crate writes it in JSON: digits for whole numbers, strings for all others, NaN among them. */
+const stateText = (state) => {
+    const text = (value) => {
+        if (typeof value === 'bigint') return `${value}`;
+        return typeof value === 'number' && !Number.isInteger(value) ? `"${value}"` : (JSON.stringify(value) ?? 'null');
+    };
+    return `{${Object.entries(state ?? {}).map(([name, value]) => `${JSON.stringify(name)}:${text(value)}`)}}`;
+};
+
+/** A state of the caller's, checked and copied. */
+const stateOf = (planned, state) => {
+    asked(() => planned.check_state(stateText(state)));
+    const { classes, step, seed, hardness, norm_mean, norm_deviation, scale } = state;
+    const numbers = { hardness, norm_mean, norm_deviation, scale };
+    for (const name of Object.keys(numbers)) numbers[name] = Number(numbers[name]);
+    return { classes: Number(classes), step: whole(step), seed: whole(seed), ...numbers };
+};
+
+/** The state before the first step. */
+const firstState = (planned, loss, classes) => {
+    const [hardness, norm_mean, norm_deviation, scale] = asked(() => planned.state(JSON.stringify(loss)));
+    return { classes, step: 0, seed: 0, hardness, norm_mean, norm_deviation, scale };
+};
+
+/** Of a state, what lies on the device. */
+const FOLLOWS = ['hardness', 'norm_mean', 'norm_deviation', 'scale'];
+
+const onDevice = (state) => {
+    const numbers = Float32Array.from(FOLLOWS, (name) => state[name]);
+    // a device takes a scale of 0 for one that was never written
+    numbers[3] = Math.max(numbers[3], 2 ** -126);
+    return numbers;
+};
+
+/** The state after a training step; a number that came back as it was sent keeps all its digits. */
+const movedState = (state, numbers) => {
+    const moved = { ...state, step: whole(BigInt(state.step) + 1n) };
+    const sent = onDevice(state);
+    FOLLOWS.forEach((name, i) => {
+        if (numbers && numbers[i] !== sent[i]) moved[name] = numbers[i];
+    });
+    return moved;
+};
+
 // ---- a head
 
 /** A planned head, compiled: bind it to any number of sets of buffers. */
 export class Head {
     #planned;
     #slices;
+    #state;
     #turn = Promise.resolve();
+    #pending = 0;
 
     /**
      * Plans and compiles. `settings`: `loss` (a name or plain data), `shape` { rows, classes, dim, sub_centers? }, and
@@ -264,9 +323,8 @@ export class Head {
         known(device);
         if (!(planner instanceof Planner)) fail('Missing', '`planner` is no Planner: `await Planner.load()` makes one');
         alive(sharedOf(device));
-        const { loss, shape, want, elements, shards, options, ...unknown } = settings;
-        const [extra] = Object.keys(unknown);
-        if (extra) fail('Name', `\`${extra}\` is not a known setting; known are: loss, shape, want, elements, shards, options`);
+        only('setting', settings, ['loss', 'shape', 'want', 'elements', 'shards', 'options']);
+        const { loss, shape, want, elements, shards, options } = settings;
         const own = planner.loss(loss);
         const request = { loss: own, shape, want, elements, shards, options, limits: limitsOf(device) };
         const planned = planner.plan(request);
@@ -290,6 +348,7 @@ export class Head {
                 return value;
             });
             head.#planned = planned;
+            head.#state = firstState(planned, own, shape.classes);
             return head;
         } catch (error) {
             planned.free();
@@ -356,15 +415,43 @@ export class Head {
     }
 
     /**
-     * Loss and gradients of one batch of typed arrays: uploads, records, submits, reads back. Its buffers are made once;
-     * calls are worked off one after the other. `loss`: the head's loss with other numbers. `training`: the state moves
-     * first, and comes back. `step`, `seed`: of ElasticFace's draws.
+     * What a run must keep: training steps so far, the seed of what is drawn, and what follows the batches; spelled as the
+     * crate's `State` in JSON. Moved by training calls of `evaluate` that succeed, only read by all others. Set it to go on
+     * from a state that was kept; while a call is under way it can only be read.
      */
-    evaluate(batch, { loss = this.loss, training = false, step = 0, seed = 0 } = {}) {
+    get state() {
+        return { ...this.#state };
+    }
+
+    set state(state) {
+        const checked = stateOf(this.#plan(), state);
+        if (this.#pending > 0) fail('Combination', 'state: a call of evaluate is under way; await it first');
+        this.#state = checked;
+    }
+
+    /**
+     * Loss and gradients of one batch of typed arrays: uploads, records, submits, reads back. Its buffers are made once;
+     * calls are worked off one after the other. `loss`: the head's loss with other numbers. `training`: a training step:
+     * `state` moves first, then the step counts; an error leaves it as it was.
+     */
+    evaluate(batch, options = {}) {
+        this.#pending += 1;
         const run = async () => {
-            this.#plan();
-            this.#slices ??= new Slices(this);
-            return this.#slices.run(batch, { loss: this.planner.loss(loss), training, step, seed });
+            try {
+                const planned = this.#plan();
+                if (options.step !== undefined || options.seed !== undefined) {
+                    fail('Name', '`step` and `seed` are no options of evaluate: set them in head.state');
+                }
+                only('option', options, ['loss', 'training']);
+                const { loss = this.loss, training = false } = options;
+                this.#slices ??= new Slices(this, planned);
+                const how = { loss: this.planner.loss(loss), training, state: this.#state };
+                const { numbers, ...out } = await this.#slices.run(batch, how);
+                if (training) this.#state = movedState(this.#state, numbers);
+                return out;
+            } finally {
+                this.#pending -= 1;
+            }
         };
         const result = this.#turn.then(run);
         this.#turn = result.catch(() => {});
@@ -423,6 +510,24 @@ const overlaps = (plan, ranges) => {
     });
 };
 
+/** The error of a caller's buffer that belongs to another device: found by binding each alone. */
+const foreign = async (device, plan, ranges) => {
+    const probe = (range, i) => {
+        if (!range) return undefined;
+        device.pushErrorScope('validation');
+        const buffer = { type: 'read-only-storage' };
+        const layout = device.createBindGroupLayout({ entries: [{ binding: 0, visibility: COMPUTE, buffer }] });
+        device.createBindGroup({ layout, entries: [{ binding: 0, resource: { buffer: range.buffer } }] });
+        const told = device.popErrorScope().catch(() => null); // rejected where the device is lost
+        return told.then((error) => error && { name: camel(plan.buffers[i].name), error });
+    };
+    const found = (await Promise.all(ranges.map(probe))).find(Boolean);
+    if (!found) return undefined;
+    const { name, error } = found;
+    const message = `the buffer of \`${name}\` cannot be used here: make it on the head's own device (${error.message})`;
+    return new MarginSoftmaxError('Foreign', message, { cause: error });
+};
+
 /** A head bound to buffers. */
 export class Bound {
     #head;
@@ -435,6 +540,7 @@ export class Bound {
     #sizes;
     #loss;
     #call;
+    #state;
     #training = false;
 
     /** Made by `Head.bind`. */
@@ -481,7 +587,7 @@ export class Bound {
             await guarded(device, () => bound.#allocate(ranges, settings, given.has('state')));
         } catch (error) {
             bound.destroy();
-            throw error;
+            throw error.code === 'Device' ? ((await foreign(device, plan, ranges)) ?? error) : error;
         }
         return bound;
     }
@@ -523,14 +629,22 @@ export class Bound {
             offsets: [step.part * plan.part_stride],
         }));
         this.#apply(loss, call, bytes, sizes);
-        if (!hasState) this.setState();
-        this.#draw(0, 0);
+        this.#state = firstState(this.#planned, loss, this.#head.shape.classes);
+        if (!hasState) this.#write('state', onDevice(this.#state));
+        this.#draw();
     }
 
-    /** What the batch moves: hardness, mean and deviation of the lengths, scale; without values the first state. */
-    setState(values = asked(() => this.#planned.state(JSON.stringify(this.#loss)))) {
+    /**
+     * Goes on from a state like `head.state`, by default the one before the first step: writes the numbers that follow the
+     * batch, and what ElasticFace draws in this step. Recorded training steps move the numbers on the device alone, and
+     * count no steps: say `step` in `update`.
+     */
+    setState(state = firstState(this.#planned, this.#loss, this.#head.shape.classes)) {
         this.#check();
-        this.#write('state', values);
+        const checked = stateOf(this.#planned, state);
+        this.#write('state', onDevice(checked));
+        this.#state = checked;
+        this.#draw();
     }
 
     /** What a loss and a call need, or why they cannot be had; changes nothing. */
@@ -549,13 +663,16 @@ export class Bound {
         const i = this.#head.plan.buffers.findIndex((b) => b.name === name);
         if (i < 0 || values.length === 0) return;
         const { buffer, offset } = this.#buffers[i];
+        if (!(buffer.usage & COPY_DST)) {
+            fail('Usage', `the buffer of \`${name}\` was made without the usage COPY_DST: add GPUBufferUsage.COPY_DST`);
+        }
         this.#head.device.queue.writeBuffer(buffer, offset, values);
     }
 
-    #draw(step, seed) {
+    #draw() {
         if (!this.#head.plan.buffers.some((b) => b.name === 'draws')) return;
-        const draws = asked(() => this.#planned.draws(JSON.stringify(this.#loss), this.#call.rows, step, seed));
-        this.#write('draws', draws);
+        const [step, seed] = [this.#state.step, this.#state.seed].map(BigInt);
+        this.#write('draws', asked(() => this.#planned.draws(JSON.stringify(this.#loss), this.#call.rows, step, seed)));
     }
 
     /**
@@ -566,8 +683,10 @@ export class Bound {
      * `training`: what is recorded from now on is a training step, in which the state moves first (AdaFace, AdaCos,
      * CurricularFace). `step`, `seed`: of ElasticFace's draws. Record again after `rows` or `training` changed.
      */
-    update(loss = this.#loss, { rows, accumulate, training, step = 0, seed = 0 } = {}) {
+    update(loss = this.#loss, changes = {}) {
         this.#check();
+        only('option', changes, ['rows', 'accumulate', 'training', 'step', 'seed']);
+        const { rows, accumulate, training, step = this.#state.step, seed = this.#state.seed } = changes;
         const next = this.#head.planner.loss(loss);
         if (this.#call.upstream && (next.reduction === 'none') !== (this.#loss.reduction === 'none')) {
             fail('Combination', 'reduction: the bound upstream gradient has the length of the old one; bind again');
@@ -576,17 +695,19 @@ export class Bound {
         if (rows !== undefined) call.rows = rows;
         if (accumulate !== undefined) call.accumulate = accumulate;
         const settings = this.#settings(next, call);
+        const state = stateOf(this.#planned, { ...this.#state, step, seed });
         this.#apply(next, call, settings.bytes, settings.sizes);
-        this.#draw(step, seed);
+        this.#state = state;
+        this.#draw();
         if (training !== undefined) this.#training = training;
     }
 
     /** Which of the bound inputs count from now on. For `evaluate`. */
-    use({ loss, training, step, seed }, call) {
+    use({ loss, training, state }, call) {
         this.#check();
         const { bytes, sizes } = this.#settings(loss, call);
         this.#apply(loss, call, bytes, sizes);
-        this.#draw(step, seed);
+        this.setState(state);
         this.#training = training;
     }
 
@@ -633,21 +754,44 @@ export class Bound {
 
 // ---- typed arrays
 
+const WHOLE = ['Int8', 'Uint8', 'Uint8Clamped', 'Int16', 'Uint16', 'Int32', 'Uint32', 'BigInt64', 'BigUint64'];
+const LABELS = [...WHOLE.map((kind) => `${kind}Array`), 'Array'];
+
+/** `Float32Array` and the like; subclasses and arrays of other windows have the name of their kind. */
+const kindOf = (values) => Object.prototype.toString.call(values).slice(8, -1);
+
+/** Labels as a device takes them. */
+const labelsOf = (labels, planned) => {
+    const numbers = new Int32Array(labels.length);
+    for (let row = 0; row < labels.length; row++) {
+        const label = labels[row];
+        if (typeof label !== 'bigint' && !Number.isInteger(label)) {
+            const found = typeof label === 'number' ? label : `a value of the type ${typeof label}`;
+            fail('Element', `\`labels\` holds ${found} in row ${row}, expected whole numbers`);
+        }
+        numbers[row] = Number(label);
+        if (numbers[row] !== Number(label)) asked(() => planned.refuse_label(row, `${BigInt(label)}`));
+    }
+    return numbers;
+};
+
 /** What `Head.evaluate` keeps from call to call. */
 class Slices {
     #head;
+    #planned;
     #io;
     #bound;
     #staging;
 
-    constructor(head) {
+    constructor(head, planned) {
         this.#head = head;
+        this.#planned = planned;
     }
 
     async run(batch, how) {
         const { device, shape, plan } = this.#head;
-        const { state, ...inputs } = this.#inputs(batch, how.loss);
-        const rows = batch.labels.length;
+        const inputs = this.#inputs(batch, how.loss);
+        const rows = inputs.labels.length;
         await this.#prepare(Object.keys(inputs));
         const { queue } = device;
         const flag = (name) => name in inputs;
@@ -658,7 +802,6 @@ class Slices {
             class_margins: flag('classMargins'),
             row_margins: flag('rowMargins'),
         });
-        this.#bound.setState(state);
         if (this.#io.bias) inputs.bias ??= new Float32Array(shape.classes);
         for (const [name, values] of Object.entries(inputs)) {
             let first = 0;
@@ -712,52 +855,51 @@ class Slices {
         if (sizes.gradEmbeddings) out.gradEmbeddings ??= new Float32Array();
         out.loss = out.loss[0];
         if (out.gradScale) out.gradScale = out.gradScale[0];
-        return out;
+        const { state: numbers, ...rest } = out;
+        return { ...rest, numbers };
     }
 
-    /** The typed arrays, checked. */
+    /** The arrays, checked: their kinds and lengths here, what they hold by the planner, as the crate checks slices. */
     #inputs(batch, loss) {
         const { shape, elements } = this.#head;
         const { rows: most, classes, dim, sub_centers } = shape;
         const labels = batch?.labels;
-        if (typeof labels?.length !== 'number') fail('Missing', '`labels` is missing: an Int32Array with one label per row');
+        if (labels === undefined || labels === null) fail('Missing', '`labels` is missing: an array with one whole number per row');
+        if (batch.state !== undefined) fail('Name', '`state` is no input: set head.state');
         const rows = labels.length;
-        if (rows > most) fail('Rows', `the batch has ${rows} rows, this head was made for at most ${most}`);
-        for (let row = 0; row < rows; row++) {
-            const label = labels[row];
-            if (!(Number.isInteger(label) && label >= 0 && label < classes) && label !== loss.ignore_index) {
-                fail('Label', `row ${row} has label ${label}, but there are only ${classes} classes${label < 0 ? `; to leave such rows out set \`ignore_index\` to ${label}` : ''}`);
-            }
-        }
         const kinds = {
             f32: ['Float32Array'],
             f16: ['Float16Array', 'Uint16Array'],
             bf16: ['Uint16Array'],
         };
         const counts = {
+            labels: [rows, LABELS],
             embeddings: [rows * dim, kinds[elements.embeddings]],
             prototypes: [classes * sub_centers * dim, kinds[elements.prototypes]],
-            labels: [rows, ['Int32Array', 'Array']],
             classWeights: [classes, kinds.f32],
             classMargins: [classes * 4, kinds.f32],
             rowMargins: [rows * 4, kinds.f32],
             bias: [classes, kinds.f32],
-            state: [4, kinds.f32],
             upstream: [loss.reduction === 'none' ? rows : 1, kinds.f32],
         };
+        only('input', batch, Object.keys(counts));
         const found = {};
-        for (const [name, values] of Object.entries(batch)) {
-            if (values === undefined) continue;
-            if (!(name in counts)) fail('Name', `\`${name}\` is no input; known are: ${Object.keys(counts).join(', ')}`);
-            const [count, types] = counts[name];
-            const type = values?.constructor?.name;
+        for (const [name, [count, types]] of Object.entries(counts)) {
+            const values = batch[name];
+            if (values === undefined || values === null) continue;
+            const type = kindOf(values);
             if (!types.includes(type)) fail('Element', `\`${name}\` is a ${type}, expected a ${types.join(' or ')}`);
+            if (name === 'labels' && rows > most) fail('Rows', `the batch has ${rows} rows, this head was made for at most ${most}`);
             if (values.length !== count) fail('Length', `\`${name}\` has ${values.length} values, expected ${count}`);
-            found[name] = type === 'Array' ? Int32Array.from(values) : values;
+            found[name] = values;
         }
         for (const name of ['embeddings', 'prototypes']) {
             if (!found[name]) fail('Missing', `\`${name}\` is missing: a typed array, row after row`);
         }
+        found.labels = labelsOf(labels, this.#planned);
+        const { classWeights, upstream, bias, classMargins, rowMargins } = found;
+        const small = [classWeights, upstream, bias, classMargins, rowMargins];
+        asked(() => this.#planned.check(JSON.stringify(loss), found.labels, ...small));
         return found;
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use margin_softmax::{Batch, Margins, Reduction, Shape};
+use margin_softmax::{Batch, Error, Margins, Reduction, Shape};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{command::Result, files};
@@ -37,9 +37,11 @@ struct Kind {
 }
 
 const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
+const INTEGERS: &[Dtype] =
+    &[Dtype::I64, Dtype::I32, Dtype::I16, Dtype::I8, Dtype::U64, Dtype::U32, Dtype::U16, Dtype::U8];
 const EMBEDDINGS: Kind = Kind { name: "embeddings", elements: FLOATS, axes: &[&["N", "D"]] };
 const PROTOTYPES: Kind = Kind { name: "prototypes", elements: FLOATS, axes: &[&["C", "D"], &["C", "K", "D"]] };
-const LABELS: Kind = Kind { name: "labels", elements: &[Dtype::I64], axes: &[&["N"]] };
+const LABELS: Kind = Kind { name: "labels", elements: INTEGERS, axes: &[&["N"]] };
 const CLASS_WEIGHTS: Kind = per_class("class_weights");
 const UPSTREAM: Kind = Kind { name: "upstream", elements: &[Dtype::F32], axes: &[&["1 or N"]] };
 const BIAS: Kind = per_class("bias");
@@ -116,7 +118,7 @@ fn parse(bytes: &[u8], reduction: Reduction) -> Result<Input> {
         elements: [embeddings.dtype(), prototypes.dtype()],
         embeddings: floats(&embeddings),
         prototypes: floats(&prototypes),
-        labels: labels.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+        labels: integers(&labels, c)?,
         class_weights,
         upstream: upstream.as_ref().map(floats),
         bias,
@@ -133,6 +135,30 @@ fn floats(tensor: &TensorView) -> Vec<f32> {
         Dtype::BF16 => data.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         _ => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
     }
+}
+
+/// Labels of any integer type. The element type was checked: what is none of the others is i64.
+fn integers(tensor: &TensorView, classes: usize) -> Result<Vec<i64>> {
+    fn widened<const N: usize, T: Into<i64>>(data: &[u8], read: fn([u8; N]) -> T) -> Vec<i64> {
+        data.as_chunks().0.iter().map(|b| read(*b).into()).collect()
+    }
+    let data = tensor.data();
+    Ok(match tensor.dtype() {
+        Dtype::I8 => widened(data, i8::from_le_bytes),
+        Dtype::I16 => widened(data, i16::from_le_bytes),
+        Dtype::I32 => widened(data, i32::from_le_bytes),
+        Dtype::U8 => widened(data, u8::from_le_bytes),
+        Dtype::U16 => widened(data, u16::from_le_bytes),
+        Dtype::U32 => widened(data, u32::from_le_bytes),
+        Dtype::U64 => {
+            let labels = data.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)).enumerate();
+            // beyond i64 it is no class
+            let number = |(row, y): (usize, u64)| i64::try_from(y).map_err(|_| (row, i128::from(y)));
+            let labels = labels.map(number).collect::<Result<_, _>>();
+            labels.map_err(|(row, label)| Error::Label { row, label, classes })?
+        }
+        _ => widened(data, i64::from_le_bytes),
+    })
 }
 
 impl Kind {

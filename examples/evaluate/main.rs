@@ -7,7 +7,7 @@
 //!
 //! in     embeddings [N, D] and prototypes [C, D]   f32, f16 or bf16 (widened to f32 before anything else); [C, K, D] with
 //!                                                  K sub-centres
-//!        labels [N]                                i64
+//!        labels [N]                                any integer type
 //!        class_weights [C], upstream [1] or [N]    f32, all optional; upstream [N] with the reduction `none`
 //!        bias [C]                                  of a linear head
 //!        class_m0 .. class_m3 [C], row_m0 .. row_m3 [N]   margins in the place of the loss' own

@@ -1,4 +1,4 @@
-// The label decides what a row counts for; labels[] and weights[] are the kernel's bindings.
+// The label and the weight of its class decide what a row counts for; labels[] and weights[] are the kernel's bindings.
 
 // A row in the state `fresh` (COUNTS, SHORT or NON_FINITE), with what its label says on top.
 fn labelled_row(row: u32, fresh: u32) -> Row {
@@ -7,11 +7,12 @@ fn labelled_row(row: u32, fresh: u32) -> Row {
     r.state = fresh;
     if (label < 0 || u32(label) >= settings.classes) { r.state = INVALID; }
     if (has(HAS_IGNORE) && label == settings.ignore) { r.state = IGNORED; }
+    let weight = select(1.0, weights[min(u32(label), arrayLength(&weights) - 1u)], has(CLASS_WEIGHTS));
+    if (counts(r.state) && !weight_fits(weight)) { r.state = INVALID; }
     let known = counts(r.state);
     // a label that names no class never meets one
     r.label = select(NO_CLASS, u32(label), known);
-    let y = min(r.label, arrayLength(&weights) - 1u);
-    r.weight = select(0.0, select(1.0, weights[y], has(CLASS_WEIGHTS)), known);
+    r.weight = select(0.0, weight, known);
     r.nearest = NO_COSINE;
     r.others = LOWEST;
     r.scale = settings.scale;

@@ -147,3 +147,27 @@ fn unfold(id: vec3<u32>, groups: vec3<u32>) -> u32 {
 fn finite(v: vec4<f32>) -> bool {
     return all((bitcast<vec4<u32>>(v) & vec4(0x7f800000u)) != vec4(0x7f800000u));
 }
+
+fn within(v: f32, least: f32, most: f32) -> bool {
+    return finite(vec4(v)) && v >= least && v <= most;
+}
+
+// What the host checks of slices, and nobody else of a tensor: a class weight, and a state (hardness, mean and deviation
+// of the lengths, scale) as far as the loss reads it.
+// Twins: Batch::check_rest in src/batch.rs, State::validate in src/objective/state.rs
+fn weight_fits(weight: f32) -> bool {
+    return (bitcast<u32>(weight) << 1u) == 0u || within(weight, LEAST_WEIGHT, MOST_WEIGHT);
+}
+
+// A class weight as label smoothing uses it, which alone reads those of classes without a row: one that does not fit makes
+// every loss NaN there.
+fn smoothing_weight(weight: f32) -> f32 {
+    return select(select(0.0, bitcast<f32>(settings.nan), settings.share > 0.0), weight, weight_fits(weight));
+}
+
+fn state_fits(state: vec4<f32>) -> bool {
+    if (has(CURRICULAR) && !within(abs(state.x), 0.0, ACCEPTED_HARDNESS)) { return false; }
+    let lengths = within(state.y, 0.0, LONGEST_MEAN) && within(state.z, 0.0, LONGEST_MEAN);
+    if (settings.adaptive == ADAFACE && !lengths) { return false; }
+    return !has(OWN_SCALE) || within(state.w, SMALLEST_NORMAL, LARGEST_SCALE);
+}

@@ -46,8 +46,8 @@ use self::{
     work::{Call, Input, Outputs, Plan, ROWS, Work, each},
 };
 use crate::{
-    Adaptive, Batch, Counts, Error, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction,
-    Result, Shape, State, TopK,
+    Adaptive, Batch, Counts, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction, Result,
+    Shape, State, TopK,
     batch::NO_COSINE,
     objective::{RowFacts, SHORTEST},
     shard::{RowStatistics, Statistics, Targets},
@@ -243,13 +243,7 @@ impl Head {
     ) -> Result<Output> {
         let call = self.begin(batch)?;
         self.take_targets(&call, targets, state)?;
-        let (n, classes) = (call.labels.len(), self.shape.classes());
-        if statistics.range != (0..classes) {
-            return Err(Error::Shards { found: statistics.range.clone(), expected: 0, classes });
-        }
-        if statistics.rows.len() != n {
-            return Err(Error::Length { what: "statistics.rows", found: statistics.rows.len(), expected: n });
-        }
+        statistics.check(&self.loss, self.shape.classes(), call.labels.len())?;
         let mut out = Output::default();
         let found = Found { zero: targets.zero_prototypes, non_finite: targets.non_finite_prototypes };
         let z = self.finish(&call, found, |i| statistics.rows[i], state, &mut out);

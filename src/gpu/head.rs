@@ -32,7 +32,8 @@ pub struct Io<'a> {
     pub prototypes: &'a [&'a Tensor],
     /// y, \[N\], i32. A label that names no class makes its row's loss NaN.
     pub labels: &'a Tensor,
-    /// w, \[C\], f32, 0 or within \[1e-30, 1e24\]; 1 if absent.
+    /// w, \[C\], f32, 0 or within \[1e-30, 1e24\]; 1 if absent. Any other makes the rows of its class invalid, like a label
+    /// that names no class; with label smoothing it makes all losses NaN.
     pub class_weights: Option<&'a Tensor>,
     /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN stands for the loss' own. Margins that no loss may
     /// have make the rows of the class invalid, like a label that names no class; so do other m1 (and m2) where the series
@@ -40,13 +41,15 @@ pub struct Io<'a> {
     pub class_margins: Option<&'a Tensor>,
     /// m0..m3 of every row, \[N, 4\], f32; NaN stands for those of the class, or the loss' own.
     pub row_margins: Option<&'a Tensor>,
-    /// b, \[C\], f32, of a linear head; 0 if absent.
+    /// b, \[C\], f32, of a linear head; 0 if absent. One that is NaN or infinite makes all losses NaN.
     pub bias: Option<&'a Tensor>,
     /// What follows the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
     /// [`State`]). Read, and written in training steps. If absent the head has its own, which starts as
-    /// [`State::new`] says. [`BoundHead::read_state`] gives what either holds.
+    /// [`State::new`] says. Numbers outside their ranges make all rows invalid, and stay as they are.
+    /// [`BoundHead::read_state`] gives what either holds.
     pub state: Option<&'a Tensor>,
-    /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent.
+    /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent. One that is NaN or
+    /// infinite makes the gradients that it enters NaN or infinite; the loss does not depend on it.
     pub upstream: Option<&'a Tensor>,
     /// The reduced loss, \[1\], f32; written.
     pub loss: &'a Tensor,
@@ -353,7 +356,8 @@ impl BoundHead {
 
     fn write_state(&self) -> Result<()> {
         let State { hardness, norm_mean, norm_deviation, scale, .. } = self.state;
-        let values = [hardness, norm_mean, norm_deviation, scale].map(|v| v as f32);
+        // a device takes a scale of 0 for one that was never written
+        let values = [hardness, norm_mean, norm_deviation, scale.max(f32::MIN_POSITIVE.into())].map(|v| v as f32);
         self.bound.write("state", bytemuck::cast_slice(&values))
     }
 

@@ -80,14 +80,7 @@ impl SliceHead {
         statistics: &Statistics,
         state: &State,
     ) -> Result<Output> {
-        let classes = self.shape.classes();
-        if statistics.range != (0..classes) {
-            return Err(Error::Shards { found: statistics.range.clone(), expected: 0, classes });
-        }
-        let expected = batch.labels.len();
-        if statistics.rows.len() != expected {
-            return Err(Error::Length { what: "statistics.rows", found: statistics.rows.len(), expected });
-        }
+        statistics.check(&self.loss, self.shape.classes(), batch.labels.len())?;
         let rows = self.prepare(batch, targets, state)?;
         // all of a row's numbers in its first slot
         let slots = self.bound.bound.plan().schedule().slots;

@@ -78,7 +78,21 @@
 //! can import `web/margin-softmax.js` as it is. Types are in `web/margin-softmax.d.ts`.
 //!
 //! The rules are those of [`device`](super::device#the-rules). A refusal is an `Error` whose `code` is the name of the
-//! [`Error`](crate::Error) variant.
+//! [`Error`](crate::Error) variant. Arrays are checked as slices are: [the table](crate::reliability#input) has the ranges
+//! and what happens to values that only the device sees. Labels are any integer typed array, or an array of numbers or
+//! BigInts.
+//!
+//! A training step moves what a run must keep, and an error leaves it as it was:
+//!
+//! ```js
+//! head.state = { ...head.state, seed: 7 };            // or a state that was kept
+//! const { loss } = await head.evaluate(batch, { training: true });
+//! const kept = head.state;                            // { classes, step: 1, seed: 7, hardness, … }
+//! ```
+//!
+//! It has the names of [`State`](crate::State) in JSON; whole numbers beyond 2^53 are BigInts. A bound set takes the same by
+//! `bound.setState(kept)`. Its training steps move the numbers on the device, and the caller counts the steps:
+//! `bound.update(undefined, { step })`.
 //!
 //! The same plan can be run by anything that speaks WebGPU: [`plan`](crate::plan) is plain data, buffers, WGSL text, and
 //! steps.

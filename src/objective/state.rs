@@ -39,8 +39,11 @@ pub struct State {
 
 /// The largest |hardness| after a step.
 pub(crate) const MOST_HARDNESS: f64 = 1.0;
-/// The largest mean and deviation of the lengths.
-const LONGEST: f32 = 1e30;
+/// The largest |hardness| that is accepted: cosines in f32 may round to a little more than 1, and so did means that were
+/// saved before devices clamped them.
+pub(crate) const ACCEPTED_HARDNESS: f64 = MOST_HARDNESS + 1e-6;
+/// The largest mean and deviation of the lengths, as a device holds it.
+pub(crate) const LONGEST_MEAN: f64 = 1e30_f32 as f64;
 /// The largest scale.
 pub(crate) const LARGEST_SCALE: f64 = 1e6;
 
@@ -67,10 +70,7 @@ impl State {
             let (found, expected) = (vec![self.classes], vec![shape.classes()]);
             return Err(Error::Shape { what: "state", found, expected });
         }
-        // cosines in f32 may round to a little more than 1, and so did means that were saved before devices clamped them
-        let one = MOST_HARDNESS + 1e-6;
-        // as a device holds it
-        let longest = f64::from(LONGEST);
+        let (one, longest) = (ACCEPTED_HARDNESS, LONGEST_MEAN);
         for (what, found, least, most, allowed) in [
             ("state.hardness", self.hardness, -one, one, "-1 <= hardness <= 1"),
             ("state.norm_mean", self.norm_mean, 0.0, longest, "0 <= norm_mean <= 1e30"),

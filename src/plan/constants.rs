@@ -6,7 +6,7 @@ use std::{f64::consts, sync::LazyLock};
 
 use crate::{
     Custom, TopK,
-    batch::NO_COSINE as MISSING,
+    batch,
     monitor,
     objective::{self, adaptive, state, unified},
 };
@@ -172,7 +172,12 @@ shared! {
     /// The largest m1.
     MOST_FACTOR: f64 = unified::MOST_FACTOR;
     /// In the place of the largest other cosine where a row has none.
-    NO_COSINE: f64 = MISSING;
+    NO_COSINE: f64 = batch::NO_COSINE;
+
+    /// The smallest class weight but 0.
+    LEAST_WEIGHT: f64 = batch::LEAST_WEIGHT as f64;
+    /// The largest class weight.
+    MOST_WEIGHT: f64 = batch::MOST_WEIGHT as f64;
 
     // families that follow the batch
 
@@ -186,8 +191,12 @@ shared! {
     MOST_DRAWN: f64 = adaptive::MOST_DRAWN;
     /// CurricularFace: the share of a batch in the hardness.
     HARDNESS_RATE: f64 = adaptive::HARDNESS_RATE;
-    /// CurricularFace: the largest |hardness|.
+    /// CurricularFace: the largest |hardness| after a step.
     MOST_HARDNESS: f64 = state::MOST_HARDNESS;
+    /// CurricularFace: the largest |hardness| that a step accepts.
+    ACCEPTED_HARDNESS: f64 = state::ACCEPTED_HARDNESS;
+    /// AdaFace: the largest mean and deviation of the lengths.
+    LONGEST_MEAN: f64 = state::LONGEST_MEAN;
     /// AdaCos: a smaller cosine of the median angle counts as this.
     LEAST_MEDIAN: f64 = adaptive::LEAST_MEDIAN;
     /// AdaCos: the smallest scale.

@@ -32,7 +32,7 @@ pub use schedule::{Chunk, Schedule};
 pub use settings::twins;
 pub use settings::{Call, Part, Settings};
 
-use crate::{Error, MarginSoftmax, Result, Shape};
+use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, batch::Finite};
 
 /// What one value of a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -363,6 +363,14 @@ impl Plan {
             return Err(Error::Rows { found: call.rows, allowed: self.shape.rows() });
         }
         Ok(Settings::new(loss, self.shape, &self.range, self.entries, call))
+    }
+
+    /// Refuses what a head over slices refuses, for executors that get their input on the host: a loss that this plan cannot
+    /// compute, too many rows, labels that name no class, and class weights, bias, margins and upstream gradients of a wrong
+    /// length or outside their range. Does not look at `embeddings` and `prototypes`.
+    pub fn check<L: Label, T: Finite>(&self, loss: &MarginSoftmax, batch: &Batch<'_, L, T>) -> Result<()> {
+        self.settings(loss, &Call::default())?;
+        batch.check_rest(loss, self.shape, &self.range).map(drop)
     }
 
     /// Classes of each prototype shard.

@@ -281,12 +281,7 @@ impl<'a> Shard<'a> {
     ) -> Result<Output<f64>> {
         self.complete(targets)?;
         let (n, classes) = (self.labels.len(), self.classes);
-        if statistics.range != (0..classes) {
-            return Err(Error::Shards { found: statistics.range.clone(), expected: 0, classes });
-        }
-        if statistics.rows.len() != n {
-            return Err(Error::Length { what: "statistics.rows", found: statistics.rows.len(), expected: n });
-        }
+        statistics.check(self.loss, classes, n)?;
         let loss = self.loss;
         let (scale, other) = (state.scale_of(loss), loss.others.prepare(state.hardness));
         let rows = self.rows(targets, state);

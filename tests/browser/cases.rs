@@ -12,6 +12,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+/// Beyond 2⁵³, where JavaScript's numbers have holes.
+const SEED: u64 = (1 << 60) + 7;
+
 /// One case: a loss on random data, and how its plan is to be cut.
 struct Case {
     name: &'static str,
@@ -92,9 +95,12 @@ fn cases() -> Result<Vec<Case>> {
     for name in ["curricularface", "adaface", "magface"] {
         cases.push(Case { pull: 0.5, running: true, ..Case::new(name, named(name)?, small) });
     }
-    for (name, loss) in
-        [("train_curricularface", "curricularface"), ("train_adaface", "adaface"), ("train_adacos", "adacos")]
-    {
+    for (name, loss) in [
+        ("train_curricularface", "curricularface"),
+        ("train_adaface", "adaface"),
+        ("train_adacos", "adacos"),
+        ("train_elasticface", "elasticface_arc"),
+    ] {
         cases.push(Case { pull: 0.5, training: true, ..Case::new(name, named(loss)?, small) });
     }
     let none = MarginSoftmax::arcface().with_reduction(Reduction::None);
@@ -244,6 +250,11 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         false => reference::evaluate_with(&case.loss, shape, case.want, &batch, &state)?,
     };
     let four = |state: &State| [state.hardness, state.norm_mean, state.norm_deviation, state.scale];
+    // three steps of one run, with a seed that no f64 holds
+    let mut run = State::new(&case.loss, shape)?.with_seed(SEED);
+    let steps = (0..if case.training { 3 } else { 0 })
+        .map(|_| Ok(reference::train(&case.loss, shape, case.want, &batch, &mut run)?.loss))
+        .collect::<Result<Vec<f64>>>()?;
 
     // as a device takes them: four numbers each, NaN for the loss' own
     let quads = |margins: &[Option<Vec<f32>>; 4], count: usize| -> Option<Vec<f32>> {
@@ -279,6 +290,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
     Ok(json!({
         "name": case.name,
         "training": case.training,
+        "run": { "losses": steps, "state": run, "seed": SEED.to_string() },
         "request": {
             "loss": case.loss,
             "shape": shape,

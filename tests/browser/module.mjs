@@ -200,6 +200,14 @@ const tests = {
         few.limits = Object.fromEntries(Object.keys(GPUSupportedLimits.prototype).map((name) => [name, limits[name]]));
         few.limits.maxStorageBuffersPerShaderStage = 4;
         const loss = (changes) => ({ ...planner.loss('arcface'), ...changes });
+        const linear = await Head.create(device, planner, { ...settings, loss: 'softmax' });
+        const bound = await head.bind(io);
+        const following = await Head.create(device, planner, { ...settings, loss: 'adaface' });
+        const unwritable = await following.bind({ ...io, state: buffer(16, GPUBufferUsage.STORAGE) });
+        const filled = (count, value) => new Float32Array(count).fill(value);
+        const quads = (count, place, value) => Float32Array.from({ length: 4 * count }, (_, i) => (i % 4 === place ? value : NaN));
+        const state = (changes) => () => (head.state = { ...head.state, ...changes });
+        const before = JSON.stringify(head.state);
         for (const [call, expected] of [
             [() => Head.create({}, planner, settings), /^Missing: `device` is no GPUDevice/],
             [() => Head.create(device, {}, settings), /^Missing: `planner` is no Planner: .*Planner\.load/],
@@ -220,6 +228,10 @@ const tests = {
             [bind({ embeddings: buffer(380) }), /^Buffer: `embeddings` needs bytes 0\.\.384 of a buffer of 380 bytes/],
             [bind({ embeddings: { buffer: big, size: 768 } }), /^Shape: `embeddings` has 768 bytes, this head was planned for 384/],
             [bind({ prototypes: [big, big] }), /^Length: `prototypes` has 2 buffers, expected 1/],
+            [() => bound.update(undefined, { row: 3 }), /^Name: `row` is not a known option; known are: rows/],
+            [() => bound.update(undefined, { step: -1 }), /^Format: this is no state: .*u64/],
+            [() => bound.setState({ ...head.state, hardness: 2 }), /^Parameter: `state\.hardness` is 2/],
+            [() => unwritable.setState(), /^Usage: .*`state`.*GPUBufferUsage\.COPY_DST/],
             [bind({ loss: io.embeddings }), /^Overlap: `\w+` and `\w+` share a buffer/],
             [
                 bind({ loss: { buffer: big, offset: 256 }, gradEmbeddings: { buffer: big, offset: 0 } }),
@@ -230,15 +242,138 @@ const tests = {
             [evaluate({ embeddings: new Float32Array(95) }), /^Length: `embeddings` has 95 values, expected 96/],
             [evaluate({ embeddings: new Float64Array(96) }), /^Element: `embeddings` is a Float64Array, expected a Float32Array/],
             [evaluate({ prototypes: undefined }), /^Missing: `prototypes`/],
-            [evaluate({ bias: new Float32Array(70) }), /^Combination: `bias`/],
+            [evaluate({ bias: new Float32Array(70) }), /^Combination: bias: only a linear head adds one/],
+            [evaluate({ weights: new Float32Array(70) }), /^Name: `weights` is not a known input; known are: .*classWeights/],
+            [evaluate({ state: new Float32Array(4) }), /^Name: `state` is no input: set head\.state/],
+            [() => head.evaluate(batch, { trainning: true }), /^Name: `trainning` is not a known option; known are: loss, training/],
+            [() => head.evaluate(batch, { training: true, step: 3 }), /^Name: `step` and `seed` .* head\.state/],
+            // what numbers may be
+            [evaluate({ classWeights: filled(70, -1) }), /^Parameter: `classWeights` is -1, allowed is 0, or 1e-30 <= w <= 1e24/],
+            [evaluate({ classWeights: filled(70, NaN) }), /^Parameter: `classWeights` is NaN/],
+            [evaluate({ classWeights: filled(69, 1) }), /^Length: `classWeights` has 69 values, expected 70/],
+            [evaluate({ upstream: filled(1, NaN) }), /^Parameter: `upstream` is NaN, allowed is finite numbers/],
+            [evaluate({ upstream: filled(1, Infinity) }), /^Parameter: `upstream` is inf/],
+            [() => linear.evaluate({ ...batch, bias: filled(70, NaN) }), /^Parameter: `bias` is NaN, allowed is finite numbers/],
+            [() => linear.evaluate({ ...batch, rowMargins: quads(8, 2, 0.1) }), /^Combination: .*a linear head has no angles/],
+            [evaluate({ classMargins: quads(70, 2, 4) }), /^Parameter: `m2` is 4, allowed is -pi < m2 < pi/],
+            [evaluate({ rowMargins: quads(8, 1, -1) }), /^Parameter: `m1` is -1/],
+            [evaluate({ rowMargins: quads(7, 1, 1) }), /^Length: `rowMargins` has 28 values, expected 32/],
+            [evaluate({ labels: new Float32Array(8) }), /^Element: `labels` is a Float32Array, expected a Int8Array or .*BigInt64Array/],
+            [evaluate({ labels: '01234567' }), /^Element: `labels` is a String, expected/],
+            [evaluate({ labels: [...'01234567'] }), /^Element: `labels` holds a value of the type string in row 0, expected whole/],
+            [evaluate({ labels: [0, 1, 2.5, 3, 4, 5, 6, 7] }), /^Element: `labels` holds 2.5 in row 2, expected whole numbers/],
+            [evaluate({ labels: [0, 1, 2, 3, 4, 5, 6, NaN] }), /^Element: `labels` holds NaN in row 7/],
+            [evaluate({ labels: new Int8Array(8).fill(-1) }), /^Label: row 0 has label -1/],
+            [evaluate({ labels: new BigInt64Array(8).fill(-(2n ** 40n)) }), /^Label: row 0 has label -1099511627776/],
+            [evaluate({ labels: new BigUint64Array(8).fill(2n ** 64n - 1n) }), /^Label: row 0 has label 18446744073709551615,/],
+            [evaluate({ labels: new Array(8).fill(2 ** 40) }), /^Label: row 0 has label 1099511627776, .*70 classes/],
+            // and a state
+            [state({ norm_mean: NaN }), /^Parameter: `state\.norm_mean` is NaN, allowed is 0 <= norm_mean <= 1e30/],
+            [state({ scale: 0 }), /^Parameter: `state\.scale` is 0/],
+            [state({ classes: 71 }), /^Shape: `state` has shape \[71\], expected \[70\]/],
+            [state({ step: 1.5 }), /^Format: this is no state: /],
+            [state({ seed: 2n ** 64n }), /^Format: this is no state: /],
+            [state({ seed: undefined }), /^Format: this is no state: /],
+            [state({ hardnes: 0 }), /^Format: this is no state: .*unknown field `hardnes`/],
+            [() => (head.state = null), /^Format: this is no state: .*missing field/],
+            [() => (head.state = filled(4, 0)), /^Format: this is no state: /],
         ]) {
             const found = await refused(call);
             if (!expected.test(found)) throw new Error(`${found}\ninstead of ${expected}`);
         }
         // and the head still works
         await head.evaluate(batch);
+        if (JSON.stringify(head.state) !== before) throw new Error(`the state is ${JSON.stringify(head.state)}`);
         if (uncaptured.length > 0) throw new Error(uncaptured.join());
         if (device.onuncapturederror !== handler) throw new Error('the handler was replaced');
+    },
+
+    'labels of every usual kind': async () => {
+        const kinds = [Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Array];
+        const given = [...kinds.map((kind) => kind.from(batch.labels)), BigInt64Array.from(batch.labels, BigInt)];
+        given.push(BigUint64Array.from(batch.labels, BigInt), Array.from(batch.labels, BigInt));
+        const expected = await head.evaluate(batch);
+        for (const labels of given) {
+            const found = await head.evaluate({ ...batch, labels });
+            same('loss', [found.loss], [expected.loss]);
+            same('dW', found.gradPrototypes, expected.gradPrototypes);
+        }
+        // rows that are left out
+        const ignoring = { ...planner.loss('arcface'), ignore_index: -1 };
+        const some = (labels) => head.evaluate({ ...batch, labels }, { loss: ignoring });
+        const { rowLosses } = await some(Int32Array.from(batch.labels, (label, row) => (row === 2 ? -1 : label)));
+        same('ignored', [rowLosses[2]], [0]);
+        same('the same', (await some(BigInt64Array.from(batch.labels, (label, row) => (row === 2 ? -1n : BigInt(label))))).rowLosses, rowLosses);
+        if (uncaptured.length > 0) throw new Error(uncaptured.join());
+    },
+
+    'a head that trains goes on, and an error leaves its state': async () => {
+        // AdaFace sees lengths that differ alone
+        const some = { ...batch, embeddings: batch.embeddings.map((v, i) => v * (1 + Math.floor(i / 12))) };
+        for (const loss of ['adaface', 'curricularface', 'adacos', 'elasticface_arc']) {
+            const made = await Head.create(device, planner, { ...settings, loss });
+            const start = made.state;
+            const once = await made.evaluate(some, { training: true });
+            const after = made.state;
+            if (after.step !== 1 || start.step !== 0) throw new Error(`${loss}: step ${after.step} after ${start.step}`);
+            const moved = Object.keys(after).filter((name) => after[name] !== start[name]);
+            const expected = { adaface: 'norm_deviation,norm_mean,step', curricularface: 'hardness,step', adacos: 'scale,step' };
+            if (`${moved.sort()}` !== (expected[loss] ?? 'step')) throw new Error(`${loss} moved ${moved}`);
+            await refused(() => made.evaluate({ ...some, labels: [99] }, { training: true }));
+            await refused(() => made.evaluate({ ...some, upstream: Float32Array.of(NaN) }, { training: true }));
+            await made.evaluate(some);
+            if (JSON.stringify(made.state) !== JSON.stringify(after)) throw new Error(`${loss}: an error or an evaluation moved it`);
+            const twice = await made.evaluate(some, { training: true });
+            if (twice.loss === once.loss) throw new Error(`${loss}: the second step is the first one`);
+            // back, and on from a copy that went through text
+            made.state = JSON.parse(JSON.stringify(start));
+            same(loss, (await made.evaluate(some, { training: true })).gradPrototypes, once.gradPrototypes);
+            same(loss, (await made.evaluate(some, { training: true })).gradPrototypes, twice.gradPrototypes);
+            // rows that are all left out leave it alone, but for the step
+            const kept = made.state;
+            const ignoring = { ...made.loss, ignore_index: 3 };
+            await made.evaluate({ ...some, labels: new Int32Array(8).fill(3) }, { training: true, loss: ignoring });
+            same(loss, Object.values(made.state), Object.values({ ...kept, step: 3 }));
+            // two calls at once are two steps, and no other state slips in between
+            const both = [0, 1].map(() => made.evaluate(some, { training: true }));
+            const busy = await refused(() => (made.state = start));
+            if (!/^Combination: state: .*under way/.test(busy)) throw new Error(busy);
+            await Promise.all(both);
+            if (made.state.step !== 5) throw new Error(`${loss}: ${made.state.step} steps`);
+            made.state = { ...start, step: 2n ** 60n, seed: 2n ** 64n - 1n };
+            await made.evaluate(some, { training: true });
+            if (made.state.step !== 2n ** 60n + 1n || made.state.seed !== 2n ** 64n - 1n) throw new Error(`${made.state.step}`);
+            made.destroy();
+        }
+        if (uncaptured.length > 0) throw new Error(uncaptured.join());
+    },
+
+    'a bound set keeps the step of its draws': async () => {
+        const made = await Head.create(device, planner, { ...settings, loss: 'elasticface_arc' });
+        const io = await made.createBuffers();
+        const bound = await made.bind(io);
+        for (const name of ['embeddings', 'labels']) device.queue.writeBuffer(io[name], 0, batch[name]);
+        device.queue.writeBuffer(io.prototypes[0], 0, batch.prototypes);
+        const run = async () => {
+            const encoder = device.createCommandEncoder();
+            bound.recordForward(encoder);
+            device.queue.submit([encoder.finish()]);
+            return (await read(io.loss, 0, 4))[0];
+        };
+        const first = await run();
+        bound.update(undefined, { step: 1, seed: 5 });
+        const second = await run();
+        if (second === first) throw new Error('no new draws');
+        bound.update('elasticface_arc');
+        same('still there', [await run()], [second]);
+        bound.setState({ ...made.state, step: 1, seed: 5 });
+        same('the same state', [await run()], [second]);
+        made.state = { ...made.state, step: 1, seed: 5 };
+        same('as the head has it', [(await made.evaluate(batch)).loss], [second]);
+        bound.setState();
+        same('the first one', [await run()], [first]);
+        bound.destroy();
+        made.destroy();
     },
 
     'what the device refuses arrives as an error, in our scopes alone': async () => {
@@ -251,7 +386,11 @@ const tests = {
         device.createBuffer({ size: 16, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.STORAGE });
         const mine = await device.popErrorScope();
         const found = await refusal;
-        if (!/^Device: the device refused: /.test(found)) throw new Error(found);
+        if (!/^Foreign: the buffer of `embeddings` cannot be used here: make it on the head's own device/.test(found)) {
+            throw new Error(found);
+        }
+        const other = await refused(() => head.bind({ ...io, loss: foreign.createBuffer({ size: 4, usage: GPUBufferUsage.STORAGE }) }));
+        if (!/^Foreign: the buffer of `loss`/.test(other)) throw new Error(other);
         if (!mine) throw new Error("the caller's scope lost its error");
         if (uncaptured.length > 0) throw new Error(uncaptured.join());
         foreign.destroy();

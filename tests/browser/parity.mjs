@@ -25,12 +25,13 @@ const prepare = async (folder) => {
         return largest < 1e-12 ? worst / 10 : worst / largest;
     };
 
-    globalThis.cases = JSON.parse(text).map(({ name, training, request, inputs, expected }) => {
+    globalThis.cases = JSON.parse(text).map(({ name, training, run, request, inputs, expected }) => {
         const { labels, embeddingBits, prototypeBits, ...floats } = inputs;
         const bits = { embeddings: embeddingBits, prototypes: prototypeBits };
         return {
             name,
             training,
+            run,
             request,
             inputs: { ...numbers(Float32Array, floats), labels: pick(Int32Array, labels) },
             bits: numbers(Uint16Array, bits),
@@ -56,10 +57,19 @@ const runModule = async (name) => {
     const { request, inputs, bits, compare, training } = globalThis.cases.find((c) => c.name === name);
     const { shards, ...settings } = request;
     const head = await Head.create(device, planner, { ...settings, shards: shards ?? undefined });
-    const batch = { ...inputs, ...bits };
-    const out = await head.evaluate(batch, { training });
+    const { state, ...given } = inputs;
+    const batch = { ...given, ...bits };
+    const names = ['hardness', 'norm_mean', 'norm_deviation', 'scale'];
+    const start = { ...head.state, ...(state && Object.fromEntries(names.map((name, i) => [name, state[i]]))) };
+    const run = async () => {
+        head.state = start;
+        const out = await head.evaluate(batch, { training });
+        if (head.state.step !== Number(training)) throw new Error(`${head.state.step} steps`);
+        return training ? { ...out, state: Float32Array.from(names, (name) => head.state[name]) } : out;
+    };
+    const out = await run();
     // the same bits again
-    const again = await head.evaluate(batch, { training });
+    const again = await run();
     const list = (one) => (typeof one === 'number' ? [one] : one);
     for (const key of Object.keys(out)) {
         if (list(out[key]).some((v, i) => v !== list(again[key])[i])) throw new Error(`${key} differs from run to run`);
@@ -67,6 +77,42 @@ const runModule = async (name) => {
     const { schedule } = head.plan;
     head.destroy();
     return { worst: compare({ ...out, gradScale: out.gradScale === undefined ? [] : [out.gradScale] }), schedule };
+};
+
+/** In the page: a head that trains goes on from step to step as the crate's does. */
+const runSteps = async (name) => {
+    const { Planner, Head, requestDevice } = await import('/web/margin-softmax.js');
+    globalThis.opened ??= Promise.all([Planner.load(), requestDevice()]);
+    const [planner, { device }] = await globalThis.opened;
+    const { request, inputs, bits, run } = globalThis.cases.find((c) => c.name === name);
+    const { shards, ...settings } = request;
+    const own = { ...settings, shards: shards ?? undefined };
+    const head = await Head.create(device, planner, own);
+    const batch = { ...inputs, ...bits };
+    head.state = { ...head.state, seed: BigInt(run.seed) };
+    const worst = {};
+    const close = (what, found, expected) => {
+        worst[what] = Math.max(worst[what] ?? 0, Math.abs(found - expected) / Math.max(1, Math.abs(expected)));
+    };
+    for (const loss of run.losses) {
+        // an evaluation only reads
+        const before = JSON.stringify({ ...head.state, seed: 0 });
+        await head.evaluate(batch);
+        if (JSON.stringify({ ...head.state, seed: 0 }) !== before) throw new Error('an evaluation moved the state');
+        close('loss', (await head.evaluate(batch, { training: true })).loss, loss);
+    }
+    const { seed, step, classes, ...numbers } = head.state;
+    if (`${seed}` !== run.seed || step !== run.losses.length || classes !== run.state.classes) throw new Error(`${seed}, ${step}`);
+    for (const [number, found] of Object.entries(numbers)) close(number, found, Number(run.state[number]));
+    // a second head goes on where the first one is, from the crate's own spelling too
+    const second = await Head.create(device, planner, own);
+    second.state = head.state;
+    const [one, two] = [await head.evaluate(batch, { training: true }), await second.evaluate(batch, { training: true })];
+    if (one.loss !== two.loss) throw new Error(`${one.loss} and ${two.loss}`);
+    second.state = { ...run.state, seed: BigInt(run.seed) };
+    head.destroy();
+    second.destroy();
+    return worst;
 };
 
 /** In the page: one case through the crate in wasm. */
@@ -95,6 +141,7 @@ export default async ({ page, check, out }) => {
     for (const [path, run] of Object.entries({ module: runModule, rust: runRust })) {
         const own = await page();
         await own.evaluate(prepare, '/out/browser');
+        const steps = path === 'module' ? cases.filter(({ training }) => training) : [];
         for (const { name, request } of cases) {
             await check(`parity ${path} ${name}`, async () => {
                 const { worst, schedule } = await own.evaluate(run, name);
@@ -106,6 +153,13 @@ export default async ({ page, check, out }) => {
                 if (schedule && tile && schedule.tile !== tile) throw new Error(`planned ${schedule.tile}, not ${tile}`);
                 if (schedule && budget && (schedule.keep || schedule.chunks.length < 2)) throw new Error('not in chunks');
                 if (own.problems.length > 0) throw new Error(own.problems.splice(0).join('\n'));
+            });
+        }
+        for (const { name } of steps) {
+            await check(`parity module ${name}, step by step`, async () => {
+                for (const [what, distance] of Object.entries(await own.evaluate(runSteps, name))) {
+                    if (!(distance <= 1e-5)) throw new Error(`${what}: ${distance}`);
+                }
             });
         }
         await own.close();

@@ -1,6 +1,6 @@
 // Compiled, not run: the types of the module as an engine uses them.
 
-import { Head, MarginSoftmaxError, Planner, limitsOf, requestDevice } from '../../web/margin-softmax.js';
+import { Head, MarginSoftmaxError, Planner, limitsOf, requestDevice, type State } from '../../web/margin-softmax.js';
 
 const planner = await Planner.load();
 const { device } = await requestDevice({ f16: true });
@@ -19,6 +19,10 @@ bound.recordForward(encoder);
 bound.recordBackward(encoder);
 const batch = { embeddings: new Float32Array(32), prototypes: new Float32Array(40), labels: [1] };
 const out = await head.evaluate(batch, { loss: 'arcface', training: true });
+for (const labels of [Int32Array.of(1), BigInt64Array.of(1n), [1n], new Uint8Array(1)]) await head.evaluate({ ...batch, labels });
+const kept: State = head.state;
+head.state = { ...kept, step: 2n ** 60n, hardness: '0.25' };
+bound.setState(kept);
 const sum: number = out.loss + limitsOf(device).max_groups + head.plan.workspace_bytes;
 try {
     bound.destroy();
@@ -31,5 +35,7 @@ new Planner();
 await Planner.load({ wasm: new Uint8Array(8) });
 // @ts-expect-error a misspelt setting
 await Head.create(device, planner, { los: loss, shape });
+// @ts-expect-error labels are whole numbers
+await head.evaluate({ ...batch, labels: new Float32Array(1) });
 // @ts-expect-error no such code
 new MarginSoftmaxError().code === 'Limits';

@@ -27,6 +27,7 @@ mod state;
 mod stress;
 mod sums;
 mod timing;
+mod unchecked;
 mod waits;
 
 use agreement::Device;
@@ -55,6 +56,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         state::CHECKS,
         sums::CHECKS,
         timing::CHECKS,
+        unchecked::CHECKS,
         waits::CHECKS,
     ];
     all.concat()

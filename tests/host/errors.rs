@@ -787,6 +787,25 @@ fn statistics_of_another_batch_or_loss_are_refused() {
     assert_eq!(shard(&problem, &statistics(&of(&other).0)), length("targets.top_count", 2, 0));
     let adacos = Problem { loss: MarginSoftmax::adacos(), ..problem.clone() };
     assert_eq!(shard(&adacos, &statistics(&targets)), length("targets.sums", 0, 2));
+    // numbers that no shard computes
+    let parameter = |error: Error| match error {
+        Error::Parameter { what, found, .. } => (what, found.to_string()),
+        other => panic!("{other}"),
+    };
+    for (bad, shown) in [([f64::NAN, 1.0], "NaN"), ([0.0, -1.0], "-1"), ([0.0, f64::INFINITY], "inf")] {
+        let mut sums = sums.clone();
+        [sums.rows[1].most, sums.rows[1].sum] = bad;
+        let expected = ("statistics.rows", shown.to_string());
+        assert_eq!(parameter(shard(&problem, &gradients(&targets, &sums))), expected);
+        let mut found = of(&adacos).0;
+        found.sums[1] = bad;
+        assert_eq!(parameter(shard(&adacos, &statistics(&found))), ("targets.sums", shown.to_string()));
+    }
+    for (bad, shown) in [((f64::NAN, 1), "NaN"), ((0.5, 4), "0.5")] {
+        let mut found = of(&other).0;
+        found.top[1][0] = bad;
+        assert_eq!(parameter(shard(&other, &statistics(&found))), ("targets.top", shown.to_string()));
+    }
     // parts of two batches do not merge
     let half = |mut t: Targets, range| {
         t.range = range;

@@ -1,8 +1,8 @@
 //! The planner as plain data: budgets, chunks, shards, geometry; no device.
 
 use margin_softmax::{
-    Budget, Curve, Damping, DevicePreset, Error, MarginSoftmax, Options, Product, Series, Shape, Target, Tile, Unified,
-    Want,
+    Backend, Batch, Budget, Curve, Damping, DevicePreset, Error, MarginSoftmax, Margins, Options, Product, Reduction,
+    Series, Shape, Target, Tile, Unified, Want,
     plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
 };
 
@@ -417,4 +417,50 @@ fn chunks_know_their_sub_centers() {
         assert_eq!(chunks.iter().map(|c| c.vectors()).sum::<usize>(), shape.vectors());
         assert!(chunks.iter().all(|c| c.vectors() == 3 * c.count && c.stride() == c.vectors().next_multiple_of(4)));
     }
+}
+
+/// An executor that gets its input on the host refuses what a head over slices refuses, in the same words.
+#[test]
+fn a_plan_refuses_the_input_that_slices_refuse() {
+    let shape = Shape::new(2, 3, 4).unwrap();
+    let (x, w, nan, far) = ([0.5; 8], [0.25; 12], [1.0, f32::NAN, 1.0], [4.0; 3]);
+    let labels = [0, 2];
+    let good = Batch { embeddings: &x, prototypes: &w, labels: &labels, ..Default::default() };
+    let (arcface, linear) = (MarginSoftmax::arcface(), MarginSoftmax::softmax());
+    let per_row = arcface.clone().with_reduction(Reduction::None);
+    let three = [1.0_f32; 3];
+    let m2 = |m2| Margins { m2: Some(m2), ..Margins::NONE };
+    let cases = [
+        (&arcface, Batch { labels: &[0, 3], ..good }),
+        (&arcface, Batch { labels: &[-1, 0], ..good }),
+        (&arcface, Batch { labels: &[0; 3], ..good }),
+        (&arcface, Batch { class_weights: Some(&[-1.0; 3]), ..good }),
+        (&arcface, Batch { class_weights: Some(&nan), ..good }),
+        (&arcface, Batch { class_weights: Some(&three[1..]), ..good }),
+        (&arcface, Batch { upstream: Some(&nan[1..2]), ..good }),
+        (&per_row, Batch { upstream: Some(&nan[1..2]), ..good }),
+        (&per_row, Batch { upstream: Some(&nan[1..]), ..good }),
+        (&arcface, Batch { bias: Some(&three), ..good }),
+        (&linear, Batch { bias: Some(&nan), ..good }),
+        (&linear, Batch { row_margins: m2(&three[1..]), ..good }),
+        (&arcface, Batch { class_margins: m2(&far), ..good }),
+        (&arcface, Batch { class_margins: m2(&far[1..]), ..good }),
+        (&arcface, Batch { row_margins: m2(&nan[1..]), ..good }),
+    ];
+    let planned = |loss: &MarginSoftmax| {
+        let layout = Layout { shards: &[3], embeddings: Element::F32, prototypes: Element::F32 };
+        Plan::head(loss, shape, &layout, &Limits::WEBGPU, &Options::default()).unwrap()
+    };
+    for (i, (loss, batch)) in cases.iter().enumerate() {
+        let rows = vec![0.5; 4 * batch.labels.len()];
+        let slices = Batch { embeddings: &rows, ..*batch };
+        let expected = Backend::reference().head(loss, shape).unwrap().evaluate(&slices).unwrap_err();
+        let found = planned(loss).check(loss, batch).unwrap_err();
+        // NaN is no equal of itself
+        assert_eq!(format!("{found:?}"), format!("{expected:?}"), "case {i}");
+    }
+    planned(&arcface).check(&arcface, &good).unwrap();
+    // vectors are not looked at, a loss of other kernels is refused
+    planned(&arcface).check(&arcface, &Batch { embeddings: &[], prototypes: &[], ..good }).unwrap();
+    assert!(matches!(planned(&arcface).check(&linear, &good), Err(Error::Recompile { .. })));
 }

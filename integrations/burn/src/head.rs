@@ -65,7 +65,8 @@ pub struct MarginHead {
     /// W, \[C·K, D\], the K prototypes of a class side by side.
     pub prototypes: Param<Tensor<2>>,
     /// What a loss follows from batch to batch, \[4\]: hardness (CurricularFace), mean and deviation of the embeddings'
-    /// lengths (AdaFace), scale (AdaCos). Saved with the module; only these losses read it.
+    /// lengths (AdaFace), scale (AdaCos). Saved with the module; only these losses read it, and one outside the ranges of
+    /// [`State`] makes their loss NaN.
     pub state: RunningState<Tensor<1>>,
     sub_centers: usize,
     budget: u64,
@@ -128,7 +129,7 @@ impl MarginHead {
     ///
     /// - `embeddings`: \[N, D\], f32. If there are no rows, or every label is the ignore index, the loss is 0 and so are the
     ///   gradients.
-    /// - `labels`: \[N\]. One that names no class, and is not the ignore index, makes its row's loss NaN.
+    /// - `labels`: \[N\], of any integer type. One that names no class, and is not the ignore index, makes its row's loss NaN.
     ///
     /// With autodiff on the tensors or the module this is a training step: gradients can flow to both, and what a loss
     /// follows moves. Without it is an evaluation. Nothing is copied to the host, and nothing waits.
@@ -148,10 +149,18 @@ impl MarginHead {
         let device = embeddings.device().inner();
         let context = device::context(&device)?;
 
-        let labels = labels.without_autodiff();
-        let labels = if labels.dtype() == DType::I32 { labels } else { labels.cast(IntDType::I32) };
+        let labels = as_i32(labels.without_autodiff());
         let labels = buffer::int(labels.try_into_primitive::<Cube>().map_err(|e| backend("labels", e))?);
         let follows = self.state.value_sync().without_autodiff().to_device(&device);
+        // a record may hold anything
+        if follows.dims() != [4] {
+            let (found, expected) = (follows.dims().to_vec(), vec![4]);
+            return Err(margin_softmax::Error::Shape { what: "state", found, expected }.into());
+        }
+        if follows.dtype() != DType::F32 {
+            let (found, expected) = (follows.dtype().name(), "f32");
+            return Err(margin_softmax::Error::Element { what: "state", found, expected }.into());
+        }
         let follows = follows.try_into_primitive::<Cube>().map_err(|e| backend("state", e))?;
 
         let strategies = (embeddings.gradient_checkpointing_strategy(), prototypes.gradient_checkpointing_strategy());
@@ -255,6 +264,10 @@ impl MarginHead {
             let (found, expected) = (vec![n, d], vec![n, dim]);
             return Err(margin_softmax::Error::Shape { what: "embeddings", found, expected }.into());
         }
+        if !vectors.is_multiple_of(self.sub_centers) {
+            let (found, expected) = (vec![vectors, d], vec![vectors.next_multiple_of(self.sub_centers), d]);
+            return Err(margin_softmax::Error::Shape { what: "prototypes", found, expected }.into());
+        }
         if labels != n {
             return Err(margin_softmax::Error::Length { what: "labels", found: labels, expected: n }.into());
         }
@@ -266,6 +279,17 @@ impl MarginHead {
         }
         Ok(Shape::new(n, vectors / self.sub_centers, d)?.with_sub_centers(self.sub_centers)?)
     }
+}
+
+/// What does not fit becomes a label that names no class: the bits that are cut off must not make another class of it.
+fn as_i32(labels: Tensor<1, Int>) -> Tensor<1, Int> {
+    let labels = match labels.dtype() {
+        DType::I32 => return labels,
+        DType::I64 => labels.clamp(i32::MIN, i32::MAX),
+        DType::U32 | DType::U64 => labels.clamp_max(i32::MAX),
+        _ => labels,
+    };
+    labels.cast(IntDType::I32)
 }
 
 type Tracked = (Tensor<1>, Option<FloatTensor<Cube>>);

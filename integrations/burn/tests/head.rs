@@ -5,7 +5,7 @@ mod common;
 #[cfg(not(feature = "fusion"))]
 use burn::backend::Cube;
 use burn::{
-    module::{Module, Param},
+    module::{Module, Param, RunningState},
     nn::{Linear, LinearConfig},
     optim::{AdamConfig, GradientsParams},
     tensor::{DType, Device, FloatDType, Int, Tensor, TensorData, activation::relu, s},
@@ -537,10 +537,34 @@ fn bad_input_is_an_error_that_says_what_to_do() {
     // labels that name no class are the head's to judge
     let wrong = Tensor::<1, Int>::from_data([0, 1, 2, 3, 4, 5, 99], &device);
     assert!(host(head.forward(x.clone(), wrong))[0].is_nan());
+    // so are those that no i32 holds
+    let wrong = Tensor::<1, Int>::from_data(TensorData::from([0_u32, 1, 2, 3, 4, 5, u32::MAX]), (&device, DType::U32));
+    assert_eq!(wrong.dtype(), DType::U32);
+    let ignoring = MarginSoftmax { ignore_index: Some(-1), ..MarginSoftmax::arcface() };
+    let ignores = common::head(&ignoring, 9, 4, &device);
+    assert!(host(ignores.forward(x.clone(), wrong))[0].is_nan(), "2^32 - 1 is no -1");
     // labels of another width are converted
     let wide = y.clone().cast(burn::tensor::IntDType::U32);
     assert_eq!(wide.dtype(), DType::U32);
     assert_eq!(host(head.forward(x.clone(), wide)), host(head.forward(x, y)));
+
+    // a state and prototypes from a record of another module
+    let mut following = common::head(&MarginSoftmax::adaface(), 9, 4, &device);
+    for (values, nan) in
+        [([0.0_f32, 20.0, 100.0, 1.0], false), ([0.0, f32::NAN, f32::NAN, 1.0], true), ([0.0, -1.0, 1.0, 1.0], true)]
+    {
+        following.state = RunningState::new(Tensor::from_data(values, &device));
+        let (x, (_, y)) = (floats(7, 4, 80, &device), labels(7, 9, &device));
+        assert_eq!(host(following.forward(x, y))[0].is_nan(), nan, "{values:?}");
+    }
+    let (x, (_, y)) = (floats(7, 4, 80, &device), labels(7, 9, &device));
+    following.state = RunningState::new(Tensor::from_data([0.0_f32, 20.0, 100.0], &device));
+    let message = told(following.try_forward(x.clone(), y.clone()));
+    assert!(message.contains("`state` has shape [3], expected [4]"), "{message}");
+    let mut centers = MarginHeadConfig::new(9, 4, MarginSoftmax::arcface()).with_sub_centers(2).init(&device);
+    centers.prototypes = Param::from_tensor(floats(17, 4, 1, &device));
+    let message = told(centers.try_forward(x, y));
+    assert!(message.contains("`prototypes` has shape [17, 4], expected [18, 4]"), "{message}");
 
     for (config, message) in [
         (MarginHeadConfig::new(0, 4, MarginSoftmax::arcface()), "`classes` is 0"),

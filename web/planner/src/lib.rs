@@ -7,11 +7,11 @@ mod request;
 mod view;
 
 use margin_softmax::{
-    Adaptive, Error, MarginSoftmax, Result, State,
+    Adaptive, Batch, Error, MarginSoftmax, Margins, Result, State,
     objective::PRESETS,
     plan::{Call, PART_STRIDE, Plan},
 };
-use request::{Request, json};
+use request::{Quads, Request, json};
 use serde_json::json;
 use wasm_bindgen::prelude::*;
 
@@ -104,18 +104,65 @@ impl Planned {
         Ok(sizes)
     }
 
-    /// The first state of a loss: hardness, mean and deviation of the lengths, scale.
-    pub fn state(&self, loss: &str) -> Result<Vec<f32>, Refusal> {
+    /// Refuses what a head over slices refuses: a loss of other kernels, too many rows, a label that names no class, and
+    /// numbers outside their range. Margins come as a device takes them: four to a class or row, NaN for the loss' own.
+    #[allow(clippy::too_many_arguments)] // one for each array
+    pub fn check(
+        &self,
+        loss: &str,
+        labels: &[i32],
+        class_weights: Option<Vec<f32>>,
+        upstream: Option<Vec<f32>>,
+        bias: Option<Vec<f32>>,
+        class_margins: Option<Vec<f32>>,
+        row_margins: Option<Vec<f32>>,
+    ) -> Result<(), Refusal> {
+        let loss: MarginSoftmax = json("loss", loss)?;
+        let wide = |values: Option<Vec<f32>>| values.map(|v| v.into_iter().map(f64::from).collect::<Vec<_>>());
+        let (class_weights, upstream, bias) = (wide(class_weights), wide(upstream), wide(bias));
+        let (by_class, by_row) = (Quads(class_margins), Quads(row_margins));
+        let own = request::margins(&loss);
+        let class_margins = by_class.columns(|_| own);
+        // a row without a class is refused for its label
+        let class_of = |row: usize| labels.get(row).and_then(|&label| usize::try_from(label).ok());
+        let of_class = |row| class_of(row).map_or(own, |class| by_class.get(class, own));
+        let row_margins = by_row.columns(of_class);
+        let batch = Batch {
+            labels,
+            class_weights: class_weights.as_deref(),
+            upstream: upstream.as_deref(),
+            bias: bias.as_deref(),
+            class_margins: Margins::of(&class_margins),
+            row_margins: Margins::of(&row_margins),
+            ..Default::default()
+        };
+        Ok(self.plan.check(&loss, &batch)?)
+    }
+
+    /// The error of a label that does not even fit 32 bits, from its decimal digits.
+    pub fn refuse_label(&self, row: usize, label: &str) -> Result<(), Refusal> {
+        let beyond = if label.starts_with('-') { i128::MIN } else { i128::MAX };
+        let label = label.parse().unwrap_or(beyond);
+        Err(Error::Label { row, label, classes: self.plan.shape().classes() }.into())
+    }
+
+    /// The numbers of the first state of a loss: hardness, mean and deviation of the lengths, scale.
+    pub fn state(&self, loss: &str) -> Result<Vec<f64>, Refusal> {
         let state = State::new(&json("loss", loss)?, self.plan.shape())?;
         let State { hardness, norm_mean, norm_deviation, scale, .. } = state;
-        Ok([hardness, norm_mean, norm_deviation, scale].map(|v| v as f32).to_vec())
+        Ok(vec![hardness, norm_mean, norm_deviation, scale])
+    }
+
+    /// Refuses a state, as JSON, that no head of this shape may have.
+    pub fn check_state(&self, state: &str) -> Result<(), Refusal> {
+        Ok(json::<State>("state", state)?.validate(self.plan.shape())?)
     }
 
     /// What ElasticFace draws for the rows of a step; empty for every other loss.
-    pub fn draws(&self, loss: &str, rows: u32, step: u32, seed: u32) -> Result<Vec<f32>, Refusal> {
+    pub fn draws(&self, loss: &str, rows: u32, step: u64, seed: u64) -> Result<Vec<f32>, Refusal> {
         let loss: MarginSoftmax = json("loss", loss)?;
-        let mut state = State::new(&loss, self.plan.shape())?.with_seed(seed.into());
-        state.step = step.into();
+        let mut state = State::new(&loss, self.plan.shape())?.with_seed(seed);
+        state.step = step;
         let Adaptive::Elastic(family) = loss.adaptive else { return Ok(vec![]) };
         let rows = (rows as usize).min(self.plan.shape().rows());
         Ok(family.draws(&state, rows).into_iter().map(|d| d as f32).collect())

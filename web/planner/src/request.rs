@@ -1,7 +1,7 @@
 //! What JavaScript asks for, read from JSON.
 
 use margin_softmax::{
-    Budget, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, Want,
+    Budget, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, Target, Want,
     plan::{self, Element, Layout, Limits, Plan},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -95,6 +95,35 @@ impl From<Call> for plan::Call {
     fn from(call: Call) -> Self {
         let Call { rows, class_weights, upstream, accumulate, class_margins, row_margins } = call;
         Self { rows, class_weights, upstream, accumulate, class_margins, row_margins }
+    }
+}
+
+/// Margins as a device takes them: m0..m3 of every class or row, NaN where there are none.
+pub struct Quads(pub Option<Vec<f32>>);
+
+impl Quads {
+    /// m0..m3 of one class or row; `own` where there are none.
+    pub fn get(&self, index: usize, own: [f64; 4]) -> [f64; 4] {
+        let quad = self.0.as_ref().and_then(|all| all.as_chunks::<4>().0.get(index));
+        let Some(quad) = quad else { return own };
+        std::array::from_fn(|k| if quad[k].is_nan() { own[k] } else { quad[k].into() })
+    }
+
+    /// m0..m3 as slices have them: each of all, or none where nothing is given.
+    pub fn columns(&self, own: impl Fn(usize) -> [f64; 4]) -> [Option<Vec<f64>>; 4] {
+        let quads = self.0.as_ref().map_or(&[][..], |all| all.as_chunks::<4>().0);
+        std::array::from_fn(|k| {
+            let given = quads.iter().any(|quad| !quad[k].is_nan());
+            given.then(|| (0..quads.len()).map(|i| self.get(i, own(i))[k]).collect())
+        })
+    }
+}
+
+/// m0..m3 of the loss itself, where it has them.
+pub fn margins(loss: &MarginSoftmax) -> [f64; 4] {
+    match &loss.target {
+        Target::Unified(margin) => margin.margins(),
+        _ => [0.0; 4],
     }
 }
 
