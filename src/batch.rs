@@ -293,7 +293,9 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
         if let Some(weights) = self.class_weights {
             length("class_weights", weights.len(), shape.classes())?;
             // beyond, sums of weights and gradients divided by them leave f32
-            let bad = weights.iter().find(|w| !(w.wide() == 0.0 || (LEAST_WEIGHT..=MOST_WEIGHT).contains(&(w.wide() as f32))));
+            let bad = weights
+                .iter()
+                .find(|w| !(w.wide() == 0.0 || (LEAST_WEIGHT..=MOST_WEIGHT).contains(&(w.wide() as f32))));
             if let Some(found) = bad.map(|w| w.wide()) {
                 return Err(Error::Parameter { what: "class_weights", found, allowed: "0, or 1e-30 <= w <= 1e24" });
             }

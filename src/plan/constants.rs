@@ -5,9 +5,7 @@
 use std::{f64::consts, sync::LazyLock};
 
 use crate::{
-    Custom, TopK,
-    batch,
-    monitor,
+    Custom, TopK, batch, monitor,
     objective::{self, adaptive, state, unified},
 };
 
