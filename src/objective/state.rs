@@ -42,8 +42,8 @@ pub(crate) const MOST_HARDNESS: f64 = 1.0;
 /// The largest |hardness| that is accepted: cosines in f32 may round to a little more than 1, and so did means that were
 /// saved before devices clamped them.
 pub(crate) const ACCEPTED_HARDNESS: f64 = MOST_HARDNESS + 1e-6;
-/// The largest mean and deviation of the lengths, as a device holds it.
-pub(crate) const LONGEST_MEAN: f64 = 1e30_f32 as f64;
+/// The largest mean and deviation of the lengths.
+pub(crate) const LONGEST_MEAN: f64 = 1e30;
 /// The largest scale.
 pub(crate) const LARGEST_SCALE: f64 = 1e6;
 
