@@ -218,7 +218,11 @@ fn every_shared_number_has_a_reader_and_its_value() {
     };
     let [hardness, smallest, largest] = ["MOST_HARDNESS", "SMALLEST_SCALE", "LARGEST_SCALE"].map(|name| shared[name]);
     assert!(holds(hardness, 0.0, smallest) && holds(-hardness, 1e30, largest));
-    assert!(!holds(hardness + 1e-5, 0.0, 1.0) && !holds(0.0, 1e30_f64.next_up(), 1.0) && !holds(0.0, 0.0, largest.next_up()));
+    assert!(
+        !holds(hardness + 1e-5, 0.0, 1.0)
+            && !holds(0.0, 1e30_f64.next_up(), 1.0)
+            && !holds(0.0, 0.0, largest.next_up())
+    );
     let [margin, factor, drawn] = ["MOST_MARGIN", "MOST_FACTOR", "MOST_DRAWN"].map(|name| shared[name]);
     let fits = |m0, m1, m2, m3| MarginSoftmax::unified(m0, m1, m2, m3).validate().is_ok();
     assert!(fits(margin, factor, drawn, margin) && fits(margin, factor, drawn, -margin));

@@ -270,7 +270,7 @@ impl<'a> Seen<'a> {
 
     /// The class weights of the rows that count.
     fn weights(&self) -> impl Iterator<Item = f64> {
-        let weight = |&i: &usize| {
+        let weight = move |&i: &usize| {
             let class = self.data.labels[i] as usize;
             self.data.weights.as_ref().map_or(1.0, |w| f64::from(w[class]))
         };

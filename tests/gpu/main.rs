@@ -5,20 +5,32 @@
 
 mod agreement;
 mod cases;
+#[allow(dead_code)] // shared with the tests of the host
+#[path = "../host/common.rs"]
+mod common;
 #[path = "../state/mod.rs"]
 mod common_state;
 mod counting;
 mod determinism;
 mod device;
 mod edges;
+#[allow(dead_code)]
+#[path = "../host/engines.rs"]
+mod engines;
 mod errors;
 mod families;
 mod faults;
 mod filter;
+#[allow(dead_code)]
+#[path = "../host/laws.rs"]
+mod laws;
 mod memory;
 mod monitor;
 mod operations;
 mod partial;
+#[allow(dead_code)]
+#[path = "../host/problems.rs"]
+mod problems;
 mod properties;
 mod regularizers;
 mod rig;

@@ -10,6 +10,8 @@ use margin_softmax::{
 use crate::{
     Check,
     cases::{Data, families},
+    engines::Engine,
+    full, laws,
     rig::{Rig, Tensors, plain, same_bits, same_output, tight},
 };
 
@@ -28,6 +30,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a_device_with_few_groups_gives_the_same_bits", a_device_with_few_groups_gives_the_same_bits),
     ("others_may_poll_the_device", others_may_poll_the_device),
     ("scaling_an_embedding_divides_its_gradient", scaling_an_embedding_divides_its_gradient),
+    ("every_law_of_an_evaluation_holds", every_law_of_an_evaluation_holds),
 ];
 
 fn shape(n: usize, c: usize, d: usize) -> Shape {
@@ -491,5 +494,13 @@ fn scaling_an_embedding_divides_its_gradient(context: &Context) -> Result<(), Fa
             assert!(dot.abs() <= 1e-5 * size.max(1.0), "row {i}: {dot} of {size}");
         }
     }
+    Ok(())
+}
+
+/// For every preset with every reduction, on one head per preset.
+fn every_law_of_an_evaluation_holds(context: &Context) -> Result<(), Failed> {
+    let backend = Backend::Gpu(context.clone());
+    laws::check(if full() { 64 } else { 4 }, |loss| laws::one_head(&backend, loss))?;
+    laws::examples(&Engine::Slices(backend))?;
     Ok(())
 }

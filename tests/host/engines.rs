@@ -15,7 +15,7 @@ pub enum Engine {
     /// Anything over f32 slices, with a head of its own for each problem.
     Slices(Backend),
     /// One head over f32 slices for all problems of its kernels and sizes.
-    Head(RefCell<SliceHead>),
+    Head(Box<RefCell<SliceHead>>),
 }
 
 /// Why a property was not found to hold.

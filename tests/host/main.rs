@@ -14,6 +14,7 @@ mod golden;
 mod gradients;
 #[cfg(feature = "serde")]
 mod json;
+mod laws;
 mod monitor;
 mod package;
 mod partial;
