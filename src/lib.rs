@@ -90,7 +90,9 @@
 //! - **Precision.** f32 storage and accumulation (f16 and bf16 embeddings and prototypes are widened as they are read).
 //!   Against the f64 [`reference`](mod@reference): cosines 2e-6; the mean loss 1e-5 relative on random data; row losses
 //!   and gradients 1e-5 + 3e-7 · s · max(1, largest slope), since the scale and the slope multiply the rounding of a
-//!   cosine. A loss of 1e-18 keeps its digits.
+//!   cosine. A loss of 1e-18 keeps its digits. The number of classes and rows does not widen these bounds: sums over very many
+//!   of them are added up in parts, and what a vector pulls along its own direction leaves them before it outgrows the
+//!   gradient. Tested with up to 4 million classes, and with 1 million rows.
 //! - **At cos = ±1** the slope is bounded (sin θ is never divided by less than 1e-4), the forward value is never clamped:
 //!   every finite input has a finite gradient. (A vector longer than 8e37 has no f32 inverse: on a GPU it counts as not
 //!   finite.)

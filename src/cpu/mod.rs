@@ -9,6 +9,8 @@
 //! per row                          dX projected
 //! ```
 //!
+//! dX over very many tiles, and dW over very many blocks of rows, are sums of f32 sums in f64: see `total`.
+//!
 //! *keep* stores what the first pass computed, N·C·K values; *recompute* computes the cosines again. Consecutive tiles
 //! form fixed ranges, each with its own statistics: a range is worked off in order. In *recompute* it has its own share of
 //! dX too. In *keep* G stays, so the tiles are taken one by one, and join a block of rows of dX in their order as soon as
@@ -606,7 +608,7 @@ mod tests {
             };
             let lanes = lanes.map(|l| {
                 let own = 4 * (l.own.factors.capacity() + l.unit.capacity()) + 8 * l.own.lengths.capacity();
-                own + 4 * l.cosines.capacity() + scratch(&l.scratch)
+                own + 4 * l.cosines.capacity() + scratch(&l.scratch) + 8 * (l.totals.capacity() + l.slides.capacity())
             });
             let floats = [&input.ones, &work.kept, &work.most, &work.shares];
             let held = floats.iter().map(|v| 4 * v.capacity()).sum::<usize>()
@@ -616,6 +618,7 @@ mod tests {
                 + size_of::<Extra>() * input.extras.capacity()
                 + size_of::<Partial>() * work.partials.capacity()
                 + size_of::<(f32, u32)>() * work.top.capacity()
+                + 8 * work.totals.capacity()
                 + lanes.sum::<usize>();
             assert_eq!(head.schedule(), schedule);
             assert!(held as u64 <= head.workspace_bytes() && head.workspace_bytes() <= budget.get());

@@ -23,7 +23,7 @@ fn case(family: &'static str, smoothing: f64, shape: (usize, usize, usize)) -> R
 }
 
 fn classes(context: &Context) -> Result<(), Failed> {
-    let count = if full() { 1 << 22 } else { 1 << 18 };
+    let count = if full() { 1 << 22 } else { 1 << 17 };
     let shape = (4, count, 8);
     let mut cases = vec![
         case("sphereface2", 0.0, shape)?,
