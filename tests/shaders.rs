@@ -154,6 +154,7 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
         ("grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
         ("monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("tile/block.wgsl", &["PIECE"], "the length of the parts of a sum, within one dispatch"),
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/eights.wgsl", &["WIDE"], "follows from TILE_SIDE"),
@@ -234,7 +235,7 @@ fn every_shared_number_has_a_reader_and_its_value() {
 /// stands in a shader alone.
 #[test]
 fn numbers_in_shaders_have_names_or_reasons() {
-    let formulas = ["0.0", "0.5", "1.0", "1.5", "2.0", "4.0"];
+    let formulas = ["0.0", "0.5", "1.0", "1.5", "2.0", "3.0", "4.0"];
     // polynomials and tables of their own
     let approximations = ["common/angle.wgsl", "common/exponential.wgsl"];
     let guard = "a divisor or an argument that is 0 is replaced by something that f32 can hold; the result is not used";
