@@ -126,7 +126,8 @@ impl MarginHeadConfig {
 impl MarginHead {
     /// The loss: \[1\], or \[N\] with `Reduction::None`.
     ///
-    /// - `embeddings`: \[N, D\], f32.
+    /// - `embeddings`: \[N, D\], f32. If there are no rows, or every label is the ignore index, the loss is 0 and so are the
+    ///   gradients.
     /// - `labels`: \[N\]. One that names no class, and is not the ignore index, makes its row's loss NaN.
     ///
     /// With autodiff on the tensors or the module this is a training step: gradients can flow to both, and what a loss
@@ -256,9 +257,6 @@ impl MarginHead {
         }
         if labels != n {
             return Err(margin_softmax::Error::Length { what: "labels", found: labels, expected: n }.into());
-        }
-        if n == 0 {
-            return Err(margin_softmax::Error::Zero { what: "rows" }.into());
         }
         for (what, found) in [("embeddings", x.dtype()), ("prototypes", w.dtype())] {
             if found != DType::F32 {

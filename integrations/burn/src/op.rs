@@ -2,16 +2,20 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::backend::{
-    Autodiff, Cube,
-    autodiff::{
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
+use burn::{
+    backend::{
+        Autodiff, Cube,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        ops::FloatTensorOps,
+        tensor::FloatTensor,
     },
-    tensor::FloatTensor,
+    tensor::FloatDType,
 };
-use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeDevice, tensor::CubeTensor};
 use margin_softmax::{MarginSoftmax, Reduction, Shape, State, gpu::Context, plan::Element, wgpu};
 
 use crate::{
@@ -50,6 +54,10 @@ pub struct Output {
 
 /// The forward pass where nothing can want a gradient.
 pub fn evaluate(call: &Call<'_>, tensors: [FloatTensor<Cube>; 3], labels: CubeTensor) -> Result<Output> {
+    if call.shape.rows() == 0 {
+        let [_, prototypes, _] = tensors;
+        return Ok(Output { loss: without_rows(call, prototypes, &labels.device), state: None });
+    }
     let [embeddings, prototypes, state] = tensors.map(buffer::float);
     let given = Given { embeddings, prototypes, labels, state };
     Ok(forward(call, &given, [false; 2])?.0)
@@ -67,6 +75,14 @@ pub fn track<C: CheckpointStrategy>(
 ) -> Result<(Tracked<C>, Option<FloatTensor<Cube>>)> {
     let wanted = [embeddings.is_tracked(), prototypes.is_tracked()];
     let ((embeddings, x), (prototypes, w)) = (embeddings.into_parts(), prototypes.into_parts());
+    if call.shape.rows() == 0 {
+        let loss = without_rows(call, prototypes, &labels.device);
+        let loss = match NoRowsBackward.prepare::<C>([x, w]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((call.shape, labels.device), loss),
+            OpsKind::UnTracked(prepared) => prepared.finish(loss),
+        };
+        return Ok((loss, None));
+    }
     let state = buffer::float(state);
     let given = Given { embeddings: buffer::float(embeddings), prototypes: buffer::float(prototypes), labels, state };
     let (output, lease) = forward(call, &given, wanted)?;
@@ -78,6 +94,15 @@ pub fn track<C: CheckpointStrategy>(
         OpsKind::UnTracked(prepared) => prepared.finish(output.loss),
     };
     Ok((loss, output.state))
+}
+
+/// The loss of a batch without rows, by burn's own operations: WebGPU binds no empty buffer. 0, and as for every batch NaN
+/// beside a prototype that is not finite.
+fn without_rows(call: &Call<'_>, prototypes: FloatTensor<Cube>, device: &CubeDevice) -> FloatTensor<Cube> {
+    match call.loss.reduction {
+        Reduction::None => buffer::empty(&[0], device).0,
+        _ => Cube::float_sum(Cube::float_mul_scalar(prototypes, 0_f64.into())),
+    }
 }
 
 /// Records and submits the forward pass on burn's buffers.
@@ -182,6 +207,27 @@ impl Backward<Cube, 2> for HeadBackward {
             if let (Some(node), Some(gradient)) = (node, gradient) {
                 gradients.register::<Cube>(node.id, gradient);
             }
+        }
+    }
+}
+
+/// The gradients of a batch without rows: those of the embeddings are empty, those of the prototypes 0.
+#[derive(Debug)]
+struct NoRowsBackward;
+
+impl Backward<Cube, 2> for NoRowsBackward {
+    type State = (Shape, CubeDevice);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        gradients.consume::<Cube>(&ops.node);
+        let (shape, device) = ops.state;
+        let [x, w] = ops.parents;
+        if let Some(node) = x {
+            gradients.register::<Cube>(node.id, buffer::empty(&[0, shape.dim()], &device).0);
+        }
+        if let Some(node) = w {
+            let zeros = Cube::float_zeros([shape.vectors(), shape.dim()].into(), &device, FloatDType::F32);
+            gradients.register::<Cube>(node.id, zeros);
         }
     }
 }

@@ -373,6 +373,59 @@ fn gradients_flow_into_the_layers_below_and_an_optimiser_uses_them() {
     assert!(losses[39] < 0.3 * losses[0], "the loss went from {} to {}", losses[0], losses[39]);
 }
 
+/// The loss is that of slices, gradients are there and 0, and what a loss follows stays where it is.
+#[test]
+fn a_batch_in_which_no_row_counts_changes_nothing() {
+    let (device, _turn) = device();
+    let device = device.autodiff();
+    let (classes, dim) = (6, 4);
+    for (base, reduction) in [
+        (MarginSoftmax::arcface(), Reduction::Mean),
+        (MarginSoftmax::arcface(), Reduction::Sum),
+        (MarginSoftmax::arcface(), Reduction::None),
+        (MarginSoftmax::adaface(), Reduction::Mean),
+        (MarginSoftmax::m_softmax(), Reduction::Mean),
+    ] {
+        let loss = MarginSoftmax { reduction, ignore_index: Some(-100), ..base };
+        for rows in [0, 3] {
+            let what = format!("{rows} rows, {loss:?}");
+            let mut head = head(&loss, classes, dim, &device);
+            let state = host(head.state.value());
+            let x = Tensor::<2>::zeros([rows, dim], &device).require_grad();
+            let y = Tensor::<1, Int>::full([rows], -100, &device);
+            let found = head.forward(x.clone(), y.clone());
+            let per_row = reduction == Reduction::None;
+            assert_eq!(found.dims(), [if per_row { rows } else { 1 }], "{what}");
+            let gradients = found.clone().backward();
+            assert_eq!(x.grad(&gradients).expect("the embeddings have a gradient").dims(), [rows, dim], "{what}");
+            let dw = head.prototypes.val().grad(&gradients).expect("the prototypes have a gradient");
+            assert_eq!((dw.dims(), host(dw)), ([classes, dim], vec![0.0; classes * dim]), "{what}");
+            assert_eq!((host(head.state.value_sync()), head.step()), (state, 1), "{what}");
+            let evaluated = head.valid().forward(x.clone().inner(), y.clone().inner());
+            assert_eq!(evaluated.dims(), found.dims(), "{what}");
+
+            let mut slices = Backend::reference().head(&loss, Shape::new(rows, classes, dim).unwrap()).unwrap();
+            let (x_host, labels, w) = (vec![0.0; rows * dim], vec![-100; rows], host(head.prototypes.val()));
+            let batch = Batch { embeddings: &x_host, prototypes: &w, labels: &labels, ..Default::default() };
+            assert_eq!(slices.evaluate(&batch).unwrap().loss, 0.0, "{what}");
+            if per_row {
+                continue;
+            }
+            assert_eq!((host(found), host(evaluated)), (vec![0.0], vec![0.0]), "{what}");
+            // a prototype that is not finite is loud with slices too
+            let mut w = w;
+            w[0] = f32::INFINITY;
+            let batch = Batch { embeddings: &x_host, prototypes: &w, labels: &labels, ..Default::default() };
+            assert!(slices.evaluate(&batch).unwrap().loss.is_nan(), "{what}");
+            head.prototypes = Param::from_tensor(Tensor::from_data(TensorData::new(w, [classes, dim]), &device));
+            assert!(host(head.forward(x, y))[0].is_nan(), "{what}");
+        }
+    }
+    let head = head(&MarginSoftmax::arcface(), classes, dim, &device);
+    let wrong = head.try_forward(Tensor::zeros([0, dim + 1], &device), Tensor::zeros([0], &device));
+    assert!(wrong.is_err_and(|error| error.to_string().contains("`embeddings` has shape [0, 5], expected [0, 4]")));
+}
+
 #[test]
 fn frozen_prototypes_get_no_gradient_and_the_rest_does() {
     let (device, _turn) = device();
