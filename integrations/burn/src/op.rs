@@ -56,7 +56,7 @@ pub struct Output {
 pub fn evaluate(call: &Call<'_>, tensors: [FloatTensor<Cube>; 3], labels: CubeTensor) -> Result<Output> {
     if call.shape.rows() == 0 {
         let [_, prototypes, _] = tensors;
-        return Ok(Output { loss: without_rows(call, prototypes), state: None });
+        return Ok(Output { loss: without_rows(call, prototypes, &labels.device), state: None });
     }
     let [embeddings, prototypes, state] = tensors.map(buffer::float);
     let given = Given { embeddings, prototypes, labels, state };
@@ -76,10 +76,9 @@ pub fn track<C: CheckpointStrategy>(
     let wanted = [embeddings.is_tracked(), prototypes.is_tracked()];
     let ((embeddings, x), (prototypes, w)) = (embeddings.into_parts(), prototypes.into_parts());
     if call.shape.rows() == 0 {
-        let device = Cube::float_device(&prototypes);
-        let loss = without_rows(call, prototypes);
+        let loss = without_rows(call, prototypes, &labels.device);
         let loss = match NoRowsBackward.prepare::<C>([x, w]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((call.shape, device), loss),
+            OpsKind::Tracked(prepared) => prepared.finish((call.shape, labels.device), loss),
             OpsKind::UnTracked(prepared) => prepared.finish(loss),
         };
         return Ok((loss, None));
@@ -99,9 +98,9 @@ pub fn track<C: CheckpointStrategy>(
 
 /// The loss of a batch without rows, by burn's own operations: WebGPU binds no empty buffer. 0, and as for every batch NaN
 /// beside a prototype that is not finite.
-fn without_rows(call: &Call<'_>, prototypes: FloatTensor<Cube>) -> FloatTensor<Cube> {
+fn without_rows(call: &Call<'_>, prototypes: FloatTensor<Cube>, device: &CubeDevice) -> FloatTensor<Cube> {
     match call.loss.reduction {
-        Reduction::None => buffer::empty(&[0], &Cube::float_device(&prototypes)).0,
+        Reduction::None => buffer::empty(&[0], device).0,
         _ => Cube::float_sum(Cube::float_mul_scalar(prototypes, 0_f64.into())),
     }
 }
