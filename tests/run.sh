@@ -217,6 +217,11 @@ deny() {
     cargo deny --exclude-dev check --hide-inclusion-graph --deny duplicate bans
 }
 
+# one of 48 parts, another one every day
+mutants_shard() {
+    echo $((10#$(date -u +%j) % 48))/48
+}
+
 miri() {
     (cd tests/miri && cargo +nightly miri test)
 }
@@ -260,7 +265,7 @@ if $full; then
         skip 'fuzzing (rustup toolchain install nightly; cargo install cargo-fuzz)'
     fi
     if have cargo-mutants && have cargo-nextest; then
-        step 'mutants' cargo mutants --shard 0/24 --sharding round-robin -o "$temporary"
+        step "mutants ($(mutants_shard))" cargo mutants --shard "$(mutants_shard)" --sharding round-robin -o "$temporary"
     else
         skip 'mutants (cargo install cargo-mutants cargo-nextest)'
     fi
