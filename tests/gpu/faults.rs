@@ -34,14 +34,17 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a_panic_of_the_callers_margin_leaves_the_head", |c| watched(c, a_panic_of_the_callers_margin_leaves_the_head)),
 ];
 
-/// What needs no adapter.
+/// A check of any backend.
+type BackendCheck = fn(&Backend) -> Result<(), Failed>;
+
+/// The checks that need no adapter.
 pub fn trials() -> Vec<Trial> {
     let backends = [
         ("reference", Backend::reference()),
         #[cfg(feature = "cpu")]
         ("CPU", Backend::cpu()),
     ];
-    let checks: [(&str, fn(&Backend) -> Result<(), Failed>); 2] = [
+    let checks: [(&str, BackendCheck); 2] = [
         ("a_panic_of_the_callers_margin_leaves_the_head", margin_panics),
         ("thresholds_at_exact_multiples_are_exact", edges::exact_thresholds),
     ];
