@@ -232,6 +232,8 @@ if $full; then
     # trials by the folder that they are in
     step 'determinism' cargo test --release --features serde --test gpu -- determinism::
     step 'stress' cargo test --release --features serde --test gpu -- stress::
+    step 'laws' cargo test --release --features serde --test gpu -- every_law
+    step 'long sums' cargo test --release --features serde --test cpu --test gpu -- sums_over
     step 'benches build' cargo bench --no-run --features serde
     step 'package: documentation tests' packed margin-softmax test --doc --release --features serde
     if toolchain "$(minimum_rust)"; then
