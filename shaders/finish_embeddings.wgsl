@@ -18,6 +18,22 @@ var<workgroup> lanes: array<f32, 64>;
 fn embedding_width() -> u32 { return settings.dim; }
 fn store_gradient_width() -> u32 { return settings.dim; }
 
+// The sum of a number of each lane, the same for all of them. Eights, then the eight of them: two barriers, where a tree
+// takes seven.
+fn whole(own: f32, lane: u32) -> f32 {
+    lanes[lane] = own;
+    workgroupBarrier();
+    var sum = own;
+    if (lane < 8u) {
+        for (var i = lane + 8u; i < 64u; i += 8u) { sum += lanes[i]; }
+        lanes[lane] = sum;
+    }
+    workgroupBarrier();
+    sum = lanes[0];
+    for (var i = 1u; i < 8u; i++) { sum += lanes[i]; }
+    return sum;
+}
+
 @compute @workgroup_size(64)
 fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                      @builtin(local_invocation_index) lane: u32) {
@@ -26,6 +42,10 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
     let quads = (settings.dim + 3u) / 4u;
     let inverse = inverses[row];
     let keep = rows[row].state == COUNTS && inverse > 0.0;
+    // The radial part of very many classes is so much longer than the rest that the rounding of a unit vector would show: the
+    // embedding times a power of two has the exact direction. Its length is at least 1/2 and at most 1.
+    let power = select(1.0, bitcast<f32>(bitcast<u32>(inverse) & 0x7f800000u), keep);
+    let factor = select(0.0, (inverse / power) * (inverse / power), keep && !has(PLAIN));
     var radial = 0.0;
     for (var q = lane; q < quads; q += 64u) {
         var sum = vec4(0.0);
@@ -33,23 +53,25 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
             sum += slabs[(split * settings.rows + row) * quads + q];
         }
         slabs[row * quads + q] = sum;
-        radial += dot(sum, select(vec4(0.0), embedding(row, q * 4u) * inverse, keep));
+        radial += dot(sum, select(vec4(0.0), embedding(row, q * 4u) * power, keep));
     }
-    lanes[lane] = radial;
-    workgroupBarrier();
-    // eights, then the eight of them: two barriers, where a tree takes seven
-    if (lane < 8u) {
-        for (var i = lane + 8u; i < 64u; i += 8u) { radial += lanes[i]; }
-        lanes[lane] = radial;
+    radial = whole(radial, lane) * factor;
+    if (settings.classes > LONG && !has(PLAIN)) {
+        // what the rounding of the factor has left of it
+        var rest = 0.0;
+        for (var q = lane; q < quads; q += 64u) {
+            let along = select(vec4(0.0), embedding(row, q * 4u) * power, keep);
+            let sum = fma(vec4(-radial), along, slabs[row * quads + q]);
+            slabs[row * quads + q] = sum;
+            rest += dot(sum, along);
+        }
+        workgroupBarrier();
+        radial = whole(rest, lane) * factor;
     }
-    workgroupBarrier();
-    radial = lanes[0];
-    for (var i = 1u; i < 8u; i++) { radial += lanes[i]; }
-    radial = select(radial, 0.0, has(PLAIN));
     let stretch = select(0.0, rows[row].stretch, settings.adaptive == MAGFACE && part.local == 0u);
     for (var q = lane; q < quads; q += 64u) {
-        let unit = select(vec4(0.0), embedding(row, q * 4u) * inverse, keep);
-        let v = (slabs[row * quads + q] - radial * unit) * inverse + stretch * unit;
+        let along = select(vec4(0.0), embedding(row, q * 4u), keep);
+        let v = fma(vec4(-radial), along * power, slabs[row * quads + q]) * inverse + stretch * (along * inverse);
         store_gradient(row, q * 4u, select(vec4(0.0), v, keep), has(ADD_EMBEDDINGS) || part.local == 1u);
     }
 }
