@@ -232,8 +232,6 @@ if $full; then
     # trials by the folder that they are in
     step 'determinism' cargo test --release --features serde --test gpu -- determinism::
     step 'stress' cargo test --release --features serde --test gpu -- stress::
-    step 'laws' cargo test --release --features serde --test gpu -- every_law
-    step 'long sums' cargo test --release --features serde --test cpu --test gpu -- sums_over
     step 'benches build' cargo bench --no-run --features serde
     step 'package: documentation tests' packed margin-softmax test --doc --release --features serde
     if toolchain "$(minimum_rust)"; then
@@ -286,6 +284,11 @@ if $full || [ "${CI-}" = true ]; then
         step 'burn' cargo test -p margin-softmax-burn --profile burn
         step 'burn: an example' burn_example
     fi
+fi
+
+if $full; then
+    step 'laws' cargo test --release --features serde --test gpu -- every_law
+    step 'long sums' cargo test --release --features serde --test cpu --test gpu -- sums_over
 fi
 
 # cargo's `test result` lines and Tint's
