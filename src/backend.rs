@@ -201,7 +201,7 @@ impl SliceHead {
 
     /// A training step: what follows the batch ([`Adaptive`](crate::Adaptive) families, CurricularFace) moves first, then the
     /// step counts. For every other loss the same as [`evaluate`](Self::evaluate). Which rows move the state, and that their
-    /// class weights play no part in it, is said in [`State`].
+    /// class weights play no part in it, is documented at [`State`].
     pub fn train<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
         let mut out = Output::default();
         self.train_into(batch, &mut out)?;

@@ -108,7 +108,7 @@ fn left_out(label: i128) -> String {
     if label < 0 { format!("; to leave such rows out set `ignore_index` to {label}") } else { String::new() }
 }
 
-/// What helps against a limit. A device may have been opened with less than its adapter allows.
+/// The advice that goes with a limit. A device may have been opened with less than its adapter allows.
 fn more(what: &str, limit: &str) -> &'static str {
     match (what, limit) {
         ("prototypes" | "grad_prototypes", _) => {

@@ -101,7 +101,7 @@ fn ordered<T>(parts: &[T], classes: usize, range: impl Fn(&T) -> &Range<usize>) 
 
 const SUMS: &str = "finite numbers, sums of at least 0";
 
-/// What is wrong with the sum of exp(z − most).
+/// The part of a sum of exp(z − most) that is no valid number, if one is not.
 fn no_sum(most: f64, sum: f64) -> Option<f64> {
     match most.is_finite() {
         true => (!(sum.is_finite() && sum >= 0.0)).then_some(sum),

@@ -264,7 +264,7 @@ fn numbers_in_shaders_have_names_or_reasons() {
     assert_eq!(found, expected);
 }
 
-/// What the planner believes of a tile is what its text declares.
+/// The planner's numbers for a tile are those that its text declares.
 #[test]
 fn tiles_have_the_geometry_that_the_planner_believes() {
     for tile in Tile::ALL {

@@ -28,7 +28,7 @@ const fail = (code, message) => {
 
 const camel = (name) => name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
 
-/** Refuses options that are not known: a misspelt one must not be left out in silence. */
+/** Refuses unknown options: a misspelt one must not be ignored silently. */
 const only = (what, given, known) => {
     const extra = Object.keys(given).find((name) => given[name] !== undefined && !known.includes(name));
     if (extra !== undefined) fail('Name', `\`${extra}\` is not a known ${what}; known are: ${known.join(', ')}`);
@@ -431,7 +431,7 @@ export class Head {
 
     /**
      * Loss and gradients of one batch of typed arrays: uploads, records, submits, reads back. Its buffers are made once;
-     * calls are worked off one after the other. `loss`: the head's loss with other numbers. `training`: a training step:
+     * calls run one after the other. `loss`: the head's loss with other numbers. `training`: a training step:
      * `state` moves first, then the step counts; an error leaves it as it was.
      */
     evaluate(batch, options = {}) {

@@ -1,7 +1,7 @@
 //! Sums of so many products that an f32 would lose their digits: parts of them, added up in f64.
 //!
-//! What a row or a class pulls along its own direction grows with the number of terms, and the rest, which is the gradient,
-//! with its root. So the radial part is taken out in f64 too, before anything is rounded.
+//! The radial part of the sum (along the row or class itself) grows with the number of terms, and the gradient, which is the
+//! rest, with the square root of that number. So the radial part is removed in f64 too, before anything is rounded.
 
 use pulp::{Arch, Simd, WithSimd};
 

@@ -418,7 +418,7 @@ fn fits(context: &Context, plan: &Plan) -> Result<()> {
     plan.schedule().tile.check(limits)
 }
 
-/// What a device moved goes into the state; everything else keeps its digits, which an f32 may not hold.
+/// Takes over the numbers that a device moved; all others keep digits that an f32 may not hold.
 pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f32; 4], state: &mut State) {
     let take = |number: &mut f64, found: f32| {
         if found.to_bits() != (*number as f32).to_bits() {

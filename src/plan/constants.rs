@@ -61,7 +61,7 @@ shared! {
     ADD_EMBEDDINGS: u32 = 1 << 8;
     /// dW is added to what its buffer holds.
     ADD_PROTOTYPES: u32 = 1 << 9;
-    /// Plain products in the place of cosines.
+    /// Dot products instead of cosines.
     PLAIN: u32 = 1 << 10;
     /// Margins of classes are bound.
     CLASS_MARGINS: u32 = 1 << 11;

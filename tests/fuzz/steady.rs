@@ -260,7 +260,7 @@ impl<'a> Seen<'a> {
         all
     }
 
-    /// What a mean is divided by.
+    /// The divisor of a mean.
     fn divisor(&self) -> f64 {
         match self.loss.reduction {
             Reduction::Mean => self.weights().sum(),

@@ -1,4 +1,4 @@
-//! What a run keeps, on a device.
+//! States on a device.
 
 use libtest_mimic::Failed;
 use margin_softmax::{gpu::Context, *};
@@ -30,7 +30,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a_bound_head_reads_the_state_that_was_set", a_bound_head_reads_the_state_that_was_set),
 ];
 
-/// What nothing has moved is read back with all its digits: after an evaluation, and after a training step whose rows are
+/// A number that nothing has moved is read back with all its digits: after an evaluation, and after a training step whose rows are
 /// all ignored.
 fn a_bound_head_reads_the_state_that_was_set(context: &Context) -> Result<(), Failed> {
     let shape = Shape::new(8, 10, 12)?;

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::problems::*;
 
-/// What computes.
+/// The engine that computes.
 pub enum Engine {
     /// The reference in f64.
     Exact,

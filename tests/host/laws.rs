@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{common::*, engines::*, problems::*};
 
-/// What is tested.
+/// The laws.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Law {
     /// Gradients are linear in the upstream gradient; losses do not depend on it.

@@ -1,4 +1,4 @@
-//! What the published crates hold, and that their front pages link to nothing else.
+//! The published crates hold the files that they need, and their front pages link to nothing else.
 
 use std::{
     fs,

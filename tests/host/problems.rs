@@ -240,7 +240,7 @@ impl Problem {
         self.weight(self.label(i)) * f.weight * (a / f.upper_length.powi(2) + 1.0 / a)
     }
 
-    /// What the reduced loss is divided by.
+    /// The divisor of the reduced loss.
     pub fn divisor(&self) -> f64 {
         match self.loss.reduction {
             Reduction::Mean => self.counted().map(|i| self.weight(self.label(i))).sum(),

@@ -1,4 +1,4 @@
-//! What a run keeps: the ends of its ranges, and its digits. The same checks for every engine.
+//! States: the ends of their ranges, and their digits. The same checks for every engine.
 
 use margin_softmax::*;
 

@@ -281,7 +281,7 @@ impl MarginHead {
     }
 }
 
-/// What does not fit becomes a label that names no class: the bits that are cut off must not make another class of it.
+/// A label that does not fit becomes one that names no class: cutting its upper bits off could make it another class.
 fn as_i32(labels: Tensor<1, Int>) -> Tensor<1, Int> {
     let labels = match labels.dtype() {
         DType::I32 => return labels,
