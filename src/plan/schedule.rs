@@ -148,10 +148,10 @@ pub struct Schedule {
     pub splits: usize,
 }
 
-/// Prototypes that the slabs of dX add up before they are finished: what a row's classes pull along its own direction grows with
-/// their number, and the rest, which is the gradient, with its root, so f32 would lose more digits of a longer sum. No loop over
-/// classes takes too many turns then either, see `ROWS_PER_PASS`.
-const MOST_SUMMED: usize = 1 << 16;
+/// Prototypes that the slabs of dX add up before they are finished. The radial part of that sum grows with their number, and
+/// the gradient, which is the rest, with the square root of it, so a longer sum in f32 would lose more digits. (512×85,742×512
+/// still is one sum.)
+const MOST_SUMMED: usize = 1 << 17;
 
 /// Turns of all loops of a lane of row_stats, two for each of its classes and one for each prototype in both; see
 /// `ROWS_PER_PASS`.
@@ -225,7 +225,9 @@ impl Schedule {
         let passes = passes(rows, want);
         let (mut needed, mut refused) = (u64::MAX, None);
         for (splits, slots) in [(splits, slots), (1, 1)] {
-            let most = most.min(MOST_SUMMED / centers / 64 * 64);
+            // no loop over classes takes too many turns, see ROWS_PER_PASS
+            let summed = MOST_SUMMED.min((splits as usize) << 16);
+            let most = most.min(summed / centers / 64 * 64);
             let span = MOST_TURNS / 2 / (centers + want.bends) * 64;
             let most = most.min(slots as usize * span);
             let attempt = |most: usize, keep: bool| {
