@@ -137,20 +137,17 @@
 #![warn(missing_docs)]
 
 mod backend;
-mod batch;
 pub mod checkpoint;
-mod companions;
 #[cfg(feature = "cpu")]
 mod cpu;
+mod data;
 mod error;
-mod filter;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 pub mod monitor;
 pub mod objective;
-mod options;
 pub mod partial;
 pub mod plan;
 pub mod reference;
@@ -161,16 +158,16 @@ pub mod shard;
 pub mod theory;
 
 pub use backend::{Backend, SliceHead};
-pub use batch::{Batch, Counts, Label, Margins, Output, Stored, Want};
-pub use companions::{CenterOutput, Penalty};
+pub use data::{
+    Batch, Budget, CenterOutput, Counts, DevicePreset, Filtered, GradientFilter, Label, Margins, Options, Output,
+    Penalty, Stored, Tile, Want,
+};
 pub use error::{Error, Result};
-pub use filter::{Filtered, GradientFilter};
 pub use objective::{
     AdaFace, Adaptive, Angle, Binary, CenterLoss, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter,
     Link, MagFace, Margin, MarginSoftmax, Others, Power, Product, Reduction, Regularizer, Series, Slope, State, Target,
     TopK, Unified,
 };
-pub use options::{Budget, DevicePreset, Options, Tile};
 pub use shape::Shape;
 #[cfg(feature = "gpu")]
 pub use wgpu;

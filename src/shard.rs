@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use crate::{
-    Adaptive, Batch, Error, MarginSoftmax, Others, Product, Result, Shape, State, TopK, batch::Finite,
+    Adaptive, Batch, Error, MarginSoftmax, Others, Product, Result, Shape, State, TopK, data::Finite,
     objective::RowFacts,
 };
 

@@ -50,7 +50,7 @@ use self::{
 use crate::{
     Adaptive, Batch, Counts, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction, Result,
     Shape, State, TopK,
-    batch::NO_COSINE,
+    data::NO_COSINE,
     objective::{RowFacts, SHORTEST},
     shard::{RowStatistics, Statistics, Targets},
 };

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::product::{Matrix, Pieces, product};
 use crate::{
-    companions::{CenterOutput, Penalty},
+    CenterOutput, Penalty,
     objective::{CenterLoss, Regularizer, SHORTEST},
 };
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     DevicePreset, Error, MarginSoftmax, Result, Shape,
-    monitor::{Monitor, vectors},
+    monitor::{Monitor, device_words, vectors},
     plan::{Call, Element, Kernel, PART_STRIDE, Part, Plan, Slot, monitor as plan},
 };
 
@@ -45,7 +45,7 @@ impl HeadMonitor {
         let rows = head.bound.workspace("rows").ok_or(missing)?;
         plan::check(context.limits())?;
         let pipeline = context.pipeline(&plan::monitor())?;
-        let result = Tensor::empty(context, &[plan::words(bins)], Element::U32)?;
+        let result = Tensor::empty(context, &[device_words(bins)], Element::U32)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let part = context.buffer("parts", PART_STRIDE, usage)?;
         write(context, &part, 0, bytemuck::bytes_of(&Part { count: bins as u32, ..Part::default() }))?;

@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
 use crate::{
     Batch, Error, Label, MarginSoftmax, Options, Output, Product, Result, Shape, State, Target,
-    batch::NO_COSINE,
+    data::NO_COSINE,
     plan::{
         Call, Element, Layout, Plan, Slot, Stage, constants,
         settings::{self, BatchState, Row},

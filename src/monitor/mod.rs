@@ -37,7 +37,6 @@
 
 mod centers;
 mod collapse;
-mod front;
 
 use std::f64::consts::PI;
 
@@ -210,7 +209,7 @@ impl Monitor {
     #[cfg(feature = "gpu")]
     pub(crate) fn from_words(bins: usize, words: &[u32]) -> Result<Self> {
         let mut monitor = Self::new(bins)?;
-        let expected = crate::plan::monitor::words(bins);
+        let expected = device_words(bins);
         let length = Error::Length { what: "monitor", found: words.len(), expected };
         let [rows, hits, intra, inter, cosines, _, _, _, histograms @ ..] = words else { return Err(length) };
         if words.len() != expected {
@@ -268,6 +267,12 @@ fn count(histogram: &mut [u64], angle: f64) {
     if let Some(bin) = histogram.get_mut(bin.min(last)) {
         *bin = bin.saturating_add(1);
     }
+}
+
+/// Words that a device's monitor writes for this many bins.
+#[cfg(feature = "gpu")]
+pub(crate) fn device_words(bins: usize) -> usize {
+    8 + 2 * bins
 }
 
 /// The number of vectors of `dim` values in a slice of `len`.

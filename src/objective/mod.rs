@@ -3,6 +3,7 @@
 pub(crate) mod adaptive;
 mod angle;
 pub mod chebyshev;
+mod checked;
 mod custom;
 mod link;
 pub mod others;

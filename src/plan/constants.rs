@@ -5,7 +5,7 @@
 use std::{f64::consts, sync::LazyLock};
 
 use crate::{
-    Custom, TopK, batch, monitor,
+    Custom, TopK, data, monitor,
     objective::{self, adaptive, state, unified},
 };
 
@@ -170,12 +170,12 @@ shared! {
     /// The largest m1.
     MOST_FACTOR: f64 = unified::MOST_FACTOR;
     /// In the place of the largest other cosine where a row has none.
-    NO_COSINE: f64 = batch::NO_COSINE;
+    NO_COSINE: f64 = data::NO_COSINE;
 
     /// The smallest class weight but 0.
-    LEAST_WEIGHT: f64 = batch::LEAST_WEIGHT as f64;
+    LEAST_WEIGHT: f64 = data::LEAST_WEIGHT as f64;
     /// The largest class weight.
-    MOST_WEIGHT: f64 = batch::MOST_WEIGHT as f64;
+    MOST_WEIGHT: f64 = data::MOST_WEIGHT as f64;
 
     // families that follow the batch
 

@@ -32,7 +32,7 @@ pub use schedule::{Chunk, Schedule};
 pub use settings::twins;
 pub use settings::{Call, Part, Settings};
 
-use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, batch::Finite};
+use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite};
 
 /// What one value of a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

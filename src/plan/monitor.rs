@@ -15,12 +15,6 @@ macro_rules! shader {
 /// Blocks of classes whose directions are summed apart; their sums are added by one lane per four values.
 const MOST_BLOCKS: usize = 512;
 
-/// Words that the monitor kernel writes for this many bins.
-#[cfg(feature = "gpu")]
-pub(crate) fn words(bins: usize) -> usize {
-    8 + 2 * bins
-}
-
 pub(crate) fn monitor() -> Kernel {
     Recipe::new("monitor", "rw", shader!("monitor")).part(shader!("common/angle")).kernel()
 }

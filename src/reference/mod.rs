@@ -12,7 +12,7 @@ pub use regularizer::{center_loss, regularize, update_centers};
 use crate::{
     Adaptive, Batch, Binary, Counts, Error, Filtered, GradientFilter, Label, Link, Options, Others, Output, Product,
     Reduction, Result, Shape, State, Want,
-    batch::NO_COSINE,
+    data::NO_COSINE,
     objective::{MarginSoftmax, RowFacts, SHORTEST, others::Place},
     shard::{RowStatistics, Statistics, Targets},
 };

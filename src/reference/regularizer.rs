@@ -2,8 +2,7 @@
 
 use super::{Directions, dot};
 use crate::{
-    Label, Result,
-    companions::{CenterOutput, Penalty},
+    CenterOutput, Label, Penalty, Result,
     objective::{CenterLoss, Regularizer},
 };
 

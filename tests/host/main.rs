@@ -22,6 +22,7 @@ mod plan;
 mod problems;
 mod properties;
 mod regularizers;
+mod rooms;
 mod schedule;
 mod series;
 mod slopes;

@@ -1,111 +1,17 @@
-//! The simple front: a reusable head over slices, whatever computes it.
+//! A reusable head over slices, on any backend.
 
+use std::ops::Range;
+
+use super::Backend;
 #[cfg(feature = "cpu")]
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use std::ops::Range;
-
 use crate::{
     Adaptive, Batch, Error, Filtered, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, Stored,
     reference,
     shard::{Statistics, Targets},
 };
-
-/// What computes a head.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum Backend {
-    /// The f64 oracle: slow, everything N×C in memory; for checks.
-    Reference,
-    /// The native f32 path, on rayon's current thread pool.
-    #[cfg(feature = "cpu")]
-    Cpu,
-    /// A GPU through wgpu.
-    #[cfg(feature = "gpu")]
-    Gpu(gpu::Context),
-}
-
-impl Backend {
-    /// A hardware GPU where there is one, else the native CPU path.
-    ///
-    /// A software Vulkan adapter is used only when named, see [`Backend::gpu`].
-    #[cfg(feature = "cpu")]
-    pub fn best() -> Result<Self> {
-        #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-        if let Ok(context) = gpu::Context::hardware() {
-            return Ok(Self::Gpu(context));
-        }
-        Ok(Self::Cpu)
-    }
-
-    /// The native CPU path.
-    #[cfg(feature = "cpu")]
-    pub fn cpu() -> Self {
-        Self::Cpu
-    }
-
-    /// The f64 oracle.
-    pub fn reference() -> Self {
-        Self::Reference
-    }
-
-    /// The first adapter whose name contains `adapter` (in any case), software adapters included; without a name a
-    /// hardware GPU if there is one, else any adapter.
-    #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-    pub fn gpu(adapter: Option<&str>) -> Result<Self> {
-        gpu::Context::new(adapter).map(Self::Gpu)
-    }
-
-    /// What computes: the adapter's name, or the CPU and its threads.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Reference => "reference (f64)".into(),
-            #[cfg(feature = "cpu")]
-            Self::Cpu => cpu::name(),
-            #[cfg(feature = "gpu")]
-            Self::Gpu(context) => context.name(),
-        }
-    }
-
-    /// A head for batches of at most `shape.rows()` rows, with the default options.
-    pub fn head(&self, loss: &MarginSoftmax, shape: Shape) -> Result<SliceHead> {
-        self.head_with(loss, shape, &Options::default())
-    }
-
-    /// A head with a budget, a tile, or fewer gradients. Compiles and allocates once; any number of batches follow.
-    pub fn head_with(&self, loss: &MarginSoftmax, shape: Shape, options: &Options) -> Result<SliceHead> {
-        self.shard(loss, shape, 0..shape.classes(), options)
-    }
-
-    /// A head for the classes in `range` of a head of this shape: see [`shard`](crate::shard).
-    pub fn shard(
-        &self,
-        loss: &MarginSoftmax,
-        shape: Shape,
-        range: Range<usize>,
-        options: &Options,
-    ) -> Result<SliceHead> {
-        loss.validate_for(shape)?;
-        options.check(loss)?;
-        let state = State::new(loss, shape)?;
-        let classes = shape.classes();
-        if range.is_empty() || range.end > classes {
-            let expected = range.start;
-            return Err(Error::Shards { found: range, expected, classes });
-        }
-        let inner = match self {
-            Self::Reference => Inner::Reference(*options),
-            #[cfg(feature = "cpu")]
-            Self::Cpu => Inner::Cpu(Box::new(cpu::Head::new(loss, shape, range.clone(), options)?)),
-            #[cfg(feature = "gpu")]
-            Self::Gpu(context) => {
-                Inner::Gpu(Box::new(gpu::SliceHead::new(context, loss, shape, range.clone(), options)?))
-            }
-        };
-        Ok(SliceHead { loss: loss.clone(), shape, range, state, following: false, inner })
-    }
-}
 
 /// A head over slices: made once by [`Backend::head`], then called for any number of batches.
 pub struct SliceHead {
@@ -127,6 +33,33 @@ enum Inner {
 }
 
 impl SliceHead {
+    pub(super) fn new(
+        backend: &Backend,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        range: Range<usize>,
+        options: &Options,
+    ) -> Result<Self> {
+        loss.validate_for(shape)?;
+        options.check(loss)?;
+        let state = State::new(loss, shape)?;
+        let classes = shape.classes();
+        if range.is_empty() || range.end > classes {
+            let expected = range.start;
+            return Err(Error::Shards { found: range, expected, classes });
+        }
+        let inner = match backend {
+            Backend::Reference => Inner::Reference(*options),
+            #[cfg(feature = "cpu")]
+            Backend::Cpu => Inner::Cpu(Box::new(cpu::Head::new(loss, shape, range.clone(), options)?)),
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(context) => {
+                Inner::Gpu(Box::new(gpu::SliceHead::new(context, loss, shape, range.clone(), options)?))
+            }
+        };
+        Ok(Self { loss: loss.clone(), shape, range, state, following: false, inner })
+    }
+
     /// The loss in force.
     pub fn loss(&self) -> &MarginSoftmax {
         &self.loss

@@ -1,6 +1,6 @@
 //! How a head is to be computed: what to compute, in how much memory, for which kind of device.
 
-use crate::{GradientFilter, Want};
+use super::GradientFilter;
 
 /// Options of a head; every field has a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,5 +130,54 @@ impl Tile {
             Tile::Tile64 => "tile_64",
             Tile::Tile128 => "tile_128",
         }
+    }
+}
+
+/// Which gradients to compute. Work that nobody asked for is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct Want {
+    /// dL/dX.
+    pub grad_embeddings: bool,
+    /// dL/dW.
+    pub grad_prototypes: bool,
+    /// dL/ds.
+    pub grad_scale: bool,
+    /// dL/db, for a linear head or a binary link.
+    pub grad_bias: bool,
+}
+
+impl Want {
+    /// The loss only.
+    pub const LOSS: Self = Self { grad_embeddings: false, grad_prototypes: false, grad_scale: false, grad_bias: false };
+    /// The loss and dL/dX.
+    pub const EMBEDDINGS: Self = Self { grad_embeddings: true, ..Self::LOSS };
+    /// The loss and dL/dW.
+    pub const PROTOTYPES: Self = Self { grad_prototypes: true, ..Self::LOSS };
+    /// The loss, dL/dX and dL/dW.
+    pub const ALL: Self = Self { grad_embeddings: true, grad_prototypes: true, ..Self::LOSS };
+
+    /// And dL/ds.
+    pub const fn with_scale(mut self) -> Self {
+        self.grad_scale = true;
+        self
+    }
+
+    /// And dL/db.
+    pub const fn with_bias(mut self) -> Self {
+        self.grad_bias = true;
+        self
+    }
+
+    /// Whether anything beside the loss is wanted.
+    pub fn any(self) -> bool {
+        self != Self::LOSS
+    }
+}
+
+impl Default for Want {
+    fn default() -> Self {
+        Self::ALL
     }
 }

@@ -1,6 +1,6 @@
 //! Gradient filtering: entries of the gradient that are too small to matter are left out of the products.
 
-use crate::{Error, Link, MarginSoftmax, Options, Product, Result};
+use crate::{Error, Result};
 
 /// Leaves small entries out of the backward pass: opt in by [`Options::filter`].
 ///
@@ -67,38 +67,5 @@ impl GradientFilter {
     /// ε.
     pub fn epsilon(self) -> f64 {
         self.epsilon.into()
-    }
-}
-
-/// What a [`GradientFilter`] left out of G = dL/d(cosine) in one batch; those of shards add up.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Filtered<T = f32> {
-    /// Σ |G| over the entries that were dropped.
-    pub dropped: T,
-    /// Σ |G| over all entries.
-    pub total: T,
-    /// How many entries were kept.
-    pub kept: u64,
-    /// How many there are: rows that count times classes.
-    pub entries: u64,
-}
-
-impl<T: Copy + Into<f64>> Filtered<T> {
-    /// The dropped mass as a share of all, 0 to 1.
-    pub fn share(&self) -> f64 {
-        let (dropped, total) = (self.dropped.into(), self.total.into());
-        if total > 0.0 { dropped / total } else { 0.0 }
-    }
-}
-
-impl Options {
-    /// Refuses a filter where no gradient passes through G.
-    pub(crate) fn check(&self, loss: &MarginSoftmax) -> Result<()> {
-        let classes = self.want.grad_bias && loss.product == Product::Linear && loss.link == Link::Softmax;
-        if self.filter.is_some() && !(self.want.grad_embeddings || self.want.grad_prototypes || classes) {
-            let why = "neither dX nor dW nor a db per class is wanted, so there is nothing to filter";
-            return Err(Error::Combination { what: "filter", why });
-        }
-        Ok(())
     }
 }

@@ -1,19 +1,13 @@
 //! The spread of prototypes and class centres, on every backend.
 
+#[cfg(feature = "gpu")]
+use super::block;
+use super::{Backend, wide};
 #[cfg(feature = "cpu")]
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use crate::{Backend, Result, reference};
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&v| f64::from(v)).collect()
-}
-
-#[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-fn blocking(what: &'static str) -> crate::Error {
-    crate::Error::Combination { what, why: "a browser cannot block: use the async call" }
-}
+use crate::{Result, reference};
 
 impl Backend {
     /// |mean prototype|: the length of the mean direction of prototypes \[C, D\]. 1 if all point the same way, about 1/√C at
@@ -24,10 +18,8 @@ impl Backend {
             Self::Reference => reference::mean_prototype(dim, &wide(prototypes)),
             #[cfg(feature = "cpu")]
             Self::Cpu => cpu::monitor::mean_prototype(dim, prototypes),
-            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Self::Gpu(context) => pollster::block_on(gpu::monitor::mean_prototype_of(context, dim, prototypes)),
-            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-            Self::Gpu(_) => Err(blocking("mean_prototype")),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(context) => block("mean_prototype", gpu::monitor::mean_prototype_of(context, dim, prototypes)),
         }
     }
 
@@ -50,10 +42,8 @@ impl Backend {
             Self::Reference => reference::between(dim, &wide(vectors)),
             #[cfg(feature = "cpu")]
             Self::Cpu => cpu::monitor::between(dim, vectors),
-            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Self::Gpu(context) => pollster::block_on(gpu::monitor::between_of(context, dim, vectors)),
-            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-            Self::Gpu(_) => Err(blocking("between")),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(context) => block("between", gpu::monitor::between_of(context, dim, vectors)),
         }
     }
 

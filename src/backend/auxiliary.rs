@@ -1,28 +1,13 @@
 //! Regularisers and center loss over slices, on every backend.
 
+#[cfg(feature = "gpu")]
+use super::block;
+use super::{Backend, thin, wide};
 #[cfg(feature = "cpu")]
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use crate::{Backend, CenterLoss, Label, Regularizer, Result, reference};
-
-/// A regulariser's value and gradient, the weight included.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Penalty<T = f32> {
-    /// What is added to the loss; NaN if a prototype has a NaN or infinite value.
-    pub value: T,
-    /// \[C, D\], to be added to the gradient of the prototypes.
-    pub gradient: Vec<T>,
-}
-
-/// The center loss and its gradient, the weight included.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct CenterOutput<T = f32> {
-    /// λ/(2N) · Σ |t_i − c_{y_i}|²; NaN if a row that counts has a NaN or infinite value.
-    pub loss: T,
-    /// \[N, D\]
-    pub grad_embeddings: Vec<T>,
-}
+use crate::{CenterLoss, CenterOutput, Label, Penalty, Regularizer, Result, reference};
 
 impl Backend {
     /// A penalty on prototypes \[C, D\] and its gradient; C is `prototypes.len() / dim`.
@@ -48,7 +33,9 @@ impl Backend {
             #[cfg(feature = "cpu")]
             Self::Cpu => Ok(cpu::regularizer::regularize(regularizer, dim, prototypes)),
             #[cfg(feature = "gpu")]
-            Self::Gpu(context) => block(gpu::regularizer::penalty(context, regularizer, _shape, prototypes)),
+            Self::Gpu(context) => {
+                block("regularize", gpu::regularizer::penalty(context, regularizer, _shape, prototypes))
+            }
         }
     }
 
@@ -85,7 +72,7 @@ impl Backend {
             Self::Cpu => Ok(cpu::regularizer::center_loss(loss, dim, embeddings, &_classes, centers)),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => {
-                block(gpu::regularizer::centers(context, loss, _shape, embeddings, &_classes, centers))
+                block("center_loss", gpu::regularizer::centers(context, loss, _shape, embeddings, &_classes, centers))
             }
         }
     }
@@ -129,7 +116,10 @@ impl Backend {
             Self::Cpu => cpu::regularizer::update_centers(loss, dim, embeddings, &_classes, centers),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => {
-                block(gpu::regularizer::moved(context, loss, _shape, embeddings, &_classes, centers))?;
+                block(
+                    "update_centers",
+                    gpu::regularizer::moved(context, loss, _shape, embeddings, &_classes, centers),
+                )?;
             }
         }
         Ok(())
@@ -151,23 +141,4 @@ impl Backend {
         }
         self.update_centers(loss, dim, embeddings, labels, centers)
     }
-}
-
-#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-fn block<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    pollster::block_on(work)
-}
-
-#[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-fn block<T>(_: impl Future<Output = Result<T>>) -> Result<T> {
-    let why = "a browser cannot block: use the async call";
-    Err(crate::Error::Combination { what: "a companion", why })
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| x.into()).collect()
-}
-
-fn thin(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&x| x as f32).collect()
 }

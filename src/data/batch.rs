@@ -1,0 +1,137 @@
+//! One batch: everything that goes into a head over slices.
+
+use std::borrow::Cow;
+
+use half::slice::HalfFloatSliceExt;
+
+/// The smallest class weight but 0, and the largest.
+pub(crate) const LEAST_WEIGHT: f32 = 1e-30;
+pub(crate) const MOST_WEIGHT: f32 = 1e24;
+
+/// One batch: row-major slices. `T` is `f32` (`f64` for the reference), `L` any integer.
+///
+/// The number of rows is the number of labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a, L = i64, T = f32> {
+    /// X, \[N, D\].
+    pub embeddings: &'a [T],
+    /// W, \[C, D\]; with K sub-centres \[C, K, D\].
+    pub prototypes: &'a [T],
+    /// y, \[N\]: 0 ≤ y < C, or the ignore index.
+    pub labels: &'a [L],
+    /// w, \[C\]: a factor on each class' loss as in `torch.nn.functional.cross_entropy`, 0 or
+    /// within \[1e-30, 1e24\]; 1 if absent.
+    pub class_weights: Option<&'a [T]>,
+    /// The gradient that arrives from above: \[N\] with `Reduction::None`, else one value; 1 if absent.
+    pub upstream: Option<&'a [T]>,
+    /// b, \[C\]: added to the plain products of a linear head; 0 if absent.
+    pub bias: Option<&'a [T]>,
+    /// m0..m3 per class, each \[C\], looked up by the label: in the place of the loss' own. What [`Adaptive`](crate::Adaptive)
+    /// sets by the row comes in the place of them all.
+    pub class_margins: Margins<'a, T>,
+    /// m0..m3 per row, each \[N\]: in the place of the class' and the loss' own.
+    pub row_margins: Margins<'a, T>,
+}
+
+/// A number that embeddings and prototypes may be stored in: f32, or f16 and bf16 of the `half` crate.
+pub trait Stored: Copy {
+    /// As f32, without a copy where they are.
+    fn widened(values: &[Self]) -> Cow<'_, [f32]>;
+}
+
+impl Stored for f32 {
+    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(values)
+    }
+}
+
+impl Stored for half::f16 {
+    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Owned(values.to_f32_vec())
+    }
+}
+
+impl Stored for half::bf16 {
+    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Owned(values.to_f32_vec())
+    }
+}
+
+/// Margins that differ: any of m0..m3, for a unified target. Ranges as in [`Unified`](crate::Unified), but −π < m2 < π.
+/// An m2 that is the f32 nearest to a multiple of π/12 is that multiple: `std::f32::consts::FRAC_PI_2` is a right angle.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // m0..m3 as everywhere
+pub struct Margins<'a, T = f32> {
+    pub m0: Option<&'a [T]>,
+    pub m1: Option<&'a [T]>,
+    pub m2: Option<&'a [T]>,
+    pub m3: Option<&'a [T]>,
+}
+
+impl<'a, T> Margins<'a, T> {
+    /// None of them.
+    pub const NONE: Self = Self { m0: None, m1: None, m2: None, m3: None };
+
+    /// From m0..m3 in order.
+    pub fn of(values: &'a [Option<Vec<T>>; 4]) -> Self {
+        let [m0, m1, m2, m3] = values.each_ref().map(Option::as_deref);
+        Self { m0, m1, m2, m3 }
+    }
+
+    /// m0..m3.
+    pub fn each(&self) -> [Option<&'a [T]>; 4] {
+        [self.m0, self.m1, self.m2, self.m3]
+    }
+
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        self.each().iter().any(Option::is_some)
+    }
+}
+
+impl<T> Default for Margins<'_, T> {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl<L, T> Default for Batch<'_, L, T> {
+    fn default() -> Self {
+        Self {
+            embeddings: &[],
+            prototypes: &[],
+            labels: &[],
+            class_weights: None,
+            upstream: None,
+            bias: None,
+            class_margins: Margins::NONE,
+            row_margins: Margins::NONE,
+        }
+    }
+}
+
+/// Values whose finiteness can be asked.
+pub trait Finite: Copy {
+    /// Neither NaN nor infinite.
+    fn is_finite(self) -> bool;
+    /// As `f64`.
+    fn wide(self) -> f64;
+}
+
+impl Finite for f32 {
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
+    }
+    fn wide(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Finite for f64 {
+    fn is_finite(self) -> bool {
+        f64::is_finite(self)
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+}

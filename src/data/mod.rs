@@ -1,0 +1,16 @@
+//! Plain types: a batch, its labels and results, and how a head is to be computed. They know no loss; the checks of a batch
+//! against a loss are in `objective::checked`.
+
+mod batch;
+mod gradient_filter;
+mod label;
+mod options;
+mod output;
+
+pub use batch::{Batch, Margins, Stored};
+pub(crate) use batch::{Finite, LEAST_WEIGHT, MOST_WEIGHT};
+pub use gradient_filter::GradientFilter;
+pub use label::Label;
+pub use options::{Budget, DevicePreset, Options, Tile, Want};
+pub(crate) use output::NO_COSINE;
+pub use output::{CenterOutput, Counts, Filtered, Output, Penalty};

@@ -1,0 +1,150 @@
+//! Checks of a batch and of options against a loss, before any work.
+
+use std::f64::consts::PI;
+
+use super::{AdaFace, Adaptive, Coefficients, Curve, Link, MagFace, MarginSoftmax, Product, Reduction, Target};
+use crate::{
+    Batch, Error, Label, Options, Result, Shape,
+    data::{Finite, LEAST_WEIGHT, MOST_WEIGHT},
+};
+
+fn length(what: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
+}
+
+impl<L: Label, T: Finite> Batch<'_, L, T> {
+    /// Checks every length and label, before any work; prototypes and bias are those of the classes in `range`. Returns the
+    /// labels as numbers.
+    pub(crate) fn check_range(
+        &self,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        range: &std::ops::Range<usize>,
+    ) -> Result<Vec<i64>> {
+        let rows = self.check_rows(shape)?;
+        length("embeddings", self.embeddings.len(), rows * shape.dim())?;
+        let prototypes = shape.prototypes()? / shape.classes() * range.len();
+        length("prototypes", self.prototypes.len(), prototypes)?;
+        self.check_rest(loss, shape, range)
+    }
+
+    fn check_rows(&self, shape: Shape) -> Result<usize> {
+        let (found, allowed) = (self.labels.len(), shape.rows());
+        if found > allowed { Err(Error::Rows { found, allowed }) } else { Ok(found) }
+    }
+
+    /// Everything but embeddings and prototypes.
+    pub(crate) fn check_rest(
+        &self,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        range: &std::ops::Range<usize>,
+    ) -> Result<Vec<i64>> {
+        let rows = self.check_rows(shape)?;
+        if let Some(weights) = self.class_weights {
+            length("class_weights", weights.len(), shape.classes())?;
+            // beyond, sums of weights and gradients divided by them leave f32
+            let bad = weights
+                .iter()
+                .find(|w| !(w.wide() == 0.0 || (LEAST_WEIGHT..=MOST_WEIGHT).contains(&(w.wide() as f32))));
+            if let Some(found) = bad.map(|w| w.wide()) {
+                return Err(Error::Parameter { what: "class_weights", found, allowed: "0, or 1e-30 <= w <= 1e24" });
+            }
+        }
+        if let Some(upstream) = self.upstream {
+            let per_row = loss.reduction == Reduction::None;
+            length("upstream", upstream.len(), if per_row { rows } else { 1 })?;
+            if let Some(found) = upstream.iter().find(|u| !u.is_finite()).map(|u| u.wide()) {
+                return Err(Error::Parameter { what: "upstream", found, allowed: "finite numbers" });
+            }
+        }
+        if let Some(bias) = self.bias {
+            length("bias", bias.len(), range.len())?;
+            if loss.product != Product::Linear {
+                return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
+            }
+            if let Some(found) = bias.iter().find(|b| !b.is_finite()).map(|b| b.wide()) {
+                return Err(Error::Parameter { what: "bias", found, allowed: "finite numbers" });
+            }
+        }
+        for (what, margins, expected) in
+            [("class_margins", &self.class_margins, shape.classes()), ("row_margins", &self.row_margins, rows)]
+        {
+            for m in margins.each().into_iter().flatten() {
+                length(what, m.len(), expected)?;
+            }
+        }
+        let number = |(row, label): (usize, &L)| {
+            let (label, classes) = (label.number(), shape.classes());
+            let known = Some(label) == loss.ignore_index.map(i128::from) || (0..classes as i128).contains(&label);
+            // both fit: an index is below 2^31, an ignore index an i32
+            if known { Ok(label as i64) } else { Err(Error::Label { row, label, classes }) }
+        };
+        let labels = self.labels.iter().enumerate().map(number).collect::<Result<Vec<_>>>()?;
+        self.margins(loss, &labels)?;
+        Ok(labels)
+    }
+
+    /// m0..m3 of every row where the batch brings any: the row's, else its class', else the loss' own. Those of an
+    /// ignored row are the loss' own.
+    pub(crate) fn margins(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<Option<Vec<[f64; 4]>>> {
+        if !self.class_margins.any() && !self.row_margins.any() {
+            return Ok(None);
+        }
+        let refuse = |why| Err(Error::Combination { what: "margins of classes and rows", why });
+        let Target::Unified(margin) = &loss.target else {
+            return refuse("only a unified target has m0..m3");
+        };
+        let (by_class, by_row) = (self.class_margins.each(), self.row_margins.each());
+        let differs = |k: usize| by_class[k].is_some() || by_row[k].is_some();
+        if loss.product == Product::Linear && (differs(1) || differs(2)) {
+            return refuse("a linear head has no angles: m0 and m3 only");
+        }
+        if let Curve::Series(series) = &margin.curve {
+            match series.coefficients {
+                Coefficients::Given(_) if differs(1) || differs(2) => {
+                    return refuse("given series coefficients cannot follow m1 and m2");
+                }
+                Coefficients::Fit if differs(1) => return refuse("fitted series coefficients cannot follow m1"),
+                _ => {}
+            }
+        }
+        let of = |(row, &label): (usize, &i64)| {
+            let mut m = margin.margins();
+            if Some(label) != loss.ignore_index {
+                for (k, m) in m.iter_mut().enumerate() {
+                    let own = by_row[k].map(|r| r[row]).or(by_class[k].map(|c| c[label as usize]));
+                    *m = own.map_or(*m, Finite::wide);
+                }
+                m[2] = unrounded(m[2]);
+                let largest = match loss.adaptive {
+                    Adaptive::AdaFace(AdaFace { margin, .. }) => margin,
+                    Adaptive::MagFace(MagFace { upper_margin, .. }) => upper_margin,
+                    _ => m[2],
+                };
+                margin.with_margins([m[0], m[1], largest, m[3]]).validate_row()?;
+            }
+            Ok(m)
+        };
+        labels.iter().enumerate().map(of).collect::<Result<_>>().map(Some)
+    }
+}
+
+/// m2 as it was before it became an f32: a multiple of π/12 where it is the f32 nearest to one, so that thresholds at exact
+/// multiples stay exact.
+fn unrounded(m2: f64) -> f64 {
+    let whole = (m2 * 12.0 / PI).round() / 12.0 * PI;
+    if f64::from(whole as f32) == m2 { whole } else { m2 }
+}
+
+impl Options {
+    /// Refuses a filter where no gradient passes through G.
+    pub(crate) fn check(&self, loss: &MarginSoftmax) -> Result<()> {
+        let classes = self.want.grad_bias && loss.product == Product::Linear && loss.link == Link::Softmax;
+        if self.filter.is_some() && !(self.want.grad_embeddings || self.want.grad_prototypes || classes) {
+            let why = "neither dX nor dW nor a db per class is wanted, so there is nothing to filter";
+            return Err(Error::Combination { what: "filter", why });
+        }
+        Ok(())
+    }
+}
