@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 
-/// Leaves small entries out of the backward pass: opt in by [`Options::filter`].
+/// Leaves small entries out of the backward pass: opt in by [`Options::filter`](crate::Options::filter).
 ///
 /// Most classes of a large softmax have next to no probability. With G = dL/d(cosine), N×C, an entry is dropped where
 ///

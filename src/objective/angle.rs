@@ -2,6 +2,7 @@
 
 use super::{
     chebyshev::value_slope,
+    snippet::{Shared, Snippet, wgsl},
     unified::{Curve, SMALLEST_SINE, Slope, in_range},
 };
 use crate::Result;
@@ -36,6 +37,10 @@ impl Default for Angle {
 }
 
 impl Angle {
+    pub(crate) const TARGET: Snippet =
+        Snippet { text: wgsl!("margin/angle"), needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins] };
+    pub(crate) const OTHER: Snippet = Snippet { text: wgsl!("others/angle"), needs: &[Shared::Angle, Shared::Series] };
+
     pub(crate) fn validate(&self) -> Result<()> {
         let Self { factor, margin, offset, .. } = *self;
         in_range("angle.factor", factor, factor > 0.0 && factor <= 1e6, "0 < factor <= 1e6")?;

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use super::snippet::{Shared, Snippet, wgsl};
 use crate::{Error, Result};
 
 /// A target curve that is not built in: a function of the target cosine and up to sixteen numbers.
@@ -30,6 +31,12 @@ pub trait Margin: fmt::Debug + Send + Sync {
 pub struct Custom(Arc<dyn Margin>);
 
 impl Custom {
+    /// What comes before the text of the margin.
+    pub(crate) const SNIPPET: Snippet = Snippet {
+        text: wgsl!("margin/custom"),
+        needs: &[Shared::Angle, Shared::Series, Shared::Exponential, Shared::FixedMargins],
+    };
+
     /// The most parameters.
     pub const PARAMETERS: usize = 16;
 

@@ -1,6 +1,9 @@
 //! How a row's logits become its loss.
 
-use super::unified::in_range;
+use super::{
+    snippet::{Shared, Snippet, wgsl},
+    unified::in_range,
+};
 use crate::Result;
 
 /// How a row's logits become its loss.
@@ -38,6 +41,15 @@ impl Default for Binary {
 }
 
 impl Link {
+    /// The shader that computes it.
+    pub(crate) fn snippet(&self) -> Snippet {
+        let text = match self {
+            Link::Softmax => wgsl!("link/softmax"),
+            Link::Binary(_) => wgsl!("link/binary"),
+        };
+        Snippet { text, needs: &[Shared::Exponential] }
+    }
+
     /// The name as it stands in JSON, and of the shader snippet.
     pub fn name(&self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ mod power;
 mod presets;
 mod regularizer;
 mod schedule;
+pub(crate) mod snippet;
 pub(crate) mod state;
 pub(crate) mod unified;
 
@@ -28,6 +29,7 @@ pub use schedule::{Epochs, Ramp, Schedule, Schedules};
 pub use state::State;
 pub use unified::{Curve, Fallback, Slope, Unified};
 
+use self::snippet::Snippet;
 use crate::{Error, Result, Shape};
 
 /// A vector shorter than this counts as zero: its direction is x/1e-12 and its gradient exactly 0.
@@ -153,6 +155,16 @@ impl Product {
 }
 
 impl Target {
+    /// The shader that computes it. The text of a curve from outside comes from its [`Margin`].
+    pub(crate) fn snippet(&self) -> Snippet {
+        match self {
+            Target::Unified(_) => Unified::SNIPPET,
+            Target::Angle(_) => Angle::TARGET,
+            Target::Power(_) => Power::TARGET,
+            Target::Custom(_) => Custom::SNIPPET,
+        }
+    }
+
     /// The name as it stands in JSON, and of the shader snippet.
     pub fn name(&self) -> &'static str {
         match self {

@@ -1,6 +1,9 @@
 //! SphereFace2's curve g(c) = 2((c+1)/2)^t − 1: it stretches the cosines where pairs are hard.
 
-use super::unified::{Fallback, SMALLEST_SINE, Slope, Unified, in_range};
+use super::{
+    snippet::{Shared, Snippet, wgsl},
+    unified::{Fallback, SMALLEST_SINE, Slope, Unified, in_range},
+};
 use crate::{Error, Result};
 
 /// `g(c) = 2·((c + 1)/2)^t − 1` with a margin on the cosine or on the angle; meant for the [binary](super::Link::Binary)
@@ -33,6 +36,12 @@ impl Default for Power {
 }
 
 impl Power {
+    pub(crate) const TARGET: Snippet = Snippet {
+        text: wgsl!("margin/power"),
+        needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins, Shared::PowerCurve],
+    };
+    pub(crate) const OTHER: Snippet = Snippet { text: wgsl!("others/power"), needs: &[Shared::PowerCurve] };
+
     pub(crate) fn validate(&self) -> Result<()> {
         let (m, t) = (self.margin, self.exponent);
         if !(1..=16).contains(&t) {

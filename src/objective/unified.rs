@@ -2,7 +2,10 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-use super::chebyshev::{Coefficients, Series, value_slope};
+use super::{
+    chebyshev::{Coefficients, Series, value_slope},
+    snippet::{Shared, Snippet, wgsl},
+};
 use crate::{Error, Result};
 
 /// The four margins of the unified family and how the curve behaves at its ends.
@@ -112,6 +115,9 @@ pub(crate) const MOST_FACTOR: f64 = 16.0;
 pub(crate) const NO_THRESHOLD: f64 = 2.0;
 
 impl Unified {
+    pub(crate) const SNIPPET: Snippet =
+        Snippet { text: wgsl!("margin/unified"), needs: &[Shared::Angle, Shared::Series] };
+
     /// The straight line `m0·x − m3`: no sine anywhere, so no curve, no threshold, no fallback.
     pub fn is_linear(&self) -> bool {
         self.m1 == 1.0 && self.m2 == 0.0

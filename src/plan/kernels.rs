@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use super::kernel::{Kernel, Loader, Recipe};
-use crate::{Adaptive, Link, MarginSoftmax, Others, Product, Shape, Target, Tile};
+use crate::{
+    Adaptive, Link, MarginSoftmax, Others, Product, Shape, Target, Tile,
+    objective::snippet::{Shared, Snippet},
+};
 
 macro_rules! shader {
     ($name:literal) => {
@@ -25,12 +28,14 @@ const LEFT: &str = shader!("filter/block");
 /// What decides which kernels a loss needs; everything else serves every loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Snippets {
-    target: &'static str,
-    /// The text of a curve from outside, and the name of its margin.
-    custom: Option<(Arc<str>, Arc<str>)>,
-    others: &'static str,
-    link: &'static str,
+    target: Snippet,
+    /// The text of a curve from outside.
+    custom: Option<Arc<str>>,
+    others: Snippet,
+    link: Snippet,
     product: Product,
+    /// For people: the target, the transform of the others, and the link if it is not the usual one.
+    names: [Arc<str>; 3],
     /// More than one prototype per class.
     many: bool,
     pub stages: Stages,
@@ -51,10 +56,8 @@ pub(crate) struct Stages {
 
 impl Snippets {
     pub fn of(loss: &MarginSoftmax, shape: Shape) -> Self {
-        let custom = match &loss.target {
-            Target::Custom(custom) => Some((custom.margin().wgsl().into(), custom.margin().name().into())),
-            _ => None,
-        };
+        let custom = if let Target::Custom(custom) = &loss.target { Some(custom.margin()) } else { None };
+        let target = custom.map_or(loss.target.name(), |margin| margin.name());
         let scale = loss.adaptive == Adaptive::AdaCos;
         let stages = Stages {
             follow: scale || matches!(loss.adaptive, Adaptive::AdaFace(_)) || loss.others == Others::Curricular,
@@ -63,11 +66,12 @@ impl Snippets {
             chosen: if let Others::TopK(top) = loss.others { top.count } else { 0 },
         };
         Self {
-            target: loss.target.name(),
-            custom,
-            others: loss.others.name(),
-            link: loss.link.name(),
+            target: loss.target.snippet(),
+            custom: custom.map(|margin| margin.wgsl().into()),
+            others: loss.others.snippet(),
+            link: loss.link.snippet(),
             product: loss.product,
+            names: [target, loss.others.name(), loss.link.name()].map(Arc::from),
             many: shape.sub_centers() > 1,
             stages,
         }
@@ -75,17 +79,17 @@ impl Snippets {
 
     /// Those of the pass that AdaCos makes at the scale before: raw cosines.
     pub fn raw(&self) -> Self {
-        Self { others: Others::Identity.name(), link: Link::Softmax.name(), ..self.clone() }
+        let (others, link) = (Others::Identity, Link::Softmax);
+        let names = [self.names[0].clone(), others.name().into(), link.name().into()];
+        Self { others: others.snippet(), link: link.snippet(), names, ..self.clone() }
     }
 
     /// The target and the transform of the others, and whatever else is not usual.
     pub fn name(&self) -> String {
-        let mut name = format!("{} + {}", self.target, self.others);
-        if let Some((_, custom)) = &self.custom {
-            name = format!("{custom} + {}", self.others);
-        }
-        if self.link != Link::default().name() {
-            name += &format!(" + {}", self.link);
+        let [target, others, link] = &self.names;
+        let mut name = format!("{target} + {others}");
+        if **link != *Link::default().name() {
+            name += &format!(" + {link}");
         }
         if self.product != Product::default() {
             name += &format!(" + {}", self.product.name());
@@ -104,38 +108,20 @@ impl Snippets {
 
     /// The target's curve with what it calls.
     fn target(&self, recipe: Recipe) -> Recipe {
-        let recipe = recipe.part(ANGLE).part(SERIES);
-        let fixed = shader!("margin/fixed");
-        match (self.target, &self.custom) {
-            ("angle", _) => recipe.part(fixed).part(shader!("margin/angle")),
-            ("power", _) => recipe.part(fixed).part(RAISED).part(shader!("margin/power")),
-            (_, Some((text, _))) => {
-                let recipe = recipe.part(EXPONENTIAL).part(fixed).part(shader!("margin/custom"));
-                recipe.part(text.to_string())
-            }
-            _ => recipe.part(shader!("margin/unified")),
+        let recipe = with(recipe, self.target, &[]);
+        match &self.custom {
+            Some(text) => recipe.part(text.to_string()),
+            None => recipe,
         }
     }
 
     /// The transform of the other classes; `beside` a target, what both call is there already.
     fn other(&self, recipe: Recipe, beside: bool) -> Recipe {
-        let raised = beside && self.target == "power";
-        match self.others {
-            "rectified" => recipe.part(shader!("others/rectified")),
-            "curricular" => recipe.part(shader!("others/curricular")),
-            "filter" => recipe.part(shader!("others/filter")),
-            "top_k" => recipe.part(shader!("others/top_k")),
-            "angle" if beside => recipe.part(shader!("others/angle")),
-            "angle" => recipe.part(ANGLE).part(SERIES).part(shader!("others/angle")),
-            "power" if raised => recipe.part(shader!("others/power")),
-            "power" => recipe.part(RAISED).part(shader!("others/power")),
-            _ => recipe.part(shader!("others/identity")),
-        }
+        with(recipe, self.others, if beside { self.target.needs } else { &[] })
     }
 
     fn link(&self, recipe: Recipe) -> Recipe {
-        let recipe = recipe.part(EXPONENTIAL);
-        recipe.part(if self.link == "binary" { shader!("link/binary") } else { shader!("link/softmax") })
+        with(recipe, self.link, &[])
     }
 
     /// How a class' cosine follows from those of its prototypes; a linear head binds its bias last.
@@ -145,6 +131,22 @@ impl Snippets {
             Product::Cosine => shader!("product/cosine"),
             Product::Linear => shader!("product/linear"),
         })
+    }
+}
+
+/// A snippet with the texts that it calls, but for those that are there already.
+fn with(recipe: Recipe, snippet: Snippet, there: &[Shared]) -> Recipe {
+    let missing = snippet.needs.iter().filter(|shared| !there.contains(shared));
+    missing.fold(recipe, |recipe, &shared| recipe.part(text(shared))).part(snippet.text)
+}
+
+fn text(shared: Shared) -> &'static str {
+    match shared {
+        Shared::Angle => ANGLE,
+        Shared::Series => SERIES,
+        Shared::Exponential => EXPONENTIAL,
+        Shared::PowerCurve => RAISED,
+        Shared::FixedMargins => shader!("margin/fixed"),
     }
 }
 

@@ -1,6 +1,7 @@
 use num_traits::Float;
 
 use super::{Place, number};
+use crate::objective::snippet::{Snippet, wgsl};
 
 /// CurricularFace: c·(t + c) above the row's bound. "CurricularFace: Adaptive Curriculum Learning Loss for Deep Face
 /// Recognition", CVPR 2020.
@@ -8,6 +9,10 @@ use super::{Place, number};
 pub(crate) struct Harder {
     /// t
     pub hardness: f64,
+}
+
+impl Harder {
+    pub(crate) const SNIPPET: Snippet = Snippet::plain(wgsl!("others/curricular"));
 }
 
 impl super::Other for Harder {

@@ -1,7 +1,13 @@
 use num_traits::Float;
 
 use super::Place;
-use crate::{Result, objective::unified::in_range};
+use crate::{
+    Result,
+    objective::{
+        snippet::{Snippet, wgsl},
+        unified::in_range,
+    },
+};
 
 /// The interclass filter of insightface: a cosine above the threshold becomes 0 and exerts no force; it still counts as
 /// exp(0) in the softmax.
@@ -20,6 +26,8 @@ impl Default for Filter {
 }
 
 impl Filter {
+    pub(crate) const SNIPPET: Snippet = Snippet::plain(wgsl!("others/filter"));
+
     pub(crate) fn validate(&self) -> Result<()> {
         let inside = self.threshold > 0.0 && self.threshold <= 1.0;
         in_range("filter.threshold", self.threshold, inside, "0 < threshold <= 1")

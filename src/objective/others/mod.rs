@@ -13,7 +13,7 @@ use num_traits::Float;
 pub use rectified::Rectified;
 pub use top_k::TopK;
 
-use super::{Angle, Power};
+use super::{Angle, Power, snippet::Snippet};
 use crate::Result;
 
 /// What a transform may know beside the cosine.
@@ -78,6 +78,19 @@ impl Others {
             Others::TopK(_) => "top_k",
             Others::Filter(_) => "filter",
             Others::Power(_) => "power",
+        }
+    }
+
+    /// The shader that computes it.
+    pub(crate) fn snippet(&self) -> Snippet {
+        match self {
+            Others::Identity => Identity::SNIPPET,
+            Others::Rectified => Rectified::SNIPPET,
+            Others::Angle(_) => Angle::OTHER,
+            Others::Curricular => Harder::SNIPPET,
+            Others::TopK(_) => TopK::SNIPPET,
+            Others::Filter(_) => Filter::SNIPPET,
+            Others::Power(_) => Power::OTHER,
         }
     }
 

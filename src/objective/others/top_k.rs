@@ -3,7 +3,10 @@ use num_traits::Float;
 use super::{Place, number};
 use crate::{
     Error, Result,
-    objective::unified::{SMALLEST_SINE, in_range},
+    objective::{
+        snippet::{Snippet, wgsl},
+        unified::{SMALLEST_SINE, in_range},
+    },
 };
 
 /// Inter-topk: the k largest cosines of the other classes become cos(max(θ − margin, 0)); of equal ones the lower class
@@ -25,6 +28,8 @@ impl Default for TopK {
 }
 
 impl TopK {
+    pub(crate) const SNIPPET: Snippet = Snippet::plain(wgsl!("others/top_k"));
+
     /// The most classes that may be chosen.
     pub const MOST: usize = 64;
 
