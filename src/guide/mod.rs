@@ -9,6 +9,7 @@
 //! | a page in a browser, in Rust or in JavaScript | [`browser`] |
 //! | a loss that is not in the list | [`margin`] |
 //! | your own implementation, and want to compare it | [`parity`] |
+//! | this library to read or to change | [`architecture`] |
 //!
 //! What the losses are is in the [crate documentation](crate#the-losses), what a failure means in [`Error`](crate::Error).
 //!
@@ -23,6 +24,7 @@
 //!
 //! wgpu is re-exported: `margin_softmax::wgpu` is always the right one.
 
+pub mod architecture;
 pub mod browser;
 pub mod burn;
 pub mod device;
