@@ -1,23 +1,23 @@
 //! Architecture: how the library is built, for whoever wants to read or change it.
 //!
 //! ```text
-//!                      guide, reliability            documentation
+//!      guide, reliability       documentation
 //!
-//!   partial ── backend                               one API over slices, on any engine
-//!                │
-//!      ┌─────────┼───────────┐
-//!  reference    cpu         gpu                      three engines that never import one another
-//!      │         │           │
-//!      │         │         plan                      what a GPU runs, as plain data: no device
-//!      │         │           │
-//!      └────┬────┴───────────┘
-//!         shard, monitor                             sums that shards exchange; what a run reports
-//!           │
-//!        objective                                   the losses: validated data and scalar formulas
-//!           │
-//!          data                                      batch, labels, options, results: plain types that know no loss
-//!           │
-//!      error, shape
+//!   partial ── backend          one API over slices, on any engine
+//!                 │
+//!      ┌──────────┼────────┐
+//!  reference     cpu      gpu   engines that never import one another
+//!      │          │        │
+//!      │          │      plan   what a GPU runs, as data: no device
+//!      │          │        │
+//!      └───────┬──┴────────┘
+//!        shard, monitor         sums that shards exchange; reports
+//!              │
+//!          objective            the losses: data and scalar formulas
+//!              │
+//!             data              batch, options, results: know no loss
+//!              │
+//!        error, shape
 //! ```
 //!
 //! A module imports from those below it, never from those above. A test (`tests/host/rooms.rs`) fails
