@@ -1,6 +1,6 @@
 //! Every failure that a caller can see, with its numbers.
 
-/// What went wrong, in the caller's words: the argument, the value found and the values allowed.
+/// Every failure that a caller can see, in the caller's words: the argument, the value found and the values allowed.
 ///
 /// Input is checked before any work starts: a call that refuses its input has written nothing. The errors that come from
 /// the device itself ([`DeviceLost`](Error::DeviceLost), [`OutOfMemory`](Error::OutOfMemory), [`Device`](Error::Device),

@@ -64,8 +64,8 @@
 //! over cosines. [`Shape::with_sub_centers`] gives a class several prototypes, [`Batch`] brings margins of classes and rows
 //! and a bias, [`Want`] asks for the gradients of scale and bias too.
 //!
-//! What a run must keep is a [`State`]: [`SliceHead::train`] moves it, [`SliceHead::evaluate`] only reads it. Classes may be
-//! divided over devices and machines, see [`shard`].
+//! The numbers that a run must keep are a [`State`]: [`SliceHead::train`] moves them, [`SliceHead::evaluate`] only
+//! reads them. Classes may be divided over devices and machines, see [`shard`].
 //!
 //! # Regularisers and center loss
 //!

@@ -282,12 +282,12 @@ impl SampledHead {
         self.shape
     }
 
-    /// What a run must keep of the loss; `classes` are all of them.
+    /// The state of the loss; `classes` are all of them.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// What a run must keep of the draws.
+    /// The state of the sampler.
     pub fn sampler(&self) -> &PartialFc {
         &self.sampler
     }
@@ -457,7 +457,7 @@ fn sampled_head(
     backend.head_with(&inner(loss, shape), part, options)
 }
 
-/// What a batch has of the sampled classes.
+/// The parts of a batch that belong to the sampled classes.
 #[derive(Default)]
 struct Gathered {
     prototypes: Vec<f32>,

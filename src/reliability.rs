@@ -1,4 +1,4 @@
-//! What is promised when something goes wrong, and how each promise is tested.
+//! The promises about faults, limits and bad input, and how each of them is tested.
 //!
 //! `tests/run.sh` runs everything here on the CPU and on two software drivers, lavapipe and SwiftShader; what takes long is
 //! behind `tests/run.sh --full`, which names each part that it skips. No hardware GPU has run it yet.

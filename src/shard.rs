@@ -15,7 +15,7 @@ use crate::{
     objective::RowFacts,
 };
 
-/// What a shard knows of a batch before margins apply.
+/// Everything that a shard knows of a batch before margins apply.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -176,7 +176,7 @@ impl Targets {
         }
     }
 
-    /// What all shards know together. [`Error::Shards`] if they overlap or leave a gap.
+    /// Everything that all shards know together. [`Error::Shards`] if they overlap or leave a gap.
     pub fn merged(parts: &[Self], classes: usize) -> Result<Self> {
         let parts = ordered(parts, classes, |p| &p.range)?;
         let Some((first, rest)) = parts.split_first() else {

@@ -15,7 +15,7 @@ use crate::cpu;
 use crate::gpu;
 use crate::{MarginSoftmax, Options, Result, Shape};
 
-/// What computes a head.
+/// The engine that computes a head.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Backend {
@@ -60,7 +60,7 @@ impl Backend {
         gpu::Context::new(adapter).map(Self::Gpu)
     }
 
-    /// What computes: the adapter's name, or the CPU and its threads.
+    /// The engine's name for people: the adapter's, or the CPU with its threads.
     pub fn name(&self) -> String {
         match self {
             Self::Reference => "reference (f64)".into(),

@@ -87,7 +87,7 @@ impl SliceHead {
         }
     }
 
-    /// What a run must keep; moved by [`train`](Self::train) alone.
+    /// The state that a run must keep; moved by [`train`](Self::train) alone.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -101,7 +101,8 @@ impl SliceHead {
 
     /// New margins, a new scale, another reduction: nothing is recompiled or allocated.
     ///
-    /// [`Error::Recompile`](crate::Error::Recompile) where the new loss needs another kernel; the old loss then stays in force.
+    /// [`Error::Recompile`](crate::Error::Recompile) where the new loss needs another kernel; the old loss then stays
+    /// in force.
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
         loss.validate_for(self.shape)?;
         match &mut self.inner {
@@ -234,8 +235,8 @@ impl SliceHead {
         self.train(batch)
     }
 
-    /// What this shard knows of a batch before margins apply; see [`shard`](crate::shard). The batch holds all rows, all
-    /// class weights and class margins, and the prototypes and bias of this shard.
+    /// Everything that this shard knows of a batch before margins apply; see [`shard`](crate::shard). The batch holds
+    /// all rows, all class weights and class margins, and the prototypes and bias of this shard.
     ///
     /// A browser's GPU has no such call: it cannot wait for one.
     pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Targets> {

@@ -21,7 +21,7 @@ const KEY: &str = "margin_softmax";
 /// The longest header that is read: some 300 bytes for each tensor.
 const LONGEST_HEADER: u64 = 1 << 20;
 
-/// What stands under the key.
+/// The value of the key.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Scalars {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::{Error, Result, Shape, State, partial::PartialFc, shape::elements};
 
-/// What a run must keep. With the same loss, schedules, data and backend a run that goes on from it continues bit for bit.
+/// Everything that a run must keep. With the same loss, schedules, data and backend a run that goes on from it
+/// continues bit for bit.
 ///
 /// Scalars and tensors survive every format bit for bit, NaN included: in text a broken number is a string, and tensors are
 /// the bit patterns of their f32 values. Schedules need no place here: their step is [`State::step`].
@@ -158,7 +159,7 @@ impl Checkpoint {
         Ok(&tensor.data)
     }
 
-    /// What does not depend on a head.
+    /// The checks that do not depend on a head.
     #[cfg_attr(not(feature = "serde"), allow(dead_code))]
     fn validate(&self) -> Result<()> {
         self.state.validate(Shape::new(0, self.state.classes, 1)?)?;

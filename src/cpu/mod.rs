@@ -55,7 +55,7 @@ use crate::{
     shard::{RowStatistics, Statistics, Targets},
 };
 
-/// What computes, for people: threads, and the instructions that this machine was found to have.
+/// The name for people: threads, and the instructions that this machine was found to have.
 pub(crate) fn name() -> String {
     let instructions = match Arch::new() {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
@@ -184,7 +184,7 @@ impl Head {
         Ok(())
     }
 
-    /// What this shard knows of the rows before margins apply.
+    /// Everything that this shard knows of the rows before margins apply.
     pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>, state: &State) -> Result<Targets> {
         let call = self.begin(batch)?;
         let look = Look { top: chosen(&self.loss), sums: self.loss.adaptive == Adaptive::AdaCos };
@@ -592,7 +592,7 @@ mod tests {
     use super::{rows::Extra, table::Scratch, *};
     use crate::Budget;
 
-    /// What the layout counts covers what the head holds, in both schedules; the smaller budget means recompute.
+    /// The bytes that the layout counts cover those that the head holds, in both schedules; the smaller budget means recompute.
     #[test]
     fn the_workspace_is_counted() {
         let shape = Shape::new(300, 5000, 48).unwrap();

@@ -1,4 +1,4 @@
-//! What happens to the tiles of classes: a look at the raw cosines, statistics, gradients.
+//! The passes over the tiles of classes: a scan of the raw cosines, statistics, gradients.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -38,7 +38,7 @@ pub(super) struct Lane {
     /// \[rows of a block, prototypes of a tile\] in *recompute*.
     pub cosines: Vec<f32>,
     pub scratch: Scratch,
-    /// What a filter leaves of G.
+    /// The entries of G that a filter keeps.
     pub lists: Lists,
     /// Of dW, \[prototypes of a tile, D\], where that is a long sum.
     pub totals: Vec<f64>,
@@ -48,10 +48,10 @@ pub(super) struct Lane {
     pub non_finite: usize,
 }
 
-/// What is known of a tile's prototypes: the first of every class, then the second of every class, ...
+/// Lengths and factors of a tile's prototypes: the first of every class, then the second of every class, ...
 pub(super) struct Prototypes {
     pub lengths: Vec<f64>,
-    /// What multiplies them to unit vectors.
+    /// Factors that make them unit vectors.
     pub factors: Vec<f32>,
     /// They stand in the products as they are, and columns of the cosines and of G are multiplied by the factors. Else a
     /// length is so large or small that each is brought to its direction first.
@@ -78,7 +78,7 @@ pub(super) struct Tiles<'a> {
     pub layout: Layout,
     pub dim: usize,
     pub rows: usize,
-    /// What is left of all.
+    /// The part that is left.
     pub rest: Tile<'a>,
 }
 
@@ -123,7 +123,7 @@ pub(super) struct Task<'a> {
     pub total: &'a mut [f64],
 }
 
-/// What all ranges read.
+/// Data that all ranges read.
 pub(super) struct Common<'a> {
     pub plan: Plan,
     pub path: Path,
@@ -140,7 +140,7 @@ pub(super) struct Common<'a> {
     pub per_unit: f32,
 }
 
-/// What is looked at before the passes.
+/// The facts to be scanned before the passes.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Look {
     /// How many of the largest cosines of a row.
@@ -341,7 +341,7 @@ impl<'a> Tile<'a> {
     }
 }
 
-/// What was made of a tile in *keep*.
+/// The results of a tile in *keep*.
 struct Done<'a> {
     /// G as [`Tile::gradients`] leaves it, \[N, prototypes of the tile\].
     values: &'a [f32],
@@ -446,7 +446,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// What was left out of G by every tile, in order.
+    /// The entries of G that every tile dropped, in order.
     pub fn sifted(&self) -> impl Iterator<Item = Sifted> {
         self.done.iter().filter_map(|done| done.get().map(|done| done.sifted))
     }
@@ -474,7 +474,7 @@ impl Prototypes {
         Self { lengths: vec![0.0; tile], factors: vec![0.0; tile], ordinary: true }
     }
 
-    /// What multiplies columns of products to cosines; nothing where they are cosines, or a linear head's values.
+    /// Factors that turn columns of products into cosines; none where they are cosines, or a linear head's values.
     fn factors_of(&self, common: &Common<'_>, columns: usize) -> Option<&[f32]> {
         (self.ordinary && !common.linear).then(|| &self.factors[..columns])
     }

@@ -84,7 +84,7 @@ impl<'a> Matrix<'a> {
 
 /// `out = a·b`, or `out += a·b`, with `out` row-major at the front of its slice. On the calling thread.
 ///
-/// What `out` held before does not matter unless it is added to. The order of every sum depends on the sizes only.
+/// The earlier content of `out` does not matter unless it is added to. The order of every sum depends on the sizes only.
 pub(super) fn product(pieces: Pieces, out: &mut [f32], accumulate: bool, a: Matrix<'_>, b: Matrix<'_>) {
     spaced_product(pieces, out, b.cols, accumulate, a, b);
 }

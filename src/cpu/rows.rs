@@ -1,4 +1,4 @@
-//! What belongs to one row, in f64: the target's logit, the merge over classes, the loss, and what pass 2 needs.
+//! The numbers of one row, in f64: the target's logit, the merge over classes, the loss, and what pass 2 needs.
 
 use crate::{Binary, shard::RowStatistics};
 
@@ -30,7 +30,7 @@ pub(super) struct Row {
     pub limit: f32,
 }
 
-/// What else is known of a row; only some losses read it.
+/// More numbers of a row; only some losses read them.
 #[derive(Clone, Copy)]
 pub(super) struct Extra {
     /// φ, without scale.
@@ -44,7 +44,7 @@ pub(super) struct Extra {
     pub last: u32,
     /// The largest value of the other classes.
     pub best: f32,
-    /// What the embedding's direction is multiplied by for the gradient of its length.
+    /// The factor of the embedding's direction in the gradient of its length.
     pub stretch: f32,
 }
 
@@ -53,7 +53,7 @@ impl Extra {
         Self { value: 0.0, turn: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, stretch: 0.0 };
 }
 
-/// What a row adds to the batch.
+/// The contribution of a row to the batch.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Share {
     pub loss: f64,
@@ -109,13 +109,13 @@ impl Row {
             && (others.sum == 0.0 || held(others.most))
     }
 
-    /// What turns exp(z − `most`) into G: upstream · scale / Z · Σ_j q_j · exp(most − log Σ exp).
+    /// The factor that turns exp(z − `most`) into G: upstream · scale / Z · Σ_j q_j · exp(most − log Σ exp).
     #[inline(always)]
     pub fn gain_at(&self, most: f64) -> f32 {
         (self.strength * (most - self.log_all).exp()) as f32
     }
 
-    /// What turns σ(z) into G with a binary link.
+    /// The factor that turns σ(z) into G with a binary link.
     #[inline(always)]
     pub fn binary(&self) -> f32 {
         self.strength as f32
@@ -186,7 +186,7 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// What label smoothing gives each class; all but the labelled one; what their pulls sum to.
+    /// The share of label smoothing for each class, for all but the labelled one, and the sum of their pulls.
     fn smoothed(&self) -> (f64, f64, f64) {
         let share = self.epsilon / self.classes as f64;
         (share, share * (self.all - self.class_weight), (1.0 - self.epsilon) * self.class_weight + share * self.all)

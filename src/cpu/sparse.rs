@@ -10,7 +10,7 @@ use super::{
 /// An entry of G that is left: its row (or class) in the block, and its value.
 type Entry = (u32, f32);
 
-/// What was left out of G by one range of classes.
+/// The entries of G that one range of classes dropped.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Sifted {
     pub dropped: f64,
@@ -352,7 +352,7 @@ mod tests {
         row
     }
 
-    /// What is small becomes 0, and the two lists hold the rest; both products agree with plain sums, in every width.
+    /// Small entries become 0, and the two lists hold the rest; both products agree with plain sums, in every width.
     #[test]
     fn lists_hold_what_is_left() {
         for (rows, columns, dim) in [(1, 8, 1), (3, 40, 7), (5, 32, 16), (9, 70, 33), (20, 300, 200), (4, 31, 131)] {

@@ -1,4 +1,4 @@
-//! What happens between the products for the plainest losses, a softmax over cosines as they are or rectified: two sweeps
+//! The work between the products for the plainest losses, a softmax over cosines as they are or rectified: two sweeps
 //! over one block of rows × classes while it is in the cache.
 
 use pulp::{Simd, WithSimd};
@@ -25,9 +25,9 @@ pub(super) struct Block<'a> {
     pub weights: Option<&'a [f32]>,
     /// One over their [`unit`](super::rows::unit).
     pub per_unit: f32,
-    /// What the columns are multiplied by first: products become cosines.
+    /// Factors of the columns, applied first: products become cosines.
     pub before: Option<&'a [f32]>,
-    /// What they are multiplied by at last, in pass 2.
+    /// Factors of the columns, applied last, in pass 2.
     pub after: Option<&'a [f32]>,
 }
 
@@ -87,7 +87,7 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
 pub(super) struct Gradients<'a, O, const STORED: bool> {
     pub others: O,
     pub block: Block<'a>,
-    /// What pass 1 stored; not read without `STORED`.
+    /// The values that pass 1 stored; not read without `STORED`.
     pub most: &'a [f32],
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::objective::others::Identity;
 
-/// What the sweeps compute.
+/// The outputs of the sweeps.
 pub(super) struct Table {
     pub curve: Curve,
     /// The bias of a binary link; none for softmax.

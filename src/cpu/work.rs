@@ -1,4 +1,4 @@
-//! What a head holds, and how a call divides it among the ranges.
+//! The workspace of a head, and how a call divides it among the ranges.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{Batch, GradientFilter, Link, MarginSoftmax, Product, Shape, State, Want, objective::SHORTEST};
 
-/// What stays the same from call to call.
+/// The choices that stay the same from call to call.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub arch: Arch,

@@ -23,13 +23,13 @@ pub struct Output<T = f32> {
     pub grad_scale: T,
     /// dL/db, empty if not wanted: \[C\] for a linear head, \[1\] for a binary link, empty for any other loss.
     pub grad_bias: Vec<T>,
-    /// What was left out, and why.
+    /// Rows and prototypes that were left out, and why.
     pub counts: Counts,
-    /// What a [`GradientFilter`](crate::GradientFilter) left out; none without one.
+    /// The entries that a [`GradientFilter`](crate::GradientFilter) dropped; none without one.
     pub filtered: Option<Filtered<T>>,
 }
 
-/// What a batch left out, and why.
+/// Rows and prototypes that a batch left out, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Rows that count: neither ignored nor non-finite nor with an invalid label.
@@ -50,7 +50,8 @@ pub struct Counts {
     pub non_finite_prototypes: usize,
 }
 
-/// What a [`GradientFilter`](crate::GradientFilter) left out of G = dL/d(cosine) in one batch; those of shards add up.
+/// The entries that a [`GradientFilter`](crate::GradientFilter) dropped from G = dL/d(cosine) in one batch; those of
+/// shards add up.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Filtered<T = f32> {
     /// Σ |G| over the entries that were dropped.
@@ -74,7 +75,7 @@ impl<T: Copy + Into<f64>> Filtered<T> {
 /// A regulariser's value and gradient, the weight included.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Penalty<T = f32> {
-    /// What is added to the loss; NaN if a prototype has a NaN or infinite value.
+    /// The value to be added to the loss; NaN if a prototype has a NaN or infinite value.
     pub value: T,
     /// \[C, D\], to be added to the gradient of the prototypes.
     pub gradient: Vec<T>,

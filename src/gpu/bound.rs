@@ -218,7 +218,7 @@ impl Bound {
         self.record("backward", &[self.backward_steps()], encoder);
     }
 
-    /// What a forward pass runs, in order, as ranges of [`steps`](Self::steps); `follow` in a training step.
+    /// The steps of a forward pass, in order, as ranges of [`steps`](Self::steps); `follow` in a training step.
     pub(super) fn forward_steps(&self, follow: bool) -> [std::ops::Range<usize>; 2] {
         let last = self.plan.stage(Stage::Losses).end;
         let cut = self.plan.stage(if follow { Stage::Follow } else { Stage::Statistics }).start;

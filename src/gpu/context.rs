@@ -210,7 +210,7 @@ impl Context {
         &self.0.queue
     }
 
-    /// What the device allows.
+    /// The limits of the device.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
     }
@@ -431,7 +431,7 @@ fn able(name: &str, adapter: &wgpu::Limits) -> Result<()> {
     })
 }
 
-/// What every kernel's two uniforms and its bindings take; a device of OpenGL ES 3.1 has it.
+/// Checks the limits on bindings and uniforms that every kernel needs; a device of OpenGL ES 3.1 has them.
 fn uniforms(device: &wgpu::Limits) -> Result<()> {
     let least = Limits::LEAST;
     let (bindings, groups) = (device.max_bindings_per_bind_group, device.max_bind_groups);

@@ -43,7 +43,7 @@ pub struct Io<'a> {
     pub row_margins: Option<&'a Tensor>,
     /// b, \[C\], f32, of a linear head; 0 if absent. One that is NaN or infinite makes all losses NaN.
     pub bias: Option<&'a Tensor>,
-    /// What follows the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
+    /// The numbers that follow the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
     /// [`State`]). Read, and written in training steps. If absent the head has its own, which starts as
     /// [`State::new`] says. Numbers outside their ranges make all rows invalid, and stay as they are.
     /// [`BoundHead::read_state`] gives what either holds.
@@ -66,7 +66,7 @@ pub struct Io<'a> {
 }
 
 impl<'a> Io<'a> {
-    /// What no head can do without; everything else is absent.
+    /// The tensors that every head needs; everything else is absent.
     pub fn new(embeddings: &'a Tensor, prototypes: &'a [&'a Tensor], labels: &'a Tensor, loss: &'a Tensor) -> Self {
         Self {
             embeddings,
@@ -387,7 +387,7 @@ impl BoundHead {
         &self.bound
     }
 
-    /// What both passes record, so that a test can make the same wgpu calls by hand.
+    /// The calls that both passes record, so that a test can make the same wgpu calls by hand.
     #[doc(hidden)]
     pub fn dispatches(&self) -> [Vec<Dispatch>; 2] {
         let forward = self.bound.forward_steps(self.training).into_iter().flatten();
@@ -438,7 +438,7 @@ pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f
     }
 }
 
-/// What a device left out.
+/// The entries that a device dropped.
 pub(super) fn filtered(found: &settings::Filtered, counts: &Counts, classes: usize) -> Filtered {
     Filtered {
         dropped: found.dropped,
@@ -448,7 +448,7 @@ pub(super) fn filtered(found: &settings::Filtered, counts: &Counts, classes: usi
     }
 }
 
-/// What a device counted.
+/// The counts of a device.
 pub(super) fn counts(batch: &BatchState) -> Counts {
     Counts {
         rows: batch.rows as usize,

@@ -1,4 +1,4 @@
-//! What a run reports, measured on a device: see [`crate::monitor`].
+//! Reports of a run, measured on a device: see [`crate::monitor`].
 
 use std::sync::Arc;
 
@@ -73,8 +73,9 @@ impl HeadMonitor {
         pass.dispatch_workgroups(1, 1, 1);
     }
 
-    /// What the last submitted measurement wrote, \[8 + 2·bins\], u32: rows, hits, the bits of three f32 sums (angle to the
-    /// labelled prototype, angle to the nearest other one, target cosine), three unused, the bins of both angles.
+    /// The words that the last submitted measurement wrote, \[8 + 2·bins\], u32: rows, hits, the bits of three f32 sums
+    /// (angle to the labelled prototype, angle to the nearest other one, target cosine), three unused, the bins of both
+    /// angles.
     pub fn result(&self) -> &Tensor {
         &self.result
     }

@@ -104,7 +104,7 @@ pub fn margin_backward(
     Ok(out)
 }
 
-/// What [`cross_entropy`] returns.
+/// The results of [`cross_entropy`].
 pub struct Losses {
     /// One value per batch entry, \[B\] (or \[1\]).
     pub loss: Tensor,

@@ -155,7 +155,7 @@ pub(super) fn view(context: &Context, buffer: &wgpu::Buffer, bytes: u64) -> Resu
 mod tests {
     use super::caught;
 
-    /// What wgpu 30 does where a wait for the device fails; no driver here can be made to.
+    /// A stand-in for wgpu 30 where a wait for the device fails, which no driver here can be made to do.
     #[test]
     fn a_device_that_is_lost_while_it_is_polled_is_no_panic() {
         assert_eq!(caught(|| 1), Some(1));

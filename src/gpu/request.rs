@@ -1,4 +1,4 @@
-//! What an application that opens a device should ask an adapter for.
+//! Limits and features that an application should request when it opens a device.
 
 use crate::plan::Limits;
 

@@ -280,7 +280,7 @@ impl SliceHead {
         Ok(rows)
     }
 
-    /// What is read back for this many rows.
+    /// The bytes that are read back for this many rows.
     fn wanted(&self, rows: usize) -> impl Iterator<Item = (&Staging, u64)> {
         let dim = self.shape.dim();
         let sized = move |staging: &'_ Staging| -> u64 {

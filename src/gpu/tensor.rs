@@ -38,7 +38,7 @@ pub struct Tensor {
     padded: bool,
 }
 
-/// What [`Tensor::upload`] and [`Tensor::empty`] give their buffers.
+/// The usages of buffers that [`Tensor::upload`] and [`Tensor::empty`] make.
 const USAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 

@@ -18,7 +18,7 @@
 use super::{Bound, BoundHead, Context, readback};
 use crate::{Error, Result};
 
-/// What gets a time of its own.
+/// The unit that is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Detail {
     /// A pass: `forward` or `backward`, recorded as it is without timing.

@@ -1,4 +1,4 @@
-//! What a run reports: accuracy and angles of the batches, the spread of the prototypes, a warning when they collapse.
+//! Reports of a run: accuracy and angles of the batches, the spread of the prototypes, a warning when they collapse.
 //!
 //! Everything is measured on raw cosines, before margin, transform and scale, over the rows that count. Angles are
 //! radians; a cosine may round to just above 1, so no angle comes from an arccos: θ = atan2(√((1−c)(1+c)), c).
@@ -205,7 +205,7 @@ impl Monitor {
         }
     }
 
-    /// What the monitor kernel wrote for `bins` bins: rows, hits, three sums as bits of f32, and the two histograms.
+    /// The words that the monitor kernel wrote for `bins` bins: rows, hits, three sums as bits of f32, and the two histograms.
     #[cfg(feature = "gpu")]
     pub(crate) fn from_words(bins: usize, words: &[u32]) -> Result<Self> {
         let mut monitor = Self::new(bins)?;
@@ -224,7 +224,7 @@ impl Monitor {
     }
 }
 
-/// What happened in the rows of one or more batches. Angles in radians.
+/// A summary of the rows of one or more batches. Angles in radians.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -134,7 +134,7 @@ impl Default for Elastic {
 }
 
 impl Elastic {
-    /// What a step adds to the rows' margins; with `sorted` in ascending order, for the rows from the largest target
+    /// The draws of a step, added to the rows' margins; with `sorted` in ascending order, for the rows from the largest target
     /// cosine to the smallest.
     pub fn draws(&self, state: &State, rows: usize) -> Vec<f64> {
         let draw = |row: usize| self.deviation * super::state::normal(state.seed, state.step, row as u64);
@@ -190,7 +190,7 @@ impl Adaptive {
     }
 }
 
-/// What is known of a row before margins apply.
+/// Facts about a row that are known before margins apply.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowFacts {
     /// Neither ignored nor left out.

@@ -18,7 +18,7 @@ use crate::Result;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
 pub struct Angle {
-    /// What an angle of one radian costs, 0 < factor ≤ 1e6; default 1.
+    /// The cost of an angle of one radian, 0 < factor ≤ 1e6; default 1.
     pub factor: f64,
     /// Added to the angle, in radians, |margin| < π; default 0.
     pub margin: f64,
@@ -26,7 +26,7 @@ pub struct Angle {
     pub offset: f64,
     /// arccos, or its Chebyshev series.
     pub curve: Curve,
-    /// What the backward pass takes for the slope.
+    /// The slope that the backward pass uses.
     pub slope: Slope,
 }
 

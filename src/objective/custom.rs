@@ -31,7 +31,7 @@ pub trait Margin: fmt::Debug + Send + Sync {
 pub struct Custom(Arc<dyn Margin>);
 
 impl Custom {
-    /// What comes before the text of the margin.
+    /// The text that comes before that of the margin.
     pub(crate) const SNIPPET: Snippet = Snippet {
         text: wgsl!("margin/custom"),
         needs: &[Shared::Angle, Shared::Series, Shared::Exponential, Shared::FixedMargins],

@@ -88,7 +88,7 @@ pub enum Target {
     Custom(Custom),
 }
 
-/// What stands in the place of c_ij.
+/// The similarity c_ij of embedding and prototype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -299,7 +299,7 @@ impl MarginSoftmax {
         Ok(())
     }
 
-    /// What depends on the number of classes.
+    /// The checks that depend on the number of classes.
     pub(crate) fn validate_for(&self, shape: Shape) -> Result<()> {
         self.validate()?;
         if let Others::TopK(TopK { count, .. }) = self.others

@@ -25,7 +25,7 @@ pub struct Power {
     pub margin: f64,
     /// Whether the margin is one of the angle.
     pub angular: bool,
-    /// What the backward pass takes for the slope.
+    /// The slope that the backward pass uses.
     pub slope: Slope,
 }
 

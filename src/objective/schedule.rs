@@ -114,7 +114,7 @@ impl Schedule {
     }
 }
 
-/// What is scheduled of a loss; the rest stays as it is.
+/// The scheduled numbers of a loss; the rest stays as it is.
 ///
 /// The loss of a step goes to [`SliceHead::update`](crate::SliceHead::update): nothing is compiled or allocated. On a GPU the
 /// margins, the scale and even whether the target is a straight line (m1 = 1, m2 = 0) are settings, so a margin may start at 0.

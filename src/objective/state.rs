@@ -1,4 +1,4 @@
-//! What a run must keep from step to step.
+//! The numbers that a run must keep from step to step.
 
 use super::{Adaptive, MarginSoftmax, adaptive::first_scale};
 use crate::{Error, Result, Shape};

@@ -27,7 +27,7 @@ pub struct Unified {
     pub m3: f64,
     /// The exact curve or its Chebyshev series.
     pub curve: Curve,
-    /// What the backward pass takes for dφ/dx.
+    /// The slope dφ/dx that the backward pass uses.
     pub slope: Slope,
     /// The curve beyond the threshold, where `m1·θ + m2` passes π.
     pub fallback: Fallback,

@@ -20,7 +20,7 @@ pub struct Layout<'a> {
     pub prototypes: Element,
 }
 
-/// What a chunk needs in both passes.
+/// The parts of a chunk that both passes use.
 struct Round {
     part: Part,
     chunk: Chunk,

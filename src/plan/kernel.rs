@@ -1,4 +1,4 @@
-//! What the host must know about a shader, and how its text is put together.
+//! Descriptors: everything that the host must know about a shader, and how its text is composed.
 
 use std::borrow::Cow;
 

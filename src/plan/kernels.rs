@@ -25,7 +25,7 @@ const LABELS: &str = shader!("common/labels");
 const BLOCK: &str = shader!("tile/block");
 const LEFT: &str = shader!("filter/block");
 
-/// What decides which kernels a loss needs; everything else serves every loss.
+/// The parts of a loss that decide which kernels it needs; all other kernels serve every loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Snippets {
     target: Snippet,

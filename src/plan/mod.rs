@@ -34,7 +34,7 @@ pub use settings::{Call, Part, Settings};
 
 use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite};
 
-/// What one value of a tensor is.
+/// The type of one value of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -88,7 +88,7 @@ impl Element {
     }
 }
 
-/// What a device allows, as far as a plan needs to know.
+/// The limits of a device that matter for a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Limits {
@@ -107,7 +107,7 @@ pub struct Limits {
     pub size_x: u32,
     /// Bytes of workgroup memory; 8 KiB are needed, and more by most tiles.
     pub workgroup_bytes: u32,
-    /// What the offset of a storage binding must be a multiple of.
+    /// The alignment of a storage binding: its offset must be a multiple of this.
     pub alignment: u32,
     /// Whether shaders know the type f16; tensors of that element do without it too.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -123,7 +123,7 @@ fn size_x() -> u32 {
 }
 
 impl Limits {
-    /// What every WebGPU device allows.
+    /// The limits that every WebGPU device has.
     pub const WEBGPU: Self = Self {
         max_buffer: 256 << 20,
         max_binding: 128 << 20,
@@ -137,7 +137,7 @@ impl Limits {
         software: false,
     };
 
-    /// What no head can do without; sizes and alignment aside, which decide what fits.
+    /// The least that every head needs, apart from sizes and alignment, which decide what fits.
     pub(crate) const LEAST: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
 
     /// The most bytes of a buffer that is bound whole, and the limit that says so.
@@ -275,7 +275,7 @@ pub struct Plan {
 pub enum Stage {
     /// Norms, target cosines, and for inter-topk the hardest classes: what is known before margins apply.
     Targets,
-    /// What follows the batch; run in training steps only. Empty for most losses.
+    /// The steps that move the state; run in training steps only. Empty for most losses.
     Follow,
     /// The margins of the rows, and the rows' sums over the other classes.
     Statistics,

@@ -1,4 +1,4 @@
-//! What a run reports, as kernels and plans.
+//! The monitors as kernels and plans.
 
 use super::{
     Builder, Element, Grid, Kernel, Limits, Loader, Part, Plan, Schedule, Slot, head::ROWS_PER_PASS, kernel::Recipe,

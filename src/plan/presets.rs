@@ -1,4 +1,4 @@
-//! What a preset means: the numbers of a schedule, in one table.
+//! The numbers of a schedule for each preset, in one table.
 
 use std::str::FromStr;
 

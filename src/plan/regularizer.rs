@@ -104,7 +104,7 @@ pub(super) fn all() -> Vec<(String, Kernel)> {
 }
 
 impl Regularizer {
-    /// What [`Plan::settings`] takes in place of a loss.
+    /// The stand-in for a loss that [`Plan::settings`] takes.
     #[doc(hidden)]
     pub fn settings_loss(&self) -> MarginSoftmax {
         carrier(self.weight(), None)
@@ -112,7 +112,7 @@ impl Regularizer {
 }
 
 impl CenterLoss {
-    /// What [`Plan::settings`] takes in place of a loss, for [`Plan::center_loss`].
+    /// The stand-in for a loss that [`Plan::settings`] takes, for [`Plan::center_loss`].
     #[doc(hidden)]
     pub fn settings_loss(&self) -> MarginSoftmax {
         carrier(self.weight, self.ignore_index)
@@ -201,7 +201,7 @@ impl Plan {
     }
 }
 
-/// What both regularisers start from: places of buffers.
+/// The buffers that both regularisers use.
 struct Common {
     shape: Shape,
     w: Loader,
@@ -277,7 +277,7 @@ impl Common {
     }
 }
 
-/// What both plans of the center loss start from.
+/// The buffers that both plans of the center loss use.
 struct Centers {
     b: Builder,
     x: Loader,

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{Budget, DevicePreset, Error, Link, MarginSoftmax, Others, Product, Result, Shape, Tile, Want};
 
-/// What a head has to do, as far as its memory is concerned.
+/// The work of a head, as far as it needs memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Work {
     /// A backward pass.

@@ -107,7 +107,7 @@ impl Part {
     }
 }
 
-/// What may change from call to call.
+/// The options that may change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Call {
     /// Rows of one batch entry, at most as planned.
@@ -247,7 +247,7 @@ impl Settings {
         }
     }
 
-    /// What margins and scale follow; whether the margins differ from row to row.
+    /// The code of what margins and scale follow, and whether the margins differ from row to row.
     fn adaptive(&mut self, loss: &MarginSoftmax) -> bool {
         match loss.adaptive {
             Adaptive::None => {}
@@ -333,7 +333,7 @@ pub(crate) struct Stats {
 
 #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))] // shards are read back there
 impl Stats {
-    /// What stands for minus infinity on a device.
+    /// Minus infinity on a device.
     pub const LOWEST: f32 = LOWEST as f32;
     /// Of no class.
     pub const EMPTY: Self =

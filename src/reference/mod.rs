@@ -162,7 +162,7 @@ impl<'a> Shard<'a> {
         self.cosines[i * self.range.len() + j].0
     }
 
-    /// What this shard knows of the rows before margins apply.
+    /// Everything that this shard knows of the rows before margins apply.
     pub fn targets(&self, state: &State) -> Targets {
         let rows = 0..self.labels.len();
         let best = |i: usize, k: usize| {

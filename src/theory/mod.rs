@@ -1,4 +1,4 @@
-//! What a loss asks for before anything is trained: how far prototypes lie apart, where training stops, which margin
+//! The demands of a loss before anything is trained: how far prototypes lie apart, where training stops, which margin
 //! suits, what a collapse costs. Scalars in f64; no device, no threads.
 //!
 //! The model is one embedding at the angle θ to its own prototype, among `classes` prototypes spread at random over the

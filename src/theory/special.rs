@@ -7,7 +7,7 @@ use crate::Result;
 
 /// −1/e, rounded down: 1.2e-17 below the branch point, whose value W₀ = −1 it gets.
 const BRANCH: f64 = -0.367_879_441_171_442_33;
-/// What `E` lacks of e.
+/// The difference between e and `E`.
 const E_REST: f64 = 1.445_646_891_729_250_1e-16;
 
 /// Lambert's W₀(x), the w ≥ −1 with w·eʷ = x, for x ≥ −1/e.

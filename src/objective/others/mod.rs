@@ -1,4 +1,4 @@
-//! What happens to the cosine of every class but the labelled one. One file per transform.
+//! Transforms of the cosines of all classes but the labelled one. One file per transform.
 
 mod curricular;
 mod filter;
@@ -16,7 +16,7 @@ pub use top_k::TopK;
 use super::{Angle, Power, snippet::Snippet};
 use crate::Result;
 
-/// What a transform may know beside the cosine.
+/// The facts that a transform may use beside the cosine.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<T> {
     /// The row's bound: the cosine from which a class counts as hard. What it is depends on the transform.
