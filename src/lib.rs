@@ -109,7 +109,7 @@
 //! # Memory
 //!
 //! [`Budget`] bounds everything that a head allocates beside inputs, outputs and the staging copies of slices. With room
-//! for all N·C cosines they are kept between the passes; otherwise classes are worked off in chunks and their cosines are
+//! for all N·C cosines they are kept between the passes; otherwise classes are processed in chunks and their cosines are
 //! computed twice. Prototypes beyond one binding of the device (128 MiB in WebGPU) come as several shards; the slices
 //! front does that by itself.
 //!

@@ -4,8 +4,9 @@
 #   tests/run.sh           what CI runs
 #   tests/run.sh --full    the slow parts too
 #
-# The GPU tests run on two software drivers, lavapipe and SwiftShader, unless VK_DRIVER_FILES names others. What cannot
-# be had is named and left out; with CI=true that is a failure. The first failure stops, and its name is the last line.
+# The GPU tests run on two software drivers, lavapipe and SwiftShader, unless VK_DRIVER_FILES names others. Missing tools are
+# reported and their steps skipped; with CI=true a missing tool is an error. The first failure stops the run, and its name is
+# the last line.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

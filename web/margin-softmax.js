@@ -647,7 +647,7 @@ export class Bound {
         this.#draw();
     }
 
-    /** What a loss and a call need, or why they cannot be had; changes nothing. */
+    /** The settings of a loss and a call, or the error that refuses them; changes nothing. */
     #settings(loss, call) {
         const bytes = asked(() => this.#planned.settings(JSON.stringify(loss), JSON.stringify(call)));
         const sizes = asked(() => this.#planned.dispatches(call.rows));

@@ -7,7 +7,7 @@
 #   benches/browser/run.sh --help               all options
 #
 # Needs Node 20, npm, Chromium (CHROMIUM=path, else where Debian puts it) and Rust's target wasm32-unknown-unknown. The adapter
-# is SwiftShader, or with WEBGPU_ADAPTER=hardware what the browser chooses. What cannot be had is named, and the run goes
+# is SwiftShader, or with WEBGPU_ADAPTER=hardware what the browser chooses. Missing parts are reported, and the run goes
 # on without it. Results: benches/results/browser.json.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

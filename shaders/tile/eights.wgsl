@@ -35,7 +35,7 @@ fn tile_run(m0: u32, n0: u32, k0: u32, k1: u32, lane: u32) {
             tile_b[place] = b[0]; tile_b[place + WIDE] = b[1]; tile_b[place + 2u * WIDE] = b[2]; tile_b[place + 3u * WIDE] = b[3];
         }
         workgroupBarrier();
-        // four steps of k at a time: software drivers stop a shader after 65,535 turns of its loops, all taken together
+        // four steps of k at a time: software drivers abort a shader after 65,535 loop iterations in all
         for (var q = 0u; q < WIDE * TILE_DEPTH; q += 4u * WIDE) {
             let a0 = tile_a[q + y]; let c0 = tile_a[q + y + TILE_SIDE];
             let b0 = tile_b[q + x]; let d0 = tile_b[q + x + TILE_SIDE];

@@ -31,7 +31,7 @@ pub(super) struct Layout {
     pub tile: usize,
     /// Rows of a block: the other side of it.
     pub block: usize,
-    /// Ranges of consecutive tiles, each worked off in order by one thread at a time; pass 2 of *keep* has as many lanes.
+    /// Ranges of consecutive tiles, each processed in order by one thread at a time; pass 2 of *keep* has as many lanes.
     pub ranges: usize,
     /// Rows of dX that a tile joins at once in *keep*.
     pub joined: usize,

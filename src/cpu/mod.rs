@@ -12,7 +12,7 @@
 //! dX over very many tiles, and dW over very many blocks of rows, are sums of f32 sums in f64: see `total`.
 //!
 //! *keep* stores what the first pass computed, N·C·K values; *recompute* computes the cosines again. Consecutive tiles
-//! form fixed ranges, each with its own statistics: a range is worked off in order. In *recompute* it has its own share of
+//! form fixed ranges, each with its own statistics: a range is processed in order. In *recompute* it has its own share of
 //! dX too. In *keep* G stays, so the tiles are taken one by one, and join a block of rows of dX in their order as soon as
 //! somebody is free for it. So the result does not depend on the number of threads, and memory not on the number of tiles.
 //!

@@ -63,7 +63,7 @@ pub(super) struct Call<'a> {
     pub batch: Batch<'a, ()>,
     pub labels: Vec<i64>,
     pub margins: Option<Vec<[f64; 4]>>,
-    /// Less work than this is done before a second thread has woken up.
+    /// Whether the batch is large enough to be worth a second thread.
     pub parallel: bool,
 }
 

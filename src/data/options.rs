@@ -68,8 +68,8 @@ impl Default for Budget {
 /// | `software` | `direct_64` | `direct` (32 rows or columns) | 64 | 64 | 32 MiB |
 ///
 /// The sum over the classes in dL/dX is split until it has about `groups` workgroups, a row of the statistics until they have
-/// `row_groups`; a chunk of cosines that is computed twice has at most `cached` bytes. A tile that the device cannot run
-/// gives way to a smaller one.
+/// `row_groups`; a chunk of cosines that is computed twice has at most `cached` bytes. If the device cannot run the
+/// tile, a smaller one is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -1,6 +1,6 @@
 //! One shard of a head over several devices: the forward pass in pieces, with the numbers of all shards between them.
 //!
-//! Every call stands for itself and computes what comes before it again.
+//! Each call is independent and recomputes the stages before it.
 
 use bytemuck::Zeroable;
 

@@ -29,7 +29,8 @@ struct Round {
     stats: Step,
 }
 
-/// Rows that one pass of grad_prototypes sums over: llvmpipe stops a shader, silently, after 65,535 turns of its loops.
+/// Rows that one pass of grad_prototypes sums over: llvmpipe silently aborts a shader after 65,535 loop
+/// iterations.
 pub(super) const ROWS_PER_PASS: u32 = 1 << 16;
 
 /// Classes that one step of select_classes looks at, for the same reason.

@@ -17,7 +17,7 @@ macro_rules! shader {
 const BLOCK: usize = 256;
 /// Rows and columns of one workgroup of the pair kernels.
 const PAIRS: usize = 32;
-/// Classes of one split of a sum over pairs: some software drivers stop a shader after 65,535 turns of its loops.
+/// Classes of one split of a sum over pairs: some software drivers abort a shader after 65,535 loop iterations.
 const SPLIT: usize = 1 << 16;
 /// A lane looks at a 256th of the classes, four at a time.
 const MOST_PAIRED: usize = 1 << 22;

@@ -207,7 +207,7 @@ impl Schedule {
             return Err(Error::Limit { what, limit, needed, allowed });
         }
 
-        // slabs and slots are there for speed, and give way to the chunk
+        // slabs and slots only add speed: they shrink before the chunk does
         let blocks = rows.div_ceil(u64::from(tile.rows())) * (shape.dim() as u64).div_ceil(u64::from(tile.columns()));
         let mut splits = if want.embeddings { (tuning.groups / blocks).clamp(1, 64) } else { 1 };
         let slab = rows * (shape.dim() as u64).next_multiple_of(4);

@@ -195,7 +195,7 @@ fn shards_fit_a_binding() {
     assert!(matches!(Plan::shards(wide, Element::F32, &Limits::WEBGPU), Err(Error::Limit { .. })));
 }
 
-/// Some software drivers stop a shader after 65,535 turns of its loops: a lane of row_stats stays below.
+/// Some software drivers abort a shader after 65,535 loop iterations: a lane of row_stats stays below.
 #[test]
 fn no_lane_of_the_statistics_takes_too_many_turns() {
     let named = |name| MarginSoftmax::named(name).unwrap();

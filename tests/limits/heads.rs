@@ -185,7 +185,7 @@ fn a_grid_of_heads_is_planned_within_the_limits_or_refused_by_name() {
                 },
                 device,
             };
-            // a loss that needs more classes, or one prototype for each, gives way to the next
+            // a loss that needs more classes, or one prototype for each, is replaced by the next
             (n..n + PRESETS.len()).map(case).any(|case| tally.check(&case));
         }
     }

@@ -1,6 +1,6 @@
 //! The same bits run after run, for one tile, chunk and split: every kernel in every schedule, every buffer that it writes.
 //!
-//! Nothing is said here about other tiles or budgets: sums in another order agree to rounding, which other tests hold.
+//! Other tiles and budgets are not compared: sums in another order agree to rounding, which other tests check.
 
 mod subject;
 
