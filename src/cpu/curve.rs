@@ -2,7 +2,7 @@
 
 use std::f32::consts::FRAC_PI_2;
 
-use super::{rows::Extra, vector::Fused};
+use super::{rows::RowExtras, vector::Fused};
 use crate::objective::{
     Angle, Filter, Others, Power, Slope, TopK,
     others::{Harder, Identity, Other, Place, Rectified},
@@ -10,20 +10,20 @@ use crate::objective::{
 };
 
 /// A transform with its numbers in f32.
-pub(super) enum Curve {
+pub(super) enum OthersF32 {
     Identity,
     Rectified,
     Harder(Harder),
     TopK(TopK),
     Filter(Filter),
-    Angle(Line),
-    Series(Line, Vec<f32>),
-    Power(Stretch),
+    Angle(AngleF32),
+    Series(AngleF32, Vec<f32>),
+    Power(PowerF32),
 }
 
 /// `base + factor · (π/2 − θ)`.
 #[derive(Clone, Copy)]
-pub(super) struct Line {
+pub(super) struct AngleF32 {
     factor: f32,
     base: f32,
     detached: bool,
@@ -31,7 +31,7 @@ pub(super) struct Line {
 
 /// `2·((c + 1)/2)^t − 1 + margin`, of cos(θ − m) where there is a turn.
 #[derive(Clone, Copy)]
-pub(super) struct Stretch {
+pub(super) struct PowerF32 {
     exponent: u32,
     margin: f32,
     /// cos m and sin m.
@@ -45,7 +45,7 @@ const SIDE: usize = 32;
 /// In the precision of the cosines.
 const SMALLEST_SINE: f32 = unified::SMALLEST_SINE as f32;
 
-impl Curve {
+impl OthersF32 {
     pub fn new(others: &Others, hardness: f64) -> Self {
         match others {
             Others::Identity => Self::Identity,
@@ -54,13 +54,13 @@ impl Curve {
             Others::TopK(top) => Self::TopK(*top),
             Others::Filter(filter) => Self::Filter(*filter),
             Others::Angle(angle) => {
-                let line = Line::new(angle);
+                let line = AngleF32::new(angle);
                 match angle.series() {
                     Some(terms) => Self::Series(line, terms.into_iter().map(|c| c as f32).collect()),
                     None => Self::Angle(line),
                 }
             }
-            Others::Power(power) => Self::Power(Stretch::new(power)),
+            Others::Power(power) => Self::Power(PowerF32::new(power)),
         }
     }
 
@@ -69,7 +69,7 @@ impl Curve {
     pub fn fill<const SLOPES: bool>(
         &self,
         cosines: &[f32],
-        (row, first): (&Extra, usize),
+        (row, first): (&RowExtras, usize),
         values: &mut [f32],
         slopes: &mut [f32],
     ) {
@@ -156,7 +156,7 @@ impl Curve {
     }
 }
 
-impl Line {
+impl AngleF32 {
     fn new(angle: &Angle) -> Self {
         let base = angle.offset - angle.factor * (angle.margin + std::f64::consts::FRAC_PI_2);
         Self { factor: angle.factor as f32, base: base as f32, detached: angle.slope == Slope::Detached }
@@ -169,7 +169,7 @@ impl Line {
     }
 }
 
-impl Stretch {
+impl PowerF32 {
     fn new(power: &Power) -> Self {
         Self {
             exponent: power.exponent,
@@ -303,7 +303,7 @@ fn half<const SLOPES: bool>(terms: &[f32], y: &[f32; SIDE]) -> [[f32; SIDE]; 4] 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objective::{Coefficients, Curve as Shape, Damping, Series};
+    use crate::objective::{Coefficients, Curve, Damping, Series};
 
     /// Every transform against its f64 formula at the same f32 cosines, ends and beyond included.
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         let mut cosines: Vec<f32> = (0..=4000).map(|i| i as f32 / 2000.0 - 1.0).collect();
         cosines.extend([1.0 + 1.2e-7, -1.0 - 1.2e-7, 0.999_999_9, -0.999_999_9, 0.5, 1e-8, -0.0]);
         let series = |degree, coefficients, damping| {
-            let curve = Shape::Series(Series { degree, coefficients, damping });
+            let curve = Curve::Series(Series { degree, coefficients, damping });
             Others::Angle(Angle { curve, factor: 0.7, offset: 0.3, margin: 0.1, ..Angle::default() })
         };
         let power = |exponent, angular, slope| Others::Power(Power { exponent, angular, slope, margin: 0.15 });
@@ -332,9 +332,9 @@ mod tests {
         ]);
         for others in all {
             let (bound, last, first) = (0.25_f32, 70_u32, 10);
-            let row = Extra { bound, last, ..Extra::NONE };
+            let row = RowExtras { bound, last, ..RowExtras::NONE };
             let (mut values, mut slopes) = (vec![f32::NAN; cosines.len()], vec![f32::NAN; cosines.len()]);
-            let (curve, exact) = (Curve::new(&others, 0.3), others.prepare(0.3));
+            let (curve, exact) = (OthersF32::new(&others, 0.3), others.prepare(0.3));
             curve.fill::<true>(&cosines, (&row, first), &mut values, &mut slopes);
             for (j, &c) in cosines.iter().enumerate() {
                 let late = first + j > last as usize;
@@ -346,7 +346,7 @@ mod tests {
                 assert!(off < most, "{others:?} at {c}: {}, not {value}", values[j]);
                 // one rounding of 1 − c² is 6e-8 of its slope; a series of degree n has slopes up to n²
                 let off = (f64::from(slopes[j]) - slope).abs();
-                let size = slope.abs().max(if matches!(curve, Curve::Series(..)) { 40.0 } else { 1.0 });
+                let size = slope.abs().max(if matches!(curve, OthersF32::Series(..)) { 40.0 } else { 1.0 });
                 assert!(off < 2e-6 * size, "{others:?} at {c}: slope {}, not {slope}", slopes[j]);
             }
             let (again, mut unused) = (values.clone(), vec![7.0; slopes.len()]);

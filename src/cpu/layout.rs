@@ -2,9 +2,9 @@
 //! sum follows it.
 
 use super::{
-    pass::{Lane, Prototypes, Queue},
+    pass::{Prototypes, Queue, WorkerScratch},
     product::{Pieces, packing_bytes},
-    rows::{Extra, Partial, Row},
+    rows::{Partial, Row, RowExtras},
     sparse::Lists,
     table::Scratch,
     total::LONG,
@@ -31,7 +31,7 @@ pub(super) struct Layout {
     pub tile: usize,
     /// Rows of a block: the other side of it.
     pub block: usize,
-    /// Ranges of consecutive tiles, each processed in order by one thread at a time; pass 2 of *keep* has as many lanes.
+    /// Ranges of consecutive tiles, each processed in order by one thread at a time; pass 2 of *keep* has as many workers.
     pub ranges: usize,
     /// Rows of dX that a tile joins at once in *keep*.
     pub joined: usize,
@@ -144,7 +144,7 @@ impl Layout {
     }
 
     /// Values of the total of dW of a tile, where that is a sum of so many blocks of rows.
-    pub fn lane_totals(&self) -> usize {
+    pub fn worker_totals(&self) -> usize {
         let long = self.want.grad_prototypes && self.rows.div_ceil(self.block) > LONG;
         if long { self.tile * self.dim } else { 0 }
     }
@@ -164,8 +164,8 @@ impl Layout {
         elements(self.rows, self.ranges).saturating_mul(self.top as u64)
     }
 
-    /// Cosines in the lane of a range.
-    pub fn lane_cosines(&self) -> usize {
+    /// Cosines in the scratch of a worker.
+    pub fn worker_cosines(&self) -> usize {
         if self.keep { 0 } else { self.block * self.tile }
     }
 
@@ -187,16 +187,17 @@ impl Layout {
         let (block, tile, dim) = (self.block, self.tile, self.dim);
         let add = |sum: u64, (count, size): (u64, usize)| sum.saturating_add(count.saturating_mul(size as u64));
         // with its label, its length and its part of the list of blocks
-        let row = size_of::<Row>() + size_of::<Extra>() + 5 * size_of::<f64>() + MARGINS + FOLLOWED;
+        let row = size_of::<Row>() + size_of::<RowExtras>() + 5 * size_of::<f64>() + MARGINS + FOLLOWED;
         let packing = |m, n, k, across| packing_bytes(self.pieces, m, n, k, across);
         let packing = packing(block, tile, dim, (false, true))
             .max(packing(block, dim, tile, (false, false)))
             .max(packing(tile, dim, block, (true, false)));
-        let lane = [(self.lane_cosines() as u64, 4), (tile as u64, Prototypes::BYTES), (dim as u64, 4)];
-        let lane = lane.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES), (1, size_of::<Lane>())]);
-        let lane = lane.chain([(self.lane_totals() as u64, 8), (self.slides() as u64, 8)]);
+        let worker = [(self.worker_cosines() as u64, 4), (tile as u64, Prototypes::BYTES), (dim as u64, 4)];
+        let worker =
+            worker.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES), (1, size_of::<WorkerScratch>())]);
+        let worker = worker.chain([(self.worker_totals() as u64, 8), (self.slides() as u64, 8)]);
         let (listed_rows, listed) = self.listed();
-        let lane = lane.fold(packing + 256 + Lists::bytes(listed_rows, listed), add); // and its task
+        let worker = worker.fold(packing + 256 + Lists::bytes(listed_rows, listed), add); // and its task
         [
             (elements(self.rows, dim), 4), // directions
             (1, Aligned::EXTRA),
@@ -210,7 +211,7 @@ impl Layout {
             (self.queue(), 1),
         ]
         .into_iter()
-        .fold(lane.saturating_mul(self.ranges as u64).saturating_add(FIXED), add)
+        .fold(worker.saturating_mul(self.ranges as u64).saturating_add(FIXED), add)
     }
 }
 

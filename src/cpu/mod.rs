@@ -45,7 +45,7 @@ use self::{
     sparse::Sifted,
     total::Finish,
     vector::{Add, Fused, Project},
-    work::{Call, Input, Outputs, Plan, ROWS, Work, each},
+    work::{Call, Input, Outputs, ROWS, Setup, Work, each},
 };
 use crate::{
     Adaptive, Batch, Counts, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction, Result,
@@ -80,7 +80,7 @@ pub(crate) struct Head {
     shape: Shape,
     range: Range<usize>,
     options: Options,
-    plan: Plan,
+    setup: Setup,
     input: Input,
     work: Work,
 }
@@ -96,28 +96,28 @@ impl Head {
     /// Chooses the layout and makes the workspace; [`Error::Budget`] before anything is allocated.
     pub fn new(loss: &MarginSoftmax, shape: Shape, range: Range<usize>, options: &Options) -> Result<Self> {
         loss.validate_for(shape)?;
-        let plan = Self::plan(loss, shape, &range, options)?;
-        let (input, work) = (Input::new(plan, shape.rows()), Work::new(plan, shape.rows()));
-        Ok(Self { loss: loss.clone(), shape, range, options: *options, plan, input, work })
+        let setup = Self::setup(loss, shape, &range, options)?;
+        let (input, work) = (Input::new(setup, shape.rows()), Work::new(setup, shape.rows()));
+        Ok(Self { loss: loss.clone(), shape, range, options: *options, setup, input, work })
     }
 
-    fn plan(loss: &MarginSoftmax, shape: Shape, range: &Range<usize>, options: &Options) -> Result<Plan> {
+    fn setup(loss: &MarginSoftmax, shape: Shape, range: &Range<usize>, options: &Options) -> Result<Setup> {
         shape.prototypes()?;
         let own = Shape::new(shape.rows(), range.len(), shape.dim())?.with_sub_centers(shape.sub_centers())?;
         let layout = Layout::choose(own, options.want, chosen(loss), options.filter.is_some(), options.budget)?;
         let Options { want, filter, .. } = *options;
-        Ok(Plan { arch: Arch::new(), layout, want, filter, dim: shape.dim() })
+        Ok(Setup { arch: Arch::new(), layout, want, filter, dim: shape.dim() })
     }
 
     /// Another loss over the same workspace; one that chooses more cosines per row makes it anew.
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
         loss.validate_for(self.shape)?;
-        if chosen(loss) > self.plan.layout.top {
-            self.plan = Self::plan(loss, self.shape, &self.range, &self.options)?;
+        if chosen(loss) > self.setup.layout.top {
+            self.setup = Self::setup(loss, self.shape, &self.range, &self.options)?;
             // never both at once
             (self.input, self.work) = (Input::default(), Work::default());
-            self.input = Input::new(self.plan, self.shape.rows());
-            self.work = Work::new(self.plan, self.shape.rows());
+            self.input = Input::new(self.setup, self.shape.rows());
+            self.work = Work::new(self.setup, self.shape.rows());
         }
         self.loss.clone_from(loss);
         Ok(())
@@ -126,12 +126,12 @@ impl Head {
     /// The most bytes that this head holds at any time beside inputs and outputs; never above the budget.
     #[cfg_attr(not(test), allow(dead_code))]
     pub fn workspace_bytes(&self) -> u64 {
-        self.plan.layout.bytes()
+        self.setup.layout.bytes()
     }
 
     /// `keep` or `recompute`.
     pub fn schedule(&self) -> &'static str {
-        if self.plan.layout.keep { "keep" } else { "recompute" }
+        if self.setup.layout.keep { "keep" } else { "recompute" }
     }
 
     /// Loss and gradients of one batch into `out`, whose vectors are used again; output and state untouched on an error.
@@ -169,9 +169,9 @@ impl Head {
         }
         self.set_targets(&call, state);
         let path = self.path();
-        self.pass_one(&call, path, scanned && self.plan.layout.keep, state);
+        self.pass_one(&call, path, scanned && self.setup.layout.keep, state);
         let found = self.found();
-        let ranges = self.work.lanes.len();
+        let ranges = self.work.workers.len();
         let n = call.labels.len();
         let partials = std::mem::take(&mut self.work.partials);
         let sums = |i: usize| {
@@ -219,13 +219,13 @@ impl Head {
         let call = self.begin(batch)?;
         self.take_targets(&call, targets, state)?;
         // all sums, whatever this shard itself wants
-        let mut common = self.input.common(self.plan, &self.loss, self.shape, Path::Table, &call, state);
+        let mut common = self.input.common(self.setup, &self.loss, self.shape, Path::Table, &call, state);
         common.weights = Some((call.batch.class_weights, &self.input.ones));
-        let tasks = self.work.tasks(self.plan, &self.range, &call, Outputs::default());
+        let tasks = self.work.tasks(self.setup, &self.range, &call, Outputs::default());
         each(call.parallel, tasks, |task| task.statistics(false, &common));
         let (n, partials) = (call.labels.len(), &self.work.partials);
         let rows = (0..n).map(|i| {
-            let all = partials.chunks_exact(n).map(|range| &range[i]).take(self.work.lanes.len());
+            let all = partials.chunks_exact(n).map(|range| &range[i]).take(self.work.workers.len());
             let mut sums = all.fold(Partial::EMPTY, Partial::merged).wide();
             if self.loss.link != Link::Softmax {
                 sums.most = 0.0;
@@ -257,12 +257,12 @@ impl Head {
     fn begin<'a, L: Label>(&mut self, batch: &Batch<'a, L>) -> Result<Call<'a>> {
         let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
         let margins = batch.margins(&self.loss, &labels)?;
-        let work = (labels.len() * self.plan.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
+        let work = (labels.len() * self.setup.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
         let &Batch { embeddings, prototypes, class_weights, upstream, bias, class_margins, row_margins, .. } = batch;
         let batch =
             Batch { embeddings, prototypes, labels: &[], class_weights, upstream, bias, class_margins, row_margins };
         let call = Call { batch, labels, margins, parallel: work > 300_000 };
-        self.input.prepare(self.plan, &self.loss, &self.range, &call);
+        self.input.prepare(self.setup, &self.loss, &self.range, &call);
         Ok(call)
     }
 
@@ -286,7 +286,7 @@ impl Head {
         let plain = loss.product == Product::Cosine
             && loss.link == Link::Softmax
             && self.shape.sub_centers() == 1
-            && !self.plan.want.grad_scale;
+            && !self.setup.want.grad_scale;
         match loss.others {
             Others::Identity if plain => Path::Identity,
             Others::Rectified if plain => Path::Rectified,
@@ -295,15 +295,15 @@ impl Head {
     }
 
     fn found(&self) -> Found {
-        let lanes = &self.work.lanes;
-        Found { zero: lanes.iter().map(|l| l.zero).sum(), non_finite: lanes.iter().map(|l| l.non_finite).sum() }
+        let workers = &self.work.workers;
+        Found { zero: workers.iter().map(|l| l.zero).sum(), non_finite: workers.iter().map(|l| l.non_finite).sum() }
     }
 
     /// The best `count` of all ranges of a row, and how many there are.
     fn best(&self, call: &Call<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MOST], usize) {
         let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MOST];
-        let room = call.labels.len() * self.plan.layout.top;
-        for range in self.work.top.chunks_exact(room).take(self.work.lanes.len()) {
+        let room = call.labels.len() * self.setup.layout.top;
+        for range in self.work.top.chunks_exact(room).take(self.work.workers.len()) {
             range[i * count..(i + 1) * count].iter().for_each(|&new| table::insert(&mut all[..count], new));
         }
         (all, all[..count].iter().take_while(|(_, class)| *class != u32::MAX).count())
@@ -322,7 +322,7 @@ impl Head {
     /// The scan's sums of exp(scale·c), per row.
     fn sums(&self, call: &Call<'_>) -> Vec<[f64; 2]> {
         let n = call.labels.len();
-        let ranges = || self.work.partials.chunks_exact(n).take(self.work.lanes.len());
+        let ranges = || self.work.partials.chunks_exact(n).take(self.work.workers.len());
         let row = |i: usize| {
             let all = ranges().map(|range| &range[i]).fold(Partial::EMPTY, Partial::merged);
             [all.most.max(f64::MIN), all.sum]
@@ -367,25 +367,25 @@ impl Head {
     }
 
     fn scan(&mut self, call: &Call<'_>, look: Look, state: &State) {
-        let common = self.input.common(self.plan, &self.loss, self.shape, Path::Table, call, state);
-        let tasks = self.work.tasks(self.plan, &self.range, call, Outputs::default());
+        let common = self.input.common(self.setup, &self.loss, self.shape, Path::Table, call, state);
+        let tasks = self.work.tasks(self.setup, &self.range, call, Outputs::default());
         each(call.parallel, tasks, |task| task.scan(look, &common));
     }
 
     fn pass_one(&mut self, call: &Call<'_>, path: Path, ready: bool, state: &State) {
-        let common = self.input.common(self.plan, &self.loss, self.shape, path, call, state);
-        let tasks = self.work.tasks(self.plan, &self.range, call, Outputs::default());
+        let common = self.input.common(self.setup, &self.loss, self.shape, path, call, state);
+        let tasks = self.work.tasks(self.setup, &self.range, call, Outputs::default());
         each(call.parallel, tasks, |task| task.statistics(ready, &common));
     }
 
     /// All gradients, after [`finish`](Self::finish) returned `z`.
     fn pass_two(&mut self, call: &Call<'_>, path: Path, fresh: bool, z: f64, state: &State, out: &mut Output) {
-        let Plan { dim, want, .. } = self.plan;
+        let Setup { dim, want, .. } = self.setup;
         let (n, classes) = (call.labels.len(), self.range.len());
         let linear = self.loss.product == Product::Linear;
         let bias = want.grad_bias && linear;
         let entries = (out.counts.rows * classes) as u64;
-        out.filtered = self.plan.filter.map(|_| Filtered { entries, ..Filtered::default() });
+        out.filtered = self.setup.filter.map(|_| Filtered { entries, ..Filtered::default() });
         resize(&mut out.grad_embeddings, if want.grad_embeddings { n * dim } else { 0 });
         resize(
             &mut out.grad_prototypes,
@@ -402,30 +402,30 @@ impl Head {
                 out.grad_bias.fill(0.0);
             }
         } else if want.grad_embeddings || want.grad_prototypes || bias {
-            let common = self.input.common(self.plan, &self.loss, self.shape, path, call, state);
+            let common = self.input.common(self.setup, &self.loss, self.shape, path, call, state);
             let into = Outputs {
                 embeddings: &mut out.grad_embeddings,
                 prototypes: &mut out.grad_prototypes,
                 bias: if linear { &mut out.grad_bias } else { &mut [] },
             };
-            let sifted = if self.plan.layout.keep {
-                let (lanes, queue) = self.work.queue(self.plan, &self.range, call, &self.input.lengths, into);
-                let count = lanes.len();
-                each(call.parallel, lanes.iter_mut().collect(), |lane| queue.work(fresh, &common, lane));
+            let sifted = if self.setup.layout.keep {
+                let (workers, queue) = self.work.queue(self.setup, &self.range, call, &self.input.lengths, into);
+                let count = workers.len();
+                each(call.parallel, workers.iter_mut().collect(), |worker| queue.work(fresh, &common, worker));
                 if queue.unfinished() {
-                    let lanes = lanes.iter_mut().enumerate().collect();
-                    each(call.parallel, lanes, |(first, lane)| queue.finish(first, count, &common, lane));
+                    let workers = workers.iter_mut().enumerate().collect();
+                    each(call.parallel, workers, |(first, worker)| queue.finish(first, count, &common, worker));
                 }
                 queue.sifted().fold(Sifted::default(), Sifted::plus)
             } else {
-                let tasks = self.work.tasks(self.plan, &self.range, call, into);
+                let tasks = self.work.tasks(self.setup, &self.range, call, into);
                 each(call.parallel, tasks, |task| task.gradients(&common));
-                finish_embeddings(self.plan, linear, call, &self.input.lengths, &self.work, &mut out.grad_embeddings);
-                self.work.lanes.iter().map(|lane| lane.lists.sifted).fold(Sifted::default(), Sifted::plus)
+                finish_embeddings(self.setup, linear, call, &self.input.lengths, &self.work, &mut out.grad_embeddings);
+                self.work.workers.iter().map(|worker| worker.lists.sifted).fold(Sifted::default(), Sifted::plus)
             };
             let Sifted { dropped, total, kept } = sifted;
             out.filtered =
-                self.plan.filter.map(|_| Filtered { dropped: dropped as f32, total: total as f32, kept, entries });
+                self.setup.filter.map(|_| Filtered { dropped: dropped as f32, total: total as f32, kept, entries });
         }
         if matches!(self.loss.adaptive, Adaptive::MagFace(_)) && !broken && self.range.start == 0 {
             let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.chunks_exact(dim));
@@ -446,8 +446,8 @@ impl Head {
     ) -> f64 {
         let Call { batch, labels, .. } = call;
         let (n, classes, loss) = (labels.len(), self.shape.classes(), &self.loss);
-        let (want, scale) = (self.plan.want, state.scale_of(loss));
-        let filter = self.plan.filter.map_or(0.0, |filter| filter.epsilon());
+        let (want, scale) = (self.setup.want, state.scale_of(loss));
+        let filter = self.setup.filter.map_or(0.0, |filter| filter.epsilon());
         let linear = loss.product == Product::Linear;
         let lengths = &self.input.lengths[..n];
         let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
@@ -550,8 +550,8 @@ fn chosen(loss: &MarginSoftmax) -> usize {
 }
 
 /// dX in *recompute*: the other ranges' shares added to the first in order, then projected.
-fn finish_embeddings(plan: Plan, linear: bool, call: &Call<'_>, lengths: &[f64], work: &Work, grad: &mut [f32]) {
-    let Plan { arch, dim, layout, .. } = plan;
+fn finish_embeddings(setup: Setup, linear: bool, call: &Call<'_>, lengths: &[f64], work: &Work, grad: &mut [f32]) {
+    let Setup { arch, dim, layout, .. } = setup;
     let (len, ranges) = (grad.len(), layout.ranges);
     let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
     let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
@@ -589,7 +589,7 @@ fn resize(v: &mut Vec<f32>, len: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{rows::Extra, table::Scratch, *};
+    use super::{rows::RowExtras, table::Scratch, *};
     use crate::Budget;
 
     /// The bytes that the layout counts cover those that the head holds, in both schedules; the smaller budget means recompute.
@@ -602,11 +602,11 @@ mod tests {
             let (options, shape) = (Options { budget, ..Options::default() }, shape.with_sub_centers(centers).unwrap());
             let head = Head::new(&MarginSoftmax::named(name).unwrap(), shape, 0..shape.classes(), &options).unwrap();
             let Head { input, work, .. } = &head;
-            let lanes = work.lanes.iter();
+            let workers = work.workers.iter();
             let scratch = |s: &Scratch| {
                 4 * (s.cosines.capacity() + s.centers.capacity() + s.values.capacity() + s.slopes.capacity())
             };
-            let lanes = lanes.map(|l| {
+            let workers = workers.map(|l| {
                 let own = 4 * (l.own.factors.capacity() + l.unit.capacity()) + 8 * l.own.lengths.capacity();
                 own + 4 * l.cosines.capacity() + scratch(&l.scratch) + 8 * (l.totals.capacity() + l.slides.capacity())
             });
@@ -615,11 +615,11 @@ mod tests {
                 + 4 * input.directions.capacity()
                 + 8 * input.lengths.capacity()
                 + size_of::<Row>() * input.rows.capacity()
-                + size_of::<Extra>() * input.extras.capacity()
+                + size_of::<RowExtras>() * input.extras.capacity()
                 + size_of::<Partial>() * work.partials.capacity()
                 + size_of::<(f32, u32)>() * work.top.capacity()
                 + 8 * work.totals.capacity()
-                + lanes.sum::<usize>();
+                + workers.sum::<usize>();
             assert_eq!(head.schedule(), schedule);
             assert!(held as u64 <= head.workspace_bytes() && head.workspace_bytes() <= budget.get());
         }

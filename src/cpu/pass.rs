@@ -7,13 +7,13 @@ use pulp::Arch;
 use super::{
     layout::Layout,
     product::{Matrix, product, spaced_product},
-    rows::{Extra, Partial, Row},
+    rows::{Partial, Row, RowExtras},
     sparse::{Gather, List, Lists, Sift, Sifted},
     sweep::{Block, Gradients, Statistics},
     table::{self, Scan, Scratch, Table},
     total::{Total, Widen},
-    vector::{Add, Measure, Normalize, Plain, Project, Stretch},
-    work::Plan,
+    vector::{Add, Measure, Normalize, Plain, Project, ScaleColumns},
+    work::Setup,
 };
 use crate::objective::{
     SHORTEST,
@@ -31,7 +31,7 @@ pub(super) enum Path {
 }
 
 /// The scratch of whoever works on a tile, and what a range counted.
-pub(super) struct Lane {
+pub(super) struct WorkerScratch {
     pub own: Prototypes,
     /// The direction of a prototype that is not ordinary.
     pub unit: Vec<f32>,
@@ -114,7 +114,7 @@ impl<'a> Iterator for Tiles<'a> {
 /// One range of class tiles with everything that belongs to it alone.
 pub(super) struct Task<'a> {
     pub tiles: Tiles<'a>,
-    pub lane: &'a mut Lane,
+    pub worker: &'a mut WorkerScratch,
     pub partials: &'a mut [Partial],
     pub top: &'a mut [(f32, u32)],
     /// Of dX, in *recompute*.
@@ -125,7 +125,7 @@ pub(super) struct Task<'a> {
 
 /// Data that all ranges read.
 pub(super) struct Common<'a> {
-    pub plan: Plan,
+    pub setup: Setup,
     pub path: Path,
     pub table: Table,
     /// Plain products of vectors as they are.
@@ -133,7 +133,7 @@ pub(super) struct Common<'a> {
     pub scale: f32,
     pub directions: &'a [f32],
     pub rows: &'a [Row],
-    pub extras: &'a [Extra],
+    pub extras: &'a [RowExtras],
     /// Class weights and their stand-in, with label smoothing.
     pub weights: Option<(Option<&'a [f32]>, &'a [f32])>,
     /// One over the weights' [`unit`](super::rows::unit).
@@ -154,35 +154,35 @@ pub(super) fn front<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     rest.split_off_mut(..len.min(rest.len())).unwrap_or_default()
 }
 
-/// The rows of a block, in what is kept of a tile or in the lane.
+/// The rows of a block, in the kept values of a tile or in a worker's scratch.
 fn values_of<'a>(
     kept: &'a mut [f32],
-    lane: &'a mut [f32],
+    worker: &'a mut [f32],
     (at, rows): (usize, usize),
     columns: usize,
 ) -> &'a mut [f32] {
-    if kept.is_empty() { &mut lane[..rows * columns] } else { &mut kept[at * columns..(at + rows) * columns] }
+    if kept.is_empty() { &mut worker[..rows * columns] } else { &mut kept[at * columns..(at + rows) * columns] }
 }
 
 impl Task<'_> {
     /// Counts prototypes, and looks at the raw cosines where that is asked for; *keep* then holds them.
     pub fn scan(self, look: Look, common: &Common<'_>) {
-        let Plan { arch, layout, .. } = common.plan;
-        let (lane, centers) = (self.lane, common.table.centers);
+        let Setup { arch, layout, .. } = common.setup;
+        let (worker, centers) = (self.worker, common.table.centers);
         self.partials.fill(Partial::EMPTY);
         self.top.fill((f32::NEG_INFINITY, u32::MAX));
-        (lane.zero, lane.non_finite) = (0, 0);
+        (worker.zero, worker.non_finite) = (0, 0);
         for tile in self.tiles {
-            let columns = lane.count(common, tile.prototypes);
+            let columns = worker.count(common, tile.prototypes);
             if look.top == 0 && !look.sums {
                 continue;
             }
             let (first, width) = (tile.first, columns / centers);
             for (b, rows) in common.rows.chunks(layout.block).enumerate() {
                 let at = b * layout.block;
-                let values = values_of(tile.kept, &mut lane.cosines, (at, rows.len()), columns);
-                common.products(values, at, tile.prototypes, (lane.own.ordinary, &mut lane.unit), tile.bias);
-                let before = lane.own.factors_of(common, columns);
+                let values = values_of(tile.kept, &mut worker.cosines, (at, rows.len()), columns);
+                common.products(values, at, tile.prototypes, (worker.own.ordinary, &mut worker.unit), tile.bias);
+                let before = worker.own.factors_of(common, columns);
                 let block = Block {
                     values,
                     rows,
@@ -196,32 +196,32 @@ impl Task<'_> {
                 };
                 let partials = look.sums.then_some(&mut self.partials[at..at + rows.len()]);
                 let top = &mut self.top[at * look.top..(at + rows.len()) * look.top];
-                arch.dispatch(Scan { centers, block, scratch: &mut lane.scratch, partials, top, count: look.top });
+                arch.dispatch(Scan { centers, block, scratch: &mut worker.scratch, partials, top, count: look.top });
             }
         }
     }
 
     /// Pass 1: the rows' statistics over the other classes of this range. `ready`: what is kept are cosines already.
     pub fn statistics(self, ready: bool, common: &Common<'_>) {
-        let Common { plan: Plan { arch, layout, dim, .. }, scale, per_unit, ref table, .. } = *common;
-        let lane = self.lane;
+        let Common { setup: Setup { arch, layout, dim, .. }, scale, per_unit, ref table, .. } = *common;
+        let worker = self.worker;
         self.partials.fill(Partial::EMPTY);
         if !ready {
-            (lane.zero, lane.non_finite) = (0, 0);
+            (worker.zero, worker.non_finite) = (0, 0);
         }
         for tile in self.tiles {
             let columns = tile.prototypes.len() / dim;
             let (first, width) = (tile.first, columns / table.centers);
             if !ready {
-                lane.count(common, tile.prototypes);
+                worker.count(common, tile.prototypes);
             }
             for (b, rows) in common.rows.chunks(layout.block).enumerate() {
                 let at = b * layout.block;
-                let values = values_of(tile.kept, &mut lane.cosines, (at, rows.len()), columns);
+                let values = values_of(tile.kept, &mut worker.cosines, (at, rows.len()), columns);
                 if !ready {
-                    common.products(values, at, tile.prototypes, (lane.own.ordinary, &mut lane.unit), tile.bias);
+                    common.products(values, at, tile.prototypes, (worker.own.ordinary, &mut worker.unit), tile.bias);
                 }
-                let before = lane.own.factors_of(common, columns).filter(|_| !ready);
+                let before = worker.own.factors_of(common, columns).filter(|_| !ready);
                 let weights = common.weights_of(first, width);
                 let block = Block { values, rows, first, width, scale, weights, per_unit, before, after: None };
                 let partials = &mut self.partials[at..at + rows.len()];
@@ -237,7 +237,7 @@ impl Task<'_> {
                         arch.dispatch(Statistics::<_, false> { others: Rectified, block, partials, most: &mut [] });
                     }
                     Path::Table => {
-                        let (extras, scratch) = (&common.extras[at..], &mut lane.scratch);
+                        let (extras, scratch) = (&common.extras[at..], &mut worker.scratch);
                         arch.dispatch(table::Statistics { table, block, extras, scratch, partials });
                     }
                 }
@@ -247,13 +247,13 @@ impl Task<'_> {
 
     /// Pass 2 of *recompute*: this range's share of dX, and its dW and db.
     pub fn gradients(self, common: &Common<'_>) {
-        let Self { mut tiles, lane, share, total, .. } = self;
-        lane.lists.sifted = Sifted::default();
+        let Self { mut tiles, worker, share, total, .. } = self;
+        worker.lists.sifted = Sifted::default();
         let mut total = Total::new(total);
         while let Some(tile) = tiles.next() {
-            tile.gradients(true, common, lane, Some((&mut *share, total.adds())));
+            tile.gradients(true, common, worker, Some((&mut *share, total.adds())));
             let last = tiles.rest.prototypes.is_empty();
-            total.joined(common.plan.arch, share, last || !lane.own.ordinary);
+            total.joined(common.setup.arch, share, last || !worker.own.ordinary);
         }
     }
 }
@@ -265,15 +265,15 @@ impl<'a> Tile<'a> {
         self,
         fresh: bool,
         common: &Common<'_>,
-        lane: &mut Lane,
+        worker: &mut WorkerScratch,
         mut share: Option<(&mut [f32], bool)>,
     ) -> &'a [f32] {
-        let Common { plan: Plan { arch, layout, want, filter, dim }, scale, per_unit, ref table, .. } = *common;
+        let Common { setup: Setup { arch, layout, want, filter, dim }, scale, per_unit, ref table, .. } = *common;
         let Self { first, prototypes, bias, kept, most, grad: pull, grad_bias: slide, .. } = self;
         let (columns, pieces) = (prototypes.len() / dim, layout.pieces);
         let width = columns / table.centers;
-        lane.own.measure(common, prototypes);
-        let Lane { own, unit, cosines, scratch, lists, totals, slides, .. } = lane;
+        worker.own.measure(common, prototypes);
+        let WorkerScratch { own, unit, cosines, scratch, lists, totals, slides, .. } = worker;
         let mut total = Total::new(totals);
         // a filter compares G as it is
         let factors = own.factors_of(common, columns);
@@ -301,7 +301,7 @@ impl<'a> Tile<'a> {
             }
             let sparse = filter.is_some() && arch.dispatch(Sift { values: &mut *values, columns, rows, lists });
             if let Some(factors) = late {
-                arch.dispatch(Stretch { values: &mut *values, factors });
+                arch.dispatch(ScaleColumns { values: &mut *values, factors });
                 lists.stretch(if sparse { factors } else { &[] });
             }
             let x = Matrix::new(&common.directions[at * dim..], rows.len(), dim);
@@ -398,18 +398,18 @@ impl<'a> Queue<'a> {
     }
 
     /// Pass 2, until no tile is left.
-    pub fn work(&self, fresh: bool, common: &Common<'_>, lane: &mut Lane) {
+    pub fn work(&self, fresh: bool, common: &Common<'_>, worker: &mut WorkerScratch) {
         let next = || self.tiles.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some(tile) = next() {
-            lane.lists.sifted = Sifted::default();
+            worker.lists.sifted = Sifted::default();
             let (index, prototypes) = (tile.index, tile.prototypes);
-            let values = tile.gradients(fresh, common, lane, None);
-            let done = Done { values, prototypes, ordinary: lane.own.ordinary, sifted: lane.lists.sifted };
+            let values = tile.gradients(fresh, common, worker, None);
+            let done = Done { values, prototypes, ordinary: worker.own.ordinary, sifted: worker.lists.sifted };
             // every index comes once
             let _ = self.done[index].set(done);
             for (b, block) in self.blocks.iter().enumerate() {
                 if let Ok(mut block) = block.try_lock() {
-                    self.join(b, &mut block, common, lane);
+                    self.join(b, &mut block, common, worker);
                 }
             }
         }
@@ -421,21 +421,21 @@ impl<'a> Queue<'a> {
     }
 
     /// Every `step`-th block of rows from `first` on, finished.
-    pub fn finish(&self, first: usize, step: usize, common: &Common<'_>, lane: &mut Lane) {
+    pub fn finish(&self, first: usize, step: usize, common: &Common<'_>, worker: &mut WorkerScratch) {
         for (b, block) in self.blocks.iter().enumerate().skip(first).step_by(step) {
-            self.join(b, &mut block.lock().unwrap_or_else(PoisonError::into_inner), common, lane);
+            self.join(b, &mut block.lock().unwrap_or_else(PoisonError::into_inner), common, worker);
         }
     }
 
     /// All tiles that are done in order join; after the last one the rows are projected.
-    fn join(&self, b: usize, block: &mut Joined<'a>, common: &Common<'_>, lane: &mut Lane) {
-        let Plan { arch, layout, dim, .. } = common.plan;
+    fn join(&self, b: usize, block: &mut Joined<'a>, common: &Common<'_>, worker: &mut WorkerScratch) {
+        let Setup { arch, layout, dim, .. } = common.setup;
         let Joined { tiles, rows, total, from, lengths } = block;
         while let Some(done) = self.done.get(*tiles).and_then(OnceLock::get) {
             let columns = done.prototypes.len() / dim;
             let values = &done.values[b * layout.joined * columns..][..rows.len() / dim * columns];
-            let with = (done.ordinary, &mut lane.unit[..]);
-            common.embed(rows, total.adds(), values, done.prototypes, with, &mut lane.lists);
+            let with = (done.ordinary, &mut worker.unit[..]);
+            common.embed(rows, total.adds(), values, done.prototypes, with, &mut worker.lists);
             *tiles += 1;
             let last = *tiles == self.done.len();
             total.joined(arch, rows, last || !done.ordinary);
@@ -452,10 +452,10 @@ impl<'a> Queue<'a> {
     }
 }
 
-impl Lane {
+impl WorkerScratch {
     /// The prototypes of a tile measured, and what their lengths tell; returns how many there are.
     fn count(&mut self, common: &Common<'_>, prototypes: &[f32]) -> usize {
-        let columns = prototypes.len() / common.plan.dim;
+        let columns = prototypes.len() / common.setup.dim;
         self.own.measure(common, prototypes);
         let lengths = &self.own.lengths[..columns];
         if !common.linear {
@@ -480,14 +480,14 @@ impl Prototypes {
     }
 
     fn measure(&mut self, common: &Common<'_>, prototypes: &[f32]) {
-        let (dim, centers) = (common.plan.dim, common.table.centers);
+        let (dim, centers) = (common.setup.dim, common.table.centers);
         let columns = prototypes.len() / dim;
         let width = columns / centers;
         let own = self.lengths.chunks_exact_mut(width).zip(self.factors.chunks_exact_mut(width));
         self.ordinary = true;
         for (k, (lengths, factors)) in own.take(centers).enumerate() {
             let from = &prototypes[k * dim..];
-            self.ordinary &= common.plan.arch.dispatch(Measure { from, dim, step: centers, lengths, factors });
+            self.ordinary &= common.setup.arch.dispatch(Measure { from, dim, step: centers, lengths, factors });
         }
         if common.linear {
             self.ordinary = self.lengths[..columns].iter().all(|l| l.is_finite());
@@ -521,7 +521,7 @@ impl<'a> Common<'a> {
         (ordinary, unit): (bool, &mut [f32]),
         bias: &[f32],
     ) {
-        let (Plan { arch, layout, dim, .. }, centers) = (self.plan, self.table.centers);
+        let (Setup { arch, layout, dim, .. }, centers) = (self.setup, self.table.centers);
         let (columns, apart) = (prototypes.len() / dim, centers * dim);
         let width = columns / centers;
         let x = Matrix::new(&self.directions[at * dim..], values.len() / columns, dim);
@@ -552,7 +552,7 @@ impl<'a> Common<'a> {
         (ordinary, unit): (bool, &mut [f32]),
         lists: &mut Lists,
     ) {
-        let (Plan { arch, layout, dim, filter, .. }, centers) = (self.plan, self.table.centers);
+        let (Setup { arch, layout, dim, filter, .. }, centers) = (self.setup, self.table.centers);
         let (columns, apart) = (prototypes.len() / dim, centers * dim);
         let (rows, width) = (values.len() / columns, columns / centers);
         if filter.is_some() && ordinary && arch.dispatch(List { values, columns, centers, lists }) {

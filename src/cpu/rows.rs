@@ -32,7 +32,7 @@ pub(super) struct Row {
 
 /// More numbers of a row; only some losses read them.
 #[derive(Clone, Copy)]
-pub(super) struct Extra {
+pub(super) struct RowExtras {
     /// φ, without scale.
     pub value: f64,
     /// dφ/dm2.
@@ -48,7 +48,7 @@ pub(super) struct Extra {
     pub stretch: f32,
 }
 
-impl Extra {
+impl RowExtras {
     pub const NONE: Self =
         Self { value: 0.0, turn: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, stretch: 0.0 };
 }

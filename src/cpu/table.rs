@@ -6,8 +6,8 @@
 use pulp::{Simd, WithSimd};
 
 use super::{
-    curve::Curve,
-    rows::{Extra, Partial},
+    curve::OthersF32,
+    rows::{Partial, RowExtras},
     sweep::{Block, weighted},
     vector::{Fused, LANES, exp, fold, larger, normal, stretch},
 };
@@ -15,7 +15,7 @@ use crate::objective::others::Identity;
 
 /// The outputs of the sweeps.
 pub(super) struct Table {
-    pub curve: Curve,
+    pub curve: OthersF32,
     /// The bias of a binary link; none for softmax.
     pub binary: Option<f32>,
     /// Prototypes of a class.
@@ -268,7 +268,7 @@ pub(super) fn insert(top: &mut [(f32, u32)], new: (f32, u32)) {
 pub(super) struct Statistics<'a> {
     pub table: &'a Table,
     pub block: Block<'a>,
-    pub extras: &'a [Extra],
+    pub extras: &'a [RowExtras],
     pub scratch: &'a mut Scratch,
     /// Joined by this tile.
     pub partials: &'a mut [Partial],
@@ -323,7 +323,7 @@ impl WithSimd for Statistics<'_> {
 pub(super) struct Gradients<'a> {
     pub table: &'a Table,
     pub block: Block<'a>,
-    pub extras: &'a [Extra],
+    pub extras: &'a [RowExtras],
     pub scratch: &'a mut Scratch,
 }
 

@@ -248,12 +248,12 @@ impl WithSimd for Measure<'_> {
 }
 
 /// Every row of `values` times `factors`, number by number.
-pub(super) struct Stretch<'a> {
+pub(super) struct ScaleColumns<'a> {
     pub values: &'a mut [f32],
     pub factors: &'a [f32],
 }
 
-impl WithSimd for Stretch<'_> {
+impl WithSimd for ScaleColumns<'_> {
     type Output = ();
 
     #[inline(always)]

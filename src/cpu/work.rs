@@ -6,10 +6,10 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
-    curve::Curve,
+    curve::OthersF32,
     layout::Layout,
-    pass::{Common, Lane, Path, Prototypes, Queue, Task, Tile, Tiles, directions, front},
-    rows::{Extra, Partial, Row, unit},
+    pass::{Common, Path, Prototypes, Queue, Task, Tile, Tiles, WorkerScratch, directions, front},
+    rows::{Partial, Row, RowExtras, unit},
     sparse::Lists,
     table::{Scratch, Table},
     vector::{Aligned, DotLength},
@@ -18,7 +18,7 @@ use crate::{Batch, GradientFilter, Link, MarginSoftmax, Product, Shape, State, W
 
 /// The choices that stay the same from call to call.
 #[derive(Clone, Copy)]
-pub(super) struct Plan {
+pub(super) struct Setup {
     pub arch: Arch,
     pub layout: Layout,
     pub want: Want,
@@ -33,7 +33,7 @@ pub(super) struct Input {
     pub directions: Aligned,
     pub lengths: Vec<f64>,
     pub rows: Vec<Row>,
-    pub extras: Vec<Extra>,
+    pub extras: Vec<RowExtras>,
     /// The class weights of a tile where the caller gives none.
     pub ones: Vec<f32>,
 }
@@ -42,7 +42,7 @@ pub(super) struct Input {
 #[derive(Default)]
 pub(super) struct Work {
     /// \[ranges\].
-    pub lanes: Vec<Lane>,
+    pub workers: Vec<WorkerScratch>,
     /// \[ranges, N\].
     pub partials: Vec<Partial>,
     /// \[tiles\]\[N, prototypes of the tile\]: what survives pass 1.
@@ -79,19 +79,19 @@ pub(super) struct Outputs<'a> {
 pub(super) const ROWS: usize = 32;
 
 impl Input {
-    pub fn new(plan: Plan, rows: usize) -> Self {
+    pub fn new(setup: Setup, rows: usize) -> Self {
         Self {
-            directions: Aligned::new(rows * plan.dim),
+            directions: Aligned::new(rows * setup.dim),
             lengths: vec![0.0; rows],
             rows: vec![Row::NONE; rows],
-            extras: vec![Extra::NONE; rows],
-            ones: vec![1.0; plan.layout.tile_classes()],
+            extras: vec![RowExtras::NONE; rows],
+            ones: vec![1.0; setup.layout.tile_classes()],
         }
     }
 
     /// Directions, and the target cosines of the labels in `range`.
-    pub fn prepare(&mut self, plan: Plan, loss: &MarginSoftmax, range: &Range<usize>, call: &Call<'_>) {
-        let Plan { arch, dim, .. } = plan;
+    pub fn prepare(&mut self, setup: Setup, loss: &MarginSoftmax, range: &Range<usize>, call: &Call<'_>) {
+        let Setup { arch, dim, .. } = setup;
         let Call { batch, labels, parallel, .. } = call;
         let linear = loss.product == Product::Linear;
         let class_values = batch.prototypes.len() / range.len();
@@ -119,7 +119,7 @@ impl Input {
             directions(arch, linear, (x, dim), to, lengths, true);
             let rows = rows.iter_mut().zip(extras).zip(labels);
             for ((x, &length), ((row, extra), &label)) in x.chunks_exact(dim).zip(&*lengths).zip(rows) {
-                (*row, *extra) = (Row::NONE, Extra::NONE);
+                (*row, *extra) = (Row::NONE, RowExtras::NONE);
                 if Some(label) != loss.ignore_index && length.is_finite() {
                     let class = label as usize;
                     let (cosine, center) = if range.contains(&class) { target(x, length, class) } else { (0.0, 0) };
@@ -131,7 +131,7 @@ impl Input {
 
     pub fn common<'a>(
         &'a self,
-        plan: Plan,
+        setup: Setup,
         loss: &MarginSoftmax,
         shape: Shape,
         path: Path,
@@ -141,10 +141,10 @@ impl Input {
         let n = call.labels.len();
         let smoothed = loss.label_smoothing > 0.0;
         Common {
-            plan,
+            setup,
             path,
             table: Table {
-                curve: Curve::new(&loss.others, state.hardness),
+                curve: OthersF32::new(&loss.others, state.hardness),
                 binary: match loss.link {
                     Link::Softmax => None,
                     Link::Binary(link) => Some(link.bias as f32),
@@ -153,7 +153,7 @@ impl Input {
             },
             linear: loss.product == Product::Linear,
             scale: state.scale_of(loss) as f32,
-            directions: &self.directions[..n * plan.dim],
+            directions: &self.directions[..n * setup.dim],
             rows: &self.rows[..n],
             extras: &self.extras[..n],
             weights: smoothed.then_some((call.batch.class_weights, &self.ones)),
@@ -163,21 +163,21 @@ impl Input {
 }
 
 impl Work {
-    pub fn new(plan: Plan, rows: usize) -> Self {
-        let layout = plan.layout;
-        let lane = || Lane {
+    pub fn new(setup: Setup, rows: usize) -> Self {
+        let layout = setup.layout;
+        let worker = || WorkerScratch {
             own: Prototypes::new(layout.tile),
-            unit: vec![0.0; plan.dim],
-            cosines: vec![0.0; layout.lane_cosines()],
+            unit: vec![0.0; setup.dim],
+            cosines: vec![0.0; layout.worker_cosines()],
             scratch: Scratch::new(layout.tile_classes()),
             lists: Lists::new(layout.listed()),
-            totals: vec![0.0; layout.lane_totals()],
+            totals: vec![0.0; layout.worker_totals()],
             slides: vec![0.0; layout.slides()],
             zero: 0,
             non_finite: 0,
         };
         Self {
-            lanes: (0..layout.ranges).map(|_| lane()).collect(),
+            workers: (0..layout.ranges).map(|_| worker()).collect(),
             partials: vec![Partial::EMPTY; rows * layout.ranges],
             kept: vec![0.0; layout.kept() as usize],
             most: vec![0.0; layout.most() as usize],
@@ -190,41 +190,41 @@ impl Work {
     /// The workspace and the gradients divided into ranges of classes; an empty slice gives every range an empty one.
     pub fn tasks<'a>(
         &'a mut self,
-        plan: Plan,
+        setup: Setup,
         range: &Range<usize>,
         call: &Call<'a>,
         into: Outputs<'a>,
     ) -> Vec<Task<'a>> {
-        let (Plan { layout, dim, .. }, n) = (plan, call.labels.len());
+        let (Setup { layout, dim, .. }, n) = (setup, call.labels.len());
         let mut first_share = into.embeddings;
         let (mut partials, mut top, mut shares) = (&mut self.partials[..], &mut self.top[..], &mut self.shares[..]);
         let mut totals = &mut self.totals[..];
         let rest = all(range, call, &mut self.kept, &mut self.most, into.prototypes, into.bias);
         let mut tiles = Tiles { layout, dim, rows: n, rest };
-        let task = |(index, lane): (usize, &'a mut Lane)| Task {
+        let task = |(index, worker): (usize, &'a mut WorkerScratch)| Task {
             tiles: Tiles { layout, dim, rows: n, rest: tiles.front(layout.range_tiles()) },
-            lane,
+            worker,
             partials: front(&mut partials, n),
             top: front(&mut top, n * layout.top),
             share: front(if index == 0 { &mut first_share } else { &mut shares }, n * dim),
             total: front(&mut totals, n * dim),
         };
-        self.lanes.iter_mut().enumerate().map(task).collect()
+        self.workers.iter_mut().enumerate().map(task).collect()
     }
 
-    /// The lanes, and all tiles of pass 2 in *keep* with the rows of dX that they join.
+    /// The scratch of the workers, and all tiles of pass 2 in *keep* with the rows of dX that they join.
     pub fn queue<'a>(
         &'a mut self,
-        plan: Plan,
+        setup: Setup,
         range: &Range<usize>,
         call: &Call<'a>,
         lengths: &'a [f64],
         into: Outputs<'a>,
-    ) -> (&'a mut [Lane], Queue<'a>) {
-        let Plan { layout, dim, .. } = plan;
+    ) -> (&'a mut [WorkerScratch], Queue<'a>) {
+        let Setup { layout, dim, .. } = setup;
         let rest = all(range, call, &mut self.kept, &mut self.most, into.prototypes, into.bias);
         let tiles = Tiles { layout, dim, rows: call.labels.len(), rest };
-        (&mut self.lanes, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings, &mut self.totals))
+        (&mut self.workers, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings, &mut self.totals))
     }
 }
 
