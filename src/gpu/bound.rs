@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Context, Tensor, context::Pipeline, readback, tensor::write};
 use crate::{
     Error, MarginSoftmax, Result,
+    objective::Prepared,
     plan::{Binding, Buffer, Call, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Stage, Step},
 };
 
@@ -55,7 +56,19 @@ impl Bound {
         loss: &MarginSoftmax,
         call: &Call,
     ) -> Result<Self> {
-        let settings = plan.settings(loss, call)?;
+        Self::of(context, plan, given, &*Prepared::new(loss, plan.shape())?, call)
+    }
+
+    /// The same with a loss that was checked.
+    pub(super) fn of(
+        context: &Context,
+        plan: &Arc<Plan>,
+        given: &[(Slot, &Tensor)],
+        loss: &Prepared,
+        call: &Call,
+    ) -> Result<Self> {
+        plan.accepts(loss)?;
+        let settings = plan.settings_of(loss, call)?;
         super::custom::check(context, loss, plan)?;
         // everything that can be refused is refused before anything is made
         let ranges = ranges(context, plan, given)?;
@@ -137,9 +150,9 @@ impl Bound {
         Ok(())
     }
 
-    /// A new loss or call: one queue write. Holds for every later submit.
-    pub(super) fn update(&mut self, loss: &MarginSoftmax, call: &Call) -> Result<()> {
-        let settings = self.plan.settings(loss, call)?;
+    /// A new loss that the plan accepts, or a new call: one queue write. Holds for every later submit.
+    pub(super) fn update(&mut self, loss: &Prepared, call: &Call) -> Result<()> {
+        let settings = self.plan.settings_of(loss, call)?;
         self.apply(&settings, call.rows)
     }
 

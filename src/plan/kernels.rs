@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::kernel::{Kernel, Loader, Recipe};
 use crate::{
-    Adaptive, Link, MarginSoftmax, Others, Product, Shape, Target, Tile,
+    Link, MarginSoftmax, Others, Product, Shape, Target, Tile,
     objective::snippet::{Shared, Snippet},
 };
 
@@ -56,14 +56,13 @@ pub(crate) struct Stages {
 
 impl Snippets {
     pub fn of(loss: &MarginSoftmax, shape: Shape) -> Self {
-        let custom = if let Target::Custom(custom) = &loss.target { Some(custom.margin()) } else { None };
+        let custom = loss.custom();
         let target = custom.map_or(loss.target.name(), |margin| margin.name());
-        let scale = loss.adaptive == Adaptive::AdaCos;
         let stages = Stages {
-            follow: scale || matches!(loss.adaptive, Adaptive::AdaFace(_)) || loss.others == Others::Curricular,
-            scale,
-            draws: matches!(loss.adaptive, Adaptive::Elastic(_)),
-            chosen: if let Others::TopK(top) = loss.others { top.count } else { 0 },
+            follow: loss.state_follows(),
+            scale: loss.scale_follows(),
+            draws: loss.draws().is_some(),
+            chosen: loss.top_k(),
         };
         Self {
             target: loss.target.snippet(),

@@ -32,7 +32,7 @@ pub use schedule::{Chunk, Schedule};
 pub use settings::twins;
 pub use settings::{Call, Part, Settings};
 
-use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite};
+use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};
 
 /// The type of one value of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -354,11 +354,22 @@ impl Plan {
     ///
     /// [`Error::Recompile`] where the loss needs other kernels than the plan has.
     pub fn settings(&self, loss: &MarginSoftmax, call: &Call) -> Result<Settings> {
-        loss.validate_for(self.shape)?;
+        let loss = Prepared::new(loss, self.shape)?;
+        self.accepts(&loss)?;
+        self.settings_of(&loss, call)
+    }
+
+    /// Whether the plan's kernels compute this loss.
+    pub(crate) fn accepts(&self, loss: &MarginSoftmax) -> Result<()> {
         let needed = kernels::Snippets::of(loss, self.shape);
         if needed != self.snippets {
             return Err(Error::Recompile { needed: needed.name(), compiled: self.snippets.name() });
         }
+        Ok(())
+    }
+
+    /// [`settings`](Self::settings) of a loss that the plan accepts.
+    pub(crate) fn settings_of(&self, loss: &Prepared, call: &Call) -> Result<Settings> {
         if call.rows > self.shape.rows() {
             return Err(Error::Rows { found: call.rows, allowed: self.shape.rows() });
         }
@@ -369,7 +380,8 @@ impl Plan {
     /// compute, too many rows, labels that name no class, and class weights, bias, margins and upstream gradients of a wrong
     /// length or outside their range. Does not look at `embeddings` and `prototypes`.
     pub fn check<L: Label, T: Finite>(&self, loss: &MarginSoftmax, batch: &Batch<'_, L, T>) -> Result<()> {
-        self.settings(loss, &Call::default())?;
+        loss.validate_for(self.shape)?;
+        self.accepts(loss)?;
         batch.check_rest(loss, self.shape, &self.range).map(drop)
     }
 

@@ -5,7 +5,7 @@ use super::{
     kernels::{self, Stages},
     settings,
 };
-use crate::{Budget, DevicePreset, Error, Link, MarginSoftmax, Others, Product, Result, Shape, Tile, Want};
+use crate::{Budget, DevicePreset, Error, MarginSoftmax, Result, Shape, Tile, Want};
 
 /// The work of a head, as far as it needs memory.
 #[derive(Debug, Clone, Copy)]
@@ -38,11 +38,11 @@ pub(super) enum Bias {
 
 impl Work {
     pub fn new(loss: &MarginSoftmax, want: Want, stages: Stages, filter: bool) -> Self {
-        let linear = loss.product == Product::Linear;
-        let bias = match (linear, loss.link) {
+        let linear = loss.is_linear();
+        let bias = match (linear, loss.binary()) {
             _ if !want.grad_bias => None,
             (true, _) => Some(Bias::Classes),
-            (false, Link::Binary(_)) => Some(Bias::Link),
+            (false, Some(_)) => Some(Bias::Link),
             _ => None,
         };
         Self {
@@ -55,12 +55,7 @@ impl Work {
             draws: stages.draws,
             chosen: stages.chosen,
             filter,
-            // an update may turn an exact curve into a series of any degree: half as many turns; powers have up to 16
-            bends: match loss.others {
-                Others::Angle(_) => 34,
-                Others::Power(_) => 16,
-                _ => 0,
-            },
+            bends: loss.others.loop_iterations(),
             twice: stages.chosen > 0 || stages.scale,
         }
     }

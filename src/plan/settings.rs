@@ -5,10 +5,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::constants::*;
-use crate::{
-    Adaptive, Coefficients, Curve, Fallback, Link, MarginSoftmax, Others, Product, Reduction, Shape, Slope, Target,
-    Unified,
-};
+use crate::{Adaptive, Coefficients, Curve, Fallback, MarginSoftmax, Others, Reduction, Shape, Slope, Target, Unified};
 
 pub(crate) const SETTINGS_BYTES: usize = size_of::<Settings>();
 pub(crate) const PART_BYTES: usize = size_of::<Part>();
@@ -143,24 +140,24 @@ impl Settings {
             new.ignore = index as i32; // validated
         }
         new.flag(MEAN, loss.reduction == Reduction::Mean);
-        new.flag(PLAIN, loss.product == Product::Linear);
+        new.flag(PLAIN, loss.is_linear());
         // the statistics of a shard are whole, whoever uses them
         new.flag(WEIGHS, loss.label_smoothing > 0.0 || *range != (0..shape.classes()));
         new.flag(CLASS_WEIGHTS, call.class_weights);
         new.flag(UPSTREAM, call.upstream);
-        new.flag(UPSTREAM_ROWS, call.upstream && loss.reduction == Reduction::None);
+        new.flag(UPSTREAM_ROWS, call.upstream && loss.is_unreduced());
         new.flag(ADD_EMBEDDINGS, call.accumulate);
         new.flag(ADD_PROTOTYPES, call.accumulate);
         new.flag(CLASS_MARGINS, call.class_margins);
         new.flag(ROW_MARGINS, call.row_margins);
-        if let Link::Binary(link) = loss.link {
+        if let Some(link) = loss.binary() {
             new.bias = link.bias as f32;
             new.attract = (link.factor * link.weight) as f32;
             new.repel = (link.factor * (1.0 - link.weight)) as f32;
         }
-        let follows_row = new.adaptive(loss);
+        new.adaptive(loss);
         new.others(loss);
-        let varied = follows_row || call.class_margins || call.row_margins;
+        let varied = loss.rows_adapt() || call.class_margins || call.row_margins;
         match &loss.target {
             Target::Unified(margin) => {
                 new.flag(VARIED, varied);
@@ -247,8 +244,8 @@ impl Settings {
         }
     }
 
-    /// The code of what margins and scale follow, and whether the margins differ from row to row.
-    fn adaptive(&mut self, loss: &MarginSoftmax) -> bool {
+    /// The numbers of what margins and scale follow.
+    fn adaptive(&mut self, loss: &MarginSoftmax) {
         match loss.adaptive {
             Adaptive::None => {}
             Adaptive::AdaFace(family) => {
@@ -270,7 +267,6 @@ impl Settings {
             }
             Adaptive::AdaCos => self.flags |= OWN_SCALE,
         }
-        self.adaptive != 0
     }
 
     fn others(&mut self, loss: &MarginSoftmax) {
