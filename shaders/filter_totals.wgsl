@@ -8,14 +8,6 @@
 @group(0) @binding(2) var<storage, read> blocks: array<Block>;
 @group(0) @binding(3) var<storage, read_write> filtered: array<Filtered>;
 
-struct Filtered {
-    dropped: f32,
-    total: f32,
-    // a number of 64 bits
-    low: u32,
-    high: u32,
-}
-
 var<workgroup> lanes: array<vec2<f32>, 256>;
 var<workgroup> left: array<u32, 256>;
 

@@ -11,7 +11,7 @@ use crate::{
     plan::{
         Stage,
         constants::NO_CLASS,
-        settings::{BatchState, Row, Stats},
+        uniforms::{BatchState, Row, Stats},
     },
     shard::{RowStatistics, Statistics, Targets},
 };

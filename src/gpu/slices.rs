@@ -11,7 +11,7 @@ use crate::{
     objective::{CheckedBatch, Prepared},
     plan::{
         Call, Element, Layout, Plan, Slot, Stage, constants,
-        settings::{self, BatchState, Row},
+        uniforms::{self, BatchState, Row},
     },
 };
 
@@ -139,7 +139,7 @@ impl SliceHead {
             stage(What::GradBias(tensor.len()), tensor.buffer(), tensor.bytes())?;
         }
         if options.filter.is_some() {
-            stage(What::Filtered, workspace("filtered")?, size_of::<settings::Filtered>() as u64)?;
+            stage(What::Filtered, workspace("filtered")?, size_of::<uniforms::Filtered>() as u64)?;
         }
         if follows {
             stage(What::State, workspace("state")?, 16)?;
@@ -278,7 +278,7 @@ impl SliceHead {
                 What::GradPrototypes(_, len) | What::GradBias(len) => len * 4,
                 What::GradScale => 4,
                 What::State => 16,
-                What::Filtered => size_of::<settings::Filtered>(),
+                What::Filtered => size_of::<uniforms::Filtered>(),
             };
             bytes as u64
         };
@@ -318,7 +318,7 @@ impl SliceHead {
                     bytemuck::cast_slice_mut(&mut out.grad_bias)
                 }
                 What::State => bytemuck::bytes_of_mut(&mut moved),
-                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(settings::Filtered::zeroed())),
+                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(uniforms::Filtered::zeroed())),
             };
             into.copy_from_slice(view);
         }
@@ -334,7 +334,7 @@ impl SliceHead {
         out.other_cosines.clear();
         out.other_cosines.extend(states.iter().map(|r| if broken { NO_COSINE as f32 } else { r.nearest }));
         out.counts = super::head::counts(&batch);
-        let none = settings::Filtered::default();
+        let none = uniforms::Filtered::default();
         out.filtered = left_out.map(|found| {
             let found = if rows == 0 { none } else { found };
             super::head::filtered(&found, &out.counts, self.range.len())

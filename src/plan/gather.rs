@@ -1,7 +1,9 @@
 //! The plan that gathers the prototypes of sampled classes.
 
 use super::{
-    Builder, Element, Grid, Layout, Limits, Loader, Part, Plan, Schedule, Slot,
+    Element, Grid, Layout, Limits, Loader, Part, Plan, Schedule, Slot,
+    builder::Builder,
+    driver_limits::indexable,
     kernel::{Kernel, Recipe},
     kernels::Snippets,
 };
@@ -30,13 +32,7 @@ impl Plan {
         if shape.rows() == 0 {
             return Err(Error::Zero { what: "classes" });
         }
-        if layout.shards.contains(&0) {
-            return Err(Error::Zero { what: "shards" });
-        }
-        let sum = layout.shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
-        if sum != shape.classes() {
-            return Err(Error::Length { what: "shards", found: sum, expected: shape.classes() });
-        }
+        layout.check(shape.classes())?;
         let (rows, dim) = (shape.rows() as u64, shape.dim() as u64);
         let mut b = Builder::new(limits, shape.rows(), shape)?;
         let labels = b.given(Slot::Labels, rows * 4)?;
@@ -45,11 +41,9 @@ impl Plan {
         let kernel = gather_rows(w, Loader::plain(shape.dim()));
         let (mut steps, mut first) = (vec![], 0);
         for (i, &count) in layout.shards.iter().enumerate() {
-            let (needed, allowed) = (crate::shape::elements(count, shape.dim()), crate::shape::MOST - 1);
-            if needed > allowed {
-                return Err(Error::Size { what: "classes of a shard · dim", needed, allowed });
-            }
-            let data = b.given(Slot::Prototypes(i), needed * layout.prototypes.bytes())?;
+            let values = crate::shape::elements(count, shape.dim());
+            indexable("classes of a shard · dim", values)?;
+            let data = b.given(Slot::Prototypes(i), values * layout.prototypes.bytes())?;
             let part = Part { first: first as u32, count: count as u32, begin: u32::from(i == 0), ..Part::default() };
             steps.push(b.step(&kernel, part, Grid::over_rows(8, 1), &[data, labels, out])?);
             first += count;

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use super::kernel::{Kernel, Loader, Recipe};
+use super::{
+    kernel::{Kernel, Loader, Recipe},
+    uniforms::Filtered,
+};
 use crate::{
     Link, MarginSoftmax, Others, Product, Shape, Target, Tile,
     objective::snippet::{Shared, Snippet},
@@ -234,7 +237,7 @@ pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
 }
 
 pub(crate) fn filter_totals() -> Kernel {
-    Recipe::new("filter_totals", "rw", shader!("filter_totals")).part(LEFT).kernel()
+    Recipe::new("filter_totals", "rw", shader!("filter_totals")).part(LEFT).part(Filtered::WGSL).kernel()
 }
 
 /// Rows, or prototypes, that share a list of what is left, with this tile.

@@ -1,7 +1,10 @@
 //! The monitors as kernels and plans.
 
 use super::{
-    Builder, Element, Grid, Kernel, Limits, Loader, Part, Plan, Schedule, Slot, head::ROWS_PER_PASS, kernel::Recipe,
+    Element, Grid, Kernel, Limits, Loader, Part, Plan, Schedule, Slot, Step,
+    builder::Builder,
+    driver_limits::{ROWS_PER_PASS, at_most, indexable},
+    kernel::Recipe,
     kernels as k,
 };
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
@@ -13,7 +16,7 @@ macro_rules! shader {
 }
 
 /// Blocks of classes whose directions are summed apart; their sums are added by one lane per four values.
-const MOST_BLOCKS: usize = 512;
+const MAX_BLOCKS: usize = 512;
 
 pub(crate) fn monitor() -> Kernel {
     Recipe::new("monitor", "rw", shader!("monitor")).part(shader!("common/angle")).kernel()
@@ -78,17 +81,16 @@ impl Plan {
         for (i, &count) in shards.iter().enumerate() {
             data.push(b.given(Slot::Prototypes(i), prototypes(count, dim)? * element.bytes())?);
         }
-        let span = classes.div_ceil(MOST_BLOCKS).max(256);
-        if span >= ROWS_PER_PASS as usize {
-            let allowed = MOST_BLOCKS as u64 * u64::from(ROWS_PER_PASS - 1);
-            return Err(Error::Size { what: "classes of a mean prototype", needed: classes as u64, allowed });
-        }
+        let span = classes.div_ceil(MAX_BLOCKS).max(256);
+        // so that no span has more rows than one pass may have
+        let most = MAX_BLOCKS as u64 * u64::from(ROWS_PER_PASS - 1);
+        at_most("classes of a mean prototype", classes as u64, most)?;
         let blocks: usize = shards.iter().map(|count| count.div_ceil(span)).sum();
         let groups: usize = shards.iter().map(|count| count.div_ceil(64)).sum();
         let quads = dim.div_ceil(4);
         let weights = b.workspace("weights", 16)?;
-        let class = b.workspace("classes", classes as u64 * 8)?;
-        let totals = b.workspace("totals", groups as u64 * 16)?;
+        let class = b.classes(classes as u64)?;
+        let totals = b.totals(groups as u64)?;
         let sums = b.workspace("sums", (blocks * quads) as u64 * 16)?;
         let mean = b.workspace("mean", 4)?;
 
@@ -141,10 +143,7 @@ impl Plan {
         if left == 0 || columns == 0 {
             return Err(Error::Zero { what: "vectors" });
         }
-        if strip.first >= columns {
-            let (needed, allowed) = (strip.first as u64, columns as u64 - 1);
-            return Err(Error::Size { what: "the first vector of a strip", needed, allowed });
-        }
+        at_most("the first vector of a strip", strip.first as u64, columns as u64 - 1)?;
         let all = left.saturating_add(right.unwrap_or(0));
         let shape = Shape::new(1, all, dim)?;
         let w = element.loader("vectors", dim, limits)?;
@@ -158,9 +157,9 @@ impl Plan {
             None => own,
         };
         let weights = b.workspace("weights", 16)?;
-        let class = b.workspace("classes", all as u64 * 8)?;
+        let class = b.classes(all as u64)?;
         let groups = left.div_ceil(64) + right.map_or(0, |count| count.div_ceil(64));
-        let totals = b.workspace("totals", groups as u64 * 16)?;
+        let totals = b.totals(groups as u64)?;
         let sums = b.workspace("sums", tiles * 4)?;
 
         let class_norms = k::class_norms(w);
@@ -190,11 +189,12 @@ impl Plan {
 
 /// Values of a shard, within what a shader can index.
 fn prototypes(count: usize, dim: usize) -> Result<u64> {
-    let (needed, allowed) = (crate::shape::elements(count, dim), crate::shape::MOST - 1);
-    if needed > allowed { Err(Error::Size { what: "vectors of a shard · dim", needed, allowed }) } else { Ok(needed) }
+    let values = crate::shape::elements(count, dim);
+    indexable("vectors of a shard · dim", values)?;
+    Ok(values)
 }
 
-fn finish(b: Builder, shape: Shape, element: Element, tile: Tile, steps: Vec<super::Step>) -> Plan {
+fn finish(b: Builder, shape: Shape, element: Element, tile: Tile, steps: Vec<Step>) -> Plan {
     let snippets = k::Snippets::of(&MarginSoftmax::default(), shape);
     let schedule = Schedule::single(tile, shape.classes());
     let sizes = (shape, 0..shape.classes(), 1, [element, element]);

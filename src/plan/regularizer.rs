@@ -1,7 +1,11 @@
 //! Plans of the regularisers and of the center loss, with kernels of their own.
 
 use super::{
-    Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, Step,
+    Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, Step,
+    builder::Builder,
+    driver_limits::{
+        MAX_CENTER_LOSS_ROWS, MAX_CENTER_UPDATE_ROWS, MAX_PAIRED_CLASSES, PAIRS_PER_SPLIT, at_most, indexable,
+    },
     kernel::{Kernel, Recipe},
     kernels::Snippets,
 };
@@ -17,14 +21,6 @@ macro_rules! shader {
 const BLOCK: usize = 256;
 /// Rows and columns of one workgroup of the pair kernels.
 const PAIRS: usize = 32;
-/// Classes of one split of a sum over pairs: some software drivers abort a shader after 65,535 loop iterations.
-const SPLIT: usize = 1 << 16;
-/// A lane looks at a 256th of the classes, four at a time.
-const MOST_PAIRED: usize = 1 << 22;
-/// A lane looks at a 256th of the rows.
-const MOST_ROWS: usize = 1 << 22;
-/// A lane looks at every row.
-const MOST_MOVING: usize = 1 << 15;
 
 fn prototype_lengths(w: Loader) -> Kernel {
     let recipe = Recipe::new("prototype_lengths", "rww", shader!("prototype_lengths"));
@@ -151,17 +147,14 @@ impl Plan {
         let shape = Shape::new(1, shape.classes(), shape.dim())?;
         let w = element.loader("prototypes", shape.dim(), limits)?;
         let values = shape.prototypes()? as u64;
-        if values >= crate::shape::MOST {
-            let allowed = crate::shape::MOST - 1;
-            return Err(Error::Size { what: "classes · dim", needed: values, allowed });
-        }
+        indexable("classes · dim", values)?;
         let mut b = Builder::new(limits, 1, shape)?;
         let (classes, groups) = (shape.classes() as u64, shape.classes().div_ceil(64) as u64);
         let prototypes = b.given(Slot::Prototypes(0), values * element.bytes())?;
         let gradient = b.given(Slot::GradPrototypes(0), values * 4)?;
         let value = b.given(Slot::Loss, 4)?;
-        let inverses = b.workspace("inverses", classes * 4)?;
-        let bad = b.workspace("bad", groups * 4)?;
+        let inverses = b.per_row("inverses", classes)?;
+        let bad = b.per_row("bad", groups)?;
         let total = b.workspace("total", 4)?;
         let all = Part { count: classes as u32, ..Part::default() };
         let mut steps = vec![
@@ -179,7 +172,7 @@ impl Plan {
     /// The center loss of `shape.rows()` embeddings of this element around f32 centres, which are given as
     /// [`Slot::Prototypes`]`(0)`.
     pub fn center_loss(loss: &CenterLoss, shape: Shape, embeddings: Element, limits: &Limits) -> Result<Plan> {
-        let mut center = Centers::new(loss, shape, embeddings, limits, MOST_ROWS)?;
+        let mut center = Centers::new(loss, shape, embeddings, limits, MAX_CENTER_LOSS_ROWS)?;
         let Centers { b, x, c, part, grid, buffers: [embeddings_at, centers, labels, states, squares], steps } =
             &mut center;
         let gradient = b.given(Slot::GradEmbeddings, shape.embeddings() as u64 * 4)?;
@@ -193,7 +186,7 @@ impl Plan {
 
     /// One move of the centres, in place; at most 32,768 rows.
     pub fn center_update(loss: &CenterLoss, shape: Shape, embeddings: Element, limits: &Limits) -> Result<Plan> {
-        let mut center = Centers::new(loss, shape, embeddings, limits, MOST_MOVING)?;
+        let mut center = Centers::new(loss, shape, embeddings, limits, MAX_CENTER_UPDATE_ROWS)?;
         let Centers { b, x, part, buffers: [embeddings_at, centers, labels, states, _], steps, .. } = &mut center;
         let grid = Grid::over_rows(1, (shape.dim() as u64).div_ceil(256));
         steps.push(b.step(&center_update(*x), *part, grid, &[*embeddings_at, *labels, *states, *centers])?);
@@ -235,10 +228,7 @@ impl Common {
     fn pairs(&self, b: &mut Builder, steps: &mut Vec<Step>, limits: &Limits) -> Result<()> {
         let Self { w, prototypes, inverses, total, gradient, value, .. } = *self;
         let (classes, dim) = (self.shape.classes(), self.shape.dim());
-        if classes > MOST_PAIRED {
-            let (needed, allowed) = (classes as u64, MOST_PAIRED as u64);
-            return Err(Error::Size { what: "classes of UniformFace on a GPU", needed, allowed });
-        }
+        at_most("classes of UniformFace on a GPU", classes as u64, MAX_PAIRED_CLASSES as u64)?;
         let stride = classes.next_multiple_of(4);
         let mut rows = BLOCK.min(classes.next_multiple_of(PAIRS));
         while rows > PAIRS && (rows * stride) as u64 * 4 > limits.tightest().1 {
@@ -247,12 +237,12 @@ impl Common {
         let wide = dim.div_ceil(PAIRS);
         // enough workgroups to fill a device, no loop with too many turns
         let most = (1024 / (rows.div_ceil(PAIRS) * wide)).clamp(1, 16).min(classes.div_ceil(256));
-        let splits = most.max(classes.div_ceil(SPLIT));
+        let splits = most.max(classes.div_ceil(PAIRS_PER_SPLIT));
         let span = classes.div_ceil(splits).next_multiple_of(4);
         let slab = (rows * dim.next_multiple_of(4)) as u64 * 4;
         let distances = b.workspace("distances", (rows * stride) as u64 * 4)?;
         let slabs = b.workspace("slabs", splits as u64 * slab)?;
-        let sums = b.workspace("sums", classes as u64 * 4)?;
+        let sums = b.per_row("sums", classes as u64)?;
         let kernels = [pair_distances(w), pair_pulls(w), pair_gradient(w, Loader::plain(dim))];
         for first in (0..classes).step_by(rows) {
             let count = rows.min(classes - first);
@@ -297,21 +287,15 @@ impl Centers {
         if rows == 0 {
             return Err(Error::Zero { what: "rows" });
         }
-        let index = crate::shape::MOST - 1;
-        for (what, needed, allowed) in
-            [("rows of a center loss on a GPU", rows, most as u64), ("classes · dim", values, index)]
-        {
-            if needed > allowed {
-                return Err(Error::Size { what, needed, allowed });
-            }
-        }
+        at_most("rows of a center loss on a GPU", rows, most as u64)?;
+        indexable("classes · dim", values)?;
         let (x, c) = (embeddings.loader("embeddings", shape.dim(), limits)?, Loader::plain(shape.dim()));
         let mut b = Builder::new(limits, shape.rows(), shape)?;
         let given = b.given(Slot::Embeddings, shape.embeddings() as u64 * embeddings.bytes())?;
         let centers = b.given(Slot::Prototypes(0), values * 4)?;
         let labels = b.given(Slot::Labels, rows * 4)?;
-        let states = b.workspace("states", rows * 4)?;
-        let squares = b.workspace("squares", rows * 4)?;
+        let states = b.per_row("states", rows)?;
+        let squares = b.per_row("squares", rows)?;
         let part = Part { count: shape.classes() as u32, ..Part::default() };
         let grid = Grid::over_rows(8, 1);
         let buffers = [given, centers, labels, states, squares];
