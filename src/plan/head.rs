@@ -46,6 +46,18 @@ impl Plan {
     ) -> Result<Self> {
         loss.validate_for(whole)?;
         options.check(loss)?;
+        Self::checked(loss, whole, range, layout, limits, options)
+    }
+
+    /// The same for a loss and options that were checked.
+    pub(crate) fn checked(
+        loss: &MarginSoftmax,
+        whole: Shape,
+        range: Range<usize>,
+        layout: &Layout<'_>,
+        limits: &Limits,
+        options: &Options,
+    ) -> Result<Self> {
         let shape = shape_of(whole, &range, layout)?;
         let snippets = Snippets::of(loss, whole);
         let work = Work::new(loss, options.want, snippets.stages, options.filter.is_some());
