@@ -150,10 +150,10 @@ fn shaders_declare_only_what_rust_does_not_know() {
     let series = "where a function of this file takes its coefficients from";
     let own = [
         ("common/series.wgsl", &["OF_CLOSED", "OF_LOSS", "OF_OTHERS", "OF_ROW"][..], series),
-        ("cosines.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
-        ("grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
-        ("grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
-        ("monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("geometry/monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("head/cosines.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("head/grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("head/grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
         ("tile/block.wgsl", &["PIECE"], "the length of the parts of a sum, within one dispatch"),
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
@@ -240,17 +240,17 @@ fn numbers_in_shaders_have_names_or_reasons() {
     let approximations = ["common/angle.wgsl", "common/exponential.wgsl"];
     let guard = "a divisor or an argument that is 0 is replaced by something that f32 can hold; the result is not used";
     let own = [
+        ("auxiliary/mean_direction.wgsl", "1.0e-30", guard),
         (
             "common/measure.wgsl",
             "1.0e-30",
             "an element this small vanishes when squares are taken: the vector is short",
         ),
         ("common/series.wgsl", "1.0e-20", guard),
+        ("head/row_gradients.wgsl", "1.0e-30", "below this a quotient is formed in the other order"),
         ("link/softmax.wgsl", "1.0e-30", guard),
-        ("margin/unified.wgsl", "1.0e-30", guard),
-        ("mean_direction.wgsl", "1.0e-30", guard),
-        ("row_gradients.wgsl", "1.0e-30", "below this a quotient is formed in the other order"),
-        ("row_sums.wgsl", "1.0e-30", guard),
+        ("target/unified.wgsl", "1.0e-30", guard),
+        ("update_state/row_sums.wgsl", "1.0e-30", guard),
     ];
     let mut found = vec![];
     for (file, text) in texts().iter().filter(|(file, _)| !approximations.contains(&file.as_str())) {

@@ -38,7 +38,7 @@ impl Default for Angle {
 
 impl Angle {
     pub(crate) const TARGET: Snippet =
-        Snippet { text: wgsl!("margin/angle"), needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins] };
+        Snippet { text: wgsl!("target/angle"), needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins] };
     pub(crate) const OTHER: Snippet = Snippet { text: wgsl!("others/angle"), needs: &[Shared::Angle, Shared::Series] };
 
     pub(crate) fn validate(&self) -> Result<()> {

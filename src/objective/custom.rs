@@ -33,7 +33,7 @@ pub struct Custom(Arc<dyn Margin>);
 impl Custom {
     /// The text that comes before that of the margin.
     pub(crate) const SNIPPET: Snippet = Snippet {
-        text: wgsl!("margin/custom"),
+        text: wgsl!("target/custom"),
         needs: &[Shared::Angle, Shared::Series, Shared::Exponential, Shared::FixedMargins],
     };
 

@@ -37,7 +37,7 @@ impl Default for Power {
 
 impl Power {
     pub(crate) const TARGET: Snippet = Snippet {
-        text: wgsl!("margin/power"),
+        text: wgsl!("target/power"),
         needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins, Shared::PowerCurve],
     };
     pub(crate) const OTHER: Snippet = Snippet { text: wgsl!("others/power"), needs: &[Shared::PowerCurve] };

@@ -116,7 +116,7 @@ pub(crate) const NO_THRESHOLD: f64 = 2.0;
 
 impl Unified {
     pub(crate) const SNIPPET: Snippet =
-        Snippet { text: wgsl!("margin/unified"), needs: &[Shared::Angle, Shared::Series] };
+        Snippet { text: wgsl!("target/unified"), needs: &[Shared::Angle, Shared::Series] };
 
     /// The straight line `m0·x − m3`: no sine anywhere, so no curve, no threshold, no fallback.
     pub fn is_linear(&self) -> bool {

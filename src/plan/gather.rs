@@ -8,7 +8,7 @@ use super::{
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
 fn gather_rows(w: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("gather_rows", "rrw", include_str!("../../shaders/gather_rows.wgsl"));
+    let recipe = Recipe::new("gather_rows", "rrw", include_str!("../../shaders/operations/gather_rows.wgsl"));
     recipe.load("prototype", 0, w).store("store_vector", 2, out).kernel()
 }
 

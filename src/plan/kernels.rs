@@ -126,10 +126,10 @@ impl Snippets {
 
     /// How a class' cosine follows from those of its prototypes; a linear head binds its bias last.
     fn classes(&self, recipe: Recipe) -> Recipe {
-        let recipe = recipe.part(if self.many { shader!("centers/many") } else { shader!("centers/one") });
+        let recipe = recipe.part(if self.many { shader!("sub_centers/many") } else { shader!("sub_centers/one") });
         recipe.bound_part(match self.product {
-            Product::Cosine => shader!("product/cosine"),
-            Product::Linear => shader!("product/linear"),
+            Product::Cosine => shader!("similarity/cosine"),
+            Product::Linear => shader!("similarity/linear"),
         })
     }
 }
@@ -146,87 +146,87 @@ fn text(shared: Shared) -> &'static str {
         Shared::Series => SERIES,
         Shared::Exponential => EXPONENTIAL,
         Shared::PowerCurve => RAISED,
-        Shared::FixedMargins => shader!("margin/fixed"),
+        Shared::FixedMargins => shader!("target/fixed"),
     }
 }
 
 pub(crate) fn row_norms(x: Loader) -> Kernel {
-    let recipe = Recipe::new("row_norms", "rrrww", shader!("row_norms"));
+    let recipe = Recipe::new("row_norms", "rrrww", shader!("head/row_norms"));
     recipe.part(NORMS).part(MEASURE).part(LABELS).load("embedding", 0, x).kernel()
 }
 
 pub(crate) fn class_norms(w: Loader) -> Kernel {
-    let recipe = Recipe::new("class_norms", "rrww", shader!("class_norms"));
+    let recipe = Recipe::new("class_norms", "rrww", shader!("head/class_norms"));
     recipe.part(NORMS).part(MEASURE).load("prototype", 0, w).kernel()
 }
 
 pub(crate) fn class_totals() -> Kernel {
-    Recipe::new("class_totals", "rw", shader!("class_totals")).kernel()
+    Recipe::new("class_totals", "rw", shader!("head/class_totals")).kernel()
 }
 
 pub(crate) fn target_rows(snippets: &Snippets, x: Loader, w: Loader) -> Kernel {
-    let recipe = Recipe::new("target_rows", "rrrrw", shader!("target_rows")).part(NORMS);
+    let recipe = Recipe::new("target_rows", "rrrrw", shader!("head/target_rows")).part(NORMS);
     snippets.classes(recipe.load("embedding", 0, x).load("prototype", 1, w)).kernel()
 }
 
 pub(crate) fn target_margins(snippets: &Snippets) -> Kernel {
-    snippets.target(Recipe::new("target_margins", "wrrr", shader!("target_margins"))).kernel()
+    snippets.target(Recipe::new("target_margins", "wrrr", shader!("head/target_margins"))).kernel()
 }
 
 pub(crate) fn draw_rows() -> Kernel {
-    Recipe::new("draw_rows", "wr", shader!("draw_rows")).kernel()
+    Recipe::new("draw_rows", "wr", shader!("head/draw_rows")).kernel()
 }
 
 pub(crate) fn middle_row() -> Kernel {
-    Recipe::new("middle_row", "rw", shader!("middle_row")).kernel()
+    Recipe::new("middle_row", "rw", shader!("update_state/middle_row")).kernel()
 }
 
 pub(crate) fn row_sums() -> Kernel {
-    Recipe::new("row_sums", "rw", shader!("row_sums")).part(EXPONENTIAL).kernel()
+    Recipe::new("row_sums", "rw", shader!("update_state/row_sums")).part(EXPONENTIAL).kernel()
 }
 
 pub(crate) fn follow() -> Kernel {
-    Recipe::new("follow", "rrw", shader!("follow")).part(EXPONENTIAL).kernel()
+    Recipe::new("follow", "rrw", shader!("update_state/follow")).part(EXPONENTIAL).kernel()
 }
 
 pub(crate) fn select_classes(snippets: &Snippets) -> Kernel {
-    let recipe = Recipe::new("select_classes", "rww", shader!("select_classes"));
-    recipe.part(if snippets.many { shader!("centers/many") } else { shader!("centers/one") }).kernel()
+    let recipe = Recipe::new("select_classes", "rww", shader!("head/select_classes"));
+    recipe.part(if snippets.many { shader!("sub_centers/many") } else { shader!("sub_centers/one") }).kernel()
 }
 
 pub(crate) fn sum_rows() -> Kernel {
-    Recipe::new("sum_rows", "rw", shader!("sum_rows")).kernel()
+    Recipe::new("sum_rows", "rw", shader!("head/sum_rows")).kernel()
 }
 
 pub(crate) fn grad_bias() -> Kernel {
-    Recipe::new("grad_bias", "rw", shader!("grad_bias")).kernel()
+    Recipe::new("grad_bias", "rw", shader!("head/grad_bias")).kernel()
 }
 
 pub(crate) fn cosines(tile: Tile, x: Loader, w: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("cosines", "rrrrw", shader!("cosines")).part(BLOCK).part(tile.text());
+    let recipe = Recipe::new("cosines", "rrrrw", shader!("head/cosines")).part(BLOCK).part(tile.text());
     recipe.load("embedding", 0, x).load("prototype", 1, w).store("store_cosine", 4, out).kernel()
 }
 
 pub(crate) fn row_stats(snippets: &Snippets) -> Kernel {
-    let recipe = snippets.link(Recipe::new("row_stats", "rrrw", shader!("row_stats")));
+    let recipe = snippets.link(Recipe::new("row_stats", "rrrw", shader!("head/row_stats")));
     snippets.classes(snippets.other(recipe, false)).kernel()
 }
 
 pub(crate) fn row_loss(snippets: &Snippets) -> Kernel {
-    snippets.link(Recipe::new("row_loss", "rrww", shader!("row_loss"))).kernel()
+    snippets.link(Recipe::new("row_loss", "rrww", shader!("head/row_loss"))).kernel()
 }
 
 pub(crate) fn batch_loss() -> Kernel {
-    Recipe::new("batch_loss", "rww", shader!("batch_loss")).kernel()
+    Recipe::new("batch_loss", "rww", shader!("head/batch_loss")).kernel()
 }
 
 pub(crate) fn row_gradients(snippets: &Snippets) -> Kernel {
-    snippets.link(Recipe::new("row_gradients", "rrw", shader!("row_gradients"))).kernel()
+    snippets.link(Recipe::new("row_gradients", "rrw", shader!("head/row_gradients"))).kernel()
 }
 
 /// `filter`: small entries become 0, and what is left is noted.
 pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
-    let recipe = snippets.link(Recipe::new("grad_cosines", "wrrw", shader!("grad_cosines")));
+    let recipe = snippets.link(Recipe::new("grad_cosines", "wrrw", shader!("head/grad_cosines")));
     let recipe = snippets.classes(snippets.other(recipe, false));
     match filter {
         true => recipe.part(LEFT).bound_part(shader!("filter/small")).kernel(),
@@ -235,7 +235,7 @@ pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
 }
 
 pub(crate) fn filter_totals() -> Kernel {
-    Recipe::new("filter_totals", "rw", shader!("filter_totals")).part(LEFT).kernel()
+    Recipe::new("filter_totals", "rw", shader!("filter/filter_totals")).part(LEFT).kernel()
 }
 
 /// Rows, or prototypes, that share a list of what is left, with this tile.
@@ -244,11 +244,11 @@ pub(crate) fn listed(tile: Tile) -> u32 {
 }
 
 pub(crate) fn list_classes(tile: Tile) -> Kernel {
-    list(Recipe::new("list_classes", "rw", shader!("list_classes")), tile)
+    list(Recipe::new("list_classes", "rw", shader!("filter/list_classes")), tile)
 }
 
 pub(crate) fn list_rows(tile: Tile) -> Kernel {
-    list(Recipe::new("list_rows", "rw", shader!("list_rows")), tile)
+    list(Recipe::new("list_rows", "rw", shader!("filter/list_rows")), tile)
 }
 
 fn list(recipe: Recipe, tile: Tile) -> Kernel {
@@ -257,7 +257,7 @@ fn list(recipe: Recipe, tile: Tile) -> Kernel {
 
 /// `filter`: over the classes that are listed.
 pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader, filter: bool) -> Kernel {
-    let recipe = Recipe::new("grad_embeddings", "rrrw", shader!("grad_embeddings")).part(BLOCK).part(tile.text());
+    let recipe = Recipe::new("grad_embeddings", "rrrw", shader!("head/grad_embeddings")).part(BLOCK).part(tile.text());
     // listed classes do not lie side by side
     let recipe = recipe.load("cosine", 0, if filter { Loader::F32 } else { g });
     let recipe = recipe.load("prototype", 1, w).store("store_slab", 3, Loader::F32x4);
@@ -265,38 +265,39 @@ pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader, filter: bool) ->
 }
 
 pub(crate) fn finish_embeddings(x: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("finish_embeddings", "rrrww", shader!("finish_embeddings"));
+    let recipe = Recipe::new("finish_embeddings", "rrrww", shader!("head/finish_embeddings"));
     recipe.load("embedding", 0, x).store("store_gradient", 4, out).kernel()
 }
 
 /// `filter`: over the rows that are listed.
 pub(crate) fn grad_prototypes(tile: Tile, g: Loader, x: Loader, w: Loader, out: Loader, filter: bool) -> Kernel {
-    let recipe = Recipe::new("grad_prototypes", "rrrrrrw", shader!("grad_prototypes")).part(BLOCK).part(tile.text());
+    let recipe =
+        Recipe::new("grad_prototypes", "rrrrrrw", shader!("head/grad_prototypes")).part(BLOCK).part(tile.text());
     let recipe = recipe.load("cosine", 0, g).load("embedding", 1, x).load("prototype", 2, w);
     let recipe = recipe.store("store_gradient", 6, out);
     recipe.bound_part(if filter { shader!("filter/listed_rows") } else { shader!("filter/all_rows") }).kernel()
 }
 
 pub(crate) fn column_sums() -> Kernel {
-    Recipe::new("column_sums", "rrw", shader!("column_sums")).kernel()
+    Recipe::new("column_sums", "rrw", shader!("operations/column_sums")).kernel()
 }
 
 pub(crate) fn margin_logits(snippets: &Snippets) -> Kernel {
-    let recipe = snippets.target(Recipe::new("margin_logits", "rrw", shader!("margin_logits")));
+    let recipe = snippets.target(Recipe::new("margin_logits", "rrw", shader!("operations/margin_logits")));
     snippets.other(recipe, true).kernel()
 }
 
 pub(crate) fn margin_slopes(snippets: &Snippets) -> Kernel {
-    let recipe = snippets.target(Recipe::new("margin_slopes", "rrrw", shader!("margin_slopes")));
+    let recipe = snippets.target(Recipe::new("margin_slopes", "rrrw", shader!("operations/margin_slopes")));
     snippets.other(recipe, true).kernel()
 }
 
 pub(crate) fn logit_rows() -> Kernel {
-    Recipe::new("logit_rows", "rrrw", shader!("logit_rows")).part(LABELS).kernel()
+    Recipe::new("logit_rows", "rrrw", shader!("operations/logit_rows")).part(LABELS).kernel()
 }
 
 pub(crate) fn logit_classes() -> Kernel {
-    Recipe::new("logit_classes", "rww", shader!("logit_classes")).kernel()
+    Recipe::new("logit_classes", "rww", shader!("operations/logit_classes")).kernel()
 }
 
 /// A curve from outside, for the shader tests.

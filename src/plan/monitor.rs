@@ -16,7 +16,7 @@ macro_rules! shader {
 const MOST_BLOCKS: usize = 512;
 
 pub(crate) fn monitor() -> Kernel {
-    Recipe::new("monitor", "rw", shader!("monitor")).part(shader!("common/angle")).kernel()
+    Recipe::new("monitor", "rw", shader!("geometry/monitor")).part(shader!("common/angle")).kernel()
 }
 
 /// Its histograms take more workgroup memory than a head.
@@ -31,15 +31,15 @@ pub(crate) fn check(limits: &Limits) -> Result<()> {
 }
 
 fn monitor_sums(w: Loader) -> Kernel {
-    Recipe::new("monitor_sums", "rrw", shader!("monitor_sums")).load("prototype", 0, w).kernel()
+    Recipe::new("monitor_sums", "rrw", shader!("geometry/monitor_sums")).load("prototype", 0, w).kernel()
 }
 
 fn monitor_mean() -> Kernel {
-    Recipe::new("monitor_mean", "rrw", shader!("monitor_mean")).kernel()
+    Recipe::new("monitor_mean", "rrw", shader!("geometry/monitor_mean")).kernel()
 }
 
 fn monitor_pairs(tile: Tile, w: Loader) -> Kernel {
-    let recipe = Recipe::new("monitor_pairs", "rrrw", shader!("monitor_pairs"));
+    let recipe = Recipe::new("monitor_pairs", "rrrw", shader!("geometry/monitor_pairs"));
     let recipe = recipe.part(shader!("common/angle")).part(shader!("tile/block")).part(tile.text());
     recipe.load("left", 0, w).load("right", 1, w).kernel()
 }

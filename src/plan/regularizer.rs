@@ -27,60 +27,60 @@ const MOST_ROWS: usize = 1 << 22;
 const MOST_MOVING: usize = 1 << 15;
 
 fn prototype_lengths(w: Loader) -> Kernel {
-    let recipe = Recipe::new("prototype_lengths", "rww", shader!("prototype_lengths"));
+    let recipe = Recipe::new("prototype_lengths", "rww", shader!("auxiliary/prototype_lengths"));
     recipe.part(shader!("common/norms")).part(shader!("common/measure")).load("prototype", 0, w).kernel()
 }
 
 fn prototype_totals() -> Kernel {
-    Recipe::new("prototype_totals", "rw", shader!("prototype_totals")).kernel()
+    Recipe::new("prototype_totals", "rw", shader!("auxiliary/prototype_totals")).kernel()
 }
 
 fn direction_sums(w: Loader) -> Kernel {
-    Recipe::new("direction_sums", "rrw", shader!("direction_sums")).load("prototype", 0, w).kernel()
+    Recipe::new("direction_sums", "rrw", shader!("auxiliary/direction_sums")).load("prototype", 0, w).kernel()
 }
 
 fn mean_direction() -> Kernel {
-    Recipe::new("mean_direction", "rrww", shader!("mean_direction")).kernel()
+    Recipe::new("mean_direction", "rrww", shader!("auxiliary/mean_direction")).kernel()
 }
 
 fn mean_gradient(w: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("mean_gradient", "rrrw", shader!("mean_gradient")).part(shader!("common/norms"));
+    let recipe = Recipe::new("mean_gradient", "rrrw", shader!("auxiliary/mean_gradient")).part(shader!("common/norms"));
     recipe.load("prototype", 0, w).store("store_gradient", 3, out).kernel()
 }
 
 fn pair_distances(w: Loader) -> Kernel {
-    Recipe::new("pair_distances", "rrw", shader!("pair_distances")).load("prototype", 0, w).kernel()
+    Recipe::new("pair_distances", "rrw", shader!("auxiliary/pair_distances")).load("prototype", 0, w).kernel()
 }
 
 fn pair_pulls(w: Loader) -> Kernel {
-    Recipe::new("pair_pulls", "rrrw", shader!("pair_pulls")).load("prototype", 0, w).kernel()
+    Recipe::new("pair_pulls", "rrrw", shader!("auxiliary/pair_pulls")).load("prototype", 0, w).kernel()
 }
 
 fn pair_gradient(w: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("pair_gradient", "rrrrwww", shader!("pair_gradient"));
+    let recipe = Recipe::new("pair_gradient", "rrrrwww", shader!("auxiliary/pair_gradient"));
     recipe.load("prototype", 0, w).store("store_gradient", 6, out).kernel()
 }
 
 fn pair_value() -> Kernel {
-    Recipe::new("pair_value", "rrw", shader!("pair_value")).kernel()
+    Recipe::new("pair_value", "rrw", shader!("auxiliary/pair_value")).kernel()
 }
 
 fn center_rows(x: Loader, c: Loader) -> Kernel {
-    let recipe = Recipe::new("center_rows", "rrrww", shader!("center_rows")).part(shader!("common/norms"));
+    let recipe = Recipe::new("center_rows", "rrrww", shader!("auxiliary/center_rows")).part(shader!("common/norms"));
     recipe.load("embedding", 0, x).load("center", 1, c).kernel()
 }
 
 fn center_loss() -> Kernel {
-    Recipe::new("center_loss", "rrww", shader!("center_loss")).kernel()
+    Recipe::new("center_loss", "rrww", shader!("auxiliary/center_loss")).kernel()
 }
 
 fn center_gradient(x: Loader, c: Loader) -> Kernel {
-    let recipe = Recipe::new("center_gradient", "rrrrrw", shader!("center_gradient"));
+    let recipe = Recipe::new("center_gradient", "rrrrrw", shader!("auxiliary/center_gradient"));
     recipe.load("embedding", 0, x).load("center", 1, c).store("store_gradient", 5, c).kernel()
 }
 
 fn center_update(x: Loader) -> Kernel {
-    Recipe::new("center_update", "rrrw", shader!("center_update")).load("embedding", 0, x).kernel()
+    Recipe::new("center_update", "rrrw", shader!("auxiliary/center_update")).load("embedding", 0, x).kernel()
 }
 
 /// Every kernel of this file in every variant, for the shader tests.
