@@ -6,21 +6,11 @@
 //
 // 64 classes of a row per workgroup.
 
-@group(0) @binding(2) var<storage, read> cosine: array<f32>;
-@group(0) @binding(3) var<storage, read> labels: array<i32>;
 @group(0) @binding(4) var<storage, read_write> logits: array<f32>;
 
 @compute @workgroup_size(64)
 fn margin_logits(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                  @builtin(local_invocation_index) lane: u32) {
-    let group = unfold(id, groups);
-    let wide = (settings.classes + 63u) / 64u;
-    let row = group / wide;
-    let j = group % wide * 64u + lane;
-    if (row >= settings.rows || j >= settings.classes) { return; }
-    let place = row * settings.classes + j;
-    var curve = other(cosine[place], Place(-LOWEST, 0.0, true));
-    margin_of_loss();
-    if (labels[row] == i32(j)) { curve = margin_target(cosine[place]); }
-    logits[place] = fma(settings.scale, curve.value, settings.bias);
+    let entry = margin_curve(unfold(id, groups), lane);
+    if (entry.inside) { logits[entry.place] = fma(settings.scale, entry.curve.value, settings.bias); }
 }

@@ -157,13 +157,13 @@ impl Plan {
             Grid::over_rows(8, 1),
             &[embeddings, labels, weights, inverses, row],
         )?);
-        let (class_norms, target_rows) = (k::class_norms(w), k::target_rows(&snippets, x, w));
+        let (class_norms, target_rows) = (k::class_norms(w, true), k::target_rows(&snippets, x, w));
         let (mut first, mut group) = (0, 0);
         for (&classes, &data) in layout.shards.iter().zip(&prototypes) {
             let count = classes * centers;
             let part = Part { first: first as u32, count: count as u32, local: group as u32, ..Part::default() };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
-            targets.push(b.step(&class_norms, part, grid, &[data, weights, class, totals])?);
+            targets.push(b.step(&class_norms, part, grid, &[data, class, totals, weights])?);
             let buffers = with_bias(&[embeddings, data, inverses, class, row]);
             targets.push(b.step(&target_rows, part, Grid::over_rows(8, 1), &buffers)?);
             first += count;

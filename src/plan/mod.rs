@@ -4,13 +4,14 @@
 //! [`gpu::Head`](crate::gpu::Head) runs it through wgpu; any other WebGPU runtime can.
 
 mod builder;
+#[cfg(feature = "catalogue")]
+pub mod catalogue;
 pub(crate) mod constants;
 mod gather;
 mod grid;
 mod head;
 pub(crate) mod kernel;
-#[doc(hidden)]
-pub mod kernels;
+pub(crate) mod kernels;
 pub(crate) mod monitor;
 mod ops;
 mod presets;
