@@ -175,6 +175,7 @@ impl Bound {
     }
 
     /// Every buffer with its offset and the bytes that are bound, in the plan's order: for tests of what a run leaves.
+    #[cfg(feature = "catalogue")]
     pub fn buffers(&self) -> impl Iterator<Item = (&Buffer, &wgpu::Buffer, std::ops::Range<u64>)> {
         let bound = self.plan.buffers().iter().zip(&self.buffers);
         bound.map(|(planned, r)| (planned, &r.buffer, r.offset..r.offset + r.bytes))
@@ -257,6 +258,7 @@ impl Bound {
     }
 
     /// The wgpu objects of some steps.
+    #[cfg(feature = "catalogue")]
     pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<super::Dispatch> {
         let one = |step: &Dispatch| {
             let group = self.groups[step.group].clone();

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Bound, Context, Tensor, bound::expect};
+use super::{
+    Context, Tensor,
+    bound::{Bound, expect},
+};
 use crate::{
     Counts, Error, Filtered, MarginSoftmax, Result, State,
     objective::Prepared,
@@ -238,7 +241,7 @@ fn expect_upstream(plan: &Plan, loss: &MarginSoftmax, io: &Io<'_>) -> Result<()>
 }
 
 /// Pipeline, bind group 0, its dynamic offset, workgroups.
-#[doc(hidden)]
+#[cfg(feature = "catalogue")]
 pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
 
 /// A head bound to tensors.
@@ -381,14 +384,14 @@ impl BoundHead {
         self.bound.record_backward(encoder);
     }
 
-    /// The buffers behind it, for tests.
-    #[doc(hidden)]
+    /// The buffers behind it.
+    #[cfg(feature = "catalogue")]
     pub fn bound(&self) -> &Bound {
         &self.bound
     }
 
     /// The calls that both passes record, so that a test can make the same wgpu calls by hand.
-    #[doc(hidden)]
+    #[cfg(feature = "catalogue")]
     pub fn dispatches(&self) -> [Vec<Dispatch>; 2] {
         let forward = self.bound.forward_steps(self.training).into_iter().flatten();
         [self.bound.dispatches(forward), self.bound.dispatches(self.bound.backward_steps())]

@@ -71,7 +71,7 @@ impl BuiltIn for Angle {
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("margin/angle"), needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins] }
+        Snippet { text: wgsl!("target/angle"), needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins] }
     }
 
     fn validate(&self) -> Result<()> {

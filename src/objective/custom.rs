@@ -63,7 +63,7 @@ impl BuiltIn for Custom {
     /// The text that comes before that of the margin.
     fn snippet(&self) -> Snippet {
         let needs = &[Shared::Angle, Shared::Series, Shared::Exponential, Shared::FixedMargins];
-        Snippet { text: wgsl!("margin/custom"), needs }
+        Snippet { text: wgsl!("target/custom"), needs }
     }
 
     fn validate(&self) -> Result<()> {

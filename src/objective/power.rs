@@ -75,7 +75,7 @@ impl BuiltIn for Power {
 
     fn snippet(&self) -> Snippet {
         let needs = &[Shared::Angle, Shared::Series, Shared::FixedMargins, Shared::PowerCurve];
-        Snippet { text: wgsl!("margin/power"), needs }
+        Snippet { text: wgsl!("target/power"), needs }
     }
 
     fn validate(&self) -> Result<()> {

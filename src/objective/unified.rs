@@ -181,7 +181,7 @@ impl BuiltIn for Unified {
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("margin/unified"), needs: &[Shared::Angle, Shared::Series] }
+        Snippet { text: wgsl!("target/unified"), needs: &[Shared::Angle, Shared::Series] }
     }
 
     fn validate(&self) -> Result<()> {

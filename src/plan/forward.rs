@@ -52,14 +52,14 @@ impl HeadPlan<'_> {
         let buffers = [own.embeddings, own.labels, own.weights, own.inverses, own.rows];
         let rows = Grid::over_rows(8, 1);
         let mut steps = vec![b.step(&k::row_norms(loaders.embeddings), self.global, rows, &buffers)?];
-        let class_norms = k::class_norms(loaders.prototypes);
+        let class_norms = k::class_norms(loaders.prototypes, true);
         let target_rows = k::target_rows(&self.snippets, loaders.embeddings, loaders.prototypes);
         let (mut first, mut group) = (0, 0);
         for (&classes, &data) in self.layout.shards.iter().zip(&own.prototypes) {
             let count = classes * self.shape.sub_centers();
             let part = Part { first: first as u32, count: count as u32, local: group as u32, ..Part::default() };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
-            steps.push(b.step(&class_norms, part, grid, &[data, own.weights, own.classes, own.totals])?);
+            steps.push(b.step(&class_norms, part, grid, &[data, own.classes, own.totals, own.weights])?);
             let buffers = own.with_bias(&[own.embeddings, data, own.inverses, own.classes, own.rows]);
             steps.push(b.step(&target_rows, part, rows, &buffers)?);
             first += count;

@@ -1,25 +1,10 @@
 //! The plan that gathers the prototypes of sampled classes.
 
 use super::{
-    Element, Grid, Layout, Limits, Loader, Part, Plan, Schedule, Slot,
-    builder::Builder,
-    driver_limits::indexable,
-    kernel::{Kernel, Recipe},
-    kernels::Snippets,
+    Element, Grid, Layout, Limits, Loader, Part, Plan, Schedule, Slot, builder::Builder, driver_limits::indexable,
+    kernels as k,
 };
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
-
-fn gather_rows(w: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("gather_rows", "rrw", include_str!("../../shaders/gather_rows.wgsl"));
-    recipe.load("prototype", 0, w).store("store_vector", 2, out).kernel()
-}
-
-/// In every variant, for the shader tests.
-pub(super) fn all() -> Vec<(String, Kernel)> {
-    let stores = [Loader::F32x4, Loader::F32];
-    let pairs = Loader::ALL.iter().flat_map(|&w| stores.map(|out| (w, out)));
-    pairs.map(|(w, out)| (format!("gather_rows [{w:?} {out:?}]"), gather_rows(w, out))).collect()
-}
 
 impl Plan {
     /// Gathers `shape.rows()` of `shape.classes()` prototypes: the classes in [`Slot::Labels`] from [`Slot::Prototypes`], one
@@ -38,7 +23,7 @@ impl Plan {
         let labels = b.given(Slot::Labels, rows * 4)?;
         let out = b.given(Slot::GradPrototypes(0), rows * dim * 4)?;
         let w = layout.prototypes.loader("prototypes", shape.dim(), limits)?;
-        let kernel = gather_rows(w, Loader::plain(shape.dim()));
+        let kernel = k::gather_rows(w, Loader::plain(shape.dim()));
         let (mut steps, mut first) = (vec![], 0);
         for (i, &count) in layout.shards.iter().enumerate() {
             let values = crate::shape::elements(count, shape.dim());
@@ -49,7 +34,7 @@ impl Plan {
             first += count;
         }
         let schedule = Schedule::single(Tile::Direct, shape.classes());
-        let snippets = Snippets::of(&MarginSoftmax::default(), shape);
+        let snippets = k::Snippets::of(&MarginSoftmax::default(), shape);
         let sizes = (shape, 0..shape.classes(), 1, [Element::F32, layout.prototypes]);
         Ok(b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]]))
     }

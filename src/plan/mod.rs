@@ -7,6 +7,8 @@ mod backward;
 mod budget;
 mod buffers;
 mod builder;
+#[cfg(feature = "catalogue")]
+pub mod catalogue;
 pub(crate) mod constants;
 mod driver_limits;
 mod element;
@@ -15,8 +17,7 @@ mod gather;
 mod grid;
 mod head;
 pub(crate) mod kernel;
-#[doc(hidden)]
-pub mod kernels;
+pub(crate) mod kernels;
 mod limits;
 pub(crate) mod monitor;
 mod ops;

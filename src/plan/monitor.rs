@@ -1,28 +1,17 @@
 //! The monitors as kernels and plans.
 
 use super::{
-    Element, Grid, Kernel, Limits, Loader, Part, Plan, Schedule, Slot, Step,
+    Element, Grid, Limits, Part, Plan, Schedule, Slot, Step,
     builder::Builder,
     driver_limits::{ROWS_PER_PASS, at_most, indexable},
-    kernel::Recipe,
     kernels as k,
 };
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
-macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
-    };
-}
-
 /// Blocks of classes whose directions are summed apart; their sums are added by one lane per four values.
 const MAX_BLOCKS: usize = 512;
 
-pub(crate) fn monitor() -> Kernel {
-    Recipe::new("monitor", "rw", shader!("monitor")).part(shader!("common/angle")).kernel()
-}
-
-/// Its histograms take more workgroup memory than a head.
+/// The histograms of [`k::monitor`] take more workgroup memory than a head.
 #[cfg(feature = "gpu")]
 pub(crate) fn check(limits: &Limits) -> Result<()> {
     let (needed, allowed) = (13 << 10, u64::from(limits.workgroup_bytes));
@@ -31,31 +20,6 @@ pub(crate) fn check(limits: &Limits) -> Result<()> {
         return Err(Error::Limit { what: "the monitor", limit, needed, allowed });
     }
     Ok(())
-}
-
-fn monitor_sums(w: Loader) -> Kernel {
-    Recipe::new("monitor_sums", "rrw", shader!("monitor_sums")).load("prototype", 0, w).kernel()
-}
-
-fn monitor_mean() -> Kernel {
-    Recipe::new("monitor_mean", "rrw", shader!("monitor_mean")).kernel()
-}
-
-fn monitor_pairs(tile: Tile, w: Loader) -> Kernel {
-    let recipe = Recipe::new("monitor_pairs", "rrrw", shader!("monitor_pairs"));
-    let recipe = recipe.part(shader!("common/angle")).part(shader!("tile/block")).part(tile.text());
-    recipe.load("left", 0, w).load("right", 1, w).kernel()
-}
-
-/// Every kernel of this file in every variant.
-pub(super) fn all() -> Vec<(String, Kernel)> {
-    let named = |variant: String, kernel: Kernel| (format!("{} [{variant}]", kernel.name), kernel);
-    let mut list = vec![named("-".into(), monitor()), named("-".into(), monitor_mean())];
-    for &w in Loader::ALL {
-        list.push(named(format!("{w:?}"), monitor_sums(w)));
-        list.extend(Tile::ALL.iter().map(|&tile| named(format!("{} {w:?}", tile.name()), monitor_pairs(tile, w))));
-    }
-    list
 }
 
 /// The pairs that one plan of [`Plan::pairs`] works on: all left vectors with some of the right ones.
@@ -88,13 +52,12 @@ impl Plan {
         let blocks: usize = shards.iter().map(|count| count.div_ceil(span)).sum();
         let groups: usize = shards.iter().map(|count| count.div_ceil(64)).sum();
         let quads = dim.div_ceil(4);
-        let weights = b.workspace("weights", 16)?;
         let class = b.classes(classes as u64)?;
         let totals = b.totals(groups as u64)?;
         let sums = b.workspace("sums", (blocks * quads) as u64 * 16)?;
         let mean = b.workspace("mean", 4)?;
 
-        let (class_norms, direction_sums) = (k::class_norms(w), monitor_sums(w));
+        let (class_norms, direction_sums) = (k::class_norms(w, false), k::direction_sums(w));
         let (mut first, mut group, mut block, mut steps) = (0, 0, 0, vec![]);
         for (&count, &data) in shards.iter().zip(&data) {
             let splits = quads.div_ceil(64);
@@ -109,13 +72,13 @@ impl Plan {
                 ..Part::default()
             };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
-            steps.push(b.step(&class_norms, part, grid, &[data, weights, class, totals])?);
+            steps.push(b.step(&class_norms, part, grid, &[data, class, totals])?);
             let grid = Grid::fixed(count.div_ceil(span) as u64 * splits as u64);
             steps.push(b.step(&direction_sums, part, grid, &[data, class, sums])?);
             (first, group, block) = (first + count, group + count.div_ceil(64), block + count.div_ceil(span));
         }
         let part = Part { count: groups as u32, slots: blocks as u32, ..Part::default() };
-        steps.push(b.step(&monitor_mean(), part, Grid::fixed(1), &[sums, totals, mean])?);
+        steps.push(b.step(&k::monitor_mean(), part, Grid::fixed(1), &[sums, totals, mean])?);
         Ok(finish(b, shape, element, Tile::Direct, steps))
     }
 
@@ -156,18 +119,17 @@ impl Plan {
             Some(count) => b.given(Slot::Prototypes(1), prototypes(count, dim)? * element.bytes())?,
             None => own,
         };
-        let weights = b.workspace("weights", 16)?;
         let class = b.classes(all as u64)?;
         let groups = left.div_ceil(64) + right.map_or(0, |count| count.div_ceil(64));
         let totals = b.totals(groups as u64)?;
         let sums = b.workspace("sums", tiles * 4)?;
 
-        let class_norms = k::class_norms(w);
+        let class_norms = k::class_norms(w, false);
         let mut steps = vec![];
         let mut measure = |b: &mut Builder, data, first: usize, count: usize, group: usize| {
             let part = Part { first: first as u32, count: count as u32, local: group as u32, ..Part::default() };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
-            steps.push(b.step(&class_norms, part, grid, &[data, weights, class, totals])?);
+            steps.push(b.step(&class_norms, part, grid, &[data, class, totals])?);
             Ok::<_, Error>(())
         };
         measure(&mut b, own, 0, left, 0)?;
@@ -182,7 +144,7 @@ impl Plan {
             splits: wide as u32,
             ..Part::default()
         };
-        steps.push(b.step(&monitor_pairs(tile, w), part, Grid::fixed(tiles), &[own, other, class, sums])?);
+        steps.push(b.step(&k::monitor_pairs(tile, w), part, Grid::fixed(tiles), &[own, other, class, sums])?);
         Ok(finish(b, shape, element, tile, steps))
     }
 }

@@ -96,7 +96,7 @@ impl Plan {
         let flat = Grid::fixed(rows.div_ceil(8));
         let mut steps = vec![
             b.step(&k::row_norms(x), all, flat, &[embeddings, labels, weights, inverses, row])?,
-            b.step(&k::class_norms(w), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, weights, class, totals])?,
+            b.step(&k::class_norms(w, false), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, class, totals])?,
         ];
         let part = sizes.part();
         let (tile_m, tile_n) = (u64::from(tile.rows()), u64::from(tile.columns()));
@@ -186,7 +186,7 @@ impl Plan {
         let part = Part { slots: slots as u32, slot_span: classes.div_ceil(slots) as u32, ..sizes.part() };
         let mut steps = vec![
             b.step(&k::logit_rows(), part, Grid::fixed(rows), &[logits, labels, weights, row])?,
-            b.step(&k::logit_classes(), part, Grid::fixed(1), &[weights, class, batch])?,
+            b.step(&k::logit_classes(), part, Grid::fixed(1), &[class, batch, weights])?,
             b.step(&k::row_stats(snippets), part, Grid::fixed(rows * slots as u64), &[logits, row, class, slot])?,
             b.step(&k::row_loss(snippets), part, Grid::fixed(rows.div_ceil(64)), &[slot, batch, row, row_losses])?,
             b.step(&k::batch_loss(), part, Grid::fixed(entries), &[row, batch, loss_out])?,

@@ -4,13 +4,13 @@ use super::Limits;
 use crate::{Error, Result, Tile};
 
 /// The shape of a tile; `tests/shaders.rs` compares it with the shader.
-#[doc(hidden)]
 #[derive(Debug, Clone, Copy)]
 pub struct Geometry {
     /// The shader.
     pub(super) text: &'static str,
-    /// Outputs of a workgroup: rows and columns.
+    /// Rows of outputs of a workgroup.
     pub rows: u32,
+    /// Columns of outputs of a workgroup.
     pub columns: u32,
     /// Invocations of a workgroup.
     pub lanes: u32,
@@ -26,8 +26,7 @@ macro_rules! shader {
 
 impl Tile {
     /// The one place that knows them all: a new tile is a line here, a variant and a name.
-    #[doc(hidden)]
-    pub const fn geometry(self) -> Geometry {
+    pub(super) const fn geometry(self) -> Geometry {
         match self {
             Tile::Direct => {
                 Geometry { text: shader!("registers", "direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 }

@@ -1,14 +1,14 @@
 // mean_gradient: weight / (classes * length) * (mean - radial part) of every prototype.
 //
 //   in      prototype       [classes, dim]
-//   in      inverses        [classes]       f32; 0 for a prototype that is not finite, negative for one shorter than 1e-12
+//   in      classes         [classes]       vec2 (inverse length, -) as class_norms writes it
 //   in      mean            [quads]         vec4: of length 1, or 0
 //   inout   store_gradient  [classes, dim]
 //
 // Eight prototypes per workgroup, eight lanes per prototype.
 // Twin: regularize in src/reference/regularizer.rs
 
-@group(0) @binding(3) var<storage, read> inverses: array<f32>;
+@group(0) @binding(3) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read> mean: array<vec4<f32>>;
 
 fn prototype_width() -> u32 { return settings.dim; }
@@ -19,7 +19,7 @@ fn mean_gradient(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
                  @builtin(local_invocation_index) lane: u32) {
     let place = unfold(id, groups) * 8u + (lane >> 3u);
     let j = min(place, part.count - 1u);
-    let inverse = inverses[j];
+    let inverse = classes[j].x;
     let keep = inverse > 0.0;
     var sum = vec4(0.0);
     for (var d = (lane & 7u) * 4u; d < settings.dim; d += 32u) {

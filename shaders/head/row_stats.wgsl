@@ -13,9 +13,9 @@
 @group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> slots: array<Stats>;
 
-var<workgroup> lanes: array<Stats, 64>;
-
-fn merge(a: Stats, b: Stats) -> Stats {
+alias Reduced = Stats;
+const SIDE = 8u;
+fn combine(a: Stats, b: Stats) -> Stats {
     let most = max(a.most, b.most);
     let fa = exponential(a.most - most);
     let fb = exponential(b.most - most);
@@ -30,7 +30,7 @@ fn class_cosine(start: u32, j: u32) -> f32 {
     return c + product_bias(part.first / centers() + j);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
              @builtin(local_invocation_index) lane: u32) {
     let group = unfold(id, groups);
@@ -52,7 +52,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     let weighs = has(WEIGHS);
     let plain = has(PLAIN);
     var stats = Stats(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
-    for (var j = first + lane; j < end; j += 64u) {
+    for (var j = first + lane; j < end; j += LANES) {
         if (j != label) {
             let c = class_cosine(start, j);
             stats.nearest = max(stats.nearest, c);
@@ -62,7 +62,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
             stats.most = link_most(stats.most, z);
         }
     }
-    for (var j = first + lane; j < end; j += 64u) {
+    for (var j = first + lane; j < end; j += LANES) {
         if (j != label) {
             let v = other(class_cosine(start, j), Place(bound, bend, own + j > last)).value;
             var weight = 0.0;
@@ -70,18 +70,11 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
             stats = link_add(stats, v, scale * v, weight);
         }
     }
-    lanes[lane] = stats;
-    workgroupBarrier();
-    // eights, then the eight of them: two barriers, where a tree takes six
-    if (lane < 8u) {
-        for (var i = lane + 8u; i < 64u; i += 8u) { stats = merge(stats, lanes[i]); }
-        lanes[lane] = stats;
-    }
-    workgroupBarrier();
+    reduce_once(lane, stats);
     if (lane == 0u) {
-        for (var i = 1u; i < 8u; i++) { stats = merge(stats, lanes[i]); }
+        stats = reduce_twice();
         let place = row * part.slots + slot;
-        if (part.begin == 0u) { stats = merge(slots[place], stats); }
+        if (part.begin == 0u) { stats = combine(slots[place], stats); }
         slots[place] = stats;
     }
 }

@@ -1,14 +1,14 @@
 // pair_pulls: sum over k of (direction k - own direction) / (distance (1 + distance)^2), a part of the classes per slab.
 //
 //   in      prototype  [classes, dim]
-//   in      inverses   [classes]              f32; 0 for a prototype that is not finite, negative for one shorter than 1e-12
+//   in      classes    [classes]              vec2 (inverse length, -) as class_norms writes it
 //   in      distances  [rows, stride]         f32 in quads; -1 for a prototype with itself and in the padding
 //   out     slabs      [splits, rows, quads]  vec4
 //
 // Row 0 is prototype part.row_first. 32 rows by 32 values per workgroup, 4x4 per lane. The difference is formed before it
 // is multiplied: between neighbours the factor is large.
 
-@group(0) @binding(3) var<storage, read> inverses: array<f32>;
+@group(0) @binding(3) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read> distances: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> slabs: array<vec4<f32>>;
 
@@ -16,7 +16,7 @@ fn prototype_width() -> u32 { return settings.dim; }
 
 fn unit(j: u32, d: u32) -> vec4<f32> {
     let place = min(j, part.count - 1u);
-    let inverse = abs(inverses[place]);
+    let inverse = abs(classes[place].x);
     return select(vec4(0.0), prototype(place, d) * inverse, inverse > 0.0);
 }
 

@@ -1,7 +1,7 @@
 // mean_direction: length and direction of the mean of all directions.
 //
 //   in      sums   [blocks, quads]  vec4
-//   in      total  [1]              u32: prototypes that are not finite
+//   in      batch  [1]              Batch: prototypes that are not finite
 //   out     mean   [quads]          vec4: of length 1; 0 where the mean is 0 or a prototype is not finite
 //   out     value  [1]              bits of f32: weight * length
 //
@@ -10,54 +10,43 @@
 // Twin: mean_direction in src/reference/regularizer.rs
 
 @group(0) @binding(2) var<storage, read> sums: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> total: array<u32>;
+@group(0) @binding(3) var<storage, read> batch: array<Batch>;
 @group(0) @binding(4) var<storage, read_write> mean: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> value: array<u32>;
 
-var<workgroup> lanes: array<f32, 256>;
+// (largest value, sum of squares)
+alias Reduced = vec2<f32>;
+const LANES = 256u;
+fn combine(a: Reduced, b: Reduced) -> Reduced { return vec2(max(a.x, b.x), a.y + b.y); }
 
-// The largest value, or the sum, over all lanes.
-fn together(lane: u32, v: f32, largest: bool) -> f32 {
-    workgroupBarrier();
-    lanes[lane] = v;
-    workgroupBarrier();
-    for (var size = 128u; size > 0u; size >>= 1u) {
-        if (lane < size) {
-            let one = lanes[lane + size];
-            lanes[lane] = select(lanes[lane] + one, max(lanes[lane], one), largest);
-        }
-        workgroupBarrier();
-    }
-    return lanes[0];
-}
-
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn mean_direction(@builtin(local_invocation_index) lane: u32) {
     let quads = (settings.dim + 3u) / 4u;
     var most = 0.0;
-    for (var q = lane; q < quads; q += 256u) {
+    for (var q = lane; q < quads; q += LANES) {
         var sum = vec4(0.0);
-        for (var block = 0u; block < part.splits; block++) { sum += sums[block * quads + q]; }
+        for (var block = 0u; block < part.slots; block++) { sum += sums[block * quads + q]; }
         sum /= f32(part.count);
         mean[q] = sum;
         let a = abs(sum);
         most = max(most, max(max(a.x, a.y), max(a.z, a.w)));
     }
-    most = together(lane, most, true);
+    most = reduce(lane, vec2(most, 0.0)).x;
     let some = most > 1.0e-30;
     let unit = 1.0 / select(1.0, most, some);
     var square = 0.0;
-    for (var q = lane; q < quads; q += 256u) {
+    for (var q = lane; q < quads; q += LANES) {
         let v = mean[q] * unit;
         square += dot(v, v);
     }
-    square = together(lane, square, false);
+    workgroupBarrier();
+    square = reduce(lane, vec2(0.0, square)).y;
     // one step of Newton's method: inverseSqrt alone may be off by 2 ulp
     let safe = select(1.0, square, some);
     var root = inverseSqrt(safe);
     root = root * fma(-0.5 * safe * root, root, 1.5);
-    let good = total[0] == 0u;
-    for (var q = lane; q < quads; q += 256u) {
+    let good = batch[0].non_finite_prototypes == 0u;
+    for (var q = lane; q < quads; q += LANES) {
         mean[q] = select(vec4(0.0), mean[q] * unit * root, some && good);
     }
     if (lane == 0u) {

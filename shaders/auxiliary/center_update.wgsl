@@ -13,11 +13,13 @@
 @group(0) @binding(4) var<storage, read> states: array<u32>;
 @group(0) @binding(5) var<storage, read_write> centers: array<f32>;
 
-var<workgroup> lanes: array<u32, 64>;
+alias Reduced = u32;
+const LANES = 64u;
+fn combine(a: Reduced, b: Reduced) -> Reduced { return a | b; }
 
 fn embedding_width() -> u32 { return settings.dim; }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn center_update(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                  @builtin(local_invocation_index) lane: u32) {
     let group = unfold(id, groups);
@@ -26,17 +28,12 @@ fn center_update(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     if (row >= settings.rows) { return; }
     let label = labels[row];
     var earlier = select(0u, 1u, states[row] != COUNTS);
-    for (var k = lane; k < row; k += 64u) {
+    for (var k = lane; k < row; k += LANES) {
         if (labels[k] == label && states[k] == COUNTS) { earlier = 1u; }
     }
-    lanes[lane] = earlier;
-    workgroupBarrier();
-    for (var size = 32u; size > 0u; size >>= 1u) {
-        if (lane < size) { lanes[lane] |= lanes[lane + size]; }
-        workgroupBarrier();
-    }
-    let d = (group % wide * 64u + lane) * 4u;
-    if (lanes[0] != 0u || d >= settings.dim) { return; }
+    earlier = reduce(lane, earlier);
+    let d = (group % wide * LANES + lane) * 4u;
+    if (earlier != 0u || d >= settings.dim) { return; }
 
     let place = u32(label) * settings.dim + d;
     var c = vec4(0.0);

@@ -13,28 +13,14 @@
 @group(0) @binding(4) var<storage, read> rows: array<Row>;
 @group(0) @binding(5) var<storage, read_write> slabs: array<vec4<f32>>;
 
-var<workgroup> lanes: array<f32, 64>;
+alias Reduced = f32;
+const SIDE = 8u;
+fn combine(a: Reduced, b: Reduced) -> Reduced { return a + b; }
 
 fn embedding_width() -> u32 { return settings.dim; }
 fn store_gradient_width() -> u32 { return settings.dim; }
 
-// The sum of a number of each lane, the same for all of them. Eights, then the eight of them: two barriers, where a tree
-// takes seven.
-fn whole(own: f32, lane: u32) -> f32 {
-    lanes[lane] = own;
-    workgroupBarrier();
-    var sum = own;
-    if (lane < 8u) {
-        for (var i = lane + 8u; i < 64u; i += 8u) { sum += lanes[i]; }
-        lanes[lane] = sum;
-    }
-    workgroupBarrier();
-    sum = lanes[0];
-    for (var i = 1u; i < 8u; i++) { sum += lanes[i]; }
-    return sum;
-}
-
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                      @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
@@ -47,7 +33,7 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
     let power = select(1.0, bitcast<f32>(bitcast<u32>(inverse) & 0x7f800000u), keep);
     let factor = select(0.0, (inverse / power) * (inverse / power), keep && !has(PLAIN));
     var radial = 0.0;
-    for (var q = lane; q < quads; q += 64u) {
+    for (var q = lane; q < quads; q += LANES) {
         var sum = vec4(0.0);
         for (var split = 0u; split < part.splits; split++) {
             sum += slabs[(split * settings.rows + row) * quads + q];
@@ -55,21 +41,23 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
         slabs[row * quads + q] = sum;
         radial += dot(sum, select(vec4(0.0), embedding(row, q * 4u) * power, keep));
     }
-    radial = whole(radial, lane) * factor;
+    reduce_once(lane, radial);
+    radial = reduce_twice() * factor;
     if (settings.classes > LONG && !has(PLAIN)) {
         // what the rounding of the factor has left of it
         var rest = 0.0;
-        for (var q = lane; q < quads; q += 64u) {
+        for (var q = lane; q < quads; q += LANES) {
             let along = select(vec4(0.0), embedding(row, q * 4u) * power, keep);
             let sum = fma(vec4(-radial), along, slabs[row * quads + q]);
             slabs[row * quads + q] = sum;
             rest += dot(sum, along);
         }
         workgroupBarrier();
-        radial = whole(rest, lane) * factor;
+        reduce_once(lane, rest);
+        radial = reduce_twice() * factor;
     }
     let stretch = select(0.0, rows[row].stretch, settings.adaptive == MAGFACE && part.local == 0u);
-    for (var q = lane; q < quads; q += 64u) {
+    for (var q = lane; q < quads; q += LANES) {
         let along = select(vec4(0.0), embedding(row, q * 4u), keep);
         let v = fma(vec4(-radial), along * power, slabs[row * quads + q]) * inverse + stretch * (along * inverse);
         store_gradient(row, q * 4u, select(vec4(0.0), v, keep), has(ADD_EMBEDDINGS) || part.local == 1u);

@@ -20,14 +20,14 @@ struct Sums {
     short: u32,
 }
 
-var<workgroup> lanes: array<Sums, 256>;
-
-fn both(a: Sums, b: Sums) -> Sums {
+alias Reduced = Sums;
+const SIDE = 16u;
+fn combine(a: Sums, b: Sums) -> Sums {
     return Sums(a.loss + b.loss, a.normalizer + b.normalizer, a.good + b.good, a.ignored + b.ignored,
                 a.non_finite + b.non_finite, a.invalid + b.invalid, a.short + b.short);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
               @builtin(local_invocation_index) lane: u32) {
     let entry = unfold(id, groups);
@@ -37,7 +37,7 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
     var own: Sums;
     for (var first = 0u; first < settings.batch_rows; first += LONG) {
         var some: Sums;
-        for (var i = first + lane; i < min(first + LONG, settings.batch_rows); i += 256u) {
+        for (var i = first + lane; i < min(first + LONG, settings.batch_rows); i += LANES) {
             let state = rows[start + i].state;
             if (counts(state)) {
                 some.loss += bitcast<f32>(rows[start + i].loss);
@@ -49,19 +49,11 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
             some.invalid += select(0u, 1u, state == INVALID);
             some.short += select(0u, 1u, state == SHORT);
         }
-        own = both(own, some);
+        own = combine(own, some);
     }
-    lanes[lane] = own;
-    workgroupBarrier();
-    // sixteens, then the sixteen of them: two barriers, where a tree takes eight
-    if (lane < 16u) {
-        for (var i = lane + 16u; i < 256u; i += 16u) { own = both(own, lanes[i]); }
-        lanes[lane] = own;
-    }
-    workgroupBarrier();
+    reduce_once(lane, own);
     if (lane == 0u) {
-        for (var i = 1u; i < 16u; i++) { own = both(own, lanes[i]); }
-        let all = own;
+        let all = reduce_twice();
         var value = all.loss;
         if (has(MEAN)) {
             let some = all.normalizer > 0.0;

@@ -12,53 +12,41 @@
 @group(0) @binding(4) var<storage, read_write> state: array<f32>;
 
 // (rows, cosines, lengths, -), then (largest log-sum-exp, -, squares, sum of exp)
-var<workgroup> lanes: array<vec4<f32>, 256>;
+alias Reduced = vec4<f32>;
+const LANES = 256u;
+fn combine(a: Reduced, b: Reduced) -> Reduced { return vec4(max(a.x, b.x), a.yzw + b.yzw); }
 
 fn clamped(length: f32) -> f32 { return clamp(length, SHORT_LENGTH, LONG_LENGTH); }
 
-fn both(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return vec4(max(a.x, b.x), a.yzw + b.yzw); }
-
-fn gather(lane: u32, own: vec4<f32>) -> vec4<f32> {
-    workgroupBarrier();
-    lanes[lane] = own;
-    workgroupBarrier();
-    for (var size = 128u; size > 0u; size >>= 1u) {
-        if (lane < size) {
-            lanes[lane] = both(lanes[lane], lanes[lane + size]);
-        }
-        workgroupBarrier();
-    }
-    return lanes[0];
-}
-
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn follow(@builtin(local_invocation_index) lane: u32) {
     var own = vec4(LOWEST, 0.0, 0.0, 0.0);
     for (var start = 0u; start < settings.rows; start += LONG) {
         var some = vec4(LOWEST, 0.0, 0.0, 0.0);
-        for (var i = start + lane; i < min(start + LONG, settings.rows); i += 256u) {
+        for (var i = start + lane; i < min(start + LONG, settings.rows); i += LANES) {
             if (counts(rows[i].state)) {
                 some += vec4(0.0, rows[i].cosine, clamped(rows[i].length), 1.0);
                 some.x = max(some.x, rows[i].others);
             }
         }
-        own = both(own, some);
+        own = combine(own, some);
     }
-    let first = gather(lane, own);
+    let first = reduce(lane, own);
     let n = max(first.w, 1.0);
     let mean = first.z / n;
     own = vec4(LOWEST, 0.0, 0.0, 0.0);
     for (var start = 0u; start < settings.rows; start += LONG) {
         var some = vec4(LOWEST, 0.0, 0.0, 0.0);
-        for (var i = start + lane; i < min(start + LONG, settings.rows); i += 256u) {
+        for (var i = start + lane; i < min(start + LONG, settings.rows); i += LANES) {
             if (counts(rows[i].state)) {
                 let away = clamped(rows[i].length) - mean;
                 some += vec4(0.0, 0.0, away * away, exponential(rows[i].others - first.x));
             }
         }
-        own = both(own, some);
+        own = combine(own, some);
     }
-    let second = gather(lane, own);
+    workgroupBarrier();
+    let second = reduce(lane, own);
     let fits = state_fits(vec4(state[0], state[1], state[2], state[3]));
     let moves = first.w > 0.0 && batch[0].non_finite_prototypes == 0u && fits;
     if (lane != 0u || !moves) { return; }

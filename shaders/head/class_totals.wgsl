@@ -8,22 +8,17 @@
 @group(0) @binding(2) var<storage, read> totals: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> batch: array<Batch>;
 
-var<workgroup> lanes: array<vec4<f32>, 256>;
+alias Reduced = vec4<f32>;
+const SIDE = 16u;
+fn combine(a: Reduced, b: Reduced) -> Reduced { return a + b; }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn class_totals(@builtin(local_invocation_index) lane: u32) {
     var total = vec4(0.0);
-    for (var i = lane; i < part.count; i += 256u) { total += totals[i]; }
-    lanes[lane] = total;
-    workgroupBarrier();
-    // sixteens, then the sixteen of them: two barriers, where a tree takes eight
-    if (lane < 16u) {
-        for (var i = lane + 16u; i < 256u; i += 16u) { total += lanes[i]; }
-        lanes[lane] = total;
-    }
-    workgroupBarrier();
+    for (var i = lane; i < part.count; i += LANES) { total += totals[i]; }
+    reduce_once(lane, total);
     if (lane == 0u) {
-        for (var i = 1u; i < 16u; i++) { total += lanes[i]; }
+        total = reduce_twice();
         batch[0].weights = total.x;
         // counts are whole f32: exact up to 2^24, rounded above
         batch[0].zero_prototypes = u32(total.y);

@@ -8,23 +8,20 @@
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read_write> gradient: array<f32>;
 
-var<workgroup> lanes: array<f32, 256>;
+alias Reduced = f32;
+const LANES = 256u;
+fn combine(a: Reduced, b: Reduced) -> Reduced { return a + b; }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn sum_rows(@builtin(local_invocation_index) lane: u32) {
     var own = 0.0;
     for (var first = 0u; first < settings.rows; first += LONG) {
         var some = 0.0;
-        for (var row = first + lane; row < min(first + LONG, settings.rows); row += 256u) {
+        for (var row = first + lane; row < min(first + LONG, settings.rows); row += LANES) {
             some += select(rows[row].tilt, rows[row].lean, part.local == 1u);
         }
         own += some;
     }
-    lanes[lane] = own;
-    workgroupBarrier();
-    for (var size = 128u; size > 0u; size >>= 1u) {
-        if (lane < size) { lanes[lane] += lanes[lane + size]; }
-        workgroupBarrier();
-    }
-    if (lane == 0u) { gradient[0] = lanes[0] + select(0.0, gradient[0], has(ADD_EMBEDDINGS)); }
+    own = reduce(lane, own);
+    if (lane == 0u) { gradient[0] = own + select(0.0, gradient[0], has(ADD_EMBEDDINGS)); }
 }

@@ -18,32 +18,24 @@ struct Sums {
     bad: u32,
 }
 
-var<workgroup> lanes: array<Sums, 256>;
+alias Reduced = Sums;
+const LANES = 256u;
+fn combine(a: Sums, b: Sums) -> Sums { return Sums(a.squares + b.squares, a.good + b.good, a.bad + b.bad); }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn center_loss(@builtin(local_invocation_index) lane: u32) {
     var own: Sums;
     for (var first = 0u; first < settings.rows; first += LONG) {
         var some = 0.0;
-        for (var i = first + lane; i < min(first + LONG, settings.rows); i += 256u) {
+        for (var i = first + lane; i < min(first + LONG, settings.rows); i += LANES) {
             some += squared[i];
             own.good += select(0u, 1u, states[i] == COUNTS);
             own.bad += select(0u, 1u, states[i] == NON_FINITE || states[i] == INVALID);
         }
         own.squares += some;
     }
-    lanes[lane] = own;
-    workgroupBarrier();
-    for (var size = 128u; size > 0u; size >>= 1u) {
-        if (lane < size) {
-            let a = lanes[lane];
-            let b = lanes[lane + size];
-            lanes[lane] = Sums(a.squares + b.squares, a.good + b.good, a.bad + b.bad);
-        }
-        workgroupBarrier();
-    }
+    let all = reduce(lane, own);
     if (lane == 0u) {
-        let all = lanes[0];
         let each = settings.scale / f32(max(all.good, 1u));
         gain[0] = select(0.0, each, all.bad == 0u);
         value[0] = select(settings.nan, bitcast<u32>(0.5 * each * all.squares), all.bad == 0u);

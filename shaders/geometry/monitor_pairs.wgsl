@@ -14,8 +14,11 @@
 const A_ALONG_K = true;
 const B_ALONG_K = true;
 
+alias Reduced = f32;
+const LANES = TILE_LANES;
+fn combine(a: Reduced, b: Reduced) -> Reduced { return a + b; }
+
 var<private> sum: f32;
-var<workgroup> lanes: array<f32, TILE_LANES>;
 
 fn left_width() -> u32 { return settings.dim; }
 fn right_width() -> u32 { return settings.dim; }
@@ -61,11 +64,6 @@ fn monitor_pairs(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     sum = 0.0;
     // tiles below the diagonal have nothing to add
     if (n0 < part.stride && m0 < part.first + n0 + TILE_N - 1u) { tile_run(m0, n0, 0u, settings.dim, lane); }
-    lanes[lane] = sum;
-    workgroupBarrier();
-    for (var size = TILE_LANES / 2u; size > 0u; size >>= 1u) {
-        if (lane < size) { lanes[lane] += lanes[lane + size]; }
-        workgroupBarrier();
-    }
-    if (lane == 0u) { sums[group] = lanes[0]; }
+    sum = reduce(lane, sum);
+    if (lane == 0u) { sums[group] = sum; }
 }

@@ -8,35 +8,30 @@
 @group(0) @binding(2) var<storage, read> blocks: array<Block>;
 @group(0) @binding(3) var<storage, read_write> filtered: array<Filtered>;
 
-var<workgroup> lanes: array<vec2<f32>, 256>;
-var<workgroup> left: array<u32, 256>;
+struct Sums {
+    dropped: f32,
+    total: f32,
+    left: u32,              // below 2^32: a chunk has fewer than 2^31 entries
+}
 
-@compute @workgroup_size(256)
+alias Reduced = Sums;
+const LANES = 256u;
+fn combine(a: Sums, b: Sums) -> Sums { return Sums(a.dropped + b.dropped, a.total + b.total, a.left + b.left); }
+
+@compute @workgroup_size(LANES)
 fn filter_totals(@builtin(local_invocation_index) lane: u32) {
     let units = (part.stride + settings.centers - 1u) / settings.centers;
     let count = (settings.rows + 63u) / 64u * ((units + 63u) / 64u);
-    var sum = vec2(0.0);
-    // below 2^32: a chunk has fewer than 2^31 entries
-    var entries = 0u;
-    for (var i = lane; i < count; i += 256u) {
-        sum += vec2(blocks[i].dropped, blocks[i].total);
-        entries += blocks[i].left;
+    var own: Sums;
+    for (var i = lane; i < count; i += LANES) {
+        own = combine(own, Sums(blocks[i].dropped, blocks[i].total, blocks[i].left));
     }
-    lanes[lane] = sum;
-    left[lane] = entries;
-    workgroupBarrier();
-    for (var size = 128u; size > 0u; size >>= 1u) {
-        if (lane < size) {
-            lanes[lane] += lanes[lane + size];
-            left[lane] += left[lane + size];
-        }
-        workgroupBarrier();
-    }
+    let chunk = reduce(lane, own);
     if (lane == 0u) {
         var all = Filtered(0.0, 0.0, 0u, 0u);
         if (part.begin == 0u) { all = filtered[0]; }
-        let low = all.low + left[0];
+        let low = all.low + chunk.left;
         let high = all.high + select(0u, 1u, low < all.low);
-        filtered[0] = Filtered(all.dropped + lanes[0].x, all.total + lanes[0].y, low, high);
+        filtered[0] = Filtered(all.dropped + chunk.dropped, all.total + chunk.total, low, high);
     }
 }

@@ -1,13 +1,13 @@
 // pair_distances: the distances of the directions of some prototypes to those of all.
 //
 //   in      prototype  [classes, dim]
-//   in      inverses   [classes]       f32; 0 for a prototype that is not finite, negative for one shorter than 1e-12
+//   in      classes    [classes]       vec2 (inverse length, -) as class_norms writes it
 //   out     distances  [rows, stride]  f32 in quads; -1 for a prototype with itself and in the padding
 //
 // Row 0 is prototype part.row_first. 32x32 pairs per workgroup, 4x4 per lane. Differences, not 2 - 2 cosine: two
 // neighbours keep the digits of their distance.
 
-@group(0) @binding(3) var<storage, read> inverses: array<f32>;
+@group(0) @binding(3) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read_write> distances: array<vec4<f32>>;
 
 fn prototype_width() -> u32 { return settings.dim; }
@@ -38,8 +38,8 @@ fn pair_distances(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     let last = vec4(part.count - 1u);
     let row = min(vec4(part.row_first + m) + vec4(0u, 1u, 2u, 3u), last);
     let column = min(vec4(n) + vec4(0u, 1u, 2u, 3u), last);
-    let ri = abs(vec4(inverses[row.x], inverses[row.y], inverses[row.z], inverses[row.w]));
-    let ci = abs(vec4(inverses[column.x], inverses[column.y], inverses[column.z], inverses[column.w]));
+    let ri = abs(vec4(classes[row.x].x, classes[row.y].x, classes[row.z].x, classes[row.w].x));
+    let ci = abs(vec4(classes[column.x].x, classes[column.y].x, classes[column.z].x, classes[column.w].x));
     var r0 = vec4(0.0); var r1 = vec4(0.0); var r2 = vec4(0.0); var r3 = vec4(0.0);
     for (var d = 0u; d < settings.dim; d += 4u) {
         let a0 = unit(row.x, d, ri.x); let a1 = unit(row.y, d, ri.y);

@@ -1,18 +1,17 @@
 // class_norms: inverse length and weight of every prototype of a shard.
 //
 //   in      prototype  [shard, dim]
-//   in      weights    [classes]           f32; unused without class weights
 //   out     classes    [vectors]           vec2 (inverse length, weight); 0 for a prototype that is not finite,
 //                                          negative for one shorter than 1e-12
 //   out     totals     [groups]            vec4 (sum of weights, short, not finite, -) of 64 prototypes; the weight
 //                                          of a class counts once
+//   in      weights    [classes]           f32; where class_weights.wgsl says so, and unused without class weights
 //
 // Eight lanes per prototype, eight at a time, 64 per workgroup.
 // Twin: Directions in src/reference/mod.rs
 
-@group(0) @binding(3) var<storage, read> weights: array<f32>;
-@group(0) @binding(4) var<storage, read_write> classes: array<vec2<f32>>;
-@group(0) @binding(5) var<storage, read_write> totals: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> classes: array<vec2<f32>>;
+@group(0) @binding(4) var<storage, read_write> totals: array<vec4<f32>>;
 
 var<workgroup> found: array<vec4<f32>, 8>;
 
@@ -30,8 +29,7 @@ fn class_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gr
         let length = measure(min(j, part.count - 1u), lane);
         if (j < part.count && (lane & 7u) == 0u) {
             let index = part.first + j;
-            let place = min(settings.offset + index / settings.centers, arrayLength(&weights) - 1u);
-            let weight = select(1.0, smoothing_weight(weights[place]), has(CLASS_WEIGHTS));
+            let weight = class_weight(settings.offset + index / settings.centers);
             let first = index % settings.centers == 0u;
             classes[index] = vec2(select(length.inverse, -length.inverse, length.short), weight);
             total += vec4(select(0.0, weight, first), select(0.0, 1.0, length.short), select(0.0, 1.0, length.inverse == 0.0), 0.0);

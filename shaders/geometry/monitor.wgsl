@@ -20,7 +20,12 @@ struct Sums {
     cosine: f32,
 }
 
-var<workgroup> lanes: array<Sums, 256>;
+alias Reduced = Sums;
+const LANES = 256u;
+fn combine(a: Sums, b: Sums) -> Sums {
+    return Sums(a.rows + b.rows, a.hits + b.hits, a.own + b.own, a.nearest + b.nearest, a.cosine + b.cosine);
+}
+
 var<workgroup> bins: array<atomic<u32>, 2 * MOST_BINS>;
 
 // the angle of a cosine; one that rounded past 1 gives 0 or pi
@@ -33,13 +38,13 @@ fn bin(angle: f32) -> u32 {
     return min(u32(angle * INVERSE_PI * f32(part.count)), part.count - 1u);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn monitor(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     if (id.x + id.y > 0u) { return; }
-    for (var i = lane; i < 2u * part.count; i += 256u) { atomicStore(&bins[i], 0u); }
+    for (var i = lane; i < 2u * part.count; i += LANES) { atomicStore(&bins[i], 0u); }
     workgroupBarrier();
     var own = Sums(0u, 0u, 0.0, 0.0, 0.0);
-    for (var i = lane; i < settings.rows; i += 256u) {
+    for (var i = lane; i < settings.rows; i += LANES) {
         let x = rows[i].cosine;
         let other = rows[i].nearest;
         // a bad prototype shows in the losses of rows that would count
@@ -56,23 +61,13 @@ fn monitor(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index
             atomicAdd(&bins[part.count + bin(far)], 1u);
         }
     }
-    lanes[lane] = own;
-    workgroupBarrier();
-    for (var size = 128u; size > 0u; size >>= 1u) {
-        if (lane < size) {
-            let a = lanes[lane];
-            let b = lanes[lane + size];
-            lanes[lane] = Sums(a.rows + b.rows, a.hits + b.hits, a.own + b.own, a.nearest + b.nearest,
-                               a.cosine + b.cosine);
-        }
-        workgroupBarrier();
-    }
+    let all = reduce(lane, own);
     if (lane == 0u) {
-        report[0] = lanes[0].rows;
-        report[1] = lanes[0].hits;
-        report[2] = bitcast<u32>(lanes[0].own);
-        report[3] = bitcast<u32>(lanes[0].nearest);
-        report[4] = bitcast<u32>(lanes[0].cosine);
+        report[0] = all.rows;
+        report[1] = all.hits;
+        report[2] = bitcast<u32>(all.own);
+        report[3] = bitcast<u32>(all.nearest);
+        report[4] = bitcast<u32>(all.cosine);
     }
-    for (var i = lane; i < 2u * part.count; i += 256u) { report[8u + i] = atomicLoad(&bins[i]); }
+    for (var i = lane; i < 2u * part.count; i += LANES) { report[8u + i] = atomicLoad(&bins[i]); }
 }
