@@ -1,11 +1,10 @@
 //! The plan that gathers the prototypes of sampled classes.
 
 use super::{
-    Element, Grid, Layout, Limits, Loader, Part, Plan, Schedule, Slot,
+    Element, Grid, Layout, Limits, Loader, Part, Plan, Slot,
     builder::Builder,
     driver_limits::indexable,
     kernel::{Kernel, Recipe},
-    kernels::Snippets,
 };
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
@@ -48,9 +47,7 @@ impl Plan {
             steps.push(b.step(&kernel, part, Grid::over_rows(8, 1), &[data, labels, out])?);
             first += count;
         }
-        let schedule = Schedule::single(Tile::Direct, shape.classes());
-        let snippets = Snippets::of(&MarginSoftmax::default(), shape);
-        let sizes = (shape, 0..shape.classes(), 1, [Element::F32, layout.prototypes]);
-        Ok(b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]]))
+        let sizes = (shape, 1, [Element::F32, layout.prototypes]);
+        Ok(b.single(&MarginSoftmax::default(), sizes, Tile::Direct, [steps, vec![]]))
     }
 }

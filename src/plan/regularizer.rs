@@ -1,13 +1,12 @@
 //! Plans of the regularisers and of the center loss, with kernels of their own.
 
 use super::{
-    Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, Step,
+    Element, Grid, Limits, Loader, Part, Plan, Slot, Step,
     builder::Builder,
     driver_limits::{
         MAX_CENTER_LOSS_ROWS, MAX_CENTER_UPDATE_ROWS, MAX_PAIRED_CLASSES, PAIRS_PER_SPLIT, at_most, indexable,
     },
     kernel::{Kernel, Recipe},
-    kernels::Snippets,
 };
 use crate::{CenterLoss, Error, MarginSoftmax, Regularizer, Result, Shape, Tile};
 
@@ -100,22 +99,19 @@ pub(super) fn all() -> Vec<(String, Kernel)> {
 }
 
 impl Regularizer {
-    /// The stand-in for a loss that [`Plan::settings`] takes.
-    #[doc(hidden)]
+    /// A loss whose settings carry the weight: [`Plan::settings`] takes it for a [`Plan::regularizer`].
     pub fn settings_loss(&self) -> MarginSoftmax {
         carrier(self.weight(), None)
     }
 }
 
 impl CenterLoss {
-    /// The stand-in for a loss that [`Plan::settings`] takes, for [`Plan::center_loss`].
-    #[doc(hidden)]
+    /// A loss whose settings carry weight and ignore index: [`Plan::settings`] takes it for a [`Plan::center_loss`].
     pub fn settings_loss(&self) -> MarginSoftmax {
         carrier(self.weight, self.ignore_index)
     }
 
-    /// The same for [`Plan::center_update`].
-    #[doc(hidden)]
+    /// The same with the rate instead of the weight, for a [`Plan::center_update`].
     pub fn update_settings_loss(&self) -> MarginSoftmax {
         carrier(self.rate, self.ignore_index)
     }
@@ -127,10 +123,7 @@ fn carrier(scale: f64, ignore_index: Option<i64>) -> MarginSoftmax {
 }
 
 fn finish(b: Builder, shape: Shape, elements: [Element; 2], steps: Vec<Step>) -> Plan {
-    let schedule = Schedule::single(Tile::Direct, shape.classes());
-    let sizes = (shape, 0..shape.classes(), 1, elements);
-    let snippets = Snippets::of(&carrier(1.0, None), shape);
-    b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]])
+    b.single(&carrier(1.0, None), (shape, 1, elements), Tile::Direct, [steps, vec![]])
 }
 
 impl Plan {
