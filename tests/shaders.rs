@@ -9,10 +9,7 @@ use std::{
 };
 
 use margin_softmax::{
-    plan::{
-        Binding, Element, Kernel, Layout, Limits, Plan,
-        catalogue::{geometry, kernels},
-    },
+    plan::{Binding, Element, Kernel, Layout, Limits, Plan, catalogue::kernels},
     *,
 };
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -295,7 +292,7 @@ fn tiles_have_the_geometry_that_the_planner_believes() {
         let named = |(name, _): &(String, Kernel)| name.starts_with(&format!("cosines [{} ", tile.name()));
         let (_, kernel) = kernels().into_iter().find(named).unwrap();
         let found = constants(&naga::front::wgsl::parse_str(&kernel.source).unwrap());
-        let believed = geometry(tile);
+        let believed = tile.geometry();
         let expected = [believed.rows, believed.columns, believed.lanes].map(f64::from);
         assert_eq!(["TILE_M", "TILE_N", "TILE_LANES"].map(|name| found[name]), expected, "{}", tile.name());
     }
@@ -315,7 +312,7 @@ fn workgroups_cover_what_the_planner_believes() {
             let layout = Layout { shards: &[classes], embeddings: Element::F32, prototypes: Element::F32 };
             // not every loss takes a filter
             let Ok(plan) = Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &options) else { continue };
-            let tile_rows = geometry(plan.schedule().tile).rows;
+            let tile_rows = plan.schedule().tile.geometry().rows;
             for step in plan.forward().iter().chain(plan.backward()) {
                 let kernel = &plan.kernels()[step.kernel];
                 let text = code(&kernel.source);
@@ -359,7 +356,7 @@ fn workgroups_are_as_large_as_the_planner_believes() {
         let bytes: u32 = module.global_variables.iter().map(memory).sum();
         let lanes: u32 = module.entry_points[0].workgroup_size.iter().product();
         let tile = Tile::ALL.iter().find(|tile| name.contains(&format!("[{} ", tile.name())));
-        match tile.map(|&tile| geometry(tile)) {
+        match tile.map(|tile| tile.geometry()) {
             // beside its own memory there may be a number per invocation
             Some(tile) => assert!(lanes == tile.lanes && bytes - tile.bytes <= 4 * lanes, "{name}: {lanes}, {bytes}"),
             None => {

@@ -7,7 +7,7 @@ use super::{
     driver_limits::{MAX_DIM, MAX_SUB_CENTER_VALUES, MAX_SUB_CENTERS, at_most},
     kernels, workspace_bytes,
 };
-use crate::{Error, Result, Shape};
+use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
 pub(super) struct Builder {
     limits: Limits,
@@ -90,6 +90,20 @@ impl Builder {
             return Err(Error::Limit { what: "the table of parts", limit, needed: bytes, allowed });
         }
         Ok(Step { kernel, part, buffers: buffers.to_vec(), grid })
+    }
+
+    /// The plan of steps that work on all classes at once.
+    pub fn single(
+        self,
+        loss: &MarginSoftmax,
+        (shape, entries, elements): (Shape, usize, [Element; 2]),
+        tile: Tile,
+        [forward, backward]: [Vec<Step>; 2],
+    ) -> Plan {
+        let schedule = Schedule::single(tile, shape.classes());
+        let snippets = kernels::Snippets::of(loss, shape);
+        let steps = [forward, vec![], vec![], vec![], backward];
+        self.plan((shape, 0..shape.classes(), entries, elements), snippets, schedule, steps)
     }
 
     pub fn plan(

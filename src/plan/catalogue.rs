@@ -1,17 +1,10 @@
-//! Internal, with the feature `catalogue`: every kernel, and the numbers of every tile, for the crate's own tests and
-//! examples. Nothing here is promised from one version to the next.
+//! Internal, with the feature `catalogue`: every kernel, for the crate's own tests and examples. Nothing here is promised from one version to the next.
 
-pub use super::tile::Geometry;
 use super::{
     kernel::{Kernel, Loader},
     kernels::{self as k, Snippets},
 };
 use crate::{Link, MarginSoftmax, Others, Product, Shape, Target, Tile};
-
-/// The shape of a tile.
-pub fn geometry(tile: Tile) -> Geometry {
-    tile.geometry()
-}
 
 /// A curve from outside.
 #[derive(Debug)]

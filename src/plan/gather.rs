@@ -1,8 +1,7 @@
 //! The plan that gathers the prototypes of sampled classes.
 
 use super::{
-    Element, Grid, Layout, Limits, Loader, Part, Plan, Schedule, Slot, builder::Builder, driver_limits::indexable,
-    kernels as k,
+    Element, Grid, Layout, Limits, Loader, Part, Plan, Slot, builder::Builder, driver_limits::indexable, kernels as k,
 };
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
@@ -33,9 +32,7 @@ impl Plan {
             steps.push(b.step(&kernel, part, Grid::over_rows(8, 1), &[data, labels, out])?);
             first += count;
         }
-        let schedule = Schedule::single(Tile::Direct, shape.classes());
-        let snippets = k::Snippets::of(&MarginSoftmax::default(), shape);
-        let sizes = (shape, 0..shape.classes(), 1, [Element::F32, layout.prototypes]);
-        Ok(b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]]))
+        let sizes = (shape, 1, [Element::F32, layout.prototypes]);
+        Ok(b.single(&MarginSoftmax::default(), sizes, Tile::Direct, [steps, vec![]]))
     }
 }

@@ -40,6 +40,7 @@ pub use monitor::Strip;
 pub use ops::{Batched, CrossEntropy};
 pub use schedule::{Chunk, Schedule};
 pub use settings::Call;
+pub use tile::TileGeometry;
 pub use uniforms::{Part, Settings};
 
 use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};

@@ -1,7 +1,7 @@
 //! The monitors as kernels and plans.
 
 use super::{
-    Element, Grid, Limits, Part, Plan, Schedule, Slot, Step,
+    Element, Grid, Limits, Part, Plan, Slot,
     builder::Builder,
     driver_limits::{ROWS_PER_PASS, at_most, indexable},
     kernels as k,
@@ -79,7 +79,7 @@ impl Plan {
         }
         let part = Part { count: groups as u32, slots: blocks as u32, ..Part::default() };
         steps.push(b.step(&k::monitor_mean(), part, Grid::fixed(1), &[sums, totals, mean])?);
-        Ok(finish(b, shape, element, Tile::Direct, steps))
+        Ok(b.single(&MarginSoftmax::default(), (shape, 1, [element; 2]), Tile::Direct, [steps, vec![]]))
     }
 
     /// Strips that cover all pairs of `left` vectors with `right` ones, each of about `most` tiles and at least one per tile
@@ -145,7 +145,7 @@ impl Plan {
             ..Part::default()
         };
         steps.push(b.step(&k::monitor_pairs(tile, w), part, Grid::fixed(tiles), &[own, other, class, sums])?);
-        Ok(finish(b, shape, element, tile, steps))
+        Ok(b.single(&MarginSoftmax::default(), (shape, 1, [element; 2]), tile, [steps, vec![]]))
     }
 }
 
@@ -154,11 +154,4 @@ fn prototypes(count: usize, dim: usize) -> Result<u64> {
     let values = crate::shape::elements(count, dim);
     indexable("vectors of a shard · dim", values)?;
     Ok(values)
-}
-
-fn finish(b: Builder, shape: Shape, element: Element, tile: Tile, steps: Vec<Step>) -> Plan {
-    let snippets = k::Snippets::of(&MarginSoftmax::default(), shape);
-    let schedule = Schedule::single(tile, shape.classes());
-    let sizes = (shape, 0..shape.classes(), 1, [element, element]);
-    b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]])
 }

@@ -1,7 +1,7 @@
 //! The pieces as plans of their own, from the same kernels.
 
 use super::{
-    Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, Step,
+    Element, Grid, Limits, Loader, Part, Plan, Slot, Step,
     builder::Builder,
     driver_limits::{MAX_LOGITS, ROWS_PER_PASS, at_most, indexable},
     kernels as k,
@@ -60,11 +60,7 @@ impl Batched {
     }
 
     fn finish(self, b: Builder, loss: &MarginSoftmax, tile: Tile, steps: [Vec<Step>; 2]) -> Plan {
-        let schedule = Schedule::single(tile, self.shape.classes());
-        let [forward, backward] = steps;
-        let (range, snippets) = (0..self.shape.classes(), k::Snippets::of(loss, self.shape));
-        let steps = [forward, vec![], vec![], vec![], backward];
-        b.plan((self.shape, range, self.entries, self.elements), snippets, schedule, steps)
+        b.single(loss, (self.shape, self.entries, self.elements), tile, steps)
     }
 }
 

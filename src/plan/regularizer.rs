@@ -1,7 +1,7 @@
 //! Plans of the regularisers and of the center loss, with kernels of their own.
 
 use super::{
-    Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, Step,
+    Element, Grid, Limits, Loader, Part, Plan, Slot, Step,
     builder::Builder,
     driver_limits::{
         MAX_CENTER_LOSS_ROWS, MAX_CENTER_UPDATE_ROWS, MAX_PAIRED_CLASSES, PAIRS_PER_SPLIT, at_most, indexable,
@@ -40,10 +40,7 @@ fn carrier(scale: f64, ignore_index: Option<i64>) -> MarginSoftmax {
 }
 
 fn finish(b: Builder, shape: Shape, elements: [Element; 2], steps: Vec<Step>) -> Plan {
-    let schedule = Schedule::single(Tile::Direct, shape.classes());
-    let sizes = (shape, 0..shape.classes(), 1, elements);
-    let snippets = k::Snippets::of(&carrier(1.0, None), shape);
-    b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]])
+    b.single(&carrier(1.0, None), (shape, 1, elements), Tile::Direct, [steps, vec![]])
 }
 
 impl Plan {

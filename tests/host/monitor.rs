@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use margin_softmax::{
     Backend, Batch, Error, MarginSoftmax, Output, Shape, Tile,
     monitor::{ClassCenters, Collapse, CollapseDetector, CollapseKind, CollapseThresholds, MOST_BINS, Monitor, Report},
-    plan::{Plan, catalogue::geometry},
+    plan::Plan,
     reference,
 };
 use rand::RngExt;
@@ -246,7 +246,7 @@ fn strips_cover_all_pairs_once() {
     for tile in Tile::ALL {
         for (left, right) in [(1, 1), (64, 65), (300, 300), (5, 10_000), (85_742, 85_742)] {
             for most in [0, 1, 7, 1 << 16, usize::MAX] {
-                let size = geometry(*tile).rows as usize;
+                let size = tile.geometry().rows as usize;
                 let mut next = 0;
                 for strip in Plan::strips(*tile, left, right, most) {
                     assert_eq!(strip.first, next);

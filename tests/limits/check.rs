@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use margin_softmax::{
     Error,
-    plan::{Element, Limits, PART_STRIDE, Part, Plan, Role, Slot, catalogue::geometry},
+    plan::{Element, Limits, PART_STRIDE, Part, Plan, Role, Slot},
 };
 
 /// Limits by the names that errors give them.
@@ -212,7 +212,7 @@ impl Head<'_> {
     /// What a kernel does with its part: workgroups for all of it, and loops that together reach the end.
     fn steps(&self, plan: &Plan) -> Result<(), String> {
         let (rows, dim, centers) = (self.rows as u64, self.dim as u64, self.centers as u64);
-        let tile = geometry(plan.schedule().tile);
+        let tile = plan.schedule().tile.geometry();
         let (high, wide) = (u64::from(tile.rows), u64::from(tile.columns));
         let chunks = &plan.schedule().chunks;
         // the part of each chunk, by its first prototype; passes of grad_prototypes over the rows of a chunk
