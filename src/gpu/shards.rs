@@ -8,12 +8,9 @@ use super::{readback::Mapping, slices::SliceHead};
 use crate::{
     Error, Output, Result, State,
     objective::CheckedBatch,
-    plan::{
-        Stage,
-        constants::NO_CLASS,
-        uniforms::{BatchState, Row, Stats},
-    },
+    plan::Stage,
     shard::{RowStatistics, Statistics, Targets},
+    uniforms::{BatchState, Row, Stats, constants::NO_CLASS},
 };
 
 impl SliceHead {

@@ -9,10 +9,8 @@ use crate::{
     Error, Options, Output, Result, Shape, State,
     data::NO_COSINE,
     objective::{CheckedBatch, Prepared},
-    plan::{
-        Call, Element, Layout, Plan, Slot, Stage, constants,
-        uniforms::{self, BatchState, Row},
-    },
+    plan::{Call, Element, Layout, Plan, Slot, Stage},
+    uniforms::{self, BatchState, Row, constants},
 };
 
 /// Everything is made once: tensors, staging, bindings.

@@ -3,10 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use super::{
+    curve::{BuiltIn, TargetCurve},
     snippet::{Shared, Snippet, wgsl},
-    target::{BuiltIn, TargetCurve},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    uniforms::{Settings, put},
+};
 
 /// A target curve that is not built in: a function of the target cosine and up to sixteen numbers.
 ///
@@ -87,5 +90,9 @@ impl TargetCurve for Custom {
     fn at(&self, x: f64, _: [f64; 4]) -> [f64; 3] {
         let (value, slope) = self.0.value_slope(x);
         [value, slope, 0.0]
+    }
+
+    fn fill(&self, settings: &mut Settings, _varied: bool) {
+        put(&mut settings.turned, &self.0.parameters());
     }
 }

@@ -4,10 +4,12 @@ use super::{
     Element, Schedule, Slot,
     builder::Builder,
     kernels,
-    uniforms::{BatchState, Filtered, Row, Stats},
     work::{Bias, Work},
 };
-use crate::{Error, Result, Shape};
+use crate::{
+    Error, Result, Shape,
+    uniforms::{BatchState, Filtered, Row, Stats},
+};
 
 /// How the caller's tensors lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

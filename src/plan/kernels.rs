@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{
-    kernel::{Kernel, Loader, Recipe},
-    uniforms::Filtered,
-};
+use super::kernel::{Kernel, Loader, Recipe};
 use crate::{
     Link, MarginSoftmax, Others, Product, Shape, Tile,
     objective::snippet::{Shared, Snippet, wgsl},
+    uniforms::Filtered,
 };
 
 /// The recipe of a shader file, whose entry point has the file's name.

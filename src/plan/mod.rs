@@ -26,7 +26,6 @@ mod regularizer;
 mod schedule;
 mod settings;
 mod tile;
-pub(crate) mod uniforms;
 mod work;
 
 use std::ops::Range;
@@ -41,8 +40,8 @@ pub use ops::{Batched, CrossEntropy};
 pub use schedule::{Chunk, Schedule};
 pub use settings::Call;
 pub use tile::TileGeometry;
-pub use uniforms::{Part, Settings};
 
+pub use crate::uniforms::{Part, Settings};
 use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};
 
 /// A tensor that the caller gives.

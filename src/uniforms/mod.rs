@@ -1,9 +1,9 @@
 //! The structs that Rust and the shaders share, byte for byte. Each is declared once, in Rust: the declaration gives the
-//! WGSL text too, which every kernel begins with after the [`constants`](super::constants).
+//! WGSL text too, which every kernel begins with after the [`constants`].
+
+pub(crate) mod constants;
 
 use bytemuck::{Pod, Zeroable};
-
-use super::constants::LOWEST;
 
 /// The name of a field's type in WGSL: that of Rust, or another one for the same bytes.
 macro_rules! wgsl_type {
@@ -52,10 +52,10 @@ macro_rules! shared {
 }
 
 /// Room for the coefficients of the highest degree.
-pub(super) type Series = [f32; 68];
+type Series = [f32; 68];
 
 shared! {
-    /// The settings of a loss and a call: the bytes of binding 0. Made by [`Plan::settings`](super::Plan::settings).
+    /// The settings of a loss and a call: the bytes of binding 0. Made by [`Plan::settings`](crate::plan::Plan::settings).
     #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
     pub struct Settings = "Settings" {
         /// Rows of this call, all batches together.
@@ -269,17 +269,28 @@ shared! {
 }
 
 /// The structs that every kernel knows.
-pub(super) const TEXT: [&str; 5] = [Settings::WGSL, Part::WGSL, Row::WGSL, Stats::WGSL, BatchState::WGSL];
+pub(crate) const TEXT: [&str; 5] = [Settings::WGSL, Part::WGSL, Row::WGSL, Stats::WGSL, BatchState::WGSL];
 
 impl Settings {
     /// As they go into the uniform buffer.
     pub fn bytes(&self) -> &[u8] {
         bytemuck::bytes_of(self)
     }
+
+    /// With a flag set or cleared.
+    pub(crate) fn flag(&mut self, flag: u32, on: bool) {
+        if on { self.flags |= flag } else { self.flags &= !flag }
+    }
+}
+
+/// Numbers into their place; the number of (even, odd) pairs.
+pub(crate) fn put(place: &mut Series, values: &[f64]) -> u32 {
+    place.iter_mut().zip(values).for_each(|(place, v)| *place = *v as f32);
+    values.len().div_ceil(2) as u32
 }
 
 impl Part {
-    /// As they go into the uniform buffer, each at a multiple of [`PART_STRIDE`](super::PART_STRIDE).
+    /// As they go into the uniform buffer, each at a multiple of [`PART_STRIDE`](crate::plan::PART_STRIDE).
     pub fn bytes(&self) -> &[u8] {
         bytemuck::bytes_of(self)
     }
@@ -288,7 +299,7 @@ impl Part {
 #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))] // shards are read back there
 impl Stats {
     /// Minus infinity on a device.
-    pub const LOWEST: f32 = LOWEST as f32;
+    pub const LOWEST: f32 = constants::LOWEST as f32;
     /// Of no class.
     pub const EMPTY: Self = Self {
         most: Self::LOWEST,
