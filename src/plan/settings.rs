@@ -185,7 +185,7 @@ impl Settings {
             Others::Curricular => self.flags |= CURRICULAR,
             Others::Filter(filter) => self.other_a = filter.threshold as f32,
             Others::TopK(top) => {
-                self.chosen = top.count as u32;
+                self.top_k = top.count as u32;
                 (self.other_a, self.other_b) = (top.margin.cos() as f32, top.margin.sin() as f32);
             }
             Others::Angle(angle) => {
