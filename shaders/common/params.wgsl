@@ -5,7 +5,7 @@
 struct Curve { value: f32, slope: f32 }
 
 // what a transform of the other classes may know beside the cosine; `late` comes after Row.last
-struct Place { bound: f32, bend: f32, late: bool }
+struct Place { bound: f32, hardness: f32, late: bool }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
 @group(0) @binding(1) var<uniform> part: Part;

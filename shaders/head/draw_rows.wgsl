@@ -1,6 +1,6 @@
 // draw_rows: gives every row its draw (ElasticFace).
 //
-//   inout   rows   [rows]  Row: reads state and target cosine; writes draw
+//   inout   rows   [rows]  Row: reads state and target cosine; writes margin_noise
 //   in      draws  [rows]  f32; with SORTED in ascending order
 //
 // A workgroup per row counts the rows before it: those left out, then from the largest target cosine to the smallest.
@@ -31,5 +31,5 @@ fn draw_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     workgroupBarrier();
     if (lane != 0u) { return; }
     for (var i = 1u; i < 64u; i++) { before += lanes[i]; }
-    rows[row].draw = draws[select(row, before, sorted)];
+    rows[row].margin_noise = draws[select(row, before, sorted)];
 }

@@ -29,8 +29,8 @@ fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     if (row >= settings.rows) { return; }
     let none = Found(LOWEST, NO_CLASS);
     var mine = none;
-    if (part.begin == 0u && lane < settings.chosen) {
-        let held = top[row * settings.chosen + lane];
+    if (part.begin == 0u && lane < settings.top_k) {
+        let held = top[row * settings.top_k + lane];
         mine = Found(bitcast<f32>(held.x), held.y);
     }
     best[lane] = mine;
@@ -49,7 +49,7 @@ fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         if (lane == 0u) { atomicStore(&hits, 0u); }
         fresh[lane] = one;
         workgroupBarrier();
-        if (before(one, best[settings.chosen - 1u])) { atomicOr(&hits, 1u); }
+        if (before(one, best[settings.top_k - 1u])) { atomicOr(&hits, 1u); }
         workgroupBarrier();
         let any = atomicLoad(&hits) != 0u;
         mine = best[lane];
@@ -68,11 +68,11 @@ fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         workgroupBarrier();
     }
     workgroupBarrier();
-    if (lane < settings.chosen) {
-        top[row * settings.chosen + lane] = vec2(bitcast<u32>(best[lane].cosine), best[lane].label);
+    if (lane < settings.top_k) {
+        top[row * settings.top_k + lane] = vec2(bitcast<u32>(best[lane].cosine), best[lane].label);
     }
     if (lane == 0u) {
-        rows[row].bound = best[settings.chosen - 1u].cosine;
-        rows[row].last = best[settings.chosen - 1u].label;
+        rows[row].bound = best[settings.top_k - 1u].cosine;
+        rows[row].last = best[settings.top_k - 1u].label;
     }
 }

@@ -16,7 +16,7 @@ struct Own {
 }
 
 var<private> own: Own;
-var<private> own_turn: f32;
+var<private> own_slope_m2: f32;
 
 // The margins of the loss, prepared on the host.
 fn margin_of_loss() {
@@ -88,14 +88,14 @@ fn clip_bound(angle: f32) -> f32 {
 
 fn margin_target(x: f32) -> Curve {
     var curve = Curve(x, 1.0);
-    own_turn = 0.0;
+    own_slope_m2 = 0.0;
     if (!own.linear) { curve = psi(x); }
-    own_turn = select(own.m.x * own_turn, 0.0, has(DETACHED));
+    own_slope_m2 = select(own.m.x * own_slope_m2, 0.0, has(DETACHED));
     return Curve(own.m.x * curve.value - own.m.w, select(own.m.x * curve.slope, 1.0, has(DETACHED)));
 }
 
 // dphi/dm2 at the cosine of the last call
-fn margin_turn() -> f32 { return own_turn; }
+fn margin_slope_m2() -> f32 { return own_slope_m2; }
 
 fn psi(x: f32) -> Curve {
     let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
@@ -107,17 +107,17 @@ fn psi(x: f32) -> Curve {
     let passed = beyond(x, own.threshold);
     switch (settings.fallback) {
         case CONTINUOUS: {
-            if (passed) { curve = Curve(x - own.threshold - 1.0, 1.0); own_turn = own.beyond_turn; }
+            if (passed) { curve = Curve(x - own.threshold - 1.0, 1.0); own_slope_m2 = own.beyond_turn; }
         }
         case SINE: {
-            if (passed) { curve = Curve(x - own.sine, 1.0); own_turn = own.beyond_turn; }
+            if (passed) { curve = Curve(x - own.sine, 1.0); own_slope_m2 = own.beyond_turn; }
         }
         case EASY: {
-            if (x <= 0.0) { curve = Curve(x, 1.0); own_turn = 0.0; }
+            if (x <= 0.0) { curve = Curve(x, 1.0); own_slope_m2 = 0.0; }
         }
         case CLIP: {
-            if (x > own.clip_high) { curve = Curve(settings.clipped, 0.0); own_turn = 0.0; }
-            if (x < own.clip_low) { curve = Curve(-settings.clipped, 0.0); own_turn = 0.0; }
+            if (x > own.clip_high) { curve = Curve(settings.clipped, 0.0); own_slope_m2 = 0.0; }
+            if (x < own.clip_low) { curve = Curve(-settings.clipped, 0.0); own_slope_m2 = 0.0; }
         }
         case MIRROR: {
             let angle = own.m.y * select(near, PI - near, x < 0.0) + own.m.z;
@@ -126,7 +126,7 @@ fn psi(x: f32) -> Curve {
             let k = max(select(nearest - 1.0, nearest, beyond(x, crossing(nearest).x)), 0.0);
             let sign = select(1.0, -1.0, (u32(k) & 1u) == 1u);
             curve = Curve(sign * curve.value - 2.0 * k, sign * curve.slope);
-            own_turn *= sign;
+            own_slope_m2 *= sign;
         }
         default: {}
     }
@@ -138,7 +138,7 @@ fn series_curve(x: f32) -> Curve {
     if (settings.adaptive == MAGFACE) {
         let phase = series_phase;
         series_phase = vec2(-phase.y, phase.x);
-        own_turn = series(x, own.which, settings.pairs).value;
+        own_slope_m2 = series(x, own.which, settings.pairs).value;
         series_phase = phase;
     }
     return curve;
@@ -152,6 +152,6 @@ fn cosine_curve(x: f32, s: f32, near: f32) -> Curve {
     let ratio = select(own.m.y, turned.y / max(s, 1.0e-30), s > 0.0);
     let slope = own.m.y * (phase.x * ratio - phase.y * turned.x / max(s, SMALLEST_SINE));
     // -sin(m1 angle + m2); the angle runs the other way behind the equator
-    own_turn = (phase.x * turned.y - phase.y * turned.x) * select(1.0, -1.0, x >= 0.0);
+    own_slope_m2 = (phase.x * turned.y - phase.y * turned.x) * select(1.0, -1.0, x >= 0.0);
     return Curve(phase.x * turned.x + phase.y * turned.y, select(-slope, slope, x >= 0.0));
 }

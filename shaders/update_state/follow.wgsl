@@ -62,7 +62,7 @@ fn follow(@builtin(local_invocation_index) lane: u32) {
         }
     }
     if (has(OWN_SCALE)) {
-        let least = min(max(batch[0].middle, LEAST_MEDIAN), 1.0);
+        let least = min(max(batch[0].median, LEAST_MEDIAN), 1.0);
         let scale = (first.x + logarithm(second.w) - logarithm(n)) / least;
         if (finite(vec4(scale))) { state[3] = clamp(scale, SMALLEST_SCALE, LARGEST_SCALE); }
     }

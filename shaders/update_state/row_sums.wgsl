@@ -12,11 +12,11 @@ fn row_sums(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
     let row = unfold(id, groups) * 64u + lane;
     if (row >= settings.rows) { return; }
     var most = LOWEST;
-    for (var i = 0u; i < part.slots; i++) { most = max(most, slots[row * part.slots + i].most); }
+    for (var i = 0u; i < part.slots; i++) { most = max(most, slots[row * part.slots + i].max_logit); }
     var sum = 0.0;
     for (var i = 0u; i < part.slots; i++) {
         let slot = slots[row * part.slots + i];
-        sum += slot.sum * exponential(slot.most - most);
+        sum += slot.sum * exponential(slot.max_logit - most);
     }
     rows[row].others = select(LOWEST, most + logarithm(max(sum, 1.0e-30)), sum > 0.0);
 }
