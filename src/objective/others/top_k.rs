@@ -72,7 +72,7 @@ impl Transform for TopK {
     }
 
     fn fill(&self, settings: &mut Settings, _series: Option<&[f64]>) {
-        settings.chosen = self.count as u32;
+        settings.top_k = self.count as u32;
         (settings.other_a, settings.other_b) = (self.margin.cos() as f32, self.margin.sin() as f32);
     }
 }
