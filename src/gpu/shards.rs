@@ -17,7 +17,7 @@ impl SliceHead {
     pub fn targets(&mut self, batch: &CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let rows = self.upload(batch, state, false)?;
         let (top_k, sums) = (self.loss.top_k(), self.loss.scale_follows());
-        self.run(if sums { &[Stage::Targets, Stage::Follow] } else { &[Stage::Targets] })?;
+        self.run(if sums { &[Stage::Targets, Stage::UpdateState] } else { &[Stage::Targets] })?;
         let found: Vec<Row> = self.read("rows", rows)?;
         let counts: Vec<BatchState> = self.read("batch", 1)?;
         let counts = counts.first().copied().unwrap_or(BatchState::zeroed());

@@ -75,7 +75,7 @@ impl SliceHead {
         let shards = Plan::shards(own, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
         let plan = Plan::checked(loss, held, range.clone(), &layout, context.limits(), options)?;
-        let follows = !plan.stage(Stage::Follow).is_empty();
+        let follows = !plan.stage(Stage::UpdateState).is_empty();
         let scale = plan.buffers().iter().any(|b| b.name == Slot::GradScale.name());
         let biased = plan.buffers().iter().any(|b| b.name == Slot::GradBias.name());
         let head = Head::of_any(context, loss, plan)?;

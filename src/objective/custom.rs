@@ -22,8 +22,8 @@ pub trait Margin: fmt::Debug + Send + Sync {
     /// φ and dφ/dx at the target cosine x, without scale; x may be rounded to 1 + 1e-7. Both finite for such x.
     fn value_slope(&self, x: f64) -> (f64, f64);
 
-    /// `fn margin_target(x: f32) -> Curve { .. }`, with `Curve(value, slope)`. `parameter(i)` gives the numbers of
-    /// [`parameters`](Self::parameters); `quadrant_angle`, `cos_sin`, `exponential`, `logarithm` are at hand.
+    /// `fn margin_target(x: f32) -> ValueSlope { .. }`, with `ValueSlope(value, slope)`. `parameter(i)` gives the numbers
+    /// of [`parameters`](Self::parameters); `quadrant_angle`, `cos_sin`, `exponential`, `logarithm` are at hand.
     fn wgsl(&self) -> &str;
 
     /// The numbers that [`wgsl`](Self::wgsl) reads: at most 16, finite. They may change without a new kernel.

@@ -156,7 +156,7 @@ pub enum Stage {
     /// Norms, target cosines, and for inter-topk the hardest classes: what is known before margins apply.
     Targets,
     /// The steps that move the state; run in training steps only. Empty for most losses.
-    Follow,
+    UpdateState,
     /// The margins of the rows, and the rows' sums over the other classes.
     Statistics,
     /// The rows' losses and the reduced one.
@@ -198,7 +198,7 @@ impl Plan {
         &self.parts
     }
 
-    /// Statistics and loss: all stages, one after the other. An evaluation leaves [`Stage::Follow`] out.
+    /// Statistics and loss: all stages, one after the other. An evaluation leaves [`Stage::UpdateState`] out.
     pub fn forward(&self) -> &[Step] {
         &self.forward
     }
@@ -208,7 +208,7 @@ impl Plan {
         let [follow, statistics, losses] = self.cuts;
         match stage {
             Stage::Targets => 0..follow,
-            Stage::Follow => follow..statistics,
+            Stage::UpdateState => follow..statistics,
             Stage::Statistics => statistics..losses,
             Stage::Losses => losses..self.forward.len(),
         }

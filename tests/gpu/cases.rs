@@ -263,10 +263,10 @@ impl Margin for Bent {
         (self.m0 * x - self.m3 * (1.0 - x * x), self.m0 + 2.0 * self.m3 * x)
     }
     fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve {
+        "fn margin_target(x: f32) -> ValueSlope {
             let m0 = parameter(0u);
             let m3 = parameter(1u);
-            return Curve(m0 * x - m3 * (1.0 - x) * (1.0 + x), m0 + 2.0 * m3 * x);
+            return ValueSlope(m0 * x - m3 * (1.0 - x) * (1.0 + x), m0 + 2.0 * m3 * x);
         }"
     }
     fn parameters(&self) -> Vec<f64> {

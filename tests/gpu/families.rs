@@ -414,10 +414,10 @@ fn a_bad_curve_from_outside_is_refused(context: &Context) -> Result<(), Failed> 
         "",
         "this is not WGSL",
         "fn margin_target(x: f32) -> f32 { return x; }",
-        "fn margin_target(x: f32) -> Curve { return Curve(x, y); }",
-        "fn margin_target(x: f32) -> Curve { return Curve(x, 1.0); } fn has(x: u32) -> bool { return true; }",
-        "@compute @workgroup_size(1) fn more() {} fn margin_target(x: f32) -> Curve { return Curve(x, 1.0); }",
-        "@group(0) @binding(9) var<storage> b: array<f32>; fn margin_target(x: f32) -> Curve { return Curve(b[0], 1.0); }",
+        "fn margin_target(x: f32) -> ValueSlope { return ValueSlope(x, y); }",
+        "fn margin_target(x: f32) -> ValueSlope { return ValueSlope(x, 1.0); } fn has(x: u32) -> bool { return true; }",
+        "@compute @workgroup_size(1) fn more() {} fn margin_target(x: f32) -> ValueSlope { return ValueSlope(x, 1.0); }",
+        "@group(0) @binding(9) var<storage> b: array<f32>; fn margin_target(x: f32) -> ValueSlope { return ValueSlope(b[0], 1.0); }",
     ] {
         let loss = MarginSoftmax { target: Target::Custom(Custom::new(Bad(text))), ..Default::default() };
         match Backend::Gpu(context.clone()).head(&loss, shape) {

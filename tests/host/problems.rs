@@ -23,9 +23,9 @@ impl Margin for Cubic {
     }
 
     fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve {
+        "fn margin_target(x: f32) -> ValueSlope {
     let a = parameter(0);
-    return Curve(a * x * x * x + parameter(1) * x - parameter(2), 3.0 * a * x * x + parameter(1));
+    return ValueSlope(a * x * x * x + parameter(1) * x - parameter(2), 3.0 * a * x * x + parameter(1));
 }"
     }
 

@@ -1,4 +1,4 @@
-// middle_row: the median of the target cosines; of an even number of rows the larger of the two in the middle.
+// median_cosine: the median of the target cosines; of an even number of rows the larger of the two in the middle.
 //
 //   in      rows   [rows]  Row
 //   inout   batch  [1]     Batch: writes median
@@ -12,7 +12,7 @@
 var<workgroup> lanes: array<vec2<u32>, 64>;
 
 @compute @workgroup_size(64)
-fn middle_row(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+fn median_cosine(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
               @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
     if (row >= settings.rows) { return; }
