@@ -18,6 +18,8 @@ mod edges;
 #[path = "../host/engines.rs"]
 mod engines;
 mod errors;
+#[path = "../families/mod.rs"]
+mod families;
 mod faults;
 mod filter;
 mod heads;

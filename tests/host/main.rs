@@ -7,6 +7,8 @@ mod derivatives;
 mod edges;
 mod engines;
 mod errors;
+#[path = "../families/mod.rs"]
+mod families;
 mod family_edges;
 mod filter;
 mod golden;
