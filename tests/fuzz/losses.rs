@@ -152,8 +152,9 @@ pub fn loss(u: &mut Unstructured) -> Result<MarginSoftmax> {
     if has(10) && has(11) && has(12) {
         loss.product = if u.arbitrary()? { Product::Cosine } else { Product::Linear };
     }
-    if has(13) && has(14) && has(15) {
-        loss = shaken(u, &u.choose(&FAMILIES)?.loss)?;
+    if has(13) && !has(14) && has(15) {
+        let family = u.choose(&FAMILIES)?;
+        loss = shaken(u, &family.loss)?;
     }
     Ok(loss)
 }
