@@ -7,10 +7,12 @@ mod derivatives;
 mod edges;
 mod engines;
 mod errors;
+#[path = "../families/mod.rs"]
 mod families;
 mod family_edges;
 mod filter;
 mod golden;
+mod golden_families;
 mod gradients;
 #[cfg(feature = "serde")]
 mod json;
