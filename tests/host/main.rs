@@ -10,6 +10,8 @@ mod errors;
 mod families;
 mod family_edges;
 mod filter;
+#[cfg(feature = "serde")]
+mod fixtures;
 mod golden;
 mod gradients;
 #[cfg(feature = "serde")]
