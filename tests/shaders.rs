@@ -93,7 +93,7 @@ fn structs_have_the_same_fields_at_the_same_offsets_in_rust() {
 
 /// Every text below shaders/, with its path from there.
 fn texts() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shaders");
     let (mut folders, mut found) = (vec![root.clone()], vec![]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
