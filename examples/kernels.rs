@@ -11,11 +11,11 @@
 
 use std::io::{BufWriter, Write};
 
-use margin_softmax::plan::{Binding, Kernel, kernels};
+use margin_softmax::plan::{Binding, Kernel, catalogue::kernels};
 
 fn main() -> std::io::Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
-    for (variant, kernel) in kernels::all() {
+    for (variant, kernel) in kernels() {
         let storage = kernel.bindings.iter().map(|binding| match binding {
             Binding::Read => "read-only-storage",
             Binding::Write => "storage",

@@ -397,7 +397,7 @@ impl SampledHead {
     ) -> Result<(&'a mut SliceHead, Batch<'a>)> {
         let Self { backend, loss, shape, options, state, sampler, heads, sample, gathered } = self;
         sampler.validate()?;
-        let labels = batch.check_range(loss, *shape, &(0..shape.classes()))?;
+        let labels = batch.check(loss, *shape, &(0..shape.classes()))?.labels;
         let classes = shape.classes();
         match which {
             Classes::All => sample.all(labels, loss.ignore_index, classes),

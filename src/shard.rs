@@ -11,8 +11,9 @@
 use std::ops::Range;
 
 use crate::{
-    Adaptive, Batch, Error, MarginSoftmax, Others, Product, Result, Shape, State, TopK, data::Finite,
-    objective::RowFacts,
+    Error, MarginSoftmax, Result, Shape, State,
+    data::Finite,
+    objective::{CheckedBatch, RowFacts},
 };
 
 /// Everything that a shard knows of a batch before margins apply.
@@ -116,8 +117,7 @@ fn same_rows(what: &'static str, found: usize, expected: usize) -> Result<()> {
 impl Targets {
     /// The last of the classes that inter-topk chooses for a row, with its cosine.
     pub(crate) fn chosen(&self, loss: &MarginSoftmax, row: usize) -> Option<(f64, usize)> {
-        let Others::TopK(TopK { count, .. }) = loss.others else { return None };
-        self.top.get(row).and_then(|top| top.iter().take(count).next_back()).copied()
+        self.top.get(row).and_then(|top| top.iter().take(loss.top_k()).next_back()).copied()
     }
 
     /// Whether merged targets are those of a batch of this many rows.
@@ -131,10 +131,10 @@ impl Targets {
             return Err(Error::Parameter { what: "targets.cosines", found: *found, allowed: "finite numbers" });
         }
         let wanted = |some: bool| if some { rows } else { 0 };
-        let count = if let Others::TopK(top) = loss.others { top.count } else { 0 };
+        let count = loss.top_k();
         same_rows("targets.top_count", self.top_count, count)?;
         same_rows("targets.top", self.top.len(), wanted(count > 0))?;
-        same_rows("targets.sums", self.sums.len(), wanted(loss.adaptive == Adaptive::AdaCos))?;
+        same_rows("targets.sums", self.sums.len(), wanted(loss.scale_follows()))?;
         if let Some((found, _)) = self.top.iter().flatten().find(|(c, class)| !(c.is_finite() && *class < classes)) {
             let allowed = "finite numbers, each of a class of the head";
             return Err(Error::Parameter { what: "targets.top", found: *found, allowed });
@@ -146,14 +146,13 @@ impl Targets {
     }
 
     /// The rows as the families that follow the batch see them.
-    pub(crate) fn facts<L, T: Finite>(
+    pub(crate) fn facts<T: Finite>(
         &self,
         loss: &MarginSoftmax,
-        batch: &Batch<'_, L, T>,
-        labels: &[i64],
+        batch: &CheckedBatch<'_, T>,
         dim: usize,
     ) -> Vec<RowFacts> {
-        let rows = batch.embeddings.chunks_exact(dim).zip(labels).zip(&self.cosines);
+        let rows = batch.embeddings.chunks_exact(dim).zip(&batch.labels).zip(&self.cosines);
         let fact = |((x, label), cosine): ((&[T], &i64), &Option<f64>)| {
             let finite = x.iter().all(|v| v.is_finite());
             let length = x.iter().fold(0.0_f64, |h, v| h.hypot(v.wide()));
@@ -168,7 +167,7 @@ impl Targets {
             return;
         }
         state.follow(loss, rows);
-        if loss.adaptive == Adaptive::AdaCos {
+        if loss.scale_follows() {
             let counted = self.sums.iter().zip(rows).filter(|(_, row)| row.counts);
             let logs: Vec<f64> = counted.map(|([most, sum], _)| most + sum.ln()).collect();
             let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -220,9 +219,7 @@ impl Statistics {
         same_rows("statistics.rows", self.rows.len(), rows)?;
         match self.rows.iter().find_map(|row| no_sum(row.most, row.sum)) {
             // the logits of a linear head may leave f32: such a row counts as one that is not finite
-            Some(found) if loss.product == Product::Cosine => {
-                Err(Error::Parameter { what: "statistics.rows", found, allowed: SUMS })
-            }
+            Some(found) if !loss.is_linear() => Err(Error::Parameter { what: "statistics.rows", found, allowed: SUMS }),
             _ => Ok(()),
         }
     }

@@ -5,8 +5,8 @@
 #   tests/run.sh --full    the slow parts too
 #
 # The GPU tests run on two software drivers, lavapipe and SwiftShader, unless VK_DRIVER_FILES names others. Missing tools are
-# reported and their steps skipped; with CI=true a missing tool is an error. The first failure stops the run, and its name is
-# the last line.
+# reported and their steps skipped; with CI=true a missing tool is an error. The first failure stops the run, except with
+# --full, which goes on to the end; the last line names what failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,10 +22,13 @@ log=$temporary/log
 current=setup
 skipped=0
 
+failed=()
+
 finish() {
     code=$?
     rm -rf "$temporary"
-    [ "$code" = 0 ] || printf '\nFAILED: %s\n' "$current"
+    [ "$code" = 0 ] || [ ${#failed[@]} != 0 ] || failed+=("$current")
+    [ ${#failed[@]} = 0 ] || printf '\nFAILED:%s\n' "$(printf ' [%s]' "${failed[@]}")"
 }
 trap finish EXIT
 
@@ -35,8 +38,13 @@ step() {
     shift
     local start=$SECONDS
     printf '\n== %s\n' "$current"
-    "$@" 2>&1 | tee -a "$log"
+    # not behind `||`, where bash would let a function go on after an error
+    set +e
+    (set -e && "$@") 2>&1 | tee -a "$log"
+    [ "${PIPESTATUS[0]}" = 0 ] || failed+=("$current")
+    set -e
     printf -- '-- %s: %d s\n' "$current" $((SECONDS - start))
+    [ ${#failed[@]} = 0 ] || $full
 }
 
 skip() {
@@ -298,3 +306,4 @@ current=total
 printf '\n%d s\n' "$SECONDS"
 sed -nE 's/^(test result: .*\. )?([0-9]+) passed[;,] ([0-9]+) failed(; ([0-9]+) ignored.*)?$/\2 \3 \5/p' "$log" |
     awk -v s="$skipped" '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }'
+[ ${#failed[@]} = 0 ]

@@ -1,5 +1,5 @@
 //! Every kernel x margin x tile x element loader: validated by naga, translated to MSL and HLSL, built on a device
-//! without a driver, and its structs and bindings compared with Rust's.
+//! without a driver, and its bindings compared with Rust's. (Its structs: src/plan/uniforms.rs.)
 #![cfg(feature = "gpu")]
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 };
 
 use margin_softmax::{
-    plan::{Binding, Element, Kernel, Layout, Limits, Plan, kernels::all},
+    plan::{Binding, Element, Kernel, Layout, Limits, Plan, catalogue::kernels},
     *,
 };
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -34,7 +34,7 @@ fn needs_f16(kernel: &Kernel) -> bool {
 
 #[test]
 fn every_kernel_is_valid_and_binds_what_its_descriptor_says() {
-    let kernels = all();
+    let kernels = kernels();
     assert!(kernels.len() > 500, "{} kernels", kernels.len());
     for (name, kernel) in &kernels {
         let (module, _) = parse(name, kernel);
@@ -65,32 +65,6 @@ fn every_kernel_is_valid_and_binds_what_its_descriptor_says() {
     }
 }
 
-/// Fields of a struct in the shader, with their offsets.
-fn fields(module: &naga::Module, name: &str) -> (Vec<(String, u32)>, u32) {
-    for (_, ty) in module.types.iter() {
-        if let (Some(found), naga::TypeInner::Struct { members, span }) = (&ty.name, &ty.inner)
-            && found == name
-        {
-            return (members.iter().map(|m| (m.name.clone().unwrap(), m.offset)).collect(), *span);
-        }
-    }
-    panic!("no struct {name}");
-}
-
-#[test]
-fn structs_have_the_same_fields_at_the_same_offsets_in_rust() {
-    let (_, kernel) = all().into_iter().find(|(_, k)| k.name == "batch_loss").unwrap();
-    let module = naga::front::wgsl::parse_str(&kernel.source).unwrap();
-    for (name, rust, bytes) in margin_softmax::plan::twins() {
-        let (shader, span) = fields(&module, name);
-        let shader: Vec<(&str, u32)> =
-            shader.iter().map(|(n, o)| (n.as_str(), *o)).filter(|(n, _)| !n.starts_with("pad")).collect();
-        let rust: Vec<(&str, u32)> = rust.into_iter().map(|(n, o)| (n, o as u32)).collect();
-        assert_eq!(shader, rust, "{name}");
-        assert_eq!(span as usize, bytes, "{name}");
-    }
-}
-
 /// Every text below shaders/, with its path from there.
 fn texts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shaders");
@@ -108,6 +82,32 @@ fn texts() -> Vec<(String, String)> {
     }
     found.sort();
     found
+}
+
+/// A shader with an entry point is the kernel of its name, in the catalogue, and every other one is part of a kernel.
+#[test]
+fn every_shader_is_in_the_catalogue() {
+    let kernels = kernels();
+    let known: BTreeSet<&str> = kernels.iter().map(|(_, kernel)| kernel.name).collect();
+    let mut entries = BTreeSet::new();
+    for (path, text) in texts() {
+        let (folder, file) = path.split_once('/').unwrap_or_else(|| panic!("{path} lies in no folder"));
+        let name = file.strip_suffix(".wgsl").unwrap_or_else(|| panic!("{path} is no shader"));
+        if text.contains("@compute") {
+            assert!(text.contains(&format!("\nfn {name}(")), "{path}: the entry point has another name");
+            assert!(text.starts_with(&format!("// {name}: ")), "{path}: the first line says another name");
+            assert!(known.contains(name), "{path}: not in src/plan/catalogue.rs");
+            assert!(entries.insert(name.to_owned()), "{path}: the name is used twice");
+        } else {
+            // with the names of operands and bindings filled in
+            let text = code(&text);
+            let line = text.lines().filter(|line| !line.contains("OPERAND")).max_by_key(|line| line.len());
+            let line = line.unwrap_or_else(|| panic!("{path} says nothing"));
+            let part = |(_, kernel): &(String, Kernel)| kernel.source.contains(line.trim());
+            assert!(kernels.iter().any(part), "{folder}/{file}: no kernel in the catalogue has it");
+        }
+    }
+    assert_eq!(entries.iter().map(String::as_str).collect::<BTreeSet<_>>(), known);
 }
 
 /// Without its comments.
@@ -148,18 +148,36 @@ fn shaders_declare_only_what_rust_does_not_know() {
     let tile = "the geometry of a tile, compared below";
     let layout = "how an operand of this kernel lies";
     let series = "where a function of this file takes its coefficients from";
+    let lanes = "the lanes that the kernel's workgroup has, for common/reduce";
     let own = [
-        ("common/series.wgsl", &["OF_CLOSED", "OF_LOSS", "OF_OTHERS", "OF_ROW"][..], series),
-        ("cosines.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
-        ("grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
-        ("grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
-        ("monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("auxiliary/center_loss.wgsl", &["LANES"][..], lanes),
+        ("auxiliary/center_update.wgsl", &["LANES"], lanes),
+        ("auxiliary/mean_direction.wgsl", &["LANES"], lanes),
+        ("auxiliary/pair_gradient.wgsl", &["LANES"], lanes),
+        ("auxiliary/pair_value.wgsl", &["LANES"], lanes),
+        ("common/reduce_twice.wgsl", &["LANES"], lanes),
+        ("common/series.wgsl", &["OF_CLOSED", "OF_LOSS", "OF_OTHERS", "OF_ROW"], series),
+        ("filter/filter_totals.wgsl", &["LANES"], lanes),
+        ("filter/small.wgsl", &["LANES"], lanes),
+        ("geometry/monitor.wgsl", &["LANES"], lanes),
+        ("geometry/monitor_mean.wgsl", &["LANES"], lanes),
+        ("geometry/monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K", "LANES"], layout),
+        ("head/batch_loss.wgsl", &["SIDE"], lanes),
+        ("head/class_totals.wgsl", &["SIDE"], lanes),
+        ("head/cosines.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("head/finish_embeddings.wgsl", &["SIDE"], lanes),
+        ("head/grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("head/grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("head/row_stats.wgsl", &["SIDE"], lanes),
+        ("head/sum_rows.wgsl", &["LANES"], lanes),
+        ("operations/logit_classes.wgsl", &["LANES"], lanes),
         ("tile/block.wgsl", &["PIECE"], "the length of the parts of a sum, within one dispatch"),
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/eights.wgsl", &["WIDE"], "follows from TILE_SIDE"),
         ("tile/tile_128.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
         ("tile/tile_64.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
+        ("update_state/follow.wgsl", &["LANES"], lanes),
     ];
     let mut expected: Vec<(String, String)> = vec![];
     for (file, names, _) in own {
@@ -172,17 +190,20 @@ fn shaders_declare_only_what_rust_does_not_know() {
         found.extend(names.map(|name| (file.clone(), name.to_owned())));
     }
     found.sort();
+    expected.sort();
     assert_eq!(found, expected);
 }
 
 /// No shared number without a shader that reads it, and none that WGSL reads otherwise than Rust wrote it.
 #[test]
 fn every_shared_number_has_a_reader_and_its_value() {
-    let kernels = all();
-    let shared = shared(&kernels[0].1);
-    let whole = constants(&naga::front::wgsl::parse_str(&kernels[0].1.source).unwrap());
+    let kernels = kernels();
+    // one that declares no number of its own
+    let (_, plain) = kernels.iter().find(|(_, kernel)| kernel.name == "column_sums").unwrap();
+    let shared = shared(plain);
+    let whole = constants(&naga::front::wgsl::parse_str(&plain.source).unwrap());
     assert!(whole.iter().all(|(name, value)| shared[name] == *value), "{whole:?}");
-    let opening: Vec<&str> = kernels[0].1.source.lines().take(shared.len()).collect();
+    let opening: Vec<&str> = plain.source.lines().take(shared.len()).collect();
     for (name, kernel) in &kernels {
         let lines = kernel.source.lines().skip(usize::from(needs_f16(kernel)));
         assert!(lines.take(opening.len()).eq(opening.iter().copied()), "{name}");
@@ -240,17 +261,17 @@ fn numbers_in_shaders_have_names_or_reasons() {
     let approximations = ["common/angle.wgsl", "common/exponential.wgsl"];
     let guard = "a divisor or an argument that is 0 is replaced by something that f32 can hold; the result is not used";
     let own = [
+        ("auxiliary/mean_direction.wgsl", "1.0e-30", guard),
         (
             "common/measure.wgsl",
             "1.0e-30",
             "an element this small vanishes when squares are taken: the vector is short",
         ),
         ("common/series.wgsl", "1.0e-20", guard),
+        ("head/row_gradients.wgsl", "1.0e-30", "below this a quotient is formed in the other order"),
         ("link/softmax.wgsl", "1.0e-30", guard),
-        ("margin/unified.wgsl", "1.0e-30", guard),
-        ("mean_direction.wgsl", "1.0e-30", guard),
-        ("row_gradients.wgsl", "1.0e-30", "below this a quotient is formed in the other order"),
-        ("row_sums.wgsl", "1.0e-30", guard),
+        ("target/unified.wgsl", "1.0e-30", guard),
+        ("update_state/row_sums.wgsl", "1.0e-30", guard),
     ];
     let mut found = vec![];
     for (file, text) in texts().iter().filter(|(file, _)| !approximations.contains(&file.as_str())) {
@@ -267,12 +288,12 @@ fn numbers_in_shaders_have_names_or_reasons() {
 /// The planner's numbers for a tile are those that its text declares.
 #[test]
 fn tiles_have_the_geometry_that_the_planner_believes() {
-    for tile in Tile::ALL {
+    for &tile in Tile::ALL {
         let named = |(name, _): &(String, Kernel)| name.starts_with(&format!("cosines [{} ", tile.name()));
-        let (_, kernel) = all().into_iter().find(named).unwrap();
+        let (_, kernel) = kernels().into_iter().find(named).unwrap();
         let found = constants(&naga::front::wgsl::parse_str(&kernel.source).unwrap());
-        let geometry = tile.geometry();
-        let expected = [geometry.rows, geometry.columns, geometry.lanes].map(f64::from);
+        let believed = tile.geometry();
+        let expected = [believed.rows, believed.columns, believed.lanes].map(f64::from);
         assert_eq!(["TILE_M", "TILE_N", "TILE_LANES"].map(|name| found[name]), expected, "{}", tile.name());
     }
 }
@@ -291,7 +312,7 @@ fn workgroups_cover_what_the_planner_believes() {
             let layout = Layout { shards: &[classes], embeddings: Element::F32, prototypes: Element::F32 };
             // not every loss takes a filter
             let Ok(plan) = Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &options) else { continue };
-            let geometry = plan.schedule().tile.geometry();
+            let tile_rows = plan.schedule().tile.geometry().rows;
             for step in plan.forward().iter().chain(plan.backward()) {
                 let kernel = &plan.kernels()[step.kernel];
                 let text = code(&kernel.source);
@@ -308,7 +329,7 @@ fn workgroups_cover_what_the_planner_believes() {
                         assert_eq!(step.grid.groups, expected, "{name}: {covered} prototypes a workgroup");
                     }
                     per_group => {
-                        let tile = text.contains("* TILE_M").then_some(geometry.rows);
+                        let tile = text.contains("* TILE_M").then_some(tile_rows);
                         let list = text.contains("tile * (SPAN").then(|| number("const SPAN = ")).flatten();
                         let own = number("unfold(id, groups) * ").or(tile).or(list);
                         let found = own.or(number("block * ")).unwrap_or(1);
@@ -326,7 +347,7 @@ fn workgroups_cover_what_the_planner_believes() {
 #[test]
 fn workgroups_are_as_large_as_the_planner_believes() {
     let least = Limits { workgroup_bytes: 8 << 10, ..Limits::WEBGPU };
-    for (name, kernel) in all() {
+    for (name, kernel) in kernels() {
         let (module, _) = parse(&name, &kernel);
         let memory = |(_, v): (_, &naga::GlobalVariable)| match v.space {
             naga::AddressSpace::WorkGroup => module.types[v.ty].inner.size(module.to_ctx()),
@@ -350,7 +371,7 @@ fn workgroups_are_as_large_as_the_planner_believes() {
 /// The guard for Metal and DX12: translated, not run.
 #[test]
 fn every_kernel_translates_to_msl_and_hlsl() {
-    for (name, kernel) in all() {
+    for (name, kernel) in kernels() {
         let (module, info) = parse(&name, &kernel);
         let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
         let pipeline = naga::back::msl::PipelineOptions::default();
@@ -377,7 +398,7 @@ fn every_kernel_builds_on_a_device_without_a_driver() {
     let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
     let context = margin_softmax::gpu::Context::from_device(&device, &queue).unwrap();
     assert!(!context.limits().f16);
-    for (name, kernel) in all().into_iter().filter(|(_, k)| !needs_f16(k)) {
+    for (name, kernel) in kernels().into_iter().filter(|(_, k)| !needs_f16(k)) {
         context.compile(&kernel).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }

@@ -9,7 +9,9 @@ var<workgroup> row_bits: array<atomic<u32>, 2>;
 var<workgroup> class_bits: array<atomic<u32>, 2>;
 var<workgroup> left: atomic<u32>;
 // (dropped, total)
-var<workgroup> sums: array<vec2<f32>, 64>;
+alias Reduced = vec2<f32>;
+const LANES = 64u;
+fn combine(a: Reduced, b: Reduced) -> Reduced { return a + b; }
 
 var<private> own_rows: vec2<u32>;
 var<private> own_left: u32;
@@ -33,15 +35,10 @@ fn close(block: u32, lane: u32) {
     atomicOr(&row_bits[1], own_rows.y);
     atomicOr(&class_bits[lane / 32u], select(0u, 1u << (lane & 31u), own_left > 0u));
     atomicAdd(&left, own_left);
-    sums[lane] = own_sum;
-    workgroupBarrier();
-    for (var size = 32u; size > 0u; size >>= 1u) {
-        if (lane < size) { sums[lane] += sums[lane + size]; }
-        workgroupBarrier();
-    }
+    let sums = reduce(lane, own_sum);
     if (lane == 0u) {
         let rows = vec2(atomicLoad(&row_bits[0]), atomicLoad(&row_bits[1]));
         let classes = vec2(atomicLoad(&class_bits[0]), atomicLoad(&class_bits[1]));
-        blocks[block] = Block(rows, classes, sums[0].x, sums[0].y, atomicLoad(&left), 0u);
+        blocks[block] = Block(rows, classes, sums.x, sums.y, atomicLoad(&left), 0u);
     }
 }

@@ -1,6 +1,6 @@
 //! A reusable head over slices, on any backend.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::Backend;
 #[cfg(feature = "cpu")]
@@ -8,14 +8,15 @@ use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
 use crate::{
-    Adaptive, Batch, Error, Filtered, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, State, Stored,
+    Batch, Error, Filtered, Label, MarginSoftmax, Options, Output, Result, Shape, State, Stored,
+    objective::{CheckedBatch, Prepared},
     reference,
     shard::{Statistics, Targets},
 };
 
 /// A head over slices: made once by [`Backend::head`], then called for any number of batches.
 pub struct SliceHead {
-    loss: MarginSoftmax,
+    loss: Arc<Prepared>,
     shape: Shape,
     range: Range<usize>,
     state: State,
@@ -40,9 +41,9 @@ impl SliceHead {
         range: Range<usize>,
         options: &Options,
     ) -> Result<Self> {
-        loss.validate_for(shape)?;
-        options.check(loss)?;
-        let state = State::new(loss, shape)?;
+        let loss = Prepared::new(loss, shape)?;
+        options.check(&loss)?;
+        let state = State::new(&loss, shape)?;
         let classes = shape.classes();
         if range.is_empty() || range.end > classes {
             let expected = range.start;
@@ -51,13 +52,13 @@ impl SliceHead {
         let inner = match backend {
             Backend::Reference => Inner::Reference(*options),
             #[cfg(feature = "cpu")]
-            Backend::Cpu => Inner::Cpu(Box::new(cpu::Head::new(loss, shape, range.clone(), options)?)),
+            Backend::Cpu => Inner::Cpu(Box::new(cpu::Head::new(&loss, shape, range.clone(), options)?)),
             #[cfg(feature = "gpu")]
             Backend::Gpu(context) => {
-                Inner::Gpu(Box::new(gpu::SliceHead::new(context, loss, shape, range.clone(), options)?))
+                Inner::Gpu(Box::new(gpu::SliceHead::new(context, &loss, shape, range.clone(), options)?))
             }
         };
-        Ok(Self { loss: loss.clone(), shape, range, state, following: false, inner })
+        Ok(Self { loss, shape, range, state, following: false, inner })
     }
 
     /// The loss in force.
@@ -104,19 +105,18 @@ impl SliceHead {
     /// [`Error::Recompile`](crate::Error::Recompile) where the new loss needs another kernel; the old loss then stays
     /// in force.
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
-        loss.validate_for(self.shape)?;
+        let loss = self.loss.updated(loss, self.shape)?;
         match &mut self.inner {
             Inner::Reference(_) => {}
             #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.update(loss)?,
+            Inner::Cpu(head) => head.update(&loss)?,
             #[cfg(feature = "gpu")]
-            Inner::Gpu(head) => head.update(loss)?,
+            Inner::Gpu(head) => head.update(&loss)?,
         }
-        let adacos = |loss: &MarginSoftmax| loss.adaptive == Adaptive::AdaCos;
-        if adacos(loss) && !adacos(&self.loss) {
-            self.state.scale = State::new(loss, self.shape)?.scale;
+        if loss.scale_follows() && !self.loss.scale_follows() {
+            self.state.scale = State::new(&loss, self.shape)?.scale;
         }
-        self.loss.clone_from(loss);
+        self.loss = loss;
         Ok(())
     }
 
@@ -183,15 +183,16 @@ impl SliceHead {
         out: &mut Output,
     ) -> Result<()> {
         self.whole()?;
+        let batch = self.check(batch)?;
         match &mut self.inner {
             Inner::Reference(options) => {
-                let wide = Wide::new(batch);
-                *out = narrow(reference::step(&self.loss, self.shape, options, &wide.batch(batch), state, follow)?);
+                let wide = Wide::new(&batch);
+                *out = narrow(reference::step(&self.loss, self.shape, options, wide.of(batch), state, follow)?);
             }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.step(batch, state, follow, out)?,
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.step(batch, state, follow, out)?,
+            Inner::Gpu(head) => head.step(&batch, state, follow, out)?,
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
             Inner::Gpu(_) => {
                 let why = "a browser cannot block: use the async call";
@@ -199,6 +200,10 @@ impl SliceHead {
             }
         }
         Ok(())
+    }
+
+    fn check<'a, L: Label>(&self, batch: &Batch<'a, L>) -> Result<CheckedBatch<'a>> {
+        batch.check(&self.loss, self.shape, &self.range)
     }
 
     /// Refuses one call for what only all shards know together.
@@ -216,8 +221,9 @@ impl SliceHead {
     pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
         #[cfg(feature = "gpu")]
         if let Inner::Gpu(head) = &mut self.inner {
+            let batch = batch.check(&self.loss, self.shape, &self.range)?;
             let mut state = self.state;
-            return head.step_async(batch, &mut state, false).await;
+            return head.step_async(&batch, &mut state, false).await;
         }
         self.evaluate(batch)
     }
@@ -226,8 +232,9 @@ impl SliceHead {
     pub async fn train_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
         #[cfg(feature = "gpu")]
         if let Inner::Gpu(head) = &mut self.inner {
+            let batch = batch.check(&self.loss, self.shape, &self.range)?;
             let mut state = self.state;
-            let out = head.step_async(batch, &mut state, true).await?;
+            let out = head.step_async(&batch, &mut state, true).await?;
             state.step += 1;
             (self.state, self.following) = (state, false);
             return Ok(out);
@@ -240,16 +247,17 @@ impl SliceHead {
     ///
     /// A browser's GPU has no such call: it cannot wait for one.
     pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Targets> {
+        let batch = self.check(batch)?;
         match &mut self.inner {
             Inner::Reference(_) => {
-                let wide = Wide::new(batch);
-                let (range, batch) = (self.range.clone(), wide.batch(batch));
-                Ok(reference::Shard::new(&self.loss, self.shape, range, &batch, &self.state)?.targets(&self.state))
+                let wide = Wide::new(&batch);
+                let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;
+                Ok(shard.targets(&self.state))
             }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.targets(batch, &self.state),
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.targets(batch, &self.state),
+            Inner::Gpu(head) => head.targets(&batch, &self.state),
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
             Inner::Gpu(_) => Err(no_shards("targets")),
         }
@@ -259,31 +267,31 @@ impl SliceHead {
     /// [`statistics`](Self::statistics), once per step and on every shard. The step counts with the
     /// [`gradients`](Self::gradients), so that what is drawn per step is what one head draws.
     pub fn follow<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<()> {
-        let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
-        targets.check(&self.loss, self.shape, labels.len())?;
+        let batch = self.check(batch)?;
+        targets.check(&self.loss, self.shape, batch.rows())?;
         if self.following {
             let why = "the state has followed a batch already whose gradients have not been asked for";
             return Err(Error::Combination { what: "follow", why });
         }
         let mut state = self.state;
-        targets.follow(&self.loss, &targets.facts(&self.loss, batch, &labels, self.shape.dim()), &mut state);
+        targets.follow(&self.loss, &targets.facts(&self.loss, &batch, self.shape.dim()), &mut state);
         (self.state, self.following) = (state, true);
         Ok(())
     }
 
     /// The rows' sums over the classes of this shard, given the merged targets.
     pub fn statistics<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<Statistics> {
+        let batch = self.check(batch)?;
         match &mut self.inner {
             Inner::Reference(_) => {
-                let wide = Wide::new(batch);
-                let (range, batch) = (self.range.clone(), wide.batch(batch));
-                let shard = reference::Shard::new(&self.loss, self.shape, range, &batch, &self.state)?;
+                let wide = Wide::new(&batch);
+                let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;
                 shard.statistics(targets, &self.state)
             }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.statistics(batch, targets, &self.state),
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.statistics(batch, targets, &self.state),
+            Inner::Gpu(head) => head.statistics(&batch, targets, &self.state),
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
             Inner::Gpu(_) => Err(no_shards("statistics")),
         }
@@ -297,18 +305,18 @@ impl SliceHead {
         targets: &Targets,
         statistics: &Statistics,
     ) -> Result<Output> {
+        let batch = self.check(batch)?;
         let out = match &mut self.inner {
             Inner::Reference(options) => {
-                let wide = Wide::new(batch);
-                let (range, batch) = (self.range.clone(), wide.batch(batch));
-                let shard = reference::Shard::new(&self.loss, self.shape, range, &batch, &self.state)?;
+                let wide = Wide::new(&batch);
+                let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;
                 let shard = shard.with_filter(options.filter);
                 narrow(shard.gradients(options.want, targets, statistics, &self.state)?)
             }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => head.gradients(batch, targets, statistics, &self.state)?,
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.gradients(batch, targets, statistics, &self.state)?,
+            Inner::Gpu(head) => head.gradients(&batch, targets, statistics, &self.state)?,
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
             Inner::Gpu(_) => return Err(no_shards("gradients")),
         };
@@ -332,12 +340,10 @@ struct Wide {
     class_weights: Option<Vec<f64>>,
     upstream: Option<Vec<f64>>,
     bias: Option<Vec<f64>>,
-    class_margins: [Option<Vec<f64>>; 4],
-    row_margins: [Option<Vec<f64>>; 4],
 }
 
 impl Wide {
-    fn new<L>(batch: &Batch<'_, L>) -> Self {
+    fn new(batch: &CheckedBatch<'_>) -> Self {
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         Self {
             embeddings: wide(batch.embeddings),
@@ -345,21 +351,18 @@ impl Wide {
             class_weights: batch.class_weights.map(wide),
             upstream: batch.upstream.map(wide),
             bias: batch.bias.map(wide),
-            class_margins: batch.class_margins.each().map(|m| m.map(wide)),
-            row_margins: batch.row_margins.each().map(|m| m.map(wide)),
         }
     }
 
-    fn batch<'a, L>(&'a self, batch: &Batch<'a, L>) -> Batch<'a, L, f64> {
-        Batch {
+    fn of(&self, batch: CheckedBatch<'_>) -> CheckedBatch<'_, f64> {
+        CheckedBatch {
             embeddings: &self.embeddings,
             prototypes: &self.prototypes,
             labels: batch.labels,
             class_weights: self.class_weights.as_deref(),
             upstream: self.upstream.as_deref(),
             bias: self.bias.as_deref(),
-            class_margins: Margins::of(&self.class_margins),
-            row_margins: Margins::of(&self.row_margins),
+            margins: batch.margins,
         }
     }
 }

@@ -46,7 +46,8 @@ const SIDE: usize = 32;
 const SMALLEST_SINE: f32 = unified::SMALLEST_SINE as f32;
 
 impl OthersF32 {
-    pub fn new(others: &Others, hardness: f64) -> Self {
+    /// `series` are the coefficients of a transform that is one.
+    pub fn new(others: &Others, series: Option<&[f64]>, hardness: f64) -> Self {
         match others {
             Others::Identity => Self::Identity,
             Others::Rectified => Self::Rectified,
@@ -55,8 +56,8 @@ impl OthersF32 {
             Others::Filter(filter) => Self::Filter(*filter),
             Others::Angle(angle) => {
                 let line = AngleF32::new(angle);
-                match angle.series() {
-                    Some(terms) => Self::Series(line, terms.into_iter().map(|c| c as f32).collect()),
+                match series {
+                    Some(terms) => Self::Series(line, terms.iter().map(|&c| c as f32).collect()),
                     None => Self::Angle(line),
                 }
             }
@@ -334,7 +335,9 @@ mod tests {
             let (bound, last, first) = (0.25_f32, 70_u32, 10);
             let row = RowExtras { bound, last, ..RowExtras::NONE };
             let (mut values, mut slopes) = (vec![f32::NAN; cosines.len()], vec![f32::NAN; cosines.len()]);
-            let (curve, exact) = (OthersF32::new(&others, 0.3), others.prepare(0.3));
+            let series = others.series();
+            let (curve, exact) =
+                (OthersF32::new(&others, series.as_deref(), 0.3), others.evaluator(0.3, series.as_deref()));
             curve.fill::<true>(&cosines, (&row, first), &mut values, &mut slopes);
             for (j, &c) in cosines.iter().enumerate() {
                 let late = first + j > last as usize;

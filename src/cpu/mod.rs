@@ -34,7 +34,7 @@ mod total;
 mod vector;
 mod work;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use pulp::Arch;
 
@@ -48,10 +48,9 @@ use self::{
     work::{Call, Input, Outputs, ROWS, Setup, Work, each},
 };
 use crate::{
-    Adaptive, Batch, Counts, Filtered, Label, Link, MarginSoftmax, Options, Others, Output, Product, Reduction, Result,
-    Shape, State, TopK,
+    Counts, Filtered, Options, Others, Output, Result, Shape, State, TopK,
     data::NO_COSINE,
-    objective::{RowFacts, SHORTEST},
+    objective::{CheckedBatch, Prepared, RowFacts, SHORTEST},
     shard::{RowStatistics, Statistics, Targets},
 };
 
@@ -75,7 +74,7 @@ pub(crate) fn name() -> String {
 /// the `gemm` crate: all of it is counted in [`workspace_bytes`](Self::workspace_bytes). Not counted is one block of the
 /// size of the L2 cache that `gemm` keeps per thread, for all heads together, as long as the thread lives.
 pub(crate) struct Head {
-    loss: MarginSoftmax,
+    loss: Arc<Prepared>,
     /// Of the whole head.
     shape: Shape,
     range: Range<usize>,
@@ -94,25 +93,23 @@ struct Found {
 
 impl Head {
     /// Chooses the layout and makes the workspace; [`Error::Budget`] before anything is allocated.
-    pub fn new(loss: &MarginSoftmax, shape: Shape, range: Range<usize>, options: &Options) -> Result<Self> {
-        loss.validate_for(shape)?;
+    pub fn new(loss: &Arc<Prepared>, shape: Shape, range: Range<usize>, options: &Options) -> Result<Self> {
         let setup = Self::setup(loss, shape, &range, options)?;
         let (input, work) = (Input::new(setup, shape.rows()), Work::new(setup, shape.rows()));
         Ok(Self { loss: loss.clone(), shape, range, options: *options, setup, input, work })
     }
 
-    fn setup(loss: &MarginSoftmax, shape: Shape, range: &Range<usize>, options: &Options) -> Result<Setup> {
+    fn setup(loss: &Prepared, shape: Shape, range: &Range<usize>, options: &Options) -> Result<Setup> {
         shape.prototypes()?;
         let own = Shape::new(shape.rows(), range.len(), shape.dim())?.with_sub_centers(shape.sub_centers())?;
-        let layout = Layout::choose(own, options.want, chosen(loss), options.filter.is_some(), options.budget)?;
+        let layout = Layout::choose(own, options.want, loss.top_k(), options.filter.is_some(), options.budget)?;
         let Options { want, filter, .. } = *options;
         Ok(Setup { arch: Arch::new(), layout, want, filter, dim: shape.dim() })
     }
 
     /// Another loss over the same workspace; one that chooses more cosines per row makes it anew.
-    pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
-        loss.validate_for(self.shape)?;
-        if chosen(loss) > self.setup.layout.top {
+    pub fn update(&mut self, loss: &Arc<Prepared>) -> Result<()> {
+        if loss.top_k() > self.setup.layout.top {
             self.setup = Self::setup(loss, self.shape, &self.range, &self.options)?;
             // never both at once
             (self.input, self.work) = (Input::default(), Work::default());
@@ -135,18 +132,10 @@ impl Head {
     }
 
     /// Loss and gradients of one batch into `out`, whose vectors are used again; output and state untouched on an error.
-    pub fn step<L: Label>(
-        &mut self,
-        batch: &Batch<'_, L>,
-        state: &mut State,
-        follow: bool,
-        out: &mut Output,
-    ) -> Result<()> {
-        let call = self.begin(batch)?;
-        let adacos = self.loss.adaptive == Adaptive::AdaCos;
-        let moves = follow
-            && (adacos || self.loss.others == Others::Curricular || matches!(self.loss.adaptive, Adaptive::AdaFace(_)));
-        let look = Look { top: chosen(&self.loss), sums: moves && adacos };
+    pub fn step(&mut self, batch: CheckedBatch<'_>, state: &mut State, follow: bool, out: &mut Output) -> Result<()> {
+        let call = self.begin(batch);
+        let moves = follow && self.loss.state_follows();
+        let look = Look { top: self.loss.top_k(), sums: moves && self.loss.scale_follows() };
         let scanned = look.top > 0 || look.sums;
         if scanned || moves {
             self.scan(&call, look, state);
@@ -172,7 +161,7 @@ impl Head {
         self.pass_one(&call, path, scanned && self.setup.layout.keep, state);
         let found = self.found();
         let ranges = self.work.workers.len();
-        let n = call.labels.len();
+        let n = call.batch.rows();
         let partials = std::mem::take(&mut self.work.partials);
         let sums = |i: usize| {
             let all = partials.chunks_exact(n).map(|range| &range[i]).take(ranges);
@@ -185,9 +174,9 @@ impl Head {
     }
 
     /// Everything that this shard knows of the rows before margins apply.
-    pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>, state: &State) -> Result<Targets> {
-        let call = self.begin(batch)?;
-        let look = Look { top: chosen(&self.loss), sums: self.loss.adaptive == Adaptive::AdaCos };
+    pub fn targets(&mut self, batch: CheckedBatch<'_>, state: &State) -> Result<Targets> {
+        let call = self.begin(batch);
+        let look = Look { top: self.loss.top_k(), sums: self.loss.scale_follows() };
         self.scan(&call, look, state);
         let Found { zero, non_finite } = self.found();
         let best = |i: usize| {
@@ -200,8 +189,8 @@ impl Head {
         };
         Ok(Targets {
             range: self.range.clone(),
-            cosines: self.input.rows.iter().zip(&call.labels).map(cosine).collect(),
-            top: if look.top > 0 { (0..call.labels.len()).map(best).collect() } else { vec![] },
+            cosines: self.input.rows.iter().zip(&call.batch.labels).map(cosine).collect(),
+            top: if look.top > 0 { (0..call.batch.rows()).map(best).collect() } else { vec![] },
             top_count: look.top,
             sums: if look.sums { self.sums(&call) } else { vec![] },
             zero_prototypes: zero,
@@ -210,24 +199,19 @@ impl Head {
     }
 
     /// The rows' sums over the other classes of this shard.
-    pub fn statistics<L: Label>(
-        &mut self,
-        batch: &Batch<'_, L>,
-        targets: &Targets,
-        state: &State,
-    ) -> Result<Statistics> {
-        let call = self.begin(batch)?;
+    pub fn statistics(&mut self, batch: CheckedBatch<'_>, targets: &Targets, state: &State) -> Result<Statistics> {
+        let call = self.begin(batch);
         self.take_targets(&call, targets, state)?;
         // all sums, whatever this shard itself wants
         let mut common = self.input.common(self.setup, &self.loss, self.shape, Path::Table, &call, state);
         common.weights = Some((call.batch.class_weights, &self.input.ones));
         let tasks = self.work.tasks(self.setup, &self.range, &call, Outputs::default());
         each(call.parallel, tasks, |task| task.statistics(false, &common));
-        let (n, partials) = (call.labels.len(), &self.work.partials);
+        let (n, partials) = (call.batch.rows(), &self.work.partials);
         let rows = (0..n).map(|i| {
             let all = partials.chunks_exact(n).map(|range| &range[i]).take(self.work.workers.len());
             let mut sums = all.fold(Partial::EMPTY, Partial::merged).wide();
-            if self.loss.link != Link::Softmax {
+            if self.loss.binary().is_some() {
                 sums.most = 0.0;
             }
             sums
@@ -236,16 +220,16 @@ impl Head {
     }
 
     /// The loss of the batch, dW and db of this shard, its share of dX; dL/ds and the db of a binary link from the first.
-    pub fn gradients<L: Label>(
+    pub fn gradients(
         &mut self,
-        batch: &Batch<'_, L>,
+        batch: CheckedBatch<'_>,
         targets: &Targets,
         statistics: &Statistics,
         state: &State,
     ) -> Result<Output> {
-        let call = self.begin(batch)?;
+        let call = self.begin(batch);
         self.take_targets(&call, targets, state)?;
-        statistics.check(&self.loss, self.shape.classes(), call.labels.len())?;
+        statistics.check(&self.loss, self.shape.classes(), call.batch.rows())?;
         let mut out = Output::default();
         let found = Found { zero: targets.zero_prototypes, non_finite: targets.non_finite_prototypes };
         let z = self.finish(&call, found, |i| statistics.rows[i], state, &mut out);
@@ -253,22 +237,17 @@ impl Head {
         Ok(out)
     }
 
-    /// Checks a batch; then directions and target cosines.
-    fn begin<'a, L: Label>(&mut self, batch: &Batch<'a, L>) -> Result<Call<'a>> {
-        let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
-        let margins = batch.margins(&self.loss, &labels)?;
-        let work = (labels.len() * self.setup.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
-        let &Batch { embeddings, prototypes, class_weights, upstream, bias, class_margins, row_margins, .. } = batch;
-        let batch =
-            Batch { embeddings, prototypes, labels: &[], class_weights, upstream, bias, class_margins, row_margins };
-        let call = Call { batch, labels, margins, parallel: work > 300_000 };
+    /// Directions and target cosines.
+    fn begin<'a>(&mut self, batch: CheckedBatch<'a>) -> Call<'a> {
+        let work = (batch.rows() * self.setup.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
+        let call = Call { batch, parallel: work > 300_000 };
         self.input.prepare(self.setup, &self.loss, &self.range, &call);
-        Ok(call)
+        call
     }
 
     /// Merged targets in the place of this shard's own, and margins applied.
     fn take_targets(&mut self, call: &Call<'_>, targets: &Targets, state: &State) -> Result<()> {
-        targets.check(&self.loss, self.shape, call.labels.len())?;
+        targets.check(&self.loss, self.shape, call.batch.rows())?;
         let rows = self.input.rows.iter_mut().zip(&mut self.input.extras);
         for (i, ((row, extra), cosine)) in rows.zip(&targets.cosines).enumerate() {
             row.cosine = if row.counts() { cosine.unwrap_or(0.0) } else { 0.0 };
@@ -283,8 +262,8 @@ impl Head {
     /// Which sweeps this loss takes.
     fn path(&self) -> Path {
         let loss = &self.loss;
-        let plain = loss.product == Product::Cosine
-            && loss.link == Link::Softmax
+        let plain = !loss.is_linear()
+            && loss.binary().is_none()
             && self.shape.sub_centers() == 1
             && !self.setup.want.grad_scale;
         match loss.others {
@@ -302,7 +281,7 @@ impl Head {
     /// The best `count` of all ranges of a row, and how many there are.
     fn best(&self, call: &Call<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MOST], usize) {
         let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MOST];
-        let room = call.labels.len() * self.setup.layout.top;
+        let room = call.batch.rows() * self.setup.layout.top;
         for range in self.work.top.chunks_exact(room).take(self.work.workers.len()) {
             range[i * count..(i + 1) * count].iter().for_each(|&new| table::insert(&mut all[..count], new));
         }
@@ -311,7 +290,7 @@ impl Head {
 
     /// The bounds of an inter-topk from what the scan chose.
     fn bounds_from_work(&mut self, call: &Call<'_>, count: usize) {
-        for i in 0..call.labels.len() {
+        for i in 0..call.batch.rows() {
             let (all, found) = self.best(call, i, count);
             if let Some((bound, class)) = found.checked_sub(1).map(|last| all[last]) {
                 (self.input.extras[i].bound, self.input.extras[i].last) = (bound, class);
@@ -321,7 +300,7 @@ impl Head {
 
     /// The scan's sums of exp(scale·c), per row.
     fn sums(&self, call: &Call<'_>) -> Vec<[f64; 2]> {
-        let n = call.labels.len();
+        let n = call.batch.rows();
         let ranges = || self.work.partials.chunks_exact(n).take(self.work.workers.len());
         let row = |i: usize| {
             let all = ranges().map(|range| &range[i]).fold(Partial::EMPTY, Partial::merged);
@@ -331,7 +310,7 @@ impl Head {
     }
 
     fn facts(&self, call: &Call<'_>) -> Vec<RowFacts> {
-        let rows = self.input.rows.iter().zip(&self.input.lengths).take(call.labels.len());
+        let rows = self.input.rows.iter().zip(&self.input.lengths).take(call.batch.rows());
         rows.map(|(row, &length)| RowFacts { counts: row.counts(), length, cosine: row.cosine }).collect()
     }
 
@@ -339,27 +318,24 @@ impl Head {
     fn set_targets(&mut self, call: &Call<'_>, state: &State) {
         let (loss, scale) = (&self.loss, state.scale_of(&self.loss));
         let own = loss.target.margins();
-        let adapted = match loss.adaptive {
-            Adaptive::None | Adaptive::AdaCos => None,
-            _ => {
-                let facts = self.facts(call);
-                let mut margins = call.margins.clone().unwrap_or_else(|| vec![own; facts.len()]);
-                loss.adaptive.apply(state, &facts, &mut margins);
-                Some(margins)
-            }
-        };
-        let margins = adapted.as_deref().or(call.margins.as_deref());
-        let (target, curricular) = (loss.target.evaluator(), loss.others == Others::Curricular);
-        let n = call.labels.len();
+        let adapted = loss.rows_adapt().then(|| {
+            let facts = self.facts(call);
+            let mut margins = call.batch.margins.clone().unwrap_or_else(|| vec![own; facts.len()]);
+            loss.adaptive.apply(state, &facts, &mut margins);
+            margins
+        });
+        let margins = adapted.as_deref().or(call.batch.margins.as_deref());
+        let (target, bounded) = (loss.target_curve(), loss.hardness_follows());
+        let n = call.batch.rows();
         let rows = self.input.rows[..n].chunks_mut(ROWS).zip(self.input.extras[..n].chunks_mut(ROWS));
         let parallel = call.parallel && n > 8 * ROWS;
         each(parallel, rows.enumerate().collect(), |(block, (rows, extras))| {
             for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate().filter(|(_, (row, _))| row.counts()) {
                 let m = margins.map_or(own, |all| all[block * ROWS + i]);
-                let [value, slope, turn] = target(row.cosine, m);
+                let [value, slope, turn] = target.at(row.cosine, m);
                 row.set_target(scale * value, slope);
                 (extra.value, extra.turn) = (value, turn);
-                if curricular {
+                if bounded {
                     extra.bound = loss.others.bound(row.cosine, m[2]) as f32;
                 }
             }
@@ -381,8 +357,8 @@ impl Head {
     /// All gradients, after [`finish`](Self::finish) returned `z`.
     fn pass_two(&mut self, call: &Call<'_>, path: Path, fresh: bool, z: f64, state: &State, out: &mut Output) {
         let Setup { dim, want, .. } = self.setup;
-        let (n, classes) = (call.labels.len(), self.range.len());
-        let linear = self.loss.product == Product::Linear;
+        let (n, classes) = (call.batch.rows(), self.range.len());
+        let linear = self.loss.is_linear();
         let bias = want.grad_bias && linear;
         let entries = (out.counts.rows * classes) as u64;
         out.filtered = self.setup.filter.map(|_| Filtered { entries, ..Filtered::default() });
@@ -427,7 +403,7 @@ impl Head {
             out.filtered =
                 self.setup.filter.map(|_| Filtered { dropped: dropped as f32, total: total as f32, kept, entries });
         }
-        if matches!(self.loss.adaptive, Adaptive::MagFace(_)) && !broken && self.range.start == 0 {
+        if self.loss.length_term().is_some() && !broken && self.range.start == 0 {
             let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.chunks_exact(dim));
             for ((grad, unit), extra) in rows.zip(&self.input.extras) {
                 grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.stretch.fused(*u, *g));
@@ -444,11 +420,11 @@ impl Head {
         state: &State,
         out: &mut Output,
     ) -> f64 {
-        let Call { batch, labels, .. } = call;
+        let (batch, labels) = (&call.batch, &call.batch.labels);
         let (n, classes, loss) = (labels.len(), self.shape.classes(), &self.loss);
         let (want, scale) = (self.setup.want, state.scale_of(loss));
         let filter = self.setup.filter.map_or(0.0, |filter| filter.epsilon());
-        let linear = loss.product == Product::Linear;
+        let linear = loss.is_linear();
         let lengths = &self.input.lengths[..n];
         let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
         let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
@@ -477,10 +453,7 @@ impl Head {
         counts.non_finite_rows = n - counts.rows - counts.ignored;
         let broken = counts.non_finite_prototypes > 0;
 
-        let z: f64 = match loss.reduction {
-            Reduction::Mean => rows.iter().filter(|r| r.counts()).map(|r| weight(r.class)).sum(),
-            _ => 1.0,
-        };
+        let z = loss.normalizer(rows.iter().filter(|r| r.counts()).map(|r| weight(r.class)));
         resize(&mut out.row_losses, n);
         resize(&mut out.target_cosines, n);
         resize(&mut out.other_cosines, n);
@@ -496,11 +469,11 @@ impl Head {
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
                 let part = if z > 0.0 { upstream / z } else { 0.0 };
                 let weights = weights(row.class);
-                let mut share: Share = match loss.link {
-                    Link::Softmax => row.finish(extra.value, &others, weights, part),
-                    Link::Binary(link) => row.finish_binary(extra.value, &others, weights, link, part),
+                let mut share: Share = match loss.binary() {
+                    None => row.finish(extra.value, &others, weights, part),
+                    Some(link) => row.finish_binary(extra.value, &others, weights, link, part),
                 };
-                if let Adaptive::MagFace(family) = loss.adaptive {
+                if let Some(family) = loss.length_term() {
                     let rise = if family.length(lengths[i]).1 { family.rise() } else { 0.0 };
                     let (value, slope) = family.length_term(lengths[i]);
                     share.loss += weights.class_weight * value;
@@ -522,30 +495,16 @@ impl Head {
             sum += own;
             (out.row_losses[i], out.target_cosines[i], out.other_cosines[i]) = (own as f32, cosine, nearest);
         }
-        let reduced = match loss.reduction {
-            // NaN where a row is NaN, 0 where no row counts
-            Reduction::Mean if z > 0.0 || sum.is_nan() => sum / z,
-            Reduction::Mean => 0.0,
-            _ => sum,
-        };
-        out.loss = if broken { f32::NAN } else { reduced as f32 };
+        out.loss = if broken { f32::NAN } else { loss.reduced(sum, z) as f32 };
         let first = self.range.start == 0;
         out.grad_scale = if want.grad_scale && first { grad_scale as f32 } else { 0.0 };
         if !linear {
-            let one = want.grad_bias && loss.link != Link::Softmax;
+            let one = want.grad_bias && loss.binary().is_some();
             resize(&mut out.grad_bias, usize::from(one));
             out.grad_bias.fill(if first { grad_bias as f32 } else { 0.0 });
         }
         out.counts = counts;
         z
-    }
-}
-
-/// How many cosines are chosen per row.
-fn chosen(loss: &MarginSoftmax) -> usize {
-    match loss.others {
-        Others::TopK(top) => top.count,
-        _ => 0,
     }
 }
 
@@ -590,7 +549,7 @@ fn resize(v: &mut Vec<f32>, len: usize) {
 #[cfg(test)]
 mod tests {
     use super::{rows::RowExtras, table::Scratch, *};
-    use crate::Budget;
+    use crate::{Budget, MarginSoftmax};
 
     /// The bytes that the layout counts cover those that the head holds, in both schedules; the smaller budget means recompute.
     #[test]
@@ -600,7 +559,8 @@ mod tests {
         let budgets = [(Budget::default(), "keep"), (Budget::mib(4), "recompute")];
         for ((name, centers), (budget, schedule)) in losses.flat_map(|l| budgets.map(|b| (l, b))) {
             let (options, shape) = (Options { budget, ..Options::default() }, shape.with_sub_centers(centers).unwrap());
-            let head = Head::new(&MarginSoftmax::named(name).unwrap(), shape, 0..shape.classes(), &options).unwrap();
+            let loss = Prepared::new(&MarginSoftmax::named(name).unwrap(), shape).unwrap();
+            let head = Head::new(&loss, shape, 0..shape.classes(), &options).unwrap();
             let Head { input, work, .. } = &head;
             let workers = work.workers.iter();
             let scratch = |s: &Scratch| {

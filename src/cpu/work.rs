@@ -14,7 +14,10 @@ use super::{
     table::{Scratch, Table},
     vector::{Aligned, DotLength},
 };
-use crate::{Batch, GradientFilter, Link, MarginSoftmax, Product, Shape, State, Want, objective::SHORTEST};
+use crate::{
+    GradientFilter, Shape, State, Want,
+    objective::{CheckedBatch, Prepared, SHORTEST},
+};
 
 /// The choices that stay the same from call to call.
 #[derive(Clone, Copy)]
@@ -57,12 +60,9 @@ pub(super) struct Work {
     pub totals: Vec<f64>,
 }
 
-/// One call: a batch that was checked, with what follows from it alone.
+/// One call.
 pub(super) struct Call<'a> {
-    /// Without its labels.
-    pub batch: Batch<'a, ()>,
-    pub labels: Vec<i64>,
-    pub margins: Option<Vec<[f64; 4]>>,
+    pub batch: CheckedBatch<'a>,
     /// Whether the batch is large enough to be worth a second thread.
     pub parallel: bool,
 }
@@ -90,10 +90,10 @@ impl Input {
     }
 
     /// Directions, and the target cosines of the labels in `range`.
-    pub fn prepare(&mut self, setup: Setup, loss: &MarginSoftmax, range: &Range<usize>, call: &Call<'_>) {
+    pub fn prepare(&mut self, setup: Setup, loss: &Prepared, range: &Range<usize>, call: &Call<'_>) {
         let Setup { arch, dim, .. } = setup;
-        let Call { batch, labels, parallel, .. } = call;
-        let linear = loss.product == Product::Linear;
+        let Call { batch, parallel } = call;
+        let linear = loss.is_linear();
         let class_values = batch.prototypes.len() / range.len();
         // the cosine of the vectors as they came, all in f64: the largest of the class' prototypes, the first on ties
         let target = |x: &[f32], length: f64, class: usize| {
@@ -112,7 +112,7 @@ impl Input {
             best
         };
         let own = self.lengths.chunks_mut(ROWS).zip(self.rows.chunks_mut(ROWS)).zip(self.extras.chunks_mut(ROWS));
-        let own = own.zip(labels.chunks(ROWS));
+        let own = own.zip(batch.labels.chunks(ROWS));
         let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
         each(*parallel, x.zip(own).collect(), |((x, to), (((lengths, rows), extras), labels))| {
             let (to, lengths) = (&mut to[..x.len()], &mut lengths[..labels.len()]);
@@ -132,26 +132,23 @@ impl Input {
     pub fn common<'a>(
         &'a self,
         setup: Setup,
-        loss: &MarginSoftmax,
+        loss: &Prepared,
         shape: Shape,
         path: Path,
         call: &Call<'a>,
         state: &State,
     ) -> Common<'a> {
-        let n = call.labels.len();
+        let n = call.batch.rows();
         let smoothed = loss.label_smoothing > 0.0;
         Common {
             setup,
             path,
             table: Table {
-                curve: OthersF32::new(&loss.others, state.hardness),
-                binary: match loss.link {
-                    Link::Softmax => None,
-                    Link::Binary(link) => Some(link.bias as f32),
-                },
+                curve: OthersF32::new(&loss.others, loss.others_series(), state.hardness),
+                binary: loss.binary().map(|link| link.bias as f32),
                 centers: shape.sub_centers(),
             },
-            linear: loss.product == Product::Linear,
+            linear: loss.is_linear(),
             scale: state.scale_of(loss) as f32,
             directions: &self.directions[..n * setup.dim],
             rows: &self.rows[..n],
@@ -195,7 +192,7 @@ impl Work {
         call: &Call<'a>,
         into: Outputs<'a>,
     ) -> Vec<Task<'a>> {
-        let (Setup { layout, dim, .. }, n) = (setup, call.labels.len());
+        let (Setup { layout, dim, .. }, n) = (setup, call.batch.rows());
         let mut first_share = into.embeddings;
         let (mut partials, mut top, mut shares) = (&mut self.partials[..], &mut self.top[..], &mut self.shares[..]);
         let mut totals = &mut self.totals[..];
@@ -223,7 +220,7 @@ impl Work {
     ) -> (&'a mut [WorkerScratch], Queue<'a>) {
         let Setup { layout, dim, .. } = setup;
         let rest = all(range, call, &mut self.kept, &mut self.most, into.prototypes, into.bias);
-        let tiles = Tiles { layout, dim, rows: call.labels.len(), rest };
+        let tiles = Tiles { layout, dim, rows: call.batch.rows(), rest };
         (&mut self.workers, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings, &mut self.totals))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Context, Tensor, context::Pipeline, readback, tensor::write};
 use crate::{
     Error, MarginSoftmax, Result,
+    objective::Prepared,
     plan::{Binding, Buffer, Call, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Stage, Step},
 };
 
@@ -55,7 +56,19 @@ impl Bound {
         loss: &MarginSoftmax,
         call: &Call,
     ) -> Result<Self> {
-        let settings = plan.settings(loss, call)?;
+        Self::of(context, plan, given, &*Prepared::new(loss, plan.shape())?, call)
+    }
+
+    /// The same with a loss that was checked.
+    pub(super) fn of(
+        context: &Context,
+        plan: &Arc<Plan>,
+        given: &[(Slot, &Tensor)],
+        loss: &Prepared,
+        call: &Call,
+    ) -> Result<Self> {
+        plan.accepts(loss)?;
+        let settings = plan.settings_of(loss, call)?;
         super::custom::check(context, loss, plan)?;
         // everything that can be refused is refused before anything is made
         let ranges = ranges(context, plan, given)?;
@@ -137,9 +150,9 @@ impl Bound {
         Ok(())
     }
 
-    /// A new loss or call: one queue write. Holds for every later submit.
-    pub(super) fn update(&mut self, loss: &MarginSoftmax, call: &Call) -> Result<()> {
-        let settings = self.plan.settings(loss, call)?;
+    /// A new loss that the plan accepts, or a new call: one queue write. Holds for every later submit.
+    pub(super) fn update(&mut self, loss: &Prepared, call: &Call) -> Result<()> {
+        let settings = self.plan.settings_of(loss, call)?;
         self.apply(&settings, call.rows)
     }
 
@@ -162,6 +175,7 @@ impl Bound {
     }
 
     /// Every buffer with its offset and the bytes that are bound, in the plan's order: for tests of what a run leaves.
+    #[cfg(feature = "catalogue")]
     pub fn buffers(&self) -> impl Iterator<Item = (&Buffer, &wgpu::Buffer, std::ops::Range<u64>)> {
         let bound = self.plan.buffers().iter().zip(&self.buffers);
         bound.map(|(planned, r)| (planned, &r.buffer, r.offset..r.offset + r.bytes))
@@ -244,6 +258,7 @@ impl Bound {
     }
 
     /// The wgpu objects of some steps.
+    #[cfg(feature = "catalogue")]
     pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<super::Dispatch> {
         let one = |step: &Dispatch| {
             let group = self.groups[step.group].clone();

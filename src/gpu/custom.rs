@@ -3,13 +3,13 @@
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::Context;
-use crate::{Error, MarginSoftmax, Result, Target, plan::Plan};
+use crate::{Error, MarginSoftmax, Result, plan::Plan};
 
 /// Parses and validates what is not compiled yet: [`Error::Wgsl`] names the margin and says what is wrong.
 pub(super) fn check(context: &Context, loss: &MarginSoftmax, plan: &Plan) -> Result<()> {
-    let Target::Custom(custom) = &loss.target else { return Ok(()) };
-    let refuse = |message: String| Error::Wgsl { margin: custom.margin().name().to_owned(), message };
-    for kernel in plan.kernels().iter().filter(|k| k.source.contains(custom.margin().wgsl())) {
+    let Some(margin) = loss.custom() else { return Ok(()) };
+    let refuse = |message: String| Error::Wgsl { margin: margin.name().to_owned(), message };
+    for kernel in plan.kernels().iter().filter(|k| k.source.contains(margin.wgsl())) {
         if context.has(kernel) {
             continue;
         }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Bound, Context, Tensor, bound::expect};
+use super::{
+    Context, Tensor,
+    bound::{Bound, expect},
+};
 use crate::{
     Error, MarginSoftmax, Result, Shape,
     plan::{Call, Element, Layout, Plan, Slot},

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Bound, Context, Tensor, bound::expect};
+use super::{
+    Context, Tensor,
+    bound::{Bound, expect},
+};
 use crate::{
-    Adaptive, Counts, Error, Filtered, MarginSoftmax, Others, Product, Reduction, Result, State,
+    Counts, Error, Filtered, MarginSoftmax, Result, State,
+    objective::Prepared,
     plan::{
         Call, Element, Plan, Slot,
-        settings::{self, BatchState},
+        uniforms::{self, BatchState},
     },
 };
 
@@ -16,7 +20,7 @@ use crate::{
 pub struct Head {
     context: Context,
     plan: Arc<Plan>,
-    loss: MarginSoftmax,
+    loss: Arc<Prepared>,
 }
 
 /// The caller's tensors. N rows, C classes, D values a vector, as planned; shards as planned.
@@ -98,12 +102,12 @@ impl Head {
             let why = "the plan has some of the classes; use Backend::shard, which exchanges numbers with the others";
             return Err(Error::Combination { what: "shard", why });
         }
-        Self::of_any(context, loss, plan)
+        Self::of_any(context, &Prepared::new(loss, plan.shape())?, plan)
     }
 
     /// The same for a shard too, whose caller exchanges the numbers.
-    pub(super) fn of_any(context: &Context, loss: &MarginSoftmax, plan: Plan) -> Result<Self> {
-        plan.settings(loss, &Call::default())?;
+    pub(super) fn of_any(context: &Context, loss: &Arc<Prepared>, plan: Plan) -> Result<Self> {
+        plan.accepts(loss)?;
         fits(context, &plan)?;
         super::custom::check(context, loss, &plan)?;
         for kernel in plan.kernels() {
@@ -135,7 +139,7 @@ impl Head {
             row_margins: io.row_margins.is_some(),
             ..Call::default()
         };
-        let bound = Bound::new(&self.context, &self.plan, &given, &self.loss, &call)?;
+        let bound = Bound::of(&self.context, &self.plan, &given, &self.loss, &call)?;
         let state = State::new(&self.loss, shape)?;
         let bound = BoundHead { bound, loss: self.loss.clone(), call, training: false, state };
         if io.state.is_none() {
@@ -179,17 +183,16 @@ fn given<'a>(
     if let Some(weights) = io.class_weights {
         add(Slot::ClassWeights, weights, &[c], Element::F32)?;
     }
-    let unified = matches!(loss.target, crate::Target::Unified(_));
     for (slot, tensor, count) in [(Slot::ClassMargins, io.class_margins, c), (Slot::RowMargins, io.row_margins, n)] {
         if let Some(tensor) = tensor {
-            if !unified {
+            if !loss.has_margins() {
                 return Err(Error::Combination { what: slot.name(), why: "only a unified target has m0..m3" });
             }
             add(slot, tensor, &[count, 4], Element::F32)?;
         }
     }
     if let Some(bias) = io.bias {
-        if loss.product != Product::Linear {
+        if !loss.is_linear() {
             return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
         }
         add(Slot::Bias, bias, &[plan.range().len()], Element::F32)?;
@@ -204,7 +207,7 @@ fn given<'a>(
     }
     if planned(Slot::GradBias) {
         let tensor = io.grad_bias.ok_or(Error::Missing { what: "grad_bias", why })?;
-        let count = if loss.product == Product::Linear { plan.range().len() } else { 1 };
+        let count = if loss.is_linear() { plan.range().len() } else { 1 };
         add(Slot::GradBias, tensor, &[count], Element::F32)?;
     }
     if let Some(rows) = io.row_losses {
@@ -233,18 +236,18 @@ fn given<'a>(
 
 fn expect_upstream(plan: &Plan, loss: &MarginSoftmax, io: &Io<'_>) -> Result<()> {
     let Some(upstream) = io.upstream else { return Ok(()) };
-    let expected = if loss.reduction == Reduction::None { plan.shape().rows() } else { 1 };
+    let expected = if loss.is_unreduced() { plan.shape().rows() } else { 1 };
     expect("upstream", upstream, &[expected], Element::F32)
 }
 
 /// Pipeline, bind group 0, its dynamic offset, workgroups.
-#[doc(hidden)]
+#[cfg(feature = "catalogue")]
 pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
 
 /// A head bound to tensors.
 pub struct BoundHead {
     pub(super) bound: Bound,
-    loss: MarginSoftmax,
+    loss: Arc<Prepared>,
     call: Call,
     training: bool,
     state: State,
@@ -256,12 +259,12 @@ impl BoundHead {
     ///
     /// [`Error::Recompile`] where the new loss needs another kernel; the old one then stays in force.
     pub fn update(&mut self, loss: &MarginSoftmax, rows: usize) -> Result<()> {
-        let per_row = |loss: &MarginSoftmax| loss.reduction == Reduction::None;
-        if self.call.upstream && per_row(loss) != per_row(&self.loss) {
+        if self.call.upstream && loss.is_unreduced() != self.loss.is_unreduced() {
             let why = "the bound upstream gradient has the length of the old one; bind again";
             return Err(Error::Combination { what: "reduction", why });
         }
-        self.call(loss, Call { rows, ..self.call })?;
+        let loss = self.loss.updated(loss, self.bound.plan().shape())?;
+        self.call(&loss, Call { rows, ..self.call })?;
         self.write_draws()
     }
 
@@ -348,8 +351,8 @@ impl BoundHead {
             return Ok(None);
         }
         let counts = self.read_counts_async().await?;
-        let found = self.bound.read::<settings::Filtered>("filtered", 1).await?;
-        let none = settings::Filtered::default();
+        let found = self.bound.read::<uniforms::Filtered>("filtered", 1).await?;
+        let none = uniforms::Filtered::default();
         let found = if self.call.rows == 0 { &none } else { found.first().unwrap_or(&none) };
         Ok(Some(filtered(found, &counts, self.bound.plan().range().len())))
     }
@@ -362,7 +365,7 @@ impl BoundHead {
     }
 
     fn write_draws(&self) -> Result<()> {
-        let Adaptive::Elastic(family) = self.loss.adaptive else { return Ok(()) };
+        let Some(family) = self.loss.draws() else { return Ok(()) };
         let draws: Vec<f32> = family.draws(&self.state, self.call.rows).into_iter().map(|d| d as f32).collect();
         self.bound.write("draws", bytemuck::cast_slice(&draws))
     }
@@ -381,23 +384,26 @@ impl BoundHead {
         self.bound.record_backward(encoder);
     }
 
-    /// The buffers behind it, for tests.
-    #[doc(hidden)]
+    /// The buffers behind it.
+    #[cfg(feature = "catalogue")]
     pub fn bound(&self) -> &Bound {
         &self.bound
     }
 
     /// The calls that both passes record, so that a test can make the same wgpu calls by hand.
-    #[doc(hidden)]
+    #[cfg(feature = "catalogue")]
     pub fn dispatches(&self) -> [Vec<Dispatch>; 2] {
         let forward = self.bound.forward_steps(self.training).into_iter().flatten();
         [self.bound.dispatches(forward), self.bound.dispatches(self.bound.backward_steps())]
     }
 
     /// A call with other inputs in use.
-    pub(super) fn call(&mut self, loss: &MarginSoftmax, call: Call) -> Result<()> {
+    pub(super) fn call(&mut self, loss: &Arc<Prepared>, call: Call) -> Result<()> {
+        if !Arc::ptr_eq(loss, &self.loss) {
+            self.bound.plan().accepts(loss)?;
+        }
         self.bound.update(loss, &call)?;
-        self.loss.clone_from(loss);
+        self.loss = loss.clone();
         self.call = call;
         Ok(())
     }
@@ -425,21 +431,20 @@ pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f
             *number = found.into();
         }
     };
-    if loss.others == Others::Curricular {
+    if loss.hardness_follows() {
         take(&mut state.hardness, hardness);
     }
-    match loss.adaptive {
-        Adaptive::AdaFace(_) => {
-            take(&mut state.norm_mean, mean);
-            take(&mut state.norm_deviation, deviation);
-        }
-        Adaptive::AdaCos => take(&mut state.scale, scale),
-        _ => {}
+    if loss.lengths_follow() {
+        take(&mut state.norm_mean, mean);
+        take(&mut state.norm_deviation, deviation);
+    }
+    if loss.scale_follows() {
+        take(&mut state.scale, scale);
     }
 }
 
 /// The entries that a device dropped.
-pub(super) fn filtered(found: &settings::Filtered, counts: &Counts, classes: usize) -> Filtered {
+pub(super) fn filtered(found: &uniforms::Filtered, counts: &Counts, classes: usize) -> Filtered {
     Filtered {
         dropped: found.dropped,
         total: found.total,

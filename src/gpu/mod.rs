@@ -16,11 +16,11 @@ mod slices;
 mod tensor;
 pub mod timing;
 
-#[doc(hidden)]
+#[cfg(feature = "catalogue")]
 pub use bound::Bound;
 pub use context::Context;
 pub use gather::{gather, gather_into};
-#[doc(hidden)]
+#[cfg(feature = "catalogue")]
 pub use head::Dispatch;
 pub use head::{BoundHead, Head, Io};
 pub use request::{optional_features, recommended_limits, required_limits};

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::{
-    Bound, BoundHead, Context, Tensor,
-    bound::{expect, nearest},
+    BoundHead, Context, Tensor,
+    bound::{Bound, expect, nearest},
     context::Pipeline,
     tensor::write,
 };
 use crate::{
     DevicePreset, Error, MarginSoftmax, Result, Shape,
     monitor::{Monitor, device_words, vectors},
-    plan::{Call, Element, Kernel, PART_STRIDE, Part, Plan, Slot, monitor as plan},
+    plan::{Call, Element, Kernel, PART_STRIDE, Part, Plan, Slot, kernels, monitor as plan},
 };
 
 /// A monitor of a bound head's batches: one kernel beside the forward pass, which reads what that left about its rows.
@@ -44,7 +44,7 @@ impl HeadMonitor {
         let missing = Error::Missing { what: "rows", why: "the workspace of a head has them" };
         let rows = head.bound.workspace("rows").ok_or(missing)?;
         plan::check(context.limits())?;
-        let pipeline = context.pipeline(&plan::monitor())?;
+        let pipeline = context.pipeline(&kernels::monitor())?;
         let result = Tensor::empty(context, &[device_words(bins)], Element::U32)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let part = context.buffer("parts", PART_STRIDE, usage)?;
@@ -115,12 +115,16 @@ pub fn between(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
 
 /// [`between`] as a future: the only form that works in a browser.
 pub async fn between_async(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
-    between_in(context, vectors, 1 << 16).await
+    spread(context, vectors, 1 << 16).await
 }
 
-/// [`between_async`] in submits of about this many tiles, for tests.
-#[doc(hidden)]
+/// [`between_async`] in submits of about this many tiles.
+#[cfg(feature = "catalogue")]
 pub async fn between_in(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f64> {
+    spread(context, vectors, most).await
+}
+
+async fn spread(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f64> {
     let (shards, dim, element) = sizes("vectors", vectors)?;
     let (mut sum, mut finite) = (0.0, true);
     for (i, (&left, &rows)) in vectors.iter().zip(&shards).enumerate() {

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::{
-    Bound, Context, Tensor,
-    bound::{expect, nearest},
+    Context, Tensor,
+    bound::{Bound, expect, nearest},
 };
 pub use crate::plan::CrossEntropy;
 use crate::{

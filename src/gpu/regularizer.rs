@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    Bound, Context, Tensor,
-    bound::{expect, nearest},
+    Context, Tensor,
+    bound::{Bound, expect, nearest},
 };
 use crate::{
     CenterLoss, CenterOutput, Error, MarginSoftmax, Penalty, Regularizer, Result, Shape,

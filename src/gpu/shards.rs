@@ -6,29 +6,30 @@ use bytemuck::Zeroable;
 
 use super::{readback::Mapping, slices::SliceHead};
 use crate::{
-    Adaptive, Batch, Error, Label, Link, Others, Output, Result, State,
+    Error, Output, Result, State,
+    objective::CheckedBatch,
     plan::{
         Stage,
         constants::NO_CLASS,
-        settings::{BatchState, Row, Stats},
+        uniforms::{BatchState, Row, Stats},
     },
     shard::{RowStatistics, Statistics, Targets},
 };
 
 impl SliceHead {
-    pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>, state: &State) -> Result<Targets> {
+    pub fn targets(&mut self, batch: &CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let rows = self.upload(batch, state, false)?;
-        let adacos = self.loss.adaptive == Adaptive::AdaCos;
-        self.run(if adacos { &[Stage::Targets, Stage::Follow] } else { &[Stage::Targets] })?;
+        let (top_k, sums) = (self.loss.top_k(), self.loss.scale_follows());
+        self.run(if sums { &[Stage::Targets, Stage::Follow] } else { &[Stage::Targets] })?;
         let found: Vec<Row> = self.read("rows", rows)?;
         let counts: Vec<BatchState> = self.read("batch", 1)?;
         let counts = counts.first().copied().unwrap_or(BatchState::zeroed());
         let mut top = vec![];
-        if let Others::TopK(family) = &self.loss.others {
-            let best: Vec<[u32; 2]> = self.read("top", rows * family.count)?;
+        if top_k > 0 {
+            let best: Vec<[u32; 2]> = self.read("top", rows * top_k)?;
             let entry = |[bits, class]: &[u32; 2]| (f32::from_bits(*bits).into(), *class as usize);
             let known = |row: &[[u32; 2]]| row.iter().filter(|[_, class]| *class != NO_CLASS).map(entry).collect();
-            top = best.chunks_exact(family.count).map(known).collect();
+            top = best.chunks_exact(top_k).map(known).collect();
         }
         // the sum is within the logarithm
         let sum = |row: &Row| match row.others {
@@ -40,23 +41,18 @@ impl SliceHead {
             range: self.range.clone(),
             cosines: found.iter().map(|row| own(row).then_some(row.cosine.into())).collect(),
             top,
-            top_count: if let Others::TopK(family) = &self.loss.others { family.count } else { 0 },
-            sums: if adacos { found.iter().map(sum).collect() } else { vec![] },
+            top_count: top_k,
+            sums: if sums { found.iter().map(sum).collect() } else { vec![] },
             zero_prototypes: counts.zero_prototypes as usize,
             non_finite_prototypes: counts.non_finite_prototypes as usize,
         })
     }
 
-    pub fn statistics<L: Label>(
-        &mut self,
-        batch: &Batch<'_, L>,
-        targets: &Targets,
-        state: &State,
-    ) -> Result<Statistics> {
+    pub fn statistics(&mut self, batch: &CheckedBatch<'_>, targets: &Targets, state: &State) -> Result<Statistics> {
         let rows = self.prepare(batch, targets, state)?;
         let slots = self.bound.bound.plan().schedule().slots;
         let found: Vec<Stats> = self.read("slots", rows * slots)?;
-        let binary = matches!(self.loss.link, Link::Binary(_));
+        let binary = self.loss.binary().is_some();
         let row = |slots: &[Stats]| {
             slots.iter().fold(RowStatistics::EMPTY, |all, s| {
                 let below = |x: f32| if x > Stats::LOWEST { f64::from(x) } else { f64::MIN };
@@ -73,14 +69,14 @@ impl SliceHead {
         Ok(Statistics { range: self.range.clone(), rows: found.chunks_exact(slots).map(row).collect() })
     }
 
-    pub fn gradients<L: Label>(
+    pub fn gradients(
         &mut self,
-        batch: &Batch<'_, L>,
+        batch: &CheckedBatch<'_>,
         targets: &Targets,
         statistics: &Statistics,
         state: &State,
     ) -> Result<Output> {
-        statistics.check(&self.loss, self.shape.classes(), batch.labels.len())?;
+        statistics.check(&self.loss, self.shape.classes(), batch.rows())?;
         let rows = self.prepare(batch, targets, state)?;
         // all of a row's numbers in its first slot
         let slots = self.bound.bound.plan().schedule().slots;
@@ -113,7 +109,7 @@ impl SliceHead {
         if self.range.start != 0 {
             // sums over rows, which the first shard reports
             out.grad_scale = 0.0;
-            if matches!(self.loss.link, Link::Binary(_)) {
+            if self.loss.binary().is_some() {
                 out.grad_bias.fill(0.0);
             }
         }
@@ -121,8 +117,8 @@ impl SliceHead {
     }
 
     /// Everything up to the rows' sums, with the merged targets.
-    fn prepare<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets, state: &State) -> Result<usize> {
-        targets.check(&self.loss, self.shape, batch.labels.len())?;
+    fn prepare(&mut self, batch: &CheckedBatch<'_>, targets: &Targets, state: &State) -> Result<usize> {
+        targets.check(&self.loss, self.shape, batch.rows())?;
         let rows = self.upload(batch, state, false)?;
         self.run(&[Stage::Targets])?;
         let mut found: Vec<Row> = self.read("rows", rows)?;

@@ -1,16 +1,17 @@
 //! A head over slices on a device: uploads, records, submits, reads back.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytemuck::Zeroable;
 
 use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
 use crate::{
-    Batch, Error, Label, MarginSoftmax, Options, Output, Product, Result, Shape, State, Target,
+    Error, Options, Output, Result, Shape, State,
     data::NO_COSINE,
+    objective::{CheckedBatch, Prepared},
     plan::{
         Call, Element, Layout, Plan, Slot, Stage, constants,
-        settings::{self, BatchState, Row},
+        uniforms::{self, BatchState, Row},
     },
 };
 
@@ -18,7 +19,7 @@ use crate::{
 pub(crate) struct SliceHead {
     pub(super) context: Context,
     pub(super) bound: BoundHead,
-    pub(super) loss: MarginSoftmax,
+    pub(super) loss: Arc<Prepared>,
     pub(super) shape: Shape,
     pub(super) range: Range<usize>,
     inputs: Inputs,
@@ -63,7 +64,7 @@ enum What {
 impl SliceHead {
     pub fn new(
         context: &Context,
-        loss: &MarginSoftmax,
+        loss: &Arc<Prepared>,
         shape: Shape,
         range: Range<usize>,
         options: &Options,
@@ -75,7 +76,7 @@ impl SliceHead {
         let own = Shape::new(n, range.len(), d)?.with_sub_centers(k)?;
         let shards = Plan::shards(own, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
-        let plan = Plan::shard(loss, held, range.clone(), &layout, context.limits(), options)?;
+        let plan = Plan::checked(loss, held, range.clone(), &layout, context.limits(), options)?;
         let follows = !plan.stage(Stage::Follow).is_empty();
         let scale = plan.buffers().iter().any(|b| b.name == Slot::GradScale.name());
         let biased = plan.buffers().iter().any(|b| b.name == Slot::GradBias.name());
@@ -83,14 +84,13 @@ impl SliceHead {
         let f32_tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
         let vectors = |count: usize| if k > 1 { vec![count, k, d] } else { vec![count, d] };
         let per_shard = || shards.iter().map(|&count| f32_tensor(&vectors(count))).collect::<Result<Vec<_>>>();
-        let linear = loss.product == Product::Linear;
-        let unified = matches!(loss.target, Target::Unified(_));
+        let linear = loss.is_linear();
         let inputs = Inputs {
             embeddings: f32_tensor(&[n, d])?,
             prototypes: per_shard()?,
             labels: Tensor::empty(context, &[n], Element::I32)?,
             class_weights: f32_tensor(&[shape.classes()])?,
-            row_margins: unified.then(|| f32_tensor(&[n, 4])).transpose()?,
+            row_margins: loss.has_margins().then(|| f32_tensor(&[n, 4])).transpose()?,
             bias: linear.then(|| f32_tensor(&[range.len()])).transpose()?,
             upstream: f32_tensor(&[n])?,
         };
@@ -139,7 +139,7 @@ impl SliceHead {
             stage(What::GradBias(tensor.len()), tensor.buffer(), tensor.bytes())?;
         }
         if options.filter.is_some() {
-            stage(What::Filtered, workspace("filtered")?, size_of::<settings::Filtered>() as u64)?;
+            stage(What::Filtered, workspace("filtered")?, size_of::<uniforms::Filtered>() as u64)?;
         }
         if follows {
             stage(What::State, workspace("state")?, 16)?;
@@ -153,21 +153,15 @@ impl SliceHead {
         self.bound.bound.schedule()
     }
 
-    pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
+    pub fn update(&mut self, loss: &Arc<Prepared>) -> Result<()> {
         // the rows are those of the next batch
         self.bound.call(loss, Call::default())?;
-        self.loss.clone_from(loss);
+        self.loss = loss.clone();
         Ok(())
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn step<L: Label>(
-        &mut self,
-        batch: &Batch<'_, L>,
-        state: &mut State,
-        follow: bool,
-        out: &mut Output,
-    ) -> Result<()> {
+    pub fn step(&mut self, batch: &CheckedBatch<'_>, state: &mut State, follow: bool, out: &mut Output) -> Result<()> {
         let (rows, submission) = self.submit(batch, state, follow)?;
         for mapping in self.map(rows)? {
             mapping.wait(&submission)?;
@@ -175,12 +169,7 @@ impl SliceHead {
         self.collect(rows, out, follow.then_some(state))
     }
 
-    pub async fn step_async<L: Label>(
-        &mut self,
-        batch: &Batch<'_, L>,
-        state: &mut State,
-        follow: bool,
-    ) -> Result<Output> {
+    pub async fn step_async(&mut self, batch: &CheckedBatch<'_>, state: &mut State, follow: bool) -> Result<Output> {
         let (rows, _) = self.submit(batch, state, follow)?;
         for mapping in self.map(rows)? {
             mapping.await?;
@@ -212,9 +201,9 @@ impl SliceHead {
     }
 
     /// Uploads, records and submits one batch.
-    fn submit<L: Label>(
+    fn submit(
         &mut self,
-        batch: &Batch<'_, L>,
+        batch: &CheckedBatch<'_>,
         state: &State,
         follow: bool,
     ) -> Result<(usize, wgpu::SubmissionIndex)> {
@@ -236,11 +225,9 @@ impl SliceHead {
         }
     }
 
-    /// Checks and uploads one batch; returns its rows.
-    pub(super) fn upload<L: Label>(&mut self, batch: &Batch<'_, L>, state: &State, follow: bool) -> Result<usize> {
-        let labels = batch.check_range(&self.loss, self.shape, &self.range)?;
-        let margins = batch.margins(&self.loss, &labels)?;
-        let labels: Vec<i32> = labels.into_iter().map(|y| y as i32).collect();
+    /// Uploads one batch; returns its rows.
+    pub(super) fn upload(&mut self, batch: &CheckedBatch<'_>, state: &State, follow: bool) -> Result<usize> {
+        let labels: Vec<i32> = batch.labels.iter().map(|&y| y as i32).collect();
         let rows = labels.len();
         self.unmap();
         let context = &self.context;
@@ -256,7 +243,7 @@ impl SliceHead {
         if let Some(weights) = batch.class_weights {
             upload(&self.inputs.class_weights, bytemuck::cast_slice(weights))?;
         }
-        if let (Some(margins), Some(tensor)) = (&margins, &self.inputs.row_margins) {
+        if let (Some(margins), Some(tensor)) = (&batch.margins, &self.inputs.row_margins) {
             let margins: Vec<[f32; 4]> = margins.iter().map(|m| m.map(|m| m as f32)).collect();
             upload(tensor, bytemuck::cast_slice(&margins))?;
         }
@@ -271,7 +258,7 @@ impl SliceHead {
             rows,
             class_weights: batch.class_weights.is_some(),
             upstream: batch.upstream.is_some(),
-            row_margins: margins.is_some(),
+            row_margins: batch.margins.is_some(),
             ..Call::default()
         };
         self.bound.call(&self.loss, call)?;
@@ -291,7 +278,7 @@ impl SliceHead {
                 What::GradPrototypes(_, len) | What::GradBias(len) => len * 4,
                 What::GradScale => 4,
                 What::State => 16,
-                What::Filtered => size_of::<settings::Filtered>(),
+                What::Filtered => size_of::<uniforms::Filtered>(),
             };
             bytes as u64
         };
@@ -331,7 +318,7 @@ impl SliceHead {
                     bytemuck::cast_slice_mut(&mut out.grad_bias)
                 }
                 What::State => bytemuck::bytes_of_mut(&mut moved),
-                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(settings::Filtered::zeroed())),
+                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(uniforms::Filtered::zeroed())),
             };
             into.copy_from_slice(view);
         }
@@ -347,7 +334,7 @@ impl SliceHead {
         out.other_cosines.clear();
         out.other_cosines.extend(states.iter().map(|r| if broken { NO_COSINE as f32 } else { r.nearest }));
         out.counts = super::head::counts(&batch);
-        let none = settings::Filtered::default();
+        let none = uniforms::Filtered::default();
         out.filtered = left_out.map(|found| {
             let found = if rows == 0 { none } else { found };
             super::head::filtered(&found, &out.counts, self.range.len())

@@ -15,7 +15,7 @@
 //! # }
 //! ```
 
-use super::{Bound, BoundHead, Context, readback};
+use super::{BoundHead, Context, bound::Bound, readback};
 use crate::{Error, Result};
 
 /// The unit that is timed.

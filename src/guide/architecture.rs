@@ -21,7 +21,7 @@
 //! ```
 //!
 //! A module imports from those below it, never from those above. A test (`tests/host/rooms.rs`) fails
-//! where two modules at the top import one another, directly or through others.
+//! where two modules at the top, or two files, import one another, directly or through others.
 //!
 //! # One protocol, three engines
 //!
@@ -58,7 +58,8 @@
 //! [`MarginSoftmax`](crate::MarginSoftmax) is plain data: a target curve, a transform of the other classes, a link from logits to
 //! the loss, and what margins or scale follow. A curve is one Rust file with value and slope and the name of its WGSL file.
 //! Numbers that Rust and the shaders share (flags, codes, clamps, ranges) are declared once, in `src/plan/constants.rs`, which
-//! writes the first lines of every kernel. Structs that both read are compared field by field in `tests/shaders.rs`.
+//! writes the first lines of every kernel. Structs that both read are declared once too, in `src/plan/uniforms.rs`, which writes
+//! their WGSL.
 //!
 //! # Rules that the code keeps
 //!

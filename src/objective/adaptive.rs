@@ -253,7 +253,7 @@ impl State {
         if n == 0.0 {
             return;
         }
-        if matches!(loss.others, super::Others::Curricular) {
+        if loss.hardness_follows() {
             let mean = rows().map(|r| r.cosine).sum::<f64>() / n;
             // a cosine may round to more than 1
             let next = HARDNESS_RATE * mean + (1.0 - HARDNESS_RATE) * self.hardness;

@@ -1,8 +1,11 @@
 //! Logits that are linear in the angle itself: ArcGrad and Li-ArcFace.
 
+use std::sync::{Arc, OnceLock};
+
 use super::{
     chebyshev::value_slope,
     snippet::{Shared, Snippet, wgsl},
+    target::{BuiltIn, TargetCurve},
     unified::{Curve, SMALLEST_SINE, Slope, in_range},
 };
 use crate::Result;
@@ -37,21 +40,6 @@ impl Default for Angle {
 }
 
 impl Angle {
-    pub(crate) const TARGET: Snippet =
-        Snippet { text: wgsl!("margin/angle"), needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins] };
-    pub(crate) const OTHER: Snippet = Snippet { text: wgsl!("others/angle"), needs: &[Shared::Angle, Shared::Series] };
-
-    pub(crate) fn validate(&self) -> Result<()> {
-        let Self { factor, margin, offset, .. } = *self;
-        in_range("angle.factor", factor, factor > 0.0 && factor <= 1e6, "0 < factor <= 1e6")?;
-        in_range("angle.margin", margin, margin.abs() < std::f64::consts::PI, "-pi < margin < pi (radians)")?;
-        in_range("angle.offset", offset, offset.abs() <= 1e6, "-1e6 <= offset <= 1e6")?;
-        match &self.curve {
-            Curve::Exact => Ok(()),
-            Curve::Series(series) => series.validate(),
-        }
-    }
-
     /// The damped coefficients of arccos, where this curve is a series.
     pub(crate) fn series(&self) -> Option<Vec<f64>> {
         match &self.curve {
@@ -74,5 +62,44 @@ impl Angle {
             Slope::Detached => 1.0,
         };
         (self.offset - self.factor * (angle + self.margin), slope)
+    }
+}
+
+impl BuiltIn for Angle {
+    fn name(&self) -> &'static str {
+        "angle"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet { text: wgsl!("target/angle"), needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins] }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let Self { factor, margin, offset, .. } = *self;
+        in_range("angle.factor", factor, factor > 0.0 && factor <= 1e6, "0 < factor <= 1e6")?;
+        in_range("angle.margin", margin, margin.abs() < std::f64::consts::PI, "-pi < margin < pi (radians)")?;
+        in_range("angle.offset", offset, offset.abs() <= 1e6, "-1e6 <= offset <= 1e6")?;
+        match &self.curve {
+            Curve::Exact => Ok(()),
+            Curve::Series(series) => series.validate(),
+        }
+    }
+
+    fn prepare(&self) -> Arc<dyn TargetCurve> {
+        Arc::new(AngleCurve { angle: self.clone(), series: OnceLock::new() })
+    }
+}
+
+/// A target that is linear in the angle, ready to evaluate.
+pub(crate) struct AngleCurve {
+    angle: Angle,
+    series: OnceLock<Option<Vec<f64>>>,
+}
+
+impl TargetCurve for AngleCurve {
+    fn at(&self, x: f64, _: [f64; 4]) -> [f64; 3] {
+        let series = self.series.get_or_init(|| self.angle.series());
+        let (value, slope) = self.angle.value_slope(x, series.as_deref());
+        [value, slope, 0.0]
     }
 }

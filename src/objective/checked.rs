@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::{AdaFace, Adaptive, Coefficients, Curve, Link, MagFace, MarginSoftmax, Product, Reduction, Target};
+use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Target};
 use crate::{
     Batch, Error, Label, Options, Result, Shape,
     data::{Finite, LEAST_WEIGHT, MOST_WEIGHT},
@@ -12,20 +12,41 @@ fn length(what: &'static str, found: usize, expected: usize) -> Result<()> {
     if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
 }
 
-impl<L: Label, T: Finite> Batch<'_, L, T> {
-    /// Checks every length and label, before any work; prototypes and bias are those of the classes in `range`. Returns the
-    /// labels as numbers.
-    pub(crate) fn check_range(
+/// A batch that was checked against a loss and the classes of a shard; fields as in [`Batch`].
+#[derive(Debug, Clone)]
+pub(crate) struct CheckedBatch<'a, T = f32> {
+    pub embeddings: &'a [T],
+    pub prototypes: &'a [T],
+    pub class_weights: Option<&'a [T]>,
+    pub upstream: Option<&'a [T]>,
+    pub bias: Option<&'a [T]>,
+    /// One per row.
+    pub labels: Vec<i64>,
+    /// m0..m3 of every row, where the batch brings any.
+    pub margins: Option<Vec<[f64; 4]>>,
+}
+
+impl<T> CheckedBatch<'_, T> {
+    pub fn rows(&self) -> usize {
+        self.labels.len()
+    }
+}
+
+impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
+    /// Checks every length, label and number, before any work; prototypes and bias are those of the classes in `range`.
+    pub(crate) fn check(
         &self,
         loss: &MarginSoftmax,
         shape: Shape,
         range: &std::ops::Range<usize>,
-    ) -> Result<Vec<i64>> {
+    ) -> Result<CheckedBatch<'a, T>> {
         let rows = self.check_rows(shape)?;
         length("embeddings", self.embeddings.len(), rows * shape.dim())?;
         let prototypes = shape.prototypes()? / shape.classes() * range.len();
         length("prototypes", self.prototypes.len(), prototypes)?;
-        self.check_rest(loss, shape, range)
+        let (labels, margins) = self.check_rest(loss, shape, range)?;
+        let &Batch { embeddings, prototypes, class_weights, upstream, bias, .. } = self;
+        Ok(CheckedBatch { embeddings, prototypes, class_weights, upstream, bias, labels, margins })
     }
 
     fn check_rows(&self, shape: Shape) -> Result<usize> {
@@ -33,13 +54,14 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
         if found > allowed { Err(Error::Rows { found, allowed }) } else { Ok(found) }
     }
 
-    /// Everything but embeddings and prototypes.
+    /// Everything but embeddings and prototypes. Returns the labels as numbers, and the rows' margins where the batch brings
+    /// any.
     pub(crate) fn check_rest(
         &self,
         loss: &MarginSoftmax,
         shape: Shape,
         range: &std::ops::Range<usize>,
-    ) -> Result<Vec<i64>> {
+    ) -> Result<(Vec<i64>, Option<Vec<[f64; 4]>>)> {
         let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
             length("class_weights", weights.len(), shape.classes())?;
@@ -52,15 +74,14 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
             }
         }
         if let Some(upstream) = self.upstream {
-            let per_row = loss.reduction == Reduction::None;
-            length("upstream", upstream.len(), if per_row { rows } else { 1 })?;
+            length("upstream", upstream.len(), if loss.is_unreduced() { rows } else { 1 })?;
             if let Some(found) = upstream.iter().find(|u| !u.is_finite()).map(|u| u.wide()) {
                 return Err(Error::Parameter { what: "upstream", found, allowed: "finite numbers" });
             }
         }
         if let Some(bias) = self.bias {
             length("bias", bias.len(), range.len())?;
-            if loss.product != Product::Linear {
+            if !loss.is_linear() {
                 return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
             }
             if let Some(found) = bias.iter().find(|b| !b.is_finite()).map(|b| b.wide()) {
@@ -81,13 +102,13 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
             if known { Ok(label as i64) } else { Err(Error::Label { row, label, classes }) }
         };
         let labels = self.labels.iter().enumerate().map(number).collect::<Result<Vec<_>>>()?;
-        self.margins(loss, &labels)?;
-        Ok(labels)
+        let margins = self.margins(loss, &labels)?;
+        Ok((labels, margins))
     }
 
     /// m0..m3 of every row where the batch brings any: the row's, else its class', else the loss' own. Those of an
     /// ignored row are the loss' own.
-    pub(crate) fn margins(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<Option<Vec<[f64; 4]>>> {
+    fn margins(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<Option<Vec<[f64; 4]>>> {
         if !self.class_margins.any() && !self.row_margins.any() {
             return Ok(None);
         }
@@ -97,7 +118,7 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
         };
         let (by_class, by_row) = (self.class_margins.each(), self.row_margins.each());
         let differs = |k: usize| by_class[k].is_some() || by_row[k].is_some();
-        if loss.product == Product::Linear && (differs(1) || differs(2)) {
+        if loss.is_linear() && (differs(1) || differs(2)) {
             return refuse("a linear head has no angles: m0 and m3 only");
         }
         if let Curve::Series(series) = &margin.curve {
@@ -140,7 +161,7 @@ fn unrounded(m2: f64) -> f64 {
 impl Options {
     /// Refuses a filter where no gradient passes through G.
     pub(crate) fn check(&self, loss: &MarginSoftmax) -> Result<()> {
-        let classes = self.want.grad_bias && loss.product == Product::Linear && loss.link == Link::Softmax;
+        let classes = self.want.grad_bias && loss.is_linear();
         if self.filter.is_some() && !(self.want.grad_embeddings || self.want.grad_prototypes || classes) {
             let why = "neither dX nor dW nor a db per class is wanted, so there is nothing to filter";
             return Err(Error::Combination { what: "filter", why });

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::snippet::{Shared, Snippet, wgsl};
+use super::{
+    snippet::{Shared, Snippet, wgsl},
+    target::{BuiltIn, TargetCurve},
+};
 use crate::{Error, Result};
 
 /// A target curve that is not built in: a function of the target cosine and up to sixteen numbers.
@@ -31,12 +34,6 @@ pub trait Margin: fmt::Debug + Send + Sync {
 pub struct Custom(Arc<dyn Margin>);
 
 impl Custom {
-    /// The text that comes before that of the margin.
-    pub(crate) const SNIPPET: Snippet = Snippet {
-        text: wgsl!("margin/custom"),
-        needs: &[Shared::Angle, Shared::Series, Shared::Exponential, Shared::FixedMargins],
-    };
-
     /// The most parameters.
     pub const PARAMETERS: usize = 16;
 
@@ -49,8 +46,27 @@ impl Custom {
     pub fn margin(&self) -> &dyn Margin {
         &*self.0
     }
+}
 
-    pub(crate) fn validate(&self) -> Result<()> {
+impl PartialEq for Custom {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |c: &Self| (c.0.name().to_owned(), c.0.wgsl().to_owned());
+        Arc::ptr_eq(&self.0, &other.0) || (key(self) == key(other) && self.0.parameters() == other.0.parameters())
+    }
+}
+
+impl BuiltIn for Custom {
+    fn name(&self) -> &'static str {
+        "custom"
+    }
+
+    /// The text that comes before that of the margin.
+    fn snippet(&self) -> Snippet {
+        let needs = &[Shared::Angle, Shared::Series, Shared::Exponential, Shared::FixedMargins];
+        Snippet { text: wgsl!("target/custom"), needs }
+    }
+
+    fn validate(&self) -> Result<()> {
         let parameters = self.0.parameters();
         if parameters.len() > Self::PARAMETERS {
             let (needed, allowed) = (parameters.len() as u64, Self::PARAMETERS as u64);
@@ -61,11 +77,15 @@ impl Custom {
         }
         Ok(())
     }
+
+    fn prepare(&self) -> Arc<dyn TargetCurve> {
+        Arc::new(self.clone())
+    }
 }
 
-impl PartialEq for Custom {
-    fn eq(&self, other: &Self) -> bool {
-        let key = |c: &Self| (c.0.name().to_owned(), c.0.wgsl().to_owned());
-        Arc::ptr_eq(&self.0, &other.0) || (key(self) == key(other) && self.0.parameters() == other.0.parameters())
+impl TargetCurve for Custom {
+    fn at(&self, x: f64, _: [f64; 4]) -> [f64; 3] {
+        let (value, slope) = self.0.value_slope(x);
+        [value, slope, 0.0]
     }
 }

@@ -8,28 +8,33 @@ mod custom;
 mod link;
 pub mod others;
 mod power;
+mod prepared;
 mod presets;
 mod regularizer;
 mod schedule;
 pub(crate) mod snippet;
 pub(crate) mod state;
+mod target;
 pub(crate) mod unified;
 
 pub(crate) use adaptive::RowFacts;
 pub use adaptive::{AdaFace, Adaptive, Elastic, MagFace};
 pub use angle::Angle;
 pub use chebyshev::{Coefficients, Damping, Series};
+pub(crate) use checked::CheckedBatch;
 pub use custom::{Custom, Margin};
 pub use link::{Binary, Link};
 pub use others::{Filter, Others, TopK};
 pub use power::Power;
+pub(crate) use prepared::Prepared;
 pub use presets::{PRESETS, Preset};
 pub use regularizer::{CenterLoss, Regularizer};
 pub use schedule::{Epochs, Ramp, Schedule, Schedules};
 pub use state::State;
+pub use target::Target;
+pub(crate) use target::{BuiltIn, TargetCurve};
 pub use unified::{Curve, Fallback, Slope, Unified};
 
-use self::snippet::Snippet;
 use crate::{Error, Result, Shape};
 
 /// A vector shorter than this counts as zero: its direction is x/1e-12 and its gradient exactly 0.
@@ -70,22 +75,6 @@ pub struct MarginSoftmax {
     pub reduction: Reduction,
     /// Rows with this label have loss 0 and no gradient. Any value, also one that is a class; default none.
     pub ignore_index: Option<i64>,
-}
-
-/// The curve of the labelled class.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Target {
-    /// m0..m3: NormFace, CosFace, ArcFace, SphereFace, AmpFace, ChebyAAM and their combinations.
-    Unified(Unified),
-    /// Linear in the angle: ArcGrad, Li-ArcFace.
-    Angle(Angle),
-    /// SphereFace2's curve.
-    Power(Power),
-    /// A curve from outside; has no JSON form.
-    #[cfg_attr(feature = "serde", serde(skip))]
-    Custom(Custom),
 }
 
 /// The similarity c_ij of embedding and prototype.
@@ -154,68 +143,6 @@ impl Product {
     }
 }
 
-impl Target {
-    /// The shader that computes it. The text of a curve from outside comes from its [`Margin`].
-    pub(crate) fn snippet(&self) -> Snippet {
-        match self {
-            Target::Unified(_) => Unified::SNIPPET,
-            Target::Angle(_) => Angle::TARGET,
-            Target::Power(_) => Power::TARGET,
-            Target::Custom(_) => Custom::SNIPPET,
-        }
-    }
-
-    /// The name as it stands in JSON, and of the shader snippet.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Target::Unified(_) => "unified",
-            Target::Angle(_) => "angle",
-            Target::Power(_) => "power",
-            Target::Custom(_) => "custom",
-        }
-    }
-
-    fn validate(&self) -> Result<()> {
-        match self {
-            Target::Unified(margin) => margin.validate(),
-            Target::Angle(angle) => angle.validate(),
-            Target::Power(power) => power.validate(),
-            Target::Custom(custom) => custom.validate(),
-        }
-    }
-
-    /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them.
-    pub fn value_slope(&self, x: f64) -> (f64, f64) {
-        let [value, slope, _] = self.evaluator()(x, self.margins());
-        (value, slope)
-    }
-
-    /// m0..m3; for a curve that has none, those of a line.
-    pub(crate) fn margins(&self) -> [f64; 4] {
-        match self {
-            Target::Unified(margin) => margin.margins(),
-            _ => Unified::default().margins(),
-        }
-    }
-
-    /// φ, dφ/dx and dφ/dm2 at many cosines with the margins of their rows; what is common is computed once.
-    pub(crate) fn evaluator(&self) -> Box<dyn Fn(f64, [f64; 4]) -> [f64; 3] + Send + Sync + '_> {
-        let alone = |(value, slope): (f64, f64)| [value, slope, 0.0];
-        match self {
-            Target::Unified(margin) => {
-                let prepared = margin.prepare();
-                Box::new(move |x, m| prepared.at(x, m))
-            }
-            Target::Angle(angle) => {
-                let series = angle.series();
-                Box::new(move |x, _| alone(angle.value_slope(x, series.as_deref())))
-            }
-            Target::Power(power) => Box::new(move |x, _| alone(power.target(x))),
-            Target::Custom(custom) => Box::new(move |x, _| alone(custom.margin().value_slope(x))),
-        }
-    }
-}
-
 impl MarginSoftmax {
     /// Checks every number against its range. NaN and infinity are refused everywhere.
     pub fn validate(&self) -> Result<()> {
@@ -245,7 +172,7 @@ impl MarginSoftmax {
             Target::Unified(margin) => Some(margin),
             _ => None,
         };
-        if self.product == Product::Linear {
+        if self.is_linear() {
             if !unified.is_some_and(Unified::is_linear) {
                 return refuse("product.linear", "it needs a straight target: m1 = 1 and m2 = 0");
             }
@@ -256,13 +183,13 @@ impl MarginSoftmax {
         if self.link != Link::Softmax && self.label_smoothing > 0.0 {
             return refuse("label_smoothing", "the binary link has no label distribution to smooth");
         }
-        if self.others == Others::Curricular && unified.is_none() {
+        if self.hardness_follows() && !self.has_margins() {
             return refuse("others.curricular", "the bound cos(theta + m2) needs the margins of a unified target");
         }
         let Some(margin) = unified else {
-            return match self.adaptive {
-                Adaptive::None | Adaptive::AdaCos => Ok(()),
-                _ => refuse("adaptive", "margins that follow the row need a unified target"),
+            return match self.rows_adapt() {
+                true => refuse("adaptive", "margins that follow the row need a unified target"),
+                false => Ok(()),
             };
         };
         match self.adaptive {
@@ -302,13 +229,12 @@ impl MarginSoftmax {
     /// The checks that depend on the number of classes.
     pub(crate) fn validate_for(&self, shape: Shape) -> Result<()> {
         self.validate()?;
-        if let Others::TopK(TopK { count, .. }) = self.others
-            && count >= shape.classes()
-        {
+        let count = self.top_k();
+        if count >= shape.classes() {
             let (found, allowed) = (count as f64, "a number below that of the classes");
             return Err(Error::Parameter { what: "top_k.count", found, allowed });
         }
-        if self.product == Product::Linear && shape.sub_centers() > 1 {
+        if self.is_linear() && shape.sub_centers() > 1 {
             let why = "sub-centres are compared by cosine";
             return Err(Error::Combination { what: "product.linear", why });
         }

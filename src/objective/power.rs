@@ -1,7 +1,10 @@
 //! SphereFace2's curve g(c) = 2((c+1)/2)^t − 1: it stretches the cosines where pairs are hard.
 
+use std::sync::Arc;
+
 use super::{
     snippet::{Shared, Snippet, wgsl},
+    target::{BuiltIn, TargetCurve},
     unified::{Fallback, SMALLEST_SINE, Slope, Unified, in_range},
 };
 use crate::{Error, Result};
@@ -36,23 +39,6 @@ impl Default for Power {
 }
 
 impl Power {
-    pub(crate) const TARGET: Snippet = Snippet {
-        text: wgsl!("margin/power"),
-        needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins, Shared::PowerCurve],
-    };
-    pub(crate) const OTHER: Snippet = Snippet { text: wgsl!("others/power"), needs: &[Shared::PowerCurve] };
-
-    pub(crate) fn validate(&self) -> Result<()> {
-        let (m, t) = (self.margin, self.exponent);
-        if !(1..=16).contains(&t) {
-            return Err(Error::Parameter { what: "power.exponent", found: t.into(), allowed: "1 ..= 16" });
-        }
-        if self.angular {
-            return in_range("power.margin", m, (0.0..std::f64::consts::PI).contains(&m), "0 <= m < pi (radians)");
-        }
-        in_range("power.margin", m, m.abs() <= 1e6, "-1e6 <= m <= 1e6")
-    }
-
     /// g and g'.
     fn stretch(&self, c: f64) -> (f64, f64) {
         let base = (c + 1.0) / 2.0;
@@ -62,18 +48,6 @@ impl Power {
 
     fn finish(&self, value: f64, slope: f64) -> (f64, f64) {
         (value, if self.slope == Slope::Detached { 1.0 } else { slope })
-    }
-
-    /// Value and slope at the labelled class.
-    pub(crate) fn target(&self, x: f64) -> (f64, f64) {
-        if !self.angular {
-            let (g, slope) = self.stretch(x);
-            return self.finish(g - self.margin, slope);
-        }
-        let margin = Unified { m2: self.margin, fallback: Fallback::Continuous, ..Default::default() };
-        let (inner, inner_slope) = margin.value_slope(x);
-        let (g, slope) = self.stretch(inner);
-        self.finish(g, slope * inner_slope)
     }
 
     /// Value and slope at another class.
@@ -92,4 +66,45 @@ impl Power {
 pub(super) fn turned(c: f64, m: f64) -> (f64, f64) {
     let sine = ((1.0 - c) * (1.0 + c)).max(0.0).sqrt();
     (c * m.cos() + sine * m.sin(), m.cos() - m.sin() * c / sine.max(SMALLEST_SINE))
+}
+
+impl BuiltIn for Power {
+    fn name(&self) -> &'static str {
+        "power"
+    }
+
+    fn snippet(&self) -> Snippet {
+        let needs = &[Shared::Angle, Shared::Series, Shared::FixedMargins, Shared::PowerCurve];
+        Snippet { text: wgsl!("target/power"), needs }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let (m, t) = (self.margin, self.exponent);
+        if !(1..=16).contains(&t) {
+            return Err(Error::Parameter { what: "power.exponent", found: t.into(), allowed: "1 ..= 16" });
+        }
+        if self.angular {
+            return in_range("power.margin", m, (0.0..std::f64::consts::PI).contains(&m), "0 <= m < pi (radians)");
+        }
+        in_range("power.margin", m, m.abs() <= 1e6, "-1e6 <= m <= 1e6")
+    }
+
+    fn prepare(&self) -> Arc<dyn TargetCurve> {
+        Arc::new(*self)
+    }
+}
+
+impl TargetCurve for Power {
+    fn at(&self, x: f64, _: [f64; 4]) -> [f64; 3] {
+        let (value, slope) = if self.angular {
+            let margin = Unified { m2: self.margin, fallback: Fallback::Continuous, ..Default::default() };
+            let (inner, inner_slope) = margin.value_slope(x);
+            let (g, slope) = self.stretch(inner);
+            self.finish(g, slope * inner_slope)
+        } else {
+            let (g, slope) = self.stretch(x);
+            self.finish(g - self.margin, slope)
+        };
+        [value, slope, 0.0]
+    }
 }

@@ -143,7 +143,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "sphereface2_angular",
         source: "SphereFace2, wespeaker",
-        make: || MarginSoftmax::binary(Power { margin: 0.15, angular: true, ..Default::default() }),
+        make: || MarginSoftmax::sphereface2_of(Power { margin: 0.15, angular: true, ..Default::default() }),
     },
     Preset {
         name: "sphereface2_opensphere",
@@ -151,7 +151,7 @@ pub const PRESETS: &[Preset] = &[
         make: || MarginSoftmax {
             scale: 40.0,
             link: Link::Binary(Binary { factor: 50.0 / 40.0, ..Default::default() }),
-            ..MarginSoftmax::binary(Power { margin: 0.4, slope: Slope::Detached, ..Default::default() })
+            ..MarginSoftmax::sphereface2_of(Power { margin: 0.4, slope: Slope::Detached, ..Default::default() })
         },
     },
     Preset { name: "adacos", source: "AdaCos", make: MarginSoftmax::adacos },
@@ -273,10 +273,10 @@ impl MarginSoftmax {
 
     /// SphereFace2-C: m = 0.2, t = 3, λ = 0.7, κ = 1, b = 0, scale 32.
     pub fn sphereface2() -> Self {
-        Self::binary(Power::default())
+        Self::sphereface2_of(Power::default())
     }
 
-    fn binary(power: Power) -> Self {
+    fn sphereface2_of(power: Power) -> Self {
         let link = Link::Binary(Binary::default());
         Self { target: Target::Power(power), others: Others::Power(power), link, scale: 32.0, ..Default::default() }
     }

@@ -29,10 +29,10 @@ impl Snippet {
     }
 }
 
-/// The text of a shader file.
+/// The text of a shader file, whose path may come in pieces.
 macro_rules! wgsl {
-    ($name:literal) => {
-        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl"))
+    ($($path:literal),+) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $($path),+, ".wgsl"))
     };
 }
 pub(crate) use wgsl;

@@ -87,7 +87,7 @@ impl State {
 
     /// The scale of a step: the state's under dynamic AdaCos, else the loss' own.
     pub(crate) fn scale_of(&self, loss: &MarginSoftmax) -> f64 {
-        if loss.adaptive == Adaptive::AdaCos { self.scale } else { loss.scale }
+        if loss.scale_follows() { self.scale } else { loss.scale }
     }
 }
 

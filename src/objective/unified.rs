@@ -1,10 +1,14 @@
 //! The unified target curve `φ(cos θ) = m0·ψ(m1·θ + m2) − m3` with every fallback, curve and slope in use.
 
-use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::{
+    f64::consts::{FRAC_1_SQRT_2, PI},
+    sync::{Arc, OnceLock},
+};
 
 use super::{
     chebyshev::{Coefficients, Series, value_slope},
     snippet::{Shared, Snippet, wgsl},
+    target::{BuiltIn, TargetCurve},
 };
 use crate::{Error, Result};
 
@@ -115,9 +119,6 @@ pub(crate) const MOST_FACTOR: f64 = 16.0;
 pub(crate) const NO_THRESHOLD: f64 = 2.0;
 
 impl Unified {
-    pub(crate) const SNIPPET: Snippet =
-        Snippet { text: wgsl!("margin/unified"), needs: &[Shared::Angle, Shared::Series] };
-
     /// The straight line `m0·x − m3`: no sine anywhere, so no curve, no threshold, no fallback.
     pub fn is_linear(&self) -> bool {
         self.m1 == 1.0 && self.m2 == 0.0
@@ -127,18 +128,6 @@ impl Unified {
     /// the margins, with `std::f64::consts::PI` as π, make it so: 0 at m1 = 2, m2 = 0 and at m1 = 1, m2 = π/2.
     pub fn threshold(&self) -> Option<f64> {
         crossing(self.m1, self.m2, 1.0)
-    }
-
-    pub(crate) fn validate(&self) -> Result<()> {
-        in_range("m2", self.m2, (0.0..PI).contains(&self.m2), "0 <= m2 < pi (radians)")?;
-        self.validate_row()?;
-        if let Fallback::Clip(e) = self.fallback {
-            in_range("fallback.clip", e, e > 0.0 && e < 0.5, "0 < e < 0.5 (radians)")?;
-        }
-        match &self.curve {
-            Curve::Exact => Ok(()),
-            Curve::Series(series) => series.validate(),
-        }
     }
 
     /// Whether these margins may be those of a row: as those of a loss, but m2 may be negative.
@@ -178,19 +167,45 @@ impl Unified {
         }
     }
 
-    /// Ready to evaluate: the series coefficients are computed once.
-    pub(crate) fn prepare(&self) -> Prepared<'_> {
-        let series = match &self.curve {
-            Curve::Series(series) => Some(Basis::new(series, self.m1)),
-            Curve::Exact => None,
-        };
-        Prepared { margin: self, series }
-    }
-
     /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them. Computes the series anew at
     /// every call.
     pub fn value_slope(&self, x: f64) -> (f64, f64) {
-        self.prepare().value_slope(x)
+        let [value, slope, _] = self.prepare().at(x, self.margins());
+        (value, slope)
+    }
+}
+
+impl BuiltIn for Unified {
+    fn name(&self) -> &'static str {
+        "unified"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet { text: wgsl!("target/unified"), needs: &[Shared::Angle, Shared::Series] }
+    }
+
+    fn validate(&self) -> Result<()> {
+        in_range("m2", self.m2, (0.0..PI).contains(&self.m2), "0 <= m2 < pi (radians)")?;
+        self.validate_row()?;
+        if let Fallback::Clip(e) = self.fallback {
+            in_range("fallback.clip", e, e > 0.0 && e < 0.5, "0 < e < 0.5 (radians)")?;
+        }
+        match &self.curve {
+            Curve::Exact => Ok(()),
+            Curve::Series(series) => series.validate(),
+        }
+    }
+
+    fn margins(&self) -> [f64; 4] {
+        self.margins()
+    }
+
+    fn prepare(&self) -> Arc<dyn TargetCurve> {
+        let series = match &self.curve {
+            Curve::Series(series) => Some(Basis::new(series.clone(), self.m1)),
+            Curve::Exact => None,
+        };
+        Arc::new(UnifiedCurve { margin: self.clone(), series })
     }
 }
 
@@ -210,28 +225,32 @@ pub(crate) fn in_range(what: &'static str, found: f64, inside: bool, allowed: &'
 }
 
 /// The series of cos(m1·θ + m2) for any m2, and for another m1 at the price of new coefficients.
-struct Basis<'a> {
-    series: &'a Series,
+struct Basis {
+    series: Series,
     m1: f64,
-    /// Of cos m1·θ and sin m1·θ.
-    terms: [Vec<f64>; 2],
+    /// Of cos m1·θ and sin m1·θ; computed at the first use.
+    terms: OnceLock<[Vec<f64>; 2]>,
     given: bool,
 }
 
-impl<'a> Basis<'a> {
-    fn new(series: &'a Series, m1: f64) -> Self {
+impl Basis {
+    fn new(series: Series, m1: f64) -> Self {
         let given = matches!(series.coefficients, Coefficients::Given(_));
-        Self { series, m1, terms: series.basis(m1), given }
+        Self { series, m1, terms: OnceLock::new(), given }
+    }
+
+    fn terms(&self) -> &[Vec<f64>; 2] {
+        self.terms.get_or_init(|| self.series.basis(self.m1))
     }
 
     /// Value and slope of the series of cos(m1·θ + m2).
     fn value_slope(&self, x: f64, m1: f64, m2: f64) -> (f64, f64) {
         if self.given {
-            return value_slope(&self.terms[0], x);
+            return value_slope(&self.terms()[0], x);
         }
         let other;
         let terms = if m1 == self.m1 {
-            &self.terms
+            self.terms()
         } else {
             other = self.series.basis(m1);
             &other
@@ -243,9 +262,9 @@ impl<'a> Basis<'a> {
 }
 
 /// A unified margin, ready to evaluate.
-pub(crate) struct Prepared<'a> {
-    margin: &'a Unified,
-    series: Option<Basis<'a>>,
+pub(crate) struct UnifiedCurve {
+    margin: Unified,
+    series: Option<Basis>,
 }
 
 /// ψ at one cosine.
@@ -257,15 +276,8 @@ struct Psi {
     turn: f64,
 }
 
-impl Prepared<'_> {
-    /// φ and dφ/dx with the margins of the loss.
-    pub fn value_slope(&self, x: f64) -> (f64, f64) {
-        let [value, slope, _] = self.at(x, self.margin.margins());
-        (value, slope)
-    }
-
-    /// φ, dφ/dx and dφ/dm2 with the margins of a row.
-    pub fn at(&self, x: f64, m: [f64; 4]) -> [f64; 3] {
+impl TargetCurve for UnifiedCurve {
+    fn at(&self, x: f64, m: [f64; 4]) -> [f64; 3] {
         let [m0, m1, m2, m3] = m;
         let linear = m1 == 1.0 && m2 == 0.0;
         let psi = if linear { Psi { value: x, slope: 1.0, turn: 0.0 } } else { self.psi(x, m) };
@@ -274,7 +286,9 @@ impl Prepared<'_> {
             Slope::Detached => [m0 * psi.value - m3, 1.0, 0.0],
         }
     }
+}
 
+impl UnifiedCurve {
     /// ψ with the fallback applied.
     fn psi(&self, x: f64, m: [f64; 4]) -> Psi {
         let [_, m1, m2, _] = m;

@@ -2,14 +2,12 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Slot, Step, kernels};
-use crate::{Error, Result, Shape};
-
-/// A vector's loops take a thirtieth of its length in turns, eight vectors to a lane; see `ROWS_PER_PASS`.
-const MOST_DIM: usize = 1 << 16;
-
-/// One lane looks at all prototypes of a class for 64 rows, and at their dot products with one; see `ROWS_PER_PASS`.
-const MOST_CENTERS: usize = 256;
+use super::{
+    Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Slot, Step,
+    driver_limits::{MAX_DIM, MAX_SUB_CENTER_VALUES, MAX_SUB_CENTERS, at_most},
+    kernels, workspace_bytes,
+};
+use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
 pub(super) struct Builder {
     limits: Limits,
@@ -25,20 +23,24 @@ pub(super) struct Builder {
 impl Builder {
     pub fn new(limits: &Limits, rows: usize, shape: Shape) -> Result<Self> {
         limits.check()?;
-        if shape.dim() > MOST_DIM {
-            let (needed, allowed) = (shape.dim() as u64, MOST_DIM as u64);
-            return Err(Error::Size { what: "dim on a GPU", needed, allowed });
+        at_most("dim on a GPU", shape.dim() as u64, MAX_DIM as u64)?;
+        if shape.sub_centers() > 1 {
+            let values = crate::shape::elements(shape.sub_centers(), shape.dim());
+            at_most("sub_centers · dim on a GPU", values, MAX_SUB_CENTER_VALUES)?;
         }
-        let turns = crate::shape::elements(shape.sub_centers(), shape.dim());
-        if shape.sub_centers() > 1 && turns > 1 << 20 {
-            return Err(Error::Size { what: "sub_centers · dim on a GPU", needed: turns, allowed: 1 << 20 });
-        }
-        if shape.sub_centers() > MOST_CENTERS {
-            let (needed, allowed) = (shape.sub_centers() as u64, MOST_CENTERS as u64);
-            return Err(Error::Size { what: "sub_centers on a GPU", needed, allowed });
-        }
-        let (limits, rows, places) = (*limits, rows as u32, HashMap::new());
-        Ok(Self { limits, rows, buffers: vec![], kernels: vec![], parts: vec![], places })
+        at_most("sub_centers on a GPU", shape.sub_centers() as u64, MAX_SUB_CENTERS as u64)?;
+        Ok(Self { rows: rows as u32, limits: *limits, ..Self::unchecked() })
+    }
+
+    /// Without limits, for the sizes of buffers alone.
+    pub fn unchecked() -> Self {
+        let limits = Limits { max_buffer: u64::MAX, max_binding: u64::MAX, ..Limits::WEBGPU };
+        Self { limits, rows: 0, buffers: vec![], kernels: vec![], parts: vec![], places: HashMap::new() }
+    }
+
+    /// Bytes of the workspace so far, with this many parts.
+    pub fn workspace_bytes(&self, parts: u64) -> u64 {
+        workspace_bytes(&self.buffers, parts)
     }
 
     fn buffer(&mut self, name: &'static str, bytes: u64, role: Role) -> Result<usize> {
@@ -88,6 +90,20 @@ impl Builder {
             return Err(Error::Limit { what: "the table of parts", limit, needed: bytes, allowed });
         }
         Ok(Step { kernel, part, buffers: buffers.to_vec(), grid })
+    }
+
+    /// The plan of steps that work on all classes at once.
+    pub fn single(
+        self,
+        loss: &MarginSoftmax,
+        (shape, entries, elements): (Shape, usize, [Element; 2]),
+        tile: Tile,
+        [forward, backward]: [Vec<Step>; 2],
+    ) -> Plan {
+        let schedule = Schedule::single(tile, shape.classes());
+        let snippets = kernels::Snippets::of(loss, shape);
+        let steps = [forward, vec![], vec![], vec![], backward];
+        self.plan((shape, 0..shape.classes(), entries, elements), snippets, schedule, steps)
     }
 
     pub fn plan(

@@ -1,23 +1,9 @@
 //! The plan that gathers the prototypes of sampled classes.
 
 use super::{
-    Builder, Element, Grid, Layout, Limits, Loader, Part, Plan, Schedule, Slot,
-    kernel::{Kernel, Recipe},
-    kernels::Snippets,
+    Element, Grid, Layout, Limits, Loader, Part, Plan, Slot, builder::Builder, driver_limits::indexable, kernels as k,
 };
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
-
-fn gather_rows(w: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("gather_rows", "rrw", include_str!("../../shaders/gather_rows.wgsl"));
-    recipe.load("prototype", 0, w).store("store_vector", 2, out).kernel()
-}
-
-/// In every variant, for the shader tests.
-pub(super) fn all() -> Vec<(String, Kernel)> {
-    let stores = [Loader::F32x4, Loader::F32];
-    let pairs = Loader::ALL.iter().flat_map(|&w| stores.map(|out| (w, out)));
-    pairs.map(|(w, out)| (format!("gather_rows [{w:?} {out:?}]"), gather_rows(w, out))).collect()
-}
 
 impl Plan {
     /// Gathers `shape.rows()` of `shape.classes()` prototypes: the classes in [`Slot::Labels`] from [`Slot::Prototypes`], one
@@ -30,33 +16,23 @@ impl Plan {
         if shape.rows() == 0 {
             return Err(Error::Zero { what: "classes" });
         }
-        if layout.shards.contains(&0) {
-            return Err(Error::Zero { what: "shards" });
-        }
-        let sum = layout.shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
-        if sum != shape.classes() {
-            return Err(Error::Length { what: "shards", found: sum, expected: shape.classes() });
-        }
+        layout.check(shape.classes())?;
         let (rows, dim) = (shape.rows() as u64, shape.dim() as u64);
         let mut b = Builder::new(limits, shape.rows(), shape)?;
         let labels = b.given(Slot::Labels, rows * 4)?;
         let out = b.given(Slot::GradPrototypes(0), rows * dim * 4)?;
         let w = layout.prototypes.loader("prototypes", shape.dim(), limits)?;
-        let kernel = gather_rows(w, Loader::plain(shape.dim()));
+        let kernel = k::gather_rows(w, Loader::plain(shape.dim()));
         let (mut steps, mut first) = (vec![], 0);
         for (i, &count) in layout.shards.iter().enumerate() {
-            let (needed, allowed) = (crate::shape::elements(count, shape.dim()), crate::shape::MOST - 1);
-            if needed > allowed {
-                return Err(Error::Size { what: "classes of a shard · dim", needed, allowed });
-            }
-            let data = b.given(Slot::Prototypes(i), needed * layout.prototypes.bytes())?;
+            let values = crate::shape::elements(count, shape.dim());
+            indexable("classes of a shard · dim", values)?;
+            let data = b.given(Slot::Prototypes(i), values * layout.prototypes.bytes())?;
             let part = Part { first: first as u32, count: count as u32, begin: u32::from(i == 0), ..Part::default() };
             steps.push(b.step(&kernel, part, Grid::over_rows(8, 1), &[data, labels, out])?);
             first += count;
         }
-        let schedule = Schedule::single(Tile::Direct, shape.classes());
-        let snippets = Snippets::of(&MarginSoftmax::default(), shape);
-        let sizes = (shape, 0..shape.classes(), 1, [Element::F32, layout.prototypes]);
-        Ok(b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]]))
+        let sizes = (shape, 1, [Element::F32, layout.prototypes]);
+        Ok(b.single(&MarginSoftmax::default(), sizes, Tile::Direct, [steps, vec![]]))
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     constants,
-    settings::{PART_BYTES, SETTINGS_BYTES},
+    uniforms::{self, Part, Settings},
 };
 
 /// How an operand's values lie in memory, and so which snippet reads them.
@@ -102,7 +102,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// The sizes of the two uniform bindings.
-    pub const UNIFORMS: [u64; 2] = [SETTINGS_BYTES as u64, PART_BYTES as u64];
+    pub const UNIFORMS: [u64; 2] = [size_of::<Settings>() as u64, size_of::<Part>() as u64];
 }
 
 /// A shader's recipe: common parts, operands, own text.
@@ -124,7 +124,9 @@ fn bindings(kinds: &str) -> Vec<Binding> {
 impl Recipe {
     /// `kinds` has one letter per storage binding: `r` read only, `w` read and written.
     pub fn new(name: &'static str, kinds: &str, text: &'static str) -> Self {
-        let parts = vec![constants::TEXT.as_str().into(), include_str!("../../shaders/common/params.wgsl").into()];
+        let mut parts = vec![constants::TEXT.as_str().into()];
+        parts.extend(uniforms::TEXT.map(Cow::from));
+        parts.push(include_str!("../../shaders/common/params.wgsl").into());
         Self { name, parts, operands: String::new(), half: false, bindings: bindings(kinds), text }
     }
 

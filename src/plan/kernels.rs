@@ -1,29 +1,37 @@
-//! One descriptor per shader file. The letters are the storage bindings in the order of the file's header:
-//! `r` read only, `w` read and written.
+//! One descriptor per shader file that has an entry point. The letters are the storage bindings in the order of the file's
+//! header: `r` read only, `w` read and written. A part with a buffer of its own has the last of them.
 
 use std::sync::Arc;
 
-use super::kernel::{Kernel, Loader, Recipe};
+use super::{
+    kernel::{Kernel, Loader, Recipe},
+    uniforms::Filtered,
+};
 use crate::{
-    Adaptive, Link, MarginSoftmax, Others, Product, Shape, Target, Tile,
-    objective::snippet::{Shared, Snippet},
+    Link, MarginSoftmax, Others, Product, Shape, Tile,
+    objective::snippet::{Shared, Snippet, wgsl},
 };
 
-macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+/// The recipe of a shader file, whose entry point has the file's name.
+macro_rules! recipe {
+    ($folder:literal, $name:literal, $kinds:literal) => {
+        Recipe::new($name, $kinds, wgsl!($folder, "/", $name))
     };
 }
 
-const EXPONENTIAL: &str = shader!("common/exponential");
-const ANGLE: &str = shader!("common/angle");
-const SERIES: &str = shader!("common/series");
-const RAISED: &str = shader!("common/raised");
-const NORMS: &str = shader!("common/norms");
-const MEASURE: &str = shader!("common/measure");
-const LABELS: &str = shader!("common/labels");
-const BLOCK: &str = shader!("tile/block");
-const LEFT: &str = shader!("filter/block");
+const EXPONENTIAL: &str = wgsl!("common/exponential");
+const ANGLE: &str = wgsl!("common/angle");
+const SERIES: &str = wgsl!("common/series");
+const RAISED: &str = wgsl!("common/raised");
+const NORMS: &str = wgsl!("common/norms");
+const MEASURE: &str = wgsl!("common/measure");
+const LABELS: &str = wgsl!("common/labels");
+const REDUCE: &str = wgsl!("common/reduce");
+const REDUCE_TWICE: &str = wgsl!("common/reduce_twice");
+const WEIGHTS: &str = wgsl!("common/class_weights");
+const CURVE: &str = wgsl!("operations/margin_curve");
+const BLOCK: &str = wgsl!("tile/block");
+const LEFT: &str = wgsl!("filter/block");
 
 /// The parts of a loss that decide which kernels it needs; all other kernels serve every loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +45,7 @@ pub(crate) struct Snippets {
     /// For people: the target, the transform of the others, and the link if it is not the usual one.
     names: [Arc<str>; 3],
     /// More than one prototype per class.
-    many: bool,
+    pub(super) many: bool,
     pub stages: Stages,
 }
 
@@ -56,14 +64,13 @@ pub(crate) struct Stages {
 
 impl Snippets {
     pub fn of(loss: &MarginSoftmax, shape: Shape) -> Self {
-        let custom = if let Target::Custom(custom) = &loss.target { Some(custom.margin()) } else { None };
+        let custom = loss.custom();
         let target = custom.map_or(loss.target.name(), |margin| margin.name());
-        let scale = loss.adaptive == Adaptive::AdaCos;
         let stages = Stages {
-            follow: scale || matches!(loss.adaptive, Adaptive::AdaFace(_)) || loss.others == Others::Curricular,
-            scale,
-            draws: matches!(loss.adaptive, Adaptive::Elastic(_)),
-            chosen: if let Others::TopK(top) = loss.others { top.count } else { 0 },
+            follow: loss.state_follows(),
+            scale: loss.scale_follows(),
+            draws: loss.draws().is_some(),
+            chosen: loss.top_k(),
         };
         Self {
             target: loss.target.snippet(),
@@ -126,10 +133,10 @@ impl Snippets {
 
     /// How a class' cosine follows from those of its prototypes; a linear head binds its bias last.
     fn classes(&self, recipe: Recipe) -> Recipe {
-        let recipe = recipe.part(if self.many { shader!("centers/many") } else { shader!("centers/one") });
+        let recipe = recipe.part(if self.many { wgsl!("sub_centers/many") } else { wgsl!("sub_centers/one") });
         recipe.bound_part(match self.product {
-            Product::Cosine => shader!("product/cosine"),
-            Product::Linear => shader!("product/linear"),
+            Product::Cosine => wgsl!("similarity/cosine"),
+            Product::Linear => wgsl!("similarity/linear"),
         })
     }
 }
@@ -146,96 +153,97 @@ fn text(shared: Shared) -> &'static str {
         Shared::Series => SERIES,
         Shared::Exponential => EXPONENTIAL,
         Shared::PowerCurve => RAISED,
-        Shared::FixedMargins => shader!("margin/fixed"),
+        Shared::FixedMargins => wgsl!("target/fixed"),
     }
 }
 
 pub(crate) fn row_norms(x: Loader) -> Kernel {
-    let recipe = Recipe::new("row_norms", "rrrww", shader!("row_norms"));
+    let recipe = recipe!("head", "row_norms", "rrrww");
     recipe.part(NORMS).part(MEASURE).part(LABELS).load("embedding", 0, x).kernel()
 }
 
-pub(crate) fn class_norms(w: Loader) -> Kernel {
-    let recipe = Recipe::new("class_norms", "rrww", shader!("class_norms"));
-    recipe.part(NORMS).part(MEASURE).load("prototype", 0, w).kernel()
+/// `weighs`: with a buffer of class weights, bound last.
+pub(crate) fn class_norms(w: Loader, weighs: bool) -> Kernel {
+    let recipe = recipe!("head", "class_norms", "rww").part(NORMS).part(MEASURE).load("prototype", 0, w);
+    recipe.bound_part(if weighs { WEIGHTS } else { wgsl!("common/equal_weights") }).kernel()
 }
 
 pub(crate) fn class_totals() -> Kernel {
-    Recipe::new("class_totals", "rw", shader!("class_totals")).kernel()
+    recipe!("head", "class_totals", "rw").part(REDUCE_TWICE).kernel()
 }
 
 pub(crate) fn target_rows(snippets: &Snippets, x: Loader, w: Loader) -> Kernel {
-    let recipe = Recipe::new("target_rows", "rrrrw", shader!("target_rows")).part(NORMS);
+    let recipe = recipe!("head", "target_rows", "rrrrw").part(NORMS);
     snippets.classes(recipe.load("embedding", 0, x).load("prototype", 1, w)).kernel()
 }
 
 pub(crate) fn target_margins(snippets: &Snippets) -> Kernel {
-    snippets.target(Recipe::new("target_margins", "wrrr", shader!("target_margins"))).kernel()
+    snippets.target(recipe!("head", "target_margins", "wrrr")).kernel()
 }
 
 pub(crate) fn draw_rows() -> Kernel {
-    Recipe::new("draw_rows", "wr", shader!("draw_rows")).kernel()
+    recipe!("head", "draw_rows", "wr").kernel()
 }
 
 pub(crate) fn middle_row() -> Kernel {
-    Recipe::new("middle_row", "rw", shader!("middle_row")).kernel()
+    recipe!("update_state", "middle_row", "rw").kernel()
 }
 
 pub(crate) fn row_sums() -> Kernel {
-    Recipe::new("row_sums", "rw", shader!("row_sums")).part(EXPONENTIAL).kernel()
+    recipe!("update_state", "row_sums", "rw").part(EXPONENTIAL).kernel()
 }
 
 pub(crate) fn follow() -> Kernel {
-    Recipe::new("follow", "rrw", shader!("follow")).part(EXPONENTIAL).kernel()
+    recipe!("update_state", "follow", "rrw").part(REDUCE).part(EXPONENTIAL).kernel()
 }
 
 pub(crate) fn select_classes(snippets: &Snippets) -> Kernel {
-    let recipe = Recipe::new("select_classes", "rww", shader!("select_classes"));
-    recipe.part(if snippets.many { shader!("centers/many") } else { shader!("centers/one") }).kernel()
+    let recipe = recipe!("head", "select_classes", "rww");
+    recipe.part(if snippets.many { wgsl!("sub_centers/many") } else { wgsl!("sub_centers/one") }).kernel()
 }
 
 pub(crate) fn sum_rows() -> Kernel {
-    Recipe::new("sum_rows", "rw", shader!("sum_rows")).kernel()
+    recipe!("head", "sum_rows", "rw").part(REDUCE).kernel()
 }
 
 pub(crate) fn grad_bias() -> Kernel {
-    Recipe::new("grad_bias", "rw", shader!("grad_bias")).kernel()
+    recipe!("head", "grad_bias", "rw").kernel()
 }
 
 pub(crate) fn cosines(tile: Tile, x: Loader, w: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("cosines", "rrrrw", shader!("cosines")).part(BLOCK).part(tile.text());
+    let recipe = recipe!("head", "cosines", "rrrrw").part(BLOCK).part(tile.text());
     recipe.load("embedding", 0, x).load("prototype", 1, w).store("store_cosine", 4, out).kernel()
 }
 
 pub(crate) fn row_stats(snippets: &Snippets) -> Kernel {
-    let recipe = snippets.link(Recipe::new("row_stats", "rrrw", shader!("row_stats")));
+    let recipe = snippets.link(recipe!("head", "row_stats", "rrrw").part(REDUCE_TWICE));
     snippets.classes(snippets.other(recipe, false)).kernel()
 }
 
 pub(crate) fn row_loss(snippets: &Snippets) -> Kernel {
-    snippets.link(Recipe::new("row_loss", "rrww", shader!("row_loss"))).kernel()
+    snippets.link(recipe!("head", "row_loss", "rrww")).kernel()
 }
 
 pub(crate) fn batch_loss() -> Kernel {
-    Recipe::new("batch_loss", "rww", shader!("batch_loss")).kernel()
+    recipe!("head", "batch_loss", "rww").part(REDUCE_TWICE).kernel()
 }
 
 pub(crate) fn row_gradients(snippets: &Snippets) -> Kernel {
-    snippets.link(Recipe::new("row_gradients", "rrw", shader!("row_gradients"))).kernel()
+    snippets.link(recipe!("head", "row_gradients", "rrw")).kernel()
 }
 
 /// `filter`: small entries become 0, and what is left is noted.
 pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
-    let recipe = snippets.link(Recipe::new("grad_cosines", "wrrw", shader!("grad_cosines")));
+    let recipe = snippets.link(recipe!("head", "grad_cosines", "wrrw"));
     let recipe = snippets.classes(snippets.other(recipe, false));
     match filter {
-        true => recipe.part(LEFT).bound_part(shader!("filter/small")).kernel(),
-        false => recipe.part(shader!("filter/none")).kernel(),
+        true => recipe.part(LEFT).part(REDUCE).bound_part(wgsl!("filter/small")).kernel(),
+        false => recipe.part(wgsl!("filter/none")).kernel(),
     }
 }
 
 pub(crate) fn filter_totals() -> Kernel {
-    Recipe::new("filter_totals", "rw", shader!("filter_totals")).part(LEFT).kernel()
+    recipe!("filter", "filter_totals", "rw").part(REDUCE).part(LEFT).part(Filtered::WGSL).kernel()
 }
 
 /// Rows, or prototypes, that share a list of what is left, with this tile.
@@ -244,190 +252,124 @@ pub(crate) fn listed(tile: Tile) -> u32 {
 }
 
 pub(crate) fn list_classes(tile: Tile) -> Kernel {
-    list(Recipe::new("list_classes", "rw", shader!("list_classes")), tile)
+    list(recipe!("filter", "list_classes", "rw"), tile)
 }
 
 pub(crate) fn list_rows(tile: Tile) -> Kernel {
-    list(Recipe::new("list_rows", "rw", shader!("list_rows")), tile)
+    list(recipe!("filter", "list_rows", "rw"), tile)
 }
 
 fn list(recipe: Recipe, tile: Tile) -> Kernel {
-    recipe.part(format!("const SPAN = {}u;", listed(tile))).part(LEFT).part(shader!("filter/list")).kernel()
+    recipe.part(format!("const SPAN = {}u;", listed(tile))).part(LEFT).part(wgsl!("filter/list")).kernel()
 }
 
 /// `filter`: over the classes that are listed.
 pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader, filter: bool) -> Kernel {
-    let recipe = Recipe::new("grad_embeddings", "rrrw", shader!("grad_embeddings")).part(BLOCK).part(tile.text());
+    let recipe = recipe!("head", "grad_embeddings", "rrrw").part(BLOCK).part(tile.text());
     // listed classes do not lie side by side
     let recipe = recipe.load("cosine", 0, if filter { Loader::F32 } else { g });
     let recipe = recipe.load("prototype", 1, w).store("store_slab", 3, Loader::F32x4);
-    recipe.bound_part(if filter { shader!("filter/listed_classes") } else { shader!("filter/all_classes") }).kernel()
+    recipe.bound_part(if filter { wgsl!("filter/listed_classes") } else { wgsl!("filter/all_classes") }).kernel()
 }
 
 pub(crate) fn finish_embeddings(x: Loader, out: Loader) -> Kernel {
-    let recipe = Recipe::new("finish_embeddings", "rrrww", shader!("finish_embeddings"));
+    let recipe = recipe!("head", "finish_embeddings", "rrrww").part(REDUCE_TWICE);
     recipe.load("embedding", 0, x).store("store_gradient", 4, out).kernel()
 }
 
 /// `filter`: over the rows that are listed.
 pub(crate) fn grad_prototypes(tile: Tile, g: Loader, x: Loader, w: Loader, out: Loader, filter: bool) -> Kernel {
-    let recipe = Recipe::new("grad_prototypes", "rrrrrrw", shader!("grad_prototypes")).part(BLOCK).part(tile.text());
+    let recipe = recipe!("head", "grad_prototypes", "rrrrrrw").part(BLOCK).part(tile.text());
     let recipe = recipe.load("cosine", 0, g).load("embedding", 1, x).load("prototype", 2, w);
     let recipe = recipe.store("store_gradient", 6, out);
-    recipe.bound_part(if filter { shader!("filter/listed_rows") } else { shader!("filter/all_rows") }).kernel()
+    recipe.bound_part(if filter { wgsl!("filter/listed_rows") } else { wgsl!("filter/all_rows") }).kernel()
 }
 
 pub(crate) fn column_sums() -> Kernel {
-    Recipe::new("column_sums", "rrw", shader!("column_sums")).kernel()
+    recipe!("operations", "column_sums", "rrw").kernel()
 }
 
 pub(crate) fn margin_logits(snippets: &Snippets) -> Kernel {
-    let recipe = snippets.target(Recipe::new("margin_logits", "rrw", shader!("margin_logits")));
-    snippets.other(recipe, true).kernel()
+    let recipe = snippets.target(recipe!("operations", "margin_logits", "rrw"));
+    snippets.other(recipe, true).part(CURVE).kernel()
 }
 
 pub(crate) fn margin_slopes(snippets: &Snippets) -> Kernel {
-    let recipe = snippets.target(Recipe::new("margin_slopes", "rrrw", shader!("margin_slopes")));
-    snippets.other(recipe, true).kernel()
+    let recipe = snippets.target(recipe!("operations", "margin_slopes", "rrrw"));
+    snippets.other(recipe, true).part(CURVE).kernel()
 }
 
 pub(crate) fn logit_rows() -> Kernel {
-    Recipe::new("logit_rows", "rrrw", shader!("logit_rows")).part(LABELS).kernel()
+    recipe!("operations", "logit_rows", "rrrw").part(LABELS).kernel()
 }
 
 pub(crate) fn logit_classes() -> Kernel {
-    Recipe::new("logit_classes", "rww", shader!("logit_classes")).kernel()
+    recipe!("operations", "logit_classes", "ww").part(REDUCE).bound_part(WEIGHTS).kernel()
 }
 
-/// A curve from outside, for the shader tests.
-#[derive(Debug)]
-struct Straight;
-
-impl crate::Margin for Straight {
-    fn name(&self) -> &str {
-        "straight"
-    }
-
-    fn value_slope(&self, x: f64) -> (f64, f64) {
-        (x, 1.0)
-    }
-
-    fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve { return Curve(parameter(0u) * x, parameter(0u)); }"
-    }
-
-    fn parameters(&self) -> Vec<f64> {
-        vec![1.0]
-    }
+pub(crate) fn gather_rows(w: Loader, out: Loader) -> Kernel {
+    let recipe = recipe!("operations", "gather_rows", "rrw");
+    recipe.load("prototype", 0, w).store("store_vector", 2, out).kernel()
 }
 
-/// The losses whose kernels differ, each once.
-fn variants() -> Vec<Snippets> {
-    let shape = |k| Shape::new(1, 8, 1).and_then(|s| s.with_sub_centers(k));
-    let plain = MarginSoftmax::default();
-    let mut losses: Vec<MarginSoftmax> = Others::all().into_iter().map(|o| plain.clone().with_others(o)).collect();
-    let links = [Link::Softmax, Link::Binary(crate::Binary::default())];
-    for target in [Target::Angle(Default::default()), Target::Power(Default::default())] {
-        for others in [Others::Identity, Others::Angle(Default::default()), Others::Power(Default::default())] {
-            losses.push(MarginSoftmax { target: target.clone(), others, ..plain.clone() });
-        }
-    }
-    losses.push(MarginSoftmax { target: Target::Custom(crate::Custom::new(Straight)), ..plain.clone() });
-    losses.push(MarginSoftmax { product: Product::Linear, ..plain });
-    let mut all = vec![];
-    for loss in losses {
-        for link in links {
-            for k in [1, 2] {
-                let loss = MarginSoftmax { link, ..loss.clone() };
-                all.extend(shape(k).map(|shape| Snippets::of(&loss, shape)));
-            }
-        }
-    }
-    all
+pub(crate) fn direction_sums(w: Loader) -> Kernel {
+    recipe!("geometry", "direction_sums", "rrw").load("prototype", 0, w).kernel()
 }
 
-/// Every kernel in every variant that a plan can ask for: what the shader tests compile.
-pub fn all() -> Vec<(String, Kernel)> {
-    let mut list: Vec<(String, Kernel)> = vec![];
-    let mut add = |variant: String, kernel: Kernel| {
-        // one variant of a loss changes some kernels, and leaves the others as they are
-        if !list.iter().rev().take(400).any(|(_, k)| *k == kernel) {
-            list.push((format!("{} [{variant}]", kernel.name), kernel));
-        }
-    };
-    for kernel in [
-        class_totals(),
-        batch_loss(),
-        column_sums(),
-        logit_rows(),
-        logit_classes(),
-        draw_rows(),
-        middle_row(),
-        row_sums(),
-        follow(),
-        sum_rows(),
-        grad_bias(),
-        filter_totals(),
-    ] {
-        add("-".into(), kernel);
-    }
-    for snippets in variants() {
-        let s = &snippets;
-        for kernel in [
-            row_stats(s),
-            grad_cosines(s, false),
-            grad_cosines(s, true),
-            row_loss(s),
-            row_gradients(s),
-            target_margins(s),
-            margin_logits(s),
-            margin_slopes(s),
-            select_classes(s),
-            target_rows(s, Loader::F32, Loader::F32x4),
-        ] {
-            add(format!("{}{}", s.name(), if s.many { " + centers" } else { "" }), kernel);
-        }
-    }
-    for &tile in Tile::ALL {
-        add(tile.name().into(), list_classes(tile));
-        add(tile.name().into(), list_rows(tile));
-    }
-    let plain = Shape::new(1, 8, 1).map(|shape| Snippets::of(&MarginSoftmax::default(), shape));
-    let stores = [Loader::F32x4, Loader::F32];
-    for &x in Loader::ALL {
-        add(format!("{x:?}"), row_norms(x));
-        add(format!("{x:?}"), class_norms(x));
-        for out in stores {
-            add(format!("{x:?} {out:?}"), finish_embeddings(x, out));
-        }
-        for &w in Loader::ALL {
-            // a device has the type f16 or does not
-            if x.is_half() && matches!(w, Loader::F16x4 | Loader::F16)
-                || w.is_half() && matches!(x, Loader::F16x4 | Loader::F16)
-            {
-                continue;
-            }
-            if let Ok(plain) = &plain {
-                add(format!("{x:?} {w:?}"), target_rows(plain, x, w));
-            }
-            for &tile in Tile::ALL {
-                let variant = format!("{} {x:?} {w:?}", tile.name());
-                for out in stores {
-                    add(format!("{variant} {out:?}"), cosines(tile, x, w, out));
-                    for g in stores {
-                        add(format!("{variant} {g:?} {out:?}"), grad_prototypes(tile, g, x, w, out, false));
-                    }
-                    add(format!("{variant} {out:?} filtered"), grad_prototypes(tile, stores[0], x, w, out, true));
-                }
-                if x == Loader::F32 || x == Loader::F32x4 {
-                    add(format!("{variant} as gradient"), grad_embeddings(tile, x, w, false));
-                    add(format!("{variant} as gradient, filtered"), grad_embeddings(tile, x, w, true));
-                }
-            }
-        }
-    }
-    list.extend(super::regularizer::all());
-    list.extend(super::gather::all());
-    list.extend(super::monitor::all());
-    list
+#[cfg(any(feature = "gpu", feature = "catalogue"))]
+pub(crate) fn monitor() -> Kernel {
+    recipe!("geometry", "monitor", "rw").part(ANGLE).part(REDUCE).kernel()
+}
+
+pub(crate) fn monitor_mean() -> Kernel {
+    recipe!("geometry", "monitor_mean", "rrw").part(REDUCE).kernel()
+}
+
+pub(crate) fn monitor_pairs(tile: Tile, w: Loader) -> Kernel {
+    let recipe = recipe!("geometry", "monitor_pairs", "rrrw").part(ANGLE).part(REDUCE);
+    recipe.part(BLOCK).part(tile.text()).load("left", 0, w).load("right", 1, w).kernel()
+}
+
+pub(crate) fn mean_direction() -> Kernel {
+    recipe!("auxiliary", "mean_direction", "rrww").part(REDUCE).kernel()
+}
+
+pub(crate) fn mean_gradient(w: Loader, out: Loader) -> Kernel {
+    let recipe = recipe!("auxiliary", "mean_gradient", "rrrw").part(NORMS);
+    recipe.load("prototype", 0, w).store("store_gradient", 3, out).kernel()
+}
+
+pub(crate) fn pair_distances(w: Loader) -> Kernel {
+    recipe!("auxiliary", "pair_distances", "rrw").load("prototype", 0, w).kernel()
+}
+
+pub(crate) fn pair_pulls(w: Loader) -> Kernel {
+    recipe!("auxiliary", "pair_pulls", "rrrw").load("prototype", 0, w).kernel()
+}
+
+pub(crate) fn pair_gradient(w: Loader, out: Loader) -> Kernel {
+    let recipe = recipe!("auxiliary", "pair_gradient", "rrrrwww").part(REDUCE);
+    recipe.load("prototype", 0, w).store("store_gradient", 6, out).kernel()
+}
+
+pub(crate) fn pair_value() -> Kernel {
+    recipe!("auxiliary", "pair_value", "rrw").part(REDUCE).kernel()
+}
+
+pub(crate) fn center_rows(x: Loader, c: Loader) -> Kernel {
+    let recipe = recipe!("auxiliary", "center_rows", "rrrww").part(NORMS);
+    recipe.load("embedding", 0, x).load("center", 1, c).kernel()
+}
+
+pub(crate) fn center_loss() -> Kernel {
+    recipe!("auxiliary", "center_loss", "rrww").part(REDUCE).kernel()
+}
+
+pub(crate) fn center_gradient(x: Loader, c: Loader) -> Kernel {
+    let recipe = recipe!("auxiliary", "center_gradient", "rrrrrw");
+    recipe.load("embedding", 0, x).load("center", 1, c).store("store_gradient", 5, c).kernel()
+}
+
+pub(crate) fn center_update(x: Loader) -> Kernel {
+    recipe!("auxiliary", "center_update", "rrrw").part(REDUCE).load("embedding", 0, x).kernel()
 }

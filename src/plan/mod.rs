@@ -3,166 +3,47 @@
 //! A plan is what an executor needs: the buffers with their sizes, the WGSL text of every kernel, and two lists of steps.
 //! [`gpu::Head`](crate::gpu::Head) runs it through wgpu; any other WebGPU runtime can.
 
+mod backward;
+mod budget;
+mod buffers;
 mod builder;
+#[cfg(feature = "catalogue")]
+pub mod catalogue;
 pub(crate) mod constants;
+mod driver_limits;
+mod element;
+mod forward;
 mod gather;
 mod grid;
 mod head;
 pub(crate) mod kernel;
-#[doc(hidden)]
-pub mod kernels;
+pub(crate) mod kernels;
+mod limits;
 pub(crate) mod monitor;
 mod ops;
 mod presets;
 mod regularizer;
 mod schedule;
-pub(crate) mod settings;
+mod settings;
 mod tile;
+pub(crate) mod uniforms;
+mod work;
 
 use std::ops::Range;
 
-use builder::Builder;
+pub use buffers::Layout;
+pub use element::Element;
 pub use grid::Grid;
-pub use head::Layout;
 pub use kernel::{Binding, Kernel, Loader};
+pub use limits::Limits;
 pub use monitor::Strip;
 pub use ops::{Batched, CrossEntropy};
 pub use schedule::{Chunk, Schedule};
-#[doc(hidden)]
-pub use settings::twins;
-pub use settings::{Call, Part, Settings};
+pub use settings::Call;
+pub use tile::TileGeometry;
+pub use uniforms::{Part, Settings};
 
-use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite};
-
-/// The type of one value of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Element {
-    /// 32-bit float.
-    #[default]
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// The upper half of an f32.
-    Bf16,
-    /// Labels.
-    I32,
-    /// Raw words.
-    U32,
-}
-
-impl Element {
-    /// Bytes of one value.
-    pub fn bytes(self) -> u64 {
-        match self {
-            Element::F16 | Element::Bf16 => 2,
-            _ => 4,
-        }
-    }
-
-    /// The name in messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Element::F32 => "f32",
-            Element::F16 => "f16",
-            Element::Bf16 => "bf16",
-            Element::I32 => "i32",
-            Element::U32 => "u32",
-        }
-    }
-
-    /// How vectors of this element and width are read.
-    pub(crate) fn loader(self, what: &'static str, width: usize, limits: &Limits) -> Result<Loader> {
-        let quads = width.is_multiple_of(4);
-        Ok(match (self, quads) {
-            (Element::F32, _) => Loader::plain(width),
-            (Element::F16, true) if limits.f16 => Loader::Halfx4,
-            (Element::F16, false) if limits.f16 => Loader::Half,
-            (Element::F16, true) => Loader::F16x4,
-            (Element::F16, false) => Loader::F16,
-            (Element::Bf16, true) => Loader::Bf16x4,
-            (Element::Bf16, false) => Loader::Bf16,
-            _ => return Err(Error::Element { what, found: self.name(), expected: "f32, f16 or bf16" }),
-        })
-    }
-}
-
-/// The limits of a device that matter for a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Limits {
-    /// Bytes of one buffer.
-    pub max_buffer: u64,
-    /// Bytes of one storage binding.
-    pub max_binding: u64,
-    /// Workgroups along one axis.
-    pub max_groups: u32,
-    /// Storage buffers of one kernel; 8 are needed.
-    pub storage_buffers: u32,
-    /// Invocations of a workgroup; 256 are needed.
-    pub invocations: u32,
-    /// Invocations along the first axis of a workgroup; 256 are needed.
-    #[cfg_attr(feature = "serde", serde(default = "size_x"))]
-    pub size_x: u32,
-    /// Bytes of workgroup memory; 8 KiB are needed, and more by most tiles.
-    pub workgroup_bytes: u32,
-    /// The alignment of a storage binding: its offset must be a multiple of this.
-    pub alignment: u32,
-    /// Whether shaders know the type f16; tensors of that element do without it too.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub f16: bool,
-    /// Whether the device computes in software: what [`DevicePreset::Auto`](crate::DevicePreset) goes by.
-    #[cfg_attr(feature = "serde", serde(default))]
-    pub software: bool,
-}
-
-#[cfg(feature = "serde")]
-fn size_x() -> u32 {
-    Limits::WEBGPU.size_x
-}
-
-impl Limits {
-    /// The limits that every WebGPU device has.
-    pub const WEBGPU: Self = Self {
-        max_buffer: 256 << 20,
-        max_binding: 128 << 20,
-        max_groups: 65_535,
-        storage_buffers: 8,
-        invocations: 256,
-        size_x: 256,
-        workgroup_bytes: 16 << 10,
-        alignment: 256,
-        f16: false,
-        software: false,
-    };
-
-    /// The least that every head needs, apart from sizes and alignment, which decide what fits.
-    pub(crate) const LEAST: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
-
-    /// The most bytes of a buffer that is bound whole, and the limit that says so.
-    pub(crate) fn tightest(&self) -> (&'static str, u64) {
-        if self.max_buffer < self.max_binding {
-            ("max_buffer_size", self.max_buffer)
-        } else {
-            ("max_storage_buffer_binding_size", self.max_binding)
-        }
-    }
-
-    pub(crate) fn check(&self) -> Result<()> {
-        let least = Self::LEAST;
-        let need = |what, limit, needed: u32, allowed: u32| {
-            let (needed, allowed) = (u64::from(needed), u64::from(allowed));
-            if allowed >= needed { Ok(()) } else { Err(Error::Limit { what, limit, needed, allowed }) }
-        };
-        need("a kernel", "max_storage_buffers_per_shader_stage", least.storage_buffers, self.storage_buffers)?;
-        need("a workgroup", "max_compute_invocations_per_workgroup", least.invocations, self.invocations)?;
-        need("a workgroup", "max_compute_workgroup_size_x", least.size_x, self.size_x)?;
-        need("a workgroup", "max_compute_workgroup_storage_size", least.workgroup_bytes, self.workgroup_bytes)?;
-        need("a dispatch", "max_compute_workgroups_per_dimension", least.max_groups, self.max_groups)?;
-        need("a binding", "min_storage_buffer_offset_alignment", least.alignment, self.alignment)
-    }
-}
+use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};
 
 /// A tensor that the caller gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -286,6 +167,12 @@ pub enum Stage {
 /// Bytes from one part to the next in its uniform buffer: the largest offset alignment that a device may ask for.
 pub const PART_STRIDE: u64 = 256;
 
+/// Bytes that an executor allocates for these buffers, for so many parts and for the settings.
+fn workspace_bytes(buffers: &[Buffer], parts: u64) -> u64 {
+    let own = buffers.iter().filter(|buffer| !matches!(buffer.role, Role::Given(_)));
+    own.map(|buffer| buffer.bytes).sum::<u64>() + parts * PART_STRIDE + Kernel::UNIFORMS[0]
+}
+
 impl Plan {
     /// Rows (of one batch entry), classes, dim.
     pub fn shape(&self) -> Shape {
@@ -345,20 +232,29 @@ impl Plan {
 
     /// Bytes that an executor allocates beside the caller's tensors, uniforms included.
     pub fn workspace_bytes(&self) -> u64 {
-        let own = |b: &&Buffer| !matches!(b.role, Role::Given(_));
-        let buffers: u64 = self.buffers.iter().filter(own).map(|b| b.bytes).sum();
-        buffers + self.parts.len() as u64 * PART_STRIDE + Kernel::UNIFORMS[0]
+        workspace_bytes(&self.buffers, self.parts.len() as u64)
     }
 
     /// The settings of a loss and a call: what to write into the uniform at binding 0.
     ///
     /// [`Error::Recompile`] where the loss needs other kernels than the plan has.
     pub fn settings(&self, loss: &MarginSoftmax, call: &Call) -> Result<Settings> {
-        loss.validate_for(self.shape)?;
+        let loss = Prepared::new(loss, self.shape)?;
+        self.accepts(&loss)?;
+        self.settings_of(&loss, call)
+    }
+
+    /// Whether the plan's kernels compute this loss.
+    pub(crate) fn accepts(&self, loss: &MarginSoftmax) -> Result<()> {
         let needed = kernels::Snippets::of(loss, self.shape);
         if needed != self.snippets {
             return Err(Error::Recompile { needed: needed.name(), compiled: self.snippets.name() });
         }
+        Ok(())
+    }
+
+    /// [`settings`](Self::settings) of a loss that the plan accepts.
+    pub(crate) fn settings_of(&self, loss: &Prepared, call: &Call) -> Result<Settings> {
         if call.rows > self.shape.rows() {
             return Err(Error::Rows { found: call.rows, allowed: self.shape.rows() });
         }
@@ -369,7 +265,8 @@ impl Plan {
     /// compute, too many rows, labels that name no class, and class weights, bias, margins and upstream gradients of a wrong
     /// length or outside their range. Does not look at `embeddings` and `prototypes`.
     pub fn check<L: Label, T: Finite>(&self, loss: &MarginSoftmax, batch: &Batch<'_, L, T>) -> Result<()> {
-        self.settings(loss, &Call::default())?;
+        loss.validate_for(self.shape)?;
+        self.accepts(loss)?;
         batch.check_rest(loss, self.shape, &self.range).map(drop)
     }
 

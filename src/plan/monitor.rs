@@ -1,25 +1,17 @@
 //! The monitors as kernels and plans.
 
 use super::{
-    Builder, Element, Grid, Kernel, Limits, Loader, Part, Plan, Schedule, Slot, head::ROWS_PER_PASS, kernel::Recipe,
+    Element, Grid, Limits, Part, Plan, Slot,
+    builder::Builder,
+    driver_limits::{ROWS_PER_PASS, at_most, indexable},
     kernels as k,
 };
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
-macro_rules! shader {
-    ($name:literal) => {
-        include_str!(concat!("../../shaders/", $name, ".wgsl"))
-    };
-}
-
 /// Blocks of classes whose directions are summed apart; their sums are added by one lane per four values.
-const MOST_BLOCKS: usize = 512;
+const MAX_BLOCKS: usize = 512;
 
-pub(crate) fn monitor() -> Kernel {
-    Recipe::new("monitor", "rw", shader!("monitor")).part(shader!("common/angle")).kernel()
-}
-
-/// Its histograms take more workgroup memory than a head.
+/// The histograms of [`k::monitor`] take more workgroup memory than a head.
 #[cfg(feature = "gpu")]
 pub(crate) fn check(limits: &Limits) -> Result<()> {
     let (needed, allowed) = (13 << 10, u64::from(limits.workgroup_bytes));
@@ -28,31 +20,6 @@ pub(crate) fn check(limits: &Limits) -> Result<()> {
         return Err(Error::Limit { what: "the monitor", limit, needed, allowed });
     }
     Ok(())
-}
-
-fn monitor_sums(w: Loader) -> Kernel {
-    Recipe::new("monitor_sums", "rrw", shader!("monitor_sums")).load("prototype", 0, w).kernel()
-}
-
-fn monitor_mean() -> Kernel {
-    Recipe::new("monitor_mean", "rrw", shader!("monitor_mean")).kernel()
-}
-
-fn monitor_pairs(tile: Tile, w: Loader) -> Kernel {
-    let recipe = Recipe::new("monitor_pairs", "rrrw", shader!("monitor_pairs"));
-    let recipe = recipe.part(shader!("common/angle")).part(shader!("tile/block")).part(tile.text());
-    recipe.load("left", 0, w).load("right", 1, w).kernel()
-}
-
-/// Every kernel of this file in every variant.
-pub(super) fn all() -> Vec<(String, Kernel)> {
-    let named = |variant: String, kernel: Kernel| (format!("{} [{variant}]", kernel.name), kernel);
-    let mut list = vec![named("-".into(), monitor()), named("-".into(), monitor_mean())];
-    for &w in Loader::ALL {
-        list.push(named(format!("{w:?}"), monitor_sums(w)));
-        list.extend(Tile::ALL.iter().map(|&tile| named(format!("{} {w:?}", tile.name()), monitor_pairs(tile, w))));
-    }
-    list
 }
 
 /// The pairs that one plan of [`Plan::pairs`] works on: all left vectors with some of the right ones.
@@ -78,21 +45,19 @@ impl Plan {
         for (i, &count) in shards.iter().enumerate() {
             data.push(b.given(Slot::Prototypes(i), prototypes(count, dim)? * element.bytes())?);
         }
-        let span = classes.div_ceil(MOST_BLOCKS).max(256);
-        if span >= ROWS_PER_PASS as usize {
-            let allowed = MOST_BLOCKS as u64 * u64::from(ROWS_PER_PASS - 1);
-            return Err(Error::Size { what: "classes of a mean prototype", needed: classes as u64, allowed });
-        }
+        let span = classes.div_ceil(MAX_BLOCKS).max(256);
+        // so that no span has more rows than one pass may have
+        let most = MAX_BLOCKS as u64 * u64::from(ROWS_PER_PASS - 1);
+        at_most("classes of a mean prototype", classes as u64, most)?;
         let blocks: usize = shards.iter().map(|count| count.div_ceil(span)).sum();
         let groups: usize = shards.iter().map(|count| count.div_ceil(64)).sum();
         let quads = dim.div_ceil(4);
-        let weights = b.workspace("weights", 16)?;
-        let class = b.workspace("classes", classes as u64 * 8)?;
-        let totals = b.workspace("totals", groups as u64 * 16)?;
+        let class = b.classes(classes as u64)?;
+        let totals = b.totals(groups as u64)?;
         let sums = b.workspace("sums", (blocks * quads) as u64 * 16)?;
         let mean = b.workspace("mean", 4)?;
 
-        let (class_norms, direction_sums) = (k::class_norms(w), monitor_sums(w));
+        let (class_norms, direction_sums) = (k::class_norms(w, false), k::direction_sums(w));
         let (mut first, mut group, mut block, mut steps) = (0, 0, 0, vec![]);
         for (&count, &data) in shards.iter().zip(&data) {
             let splits = quads.div_ceil(64);
@@ -107,14 +72,14 @@ impl Plan {
                 ..Part::default()
             };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
-            steps.push(b.step(&class_norms, part, grid, &[data, weights, class, totals])?);
+            steps.push(b.step(&class_norms, part, grid, &[data, class, totals])?);
             let grid = Grid::fixed(count.div_ceil(span) as u64 * splits as u64);
             steps.push(b.step(&direction_sums, part, grid, &[data, class, sums])?);
             (first, group, block) = (first + count, group + count.div_ceil(64), block + count.div_ceil(span));
         }
         let part = Part { count: groups as u32, slots: blocks as u32, ..Part::default() };
-        steps.push(b.step(&monitor_mean(), part, Grid::fixed(1), &[sums, totals, mean])?);
-        Ok(finish(b, shape, element, Tile::Direct, steps))
+        steps.push(b.step(&k::monitor_mean(), part, Grid::fixed(1), &[sums, totals, mean])?);
+        Ok(b.single(&MarginSoftmax::default(), (shape, 1, [element; 2]), Tile::Direct, [steps, vec![]]))
     }
 
     /// Strips that cover all pairs of `left` vectors with `right` ones, each of about `most` tiles and at least one per tile
@@ -141,10 +106,7 @@ impl Plan {
         if left == 0 || columns == 0 {
             return Err(Error::Zero { what: "vectors" });
         }
-        if strip.first >= columns {
-            let (needed, allowed) = (strip.first as u64, columns as u64 - 1);
-            return Err(Error::Size { what: "the first vector of a strip", needed, allowed });
-        }
+        at_most("the first vector of a strip", strip.first as u64, columns as u64 - 1)?;
         let all = left.saturating_add(right.unwrap_or(0));
         let shape = Shape::new(1, all, dim)?;
         let w = element.loader("vectors", dim, limits)?;
@@ -157,18 +119,17 @@ impl Plan {
             Some(count) => b.given(Slot::Prototypes(1), prototypes(count, dim)? * element.bytes())?,
             None => own,
         };
-        let weights = b.workspace("weights", 16)?;
-        let class = b.workspace("classes", all as u64 * 8)?;
+        let class = b.classes(all as u64)?;
         let groups = left.div_ceil(64) + right.map_or(0, |count| count.div_ceil(64));
-        let totals = b.workspace("totals", groups as u64 * 16)?;
+        let totals = b.totals(groups as u64)?;
         let sums = b.workspace("sums", tiles * 4)?;
 
-        let class_norms = k::class_norms(w);
+        let class_norms = k::class_norms(w, false);
         let mut steps = vec![];
         let mut measure = |b: &mut Builder, data, first: usize, count: usize, group: usize| {
             let part = Part { first: first as u32, count: count as u32, local: group as u32, ..Part::default() };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
-            steps.push(b.step(&class_norms, part, grid, &[data, weights, class, totals])?);
+            steps.push(b.step(&class_norms, part, grid, &[data, class, totals])?);
             Ok::<_, Error>(())
         };
         measure(&mut b, own, 0, left, 0)?;
@@ -183,20 +144,14 @@ impl Plan {
             splits: wide as u32,
             ..Part::default()
         };
-        steps.push(b.step(&monitor_pairs(tile, w), part, Grid::fixed(tiles), &[own, other, class, sums])?);
-        Ok(finish(b, shape, element, tile, steps))
+        steps.push(b.step(&k::monitor_pairs(tile, w), part, Grid::fixed(tiles), &[own, other, class, sums])?);
+        Ok(b.single(&MarginSoftmax::default(), (shape, 1, [element; 2]), tile, [steps, vec![]]))
     }
 }
 
 /// Values of a shard, within what a shader can index.
 fn prototypes(count: usize, dim: usize) -> Result<u64> {
-    let (needed, allowed) = (crate::shape::elements(count, dim), crate::shape::MOST - 1);
-    if needed > allowed { Err(Error::Size { what: "vectors of a shard · dim", needed, allowed }) } else { Ok(needed) }
-}
-
-fn finish(b: Builder, shape: Shape, element: Element, tile: Tile, steps: Vec<super::Step>) -> Plan {
-    let snippets = k::Snippets::of(&MarginSoftmax::default(), shape);
-    let schedule = Schedule::single(tile, shape.classes());
-    let sizes = (shape, 0..shape.classes(), 1, [element, element]);
-    b.plan(sizes, snippets, schedule, [steps, vec![], vec![], vec![], vec![]])
+    let values = crate::shape::elements(count, dim);
+    indexable("vectors of a shard · dim", values)?;
+    Ok(values)
 }

@@ -1,12 +1,12 @@
 //! The pieces as plans of their own, from the same kernels.
 
 use super::{
-    Builder, Element, Grid, Limits, Loader, Part, Plan, Schedule, Slot, head::ROWS_PER_PASS, kernels as k, settings,
+    Element, Grid, Limits, Loader, Part, Plan, Slot, Step,
+    builder::Builder,
+    driver_limits::{MAX_LOGITS, ROWS_PER_PASS, at_most, indexable},
+    kernels as k,
 };
 use crate::{Adaptive, Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
-
-/// A row's logits are looked at by 64 lanes in one loop each, whose turns count together; see `ROWS_PER_PASS`.
-const MOST_LOGITS: usize = 1 << 21;
 
 /// Sizes of an operation on a batch: [entries, rows, classes] and, for cosines, the length of a vector.
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +30,7 @@ impl Batched {
             ("entries · classes · dim", shape.prototypes()?),
             ("entries · rows · classes", shape.rows().saturating_mul(shape.classes())),
         ] {
-            let needed = (own as u64).saturating_mul(entries as u64);
-            if needed >= crate::shape::MOST {
-                return Err(Error::Size { what, needed, allowed: crate::shape::MOST - 1 });
-            }
+            indexable(what, (own as u64).saturating_mul(entries as u64))?;
         }
         Ok(Self { entries, shape, elements })
     }
@@ -62,12 +59,8 @@ impl Batched {
         }
     }
 
-    fn finish(self, b: Builder, loss: &MarginSoftmax, tile: Tile, steps: [Vec<super::Step>; 2]) -> Plan {
-        let schedule = Schedule::single(tile, self.shape.classes());
-        let [forward, backward] = steps;
-        let (range, snippets) = (0..self.shape.classes(), k::Snippets::of(loss, self.shape));
-        let steps = [forward, vec![], vec![], vec![], backward];
-        b.plan((self.shape, range, self.entries, self.elements), snippets, schedule, steps)
+    fn finish(self, b: Builder, loss: &MarginSoftmax, tile: Tile, steps: [Vec<Step>; 2]) -> Plan {
+        b.single(loss, (self.shape, self.entries, self.elements), tile, steps)
     }
 }
 
@@ -87,19 +80,19 @@ impl Plan {
         let prototypes = b.given(Slot::Prototypes(0), classes * dim * elements[1].bytes())?;
         let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
         // labels of zero: every row counts
-        let labels = b.workspace("labels", rows * 4)?;
+        let labels = b.per_row("labels", rows)?;
         let weights = b.workspace("weights", 16)?;
-        let inverses = b.workspace("inverses", rows * 4)?;
-        let row = b.workspace("rows", rows * size_of::<settings::Row>() as u64)?;
-        let class = b.workspace("classes", classes * 8)?;
-        let totals = b.workspace("totals", classes.div_ceil(64) * 16)?;
+        let inverses = b.per_row("inverses", rows)?;
+        let row = b.rows(rows)?;
+        let class = b.classes(classes)?;
+        let totals = b.totals(classes.div_ceil(64))?;
 
         // norms run over all entries at once
         let all = Part { count: classes as u32, ..Part::default() };
         let flat = Grid::fixed(rows.div_ceil(8));
         let mut steps = vec![
             b.step(&k::row_norms(x), all, flat, &[embeddings, labels, weights, inverses, row])?,
-            b.step(&k::class_norms(w), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, weights, class, totals])?,
+            b.step(&k::class_norms(w, false), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, class, totals])?,
         ];
         let part = sizes.part();
         let (tile_m, tile_n) = (u64::from(tile.rows()), u64::from(tile.columns()));
@@ -113,16 +106,13 @@ impl Plan {
             let grad_x = b.given(Slot::GradEmbeddings, rows * dim * 4)?;
             let grad_w = b.given(Slot::GradPrototypes(0), classes * dim * 4)?;
             let blocks = shape.rows().div_ceil(64) as u64;
-            let columns = b.workspace("columns", blocks * sizes.entries as u64 * shape.classes() as u64 * 4)?;
-            let slabs = u64::from(part.splits) * rows * dim.next_multiple_of(4);
-            if slabs >= crate::shape::MOST {
-                let (what, allowed) = ("parts of a sum · entries · rows · dim", crate::shape::MOST - 1);
-                return Err(Error::Size { what, needed: slabs, allowed });
-            }
-            let slabs = b.workspace("slabs", slabs * 4)?;
+            let columns = b.columns(blocks * sizes.entries as u64, shape.classes() as u64)?;
+            let splits = u64::from(part.splits);
+            indexable("parts of a sum · entries · rows · dim", splits * rows * dim.next_multiple_of(4))?;
+            let slabs = b.slabs(splits, rows, dim)?;
             let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
             steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
-            let grid = Grid::over_rows(tile.rows(), wide * u64::from(part.splits)).entries(entries);
+            let grid = Grid::over_rows(tile.rows(), wide * splits).entries(entries);
             let kernel = k::grad_embeddings(tile, cell, w, false);
             steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, class, slabs])?);
             let flat = Grid::fixed(rows);
@@ -177,25 +167,22 @@ impl Plan {
         let snippets = &k::Snippets::of(&loss, sizes.shape);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let (rows, entries) = (sizes.rows(), sizes.entries as u64);
-        if sizes.shape.classes() > MOST_LOGITS {
-            let (needed, allowed) = (sizes.shape.classes() as u64, MOST_LOGITS as u64);
-            return Err(Error::Size { what: "classes of given logits", needed, allowed });
-        }
+        at_most("classes of given logits", sizes.shape.classes() as u64, MAX_LOGITS as u64)?;
         let logits = b.given(Slot::Logits, sizes.cells() * 4)?;
         let labels = b.given(Slot::Labels, rows * 4)?;
         let weights = b.optional(Slot::ClassWeights, 16)?;
         let loss_out = b.given(Slot::Loss, entries * 4)?;
         let row_losses = b.optional(Slot::RowLosses, rows * 4)?;
-        let row = b.workspace("rows", rows * size_of::<settings::Row>() as u64)?;
-        let class = b.workspace("classes", sizes.shape.classes() as u64 * 8)?;
-        let batch = b.workspace("batch", entries * size_of::<settings::BatchState>() as u64)?;
+        let row = b.rows(rows)?;
+        let class = b.classes(sizes.shape.classes() as u64)?;
+        let batch = b.batch(entries)?;
         let classes = sizes.shape.classes();
         let slots = classes.div_ceil(1024).min(64);
-        let slot = b.workspace("slots", rows * slots as u64 * size_of::<settings::Stats>() as u64)?;
+        let slot = b.slots(rows, slots as u64)?;
         let part = Part { slots: slots as u32, slot_span: classes.div_ceil(slots) as u32, ..sizes.part() };
         let mut steps = vec![
             b.step(&k::logit_rows(), part, Grid::fixed(rows), &[logits, labels, weights, row])?,
-            b.step(&k::logit_classes(), part, Grid::fixed(1), &[weights, class, batch])?,
+            b.step(&k::logit_classes(), part, Grid::fixed(1), &[class, batch, weights])?,
             b.step(&k::row_stats(snippets), part, Grid::fixed(rows * slots as u64), &[logits, row, class, slot])?,
             b.step(&k::row_loss(snippets), part, Grid::fixed(rows.div_ceil(64)), &[slot, batch, row, row_losses])?,
             b.step(&k::batch_loss(), part, Grid::fixed(entries), &[row, batch, loss_out])?,
@@ -204,7 +191,7 @@ impl Plan {
             let upstream = b.optional(Slot::Upstream, 16)?;
             // a copy of the logits on the way in
             let gradient = b.given(Slot::GradLogits, sizes.cells() * 4)?;
-            let columns = b.workspace("columns", rows.div_ceil(64) * classes as u64 * 4)?;
+            let columns = b.columns(rows.div_ceil(64), classes as u64)?;
             steps.push(b.step(
                 &k::row_gradients(snippets),
                 part,

@@ -3,16 +3,16 @@
 use super::Limits;
 use crate::{Error, Result, Tile};
 
-/// The shape of a tile; `tests/shaders.rs` compares it with the shader.
-#[doc(hidden)]
+/// What a workgroup of a tile computes and needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Geometry {
+pub struct TileGeometry {
     /// The shader.
     pub(super) text: &'static str,
-    /// Outputs of a workgroup: rows and columns.
+    /// Rows of its outputs.
     pub rows: u32,
+    /// Columns of its outputs.
     pub columns: u32,
-    /// Invocations of a workgroup.
+    /// Invocations.
     pub lanes: u32,
     /// Bytes of workgroup memory.
     pub bytes: u32,
@@ -25,22 +25,26 @@ macro_rules! shader {
 }
 
 impl Tile {
-    /// The one place that knows them all: a new tile is a line here, a variant and a name.
-    #[doc(hidden)]
-    pub const fn geometry(self) -> Geometry {
+    /// Sizes of a workgroup.
+    // the one place that knows all tiles: a new one is a line here, a variant and a name
+    pub const fn geometry(self) -> TileGeometry {
         match self {
             Tile::Direct => {
-                Geometry { text: shader!("registers", "direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 }
+                TileGeometry { text: shader!("registers", "direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 }
             }
             Tile::Direct64 => {
-                Geometry { text: shader!("registers", "direct_64"), rows: 64, columns: 64, lanes: 32, bytes: 0 }
+                TileGeometry { text: shader!("registers", "direct_64"), rows: 64, columns: 64, lanes: 32, bytes: 0 }
             }
             Tile::Tile64 => {
-                Geometry { text: shader!("tile_64", "eights"), rows: 64, columns: 64, lanes: 64, bytes: 8 << 10 }
+                TileGeometry { text: shader!("tile_64", "eights"), rows: 64, columns: 64, lanes: 64, bytes: 8 << 10 }
             }
-            Tile::Tile128 => {
-                Geometry { text: shader!("tile_128", "eights"), rows: 128, columns: 128, lanes: 256, bytes: 8 << 10 }
-            }
+            Tile::Tile128 => TileGeometry {
+                text: shader!("tile_128", "eights"),
+                rows: 128,
+                columns: 128,
+                lanes: 256,
+                bytes: 8 << 10,
+            },
         }
     }
 
@@ -60,7 +64,7 @@ impl Tile {
 
     /// Whether a device can run it: [`Error::Limit`] names what is missing.
     pub(crate) fn check(self, limits: &Limits) -> Result<()> {
-        let Geometry { lanes, bytes, .. } = self.geometry();
+        let TileGeometry { lanes, bytes, .. } = self.geometry();
         // a kernel may merge a number of each invocation at the end
         let bytes = bytes + lanes * 4;
         for (limit, needed, allowed) in [

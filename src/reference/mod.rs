@@ -4,16 +4,16 @@
 mod monitor;
 mod regularizer;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 pub use monitor::{between, mean_prototype};
 pub use regularizer::{center_loss, regularize, update_centers};
 
 use crate::{
-    Adaptive, Batch, Binary, Counts, Error, Filtered, GradientFilter, Label, Link, Options, Others, Output, Product,
-    Reduction, Result, Shape, State, Want,
+    Batch, Binary, Counts, Error, Filtered, GradientFilter, Label, MarginSoftmax, Options, Output, Result, Shape,
+    State, Want,
     data::NO_COSINE,
-    objective::{MarginSoftmax, RowFacts, SHORTEST, others::Place},
+    objective::{CheckedBatch, Prepared, RowFacts, SHORTEST, others::Place},
     shard::{RowStatistics, Statistics, Targets},
 };
 
@@ -35,7 +35,7 @@ pub fn evaluate_with<L: Label>(
     batch: &Batch<'_, L, f64>,
     state: &State,
 ) -> Result<Output<f64>> {
-    step(loss, shape, &Options { want, ..Options::default() }, batch, &mut state.clone(), false)
+    evaluate_or_train(loss, shape, want, batch, &mut state.clone(), false)
 }
 
 /// A training step: the state follows the batch first, then counts the step.
@@ -47,22 +47,36 @@ pub fn train<L: Label>(
     state: &mut State,
 ) -> Result<Output<f64>> {
     let mut next = *state;
-    let out = step(loss, shape, &Options { want, ..Options::default() }, batch, &mut next, true)?;
+    let out = evaluate_or_train(loss, shape, want, batch, &mut next, true)?;
     next.step += 1;
     *state = next;
     Ok(out)
 }
 
-/// One batch at a state, which follows it first if it is to.
-pub(crate) fn step<L: Label>(
+fn evaluate_or_train<L: Label>(
     loss: &MarginSoftmax,
     shape: Shape,
-    options: &Options,
+    want: Want,
     batch: &Batch<'_, L, f64>,
     state: &mut State,
     follow: bool,
 ) -> Result<Output<f64>> {
-    let shard = Shard::new(loss, shape, 0..shape.classes(), batch, state)?.with_filter(options.filter);
+    let loss = Prepared::new(loss, shape)?;
+    state.validate(shape)?;
+    let batch = batch.check(&loss, shape, &(0..shape.classes()))?;
+    step(&loss, shape, &Options { want, ..Options::default() }, batch, state, follow)
+}
+
+/// One batch at a state, which follows it first if it is to.
+pub(crate) fn step(
+    loss: &Arc<Prepared>,
+    shape: Shape,
+    options: &Options,
+    batch: CheckedBatch<'_, f64>,
+    state: &mut State,
+    follow: bool,
+) -> Result<Output<f64>> {
+    let shard = Shard::of(loss, shape, 0..shape.classes(), batch)?.with_filter(options.filter);
     let targets = shard.targets(state);
     if follow {
         shard.follow(&targets, state);
@@ -73,15 +87,12 @@ pub(crate) fn step<L: Label>(
 
 /// A batch and the classes of one shard. A whole head has one.
 pub struct Shard<'a> {
-    loss: &'a MarginSoftmax,
+    loss: Arc<Prepared>,
     /// Of the shard; its rows are those of the batch.
     shape: Shape,
     range: Range<usize>,
     classes: usize,
-    labels: Vec<i64>,
-    class_weights: Option<&'a [f64]>,
-    upstream: Option<&'a [f64]>,
-    margins: Option<Vec<[f64; 4]>>,
+    batch: CheckedBatch<'a, f64>,
     x: Directions,
     w: Directions,
     /// \[N, classes of the shard\]: the class' cosine, and the prototype it belongs to.
@@ -93,24 +104,33 @@ impl<'a> Shard<'a> {
     /// `shape` is that of the whole head, and so are class weights and class margins; prototypes and bias are those of the
     /// classes in `range`.
     pub fn new<L: Label>(
-        loss: &'a MarginSoftmax,
+        loss: &MarginSoftmax,
         shape: Shape,
         range: Range<usize>,
         batch: &Batch<'a, L, f64>,
         state: &State,
     ) -> Result<Self> {
-        loss.validate_for(shape)?;
+        let loss = Prepared::new(loss, shape)?;
         state.validate(shape)?;
         let classes = shape.classes();
         if range.is_empty() || range.end > classes {
             let expected = range.start;
             return Err(Error::Shards { found: range, expected, classes });
         }
-        let labels = batch.check_range(loss, shape, &range)?;
-        let margins = batch.margins(loss, &labels)?;
-        let (rows, dim) = (labels.len(), shape.dim());
+        let batch = batch.check(&loss, shape, &range)?;
+        Self::of(&loss, shape, range, batch)
+    }
+
+    /// The same with everything checked.
+    pub(crate) fn of(
+        loss: &Arc<Prepared>,
+        shape: Shape,
+        range: Range<usize>,
+        batch: CheckedBatch<'a, f64>,
+    ) -> Result<Self> {
+        let (rows, dim, classes) = (batch.rows(), shape.dim(), shape.classes());
         let shape = Shape::new(rows, range.len(), dim)?.with_sub_centers(shape.sub_centers())?;
-        let unit = loss.product == Product::Cosine;
+        let unit = !loss.is_linear();
         let x = Directions::new(batch.embeddings, dim, unit);
         let w = Directions::new(batch.prototypes, dim, unit);
         let k = shape.sub_centers();
@@ -123,8 +143,7 @@ impl<'a> Shard<'a> {
                 cosines.push((j * k + 1..(j + 1) * k).fold(first, larger));
             }
         }
-        let (class_weights, upstream) = (batch.class_weights, batch.upstream);
-        Ok(Self { loss, shape, range, classes, labels, class_weights, upstream, margins, x, w, cosines, filter: None })
+        Ok(Self { loss: loss.clone(), shape, range, classes, batch, x, w, cosines, filter: None })
     }
 
     /// With small entries of the gradient left out.
@@ -134,7 +153,7 @@ impl<'a> Shard<'a> {
     }
 
     fn ignored(&self, i: usize) -> bool {
-        Some(self.labels[i]) == self.loss.ignore_index
+        Some(self.batch.labels[i]) == self.loss.ignore_index
     }
 
     fn counts(&self, i: usize) -> bool {
@@ -143,12 +162,12 @@ impl<'a> Shard<'a> {
 
     /// Of a class of this shard.
     fn weight(&self, local: usize) -> f64 {
-        self.class_weights.map_or(1.0, |w| w[self.range.start + local])
+        self.batch.class_weights.map_or(1.0, |w| w[self.range.start + local])
     }
 
     /// The label's place in this shard.
     fn local(&self, i: usize) -> Option<usize> {
-        let label = self.labels[i] as usize;
+        let label = self.batch.labels[i] as usize;
         (!self.ignored(i) && self.range.contains(&label)).then(|| label - self.range.start)
     }
 
@@ -164,7 +183,7 @@ impl<'a> Shard<'a> {
 
     /// Everything that this shard knows of the rows before margins apply.
     pub fn targets(&self, state: &State) -> Targets {
-        let rows = 0..self.labels.len();
+        let rows = 0..self.batch.rows();
         let best = |i: usize, k: usize| {
             let mut all: Vec<_> = self.others(i).map(|j| (self.cosine(i, j), self.range.start + j)).collect();
             all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -176,15 +195,13 @@ impl<'a> Shard<'a> {
             let most = logits.clone().fold(f64::MIN, f64::max);
             [most, logits.map(|z| (z - most).exp()).sum()]
         };
+        let top_k = self.loss.top_k();
         Targets {
             range: self.range.clone(),
             cosines: rows.clone().map(|i| self.local(i).map(|j| self.cosine(i, j))).collect(),
-            top: match &self.loss.others {
-                Others::TopK(top) => rows.clone().map(|i| best(i, top.count)).collect(),
-                _ => vec![],
-            },
-            top_count: if let Others::TopK(top) = self.loss.others { top.count } else { 0 },
-            sums: if self.loss.adaptive == Adaptive::AdaCos { rows.map(sum).collect() } else { vec![] },
+            top: if top_k > 0 { rows.clone().map(|i| best(i, top_k)).collect() } else { vec![] },
+            top_count: top_k,
+            sums: if self.loss.scale_follows() { rows.map(sum).collect() } else { vec![] },
             zero_prototypes: (0..self.shape.vectors()).filter(|&v| self.w.short(v)).count(),
             non_finite_prototypes: self.w.non_finite.iter().filter(|&&bad| bad).count(),
         }
@@ -196,24 +213,24 @@ impl<'a> Shard<'a> {
             length: self.x.length[i],
             cosine: targets.cosines[i].unwrap_or(0.0),
         };
-        (0..self.labels.len()).map(fact).collect()
+        (0..self.batch.rows()).map(fact).collect()
     }
 
     /// Moves the state to this step: a training step does so before anything else.
     pub fn follow(&self, targets: &Targets, state: &mut State) {
-        targets.follow(self.loss, &self.facts(targets), state);
+        targets.follow(&self.loss, &self.facts(targets), state);
     }
 
     /// The rows with their margins applied.
     fn rows(&self, targets: &Targets, state: &State) -> Vec<Row> {
         let facts = self.facts(targets);
         let own = self.loss.target.margins();
-        let mut margins = self.margins.clone().unwrap_or_else(|| vec![own; facts.len()]);
+        let mut margins = self.batch.margins.clone().unwrap_or_else(|| vec![own; facts.len()]);
         self.loss.adaptive.apply(state, &facts, &mut margins);
-        let target = self.loss.target.evaluator();
+        let target = self.loss.target_curve();
         let row = |(i, (fact, m)): (usize, (&RowFacts, [f64; 4]))| {
-            let [value, slope, turn] = target(fact.cosine, m);
-            let chosen = targets.chosen(self.loss, i);
+            let [value, slope, turn] = target.at(fact.cosine, m);
+            let chosen = targets.chosen(&self.loss, i);
             Row {
                 value,
                 slope,
@@ -232,26 +249,25 @@ impl<'a> Shard<'a> {
     /// The rows' sums over the other classes of this shard.
     pub fn statistics(&self, targets: &Targets, state: &State) -> Result<Statistics> {
         self.complete(targets)?;
-        let (scale, other) = (state.scale_of(self.loss), self.loss.others.prepare(state.hardness));
+        let (scale, other, binary) = (state.scale_of(&self.loss), self.loss.other(state.hardness), self.loss.binary());
         let rows = self.rows(targets, state);
         let statistics = |(i, row): (usize, &Row)| {
             let mut all = RowStatistics::EMPTY;
             let values = self.others(i).map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
-            if let Link::Softmax = self.loss.link {
-                all.most = values.clone().map(|(_, v)| scale * v).fold(all.most, f64::max);
-            } else {
-                all.most = 0.0;
-            }
+            all.most = match binary {
+                None => values.clone().map(|(_, v)| scale * v).fold(all.most, f64::max),
+                Some(_) => 0.0,
+            };
             for (j, v) in values {
                 all.nearest = all.nearest.max(self.cosine(i, j));
-                match self.loss.link {
-                    Link::Softmax => {
+                match binary {
+                    None => {
                         let e = (scale * v - all.most).exp();
                         all.sum += e;
                         all.tilt += e * v;
                         all.weighted += self.weight(j) * v;
                     }
-                    Link::Binary(Binary { bias, .. }) => {
+                    Some(Binary { bias, .. }) => {
                         let z = scale * v + bias;
                         all.sum += softplus(z);
                         all.tilt += sigmoid(z) * v;
@@ -266,8 +282,8 @@ impl<'a> Shard<'a> {
 
     /// Whether merged targets are those of this batch.
     fn complete(&self, targets: &Targets) -> Result<()> {
-        let shape = Shape::new(self.labels.len(), self.classes, self.shape.dim())?;
-        targets.check(self.loss, shape, self.labels.len())
+        let shape = Shape::new(self.batch.rows(), self.classes, self.shape.dim())?;
+        targets.check(&self.loss, shape, self.batch.rows())
     }
 
     /// The loss of the batch, dW of this shard, and its share of everything else: dX, and the gradients of scale and bias,
@@ -280,21 +296,18 @@ impl<'a> Shard<'a> {
         state: &State,
     ) -> Result<Output<f64>> {
         self.complete(targets)?;
-        let (n, classes) = (self.labels.len(), self.classes);
-        statistics.check(self.loss, classes, n)?;
-        let loss = self.loss;
-        let (scale, other) = (state.scale_of(loss), loss.others.prepare(state.hardness));
+        let (n, classes, loss) = (self.batch.rows(), self.classes, &self.loss);
+        statistics.check(loss, classes, n)?;
+        let (scale, other) = (state.scale_of(loss), loss.other(state.hardness));
         let rows = self.rows(targets, state);
         let broken = targets.non_finite_prototypes > 0;
         let share = loss.label_smoothing / classes as f64;
         // of the label, which may lie in another shard
-        let weight = |i: usize| self.class_weights.map_or(1.0, |w| w[self.labels[i] as usize]);
-        let weights = self.class_weights.map_or(classes as f64, |w| w.iter().sum());
+        let CheckedBatch { class_weights, upstream, labels, .. } = &self.batch;
+        let weight = |i: usize| class_weights.map_or(1.0, |w| w[labels[i] as usize]);
+        let weights = class_weights.map_or(classes as f64, |w| w.iter().sum());
         let counted = (0..n).filter(|&i| self.counts(i));
-        let z: f64 = match loss.reduction {
-            Reduction::Mean => counted.clone().map(weight).sum(),
-            _ => 1.0,
-        };
+        let z = loss.normalizer(counted.clone().map(weight));
         let mut out = Output {
             row_losses: vec![0.0; n],
             target_cosines: vec![0.0; n],
@@ -312,7 +325,7 @@ impl<'a> Shard<'a> {
         };
         // G[i][v] = dL/dc of row i with prototype v
         let vectors = self.shape.vectors();
-        let mut g = vec![0.0; n * vectors];
+        let mut g = vec![0.0_f64; n * vectors];
         let mut stretch = vec![0.0; n];
         let (mut grad_scale, mut grad_bias) = (0.0, 0.0);
         let entries = (out.counts.rows * self.range.len()) as u64;
@@ -323,16 +336,16 @@ impl<'a> Shard<'a> {
                 continue;
             }
             let (row, sums, w) = (&rows[i], &statistics.rows[i], weight(i));
-            let upstream = self.upstream.map_or(1.0, |up| if up.len() == 1 { up[0] } else { up[i] });
+            let upstream = upstream.map_or(1.0, |up| if up.len() == 1 { up[0] } else { up[i] });
             // divided by z last: a tiny z must not overflow
             let gain = |pull: f64| if z > 0.0 { upstream * (pull / z) } else { 0.0 };
             out.target_cosines[i] = targets.cosines[i].unwrap_or(0.0);
             out.other_cosines[i] = sums.nearest.max(NO_COSINE);
-            if loss.product == Product::Linear && classes > 1 {
+            if loss.is_linear() && classes > 1 {
                 out.other_cosines[i] = sums.nearest;
             }
-            let pull = match loss.link {
-                Link::Softmax => {
+            let pull = match loss.binary() {
+                None => {
                     let zy = scale * row.value;
                     let log_others = if classes > 1 { sums.most + sums.sum.ln() } else { f64::NEG_INFINITY };
                     let d = log_others - zy;
@@ -351,7 +364,7 @@ impl<'a> Shard<'a> {
                     }
                     rest - mass * sigmoid(d)
                 }
-                Link::Binary(Binary { weight: own, factor, bias }) => {
+                Some(Binary { weight: own, factor, bias }) => {
                     let (own, rest) = (w * factor * own, w * factor * (1.0 - own));
                     let zy = scale * row.value + bias;
                     out.row_losses[i] = own * softplus(-zy) + rest * sums.sum;
@@ -384,7 +397,7 @@ impl<'a> Shard<'a> {
                     }
                 }
             }
-            if let Adaptive::MagFace(family) = loss.adaptive {
+            if let Some(family) = loss.length_term() {
                 let length = self.x.length[i];
                 let (value, slope) = family.length_term(length);
                 out.row_losses[i] += w * value;
@@ -397,15 +410,7 @@ impl<'a> Shard<'a> {
         }
         // an empty sum of f64 is -0.0
         let sum = out.row_losses.iter().fold(0.0, |sum, loss| sum + loss);
-        out.loss = match loss.reduction {
-            // NaN where a row is NaN, 0 where no row counts
-            Reduction::Mean if z > 0.0 || sum.is_nan() => sum / z,
-            Reduction::Mean => 0.0,
-            _ => sum,
-        };
-        if broken {
-            out.loss = f64::NAN;
-        }
+        out.loss = if broken { f64::NAN } else { loss.reduced(sum, z) };
         let first = self.range.start == 0;
         out.filtered = self.filter.map(|_| filtered);
         if want.grad_embeddings {
@@ -421,9 +426,9 @@ impl<'a> Shard<'a> {
             out.grad_scale = grad_scale;
         }
         if want.grad_bias {
-            out.grad_bias = match (loss.product, loss.link) {
-                (Product::Linear, _) => (0..vectors).map(|j| (0..n).map(|i| g[i * vectors + j]).sum()).collect(),
-                (_, Link::Binary(_)) => vec![if first { grad_bias } else { 0.0 }],
+            out.grad_bias = match (loss.is_linear(), loss.binary()) {
+                (true, _) => (0..vectors).map(|j| (0..n).map(|i| g[i * vectors + j]).sum()).collect(),
+                (false, Some(_)) => vec![if first { grad_bias } else { 0.0 }],
                 _ => vec![],
             };
         }

@@ -3,9 +3,7 @@
 use std::f64::consts::{FRAC_PI_2, PI};
 
 use super::{any_finite, range, search::first_reached, special::softplus};
-use crate::{
-    Adaptive, Error, Fallback, Link, MarginSoftmax, Product, Result, Target, Unified, objective::others::Place,
-};
+use crate::{Adaptive, Error, Fallback, MarginSoftmax, Result, Target, Unified};
 
 /// When training counts as finished for an embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,14 +41,14 @@ fn curve(loss: &MarginSoftmax) -> Result<impl Fn(f64) -> (f64, f64) + '_> {
         let why = "the theory is that of one-hot targets, label_smoothing 0";
         return Err(Error::Combination { what: "label_smoothing", why });
     }
-    let plain = loss.product == Product::Cosine && loss.link == Link::Softmax && loss.adaptive == Adaptive::None;
+    let plain = !loss.is_linear() && loss.binary().is_none() && loss.adaptive == Adaptive::None;
     if !plain {
         let why = "the theory is that of a softmax over cosines with fixed margins";
         return Err(Error::Combination { what: "product, link, adaptive", why });
     }
-    let target = loss.target.evaluator();
+    let target = loss.target.prepare();
     Ok(move |angle: f64| {
-        let [value, slope, _] = target(angle.cos(), loss.target.margins());
+        let [value, slope, _] = target.at(angle.cos(), loss.target.margins());
         (value, slope * angle.sin())
     })
 }
@@ -141,6 +139,6 @@ pub fn collapse_loss(loss: &MarginSoftmax, classes: usize) -> Result<f64> {
     let curve = curve(loss)?;
     let inside = (1..1 << 31).contains(&classes);
     let others = range("classes", classes as f64, inside, "1 <= classes < 2^31")? - 1.0;
-    let (other, _) = loss.others.prepare(0.0)(-1.0, Place { bound: f64::INFINITY, late: true });
+    let (other, _) = loss.others.value_slope(-1.0);
     Ok(softplus(others.ln() + loss.scale * (other - curve(PI).0)))
 }

@@ -1,6 +1,6 @@
 use num_traits::Float;
 
-use super::{Place, number};
+use super::{Evaluator, Other, Place, number};
 use crate::objective::snippet::{Snippet, wgsl};
 
 /// CurricularFace: c·(t + c) above the row's bound. "CurricularFace: Adaptive Curriculum Learning Loss for Deep Face
@@ -11,14 +11,29 @@ pub(crate) struct Harder {
     pub hardness: f64,
 }
 
-impl Harder {
-    pub(crate) const SNIPPET: Snippet = Snippet::plain(wgsl!("others/curricular"));
-}
-
-impl super::Other for Harder {
+impl Other for Harder {
     #[inline(always)]
     fn value_slope<T: Float>(&self, c: T, place: Place<T>) -> (T, T) {
         let t: T = number(self.hardness);
         if c > place.bound { (c * (t + c), t + c + c) } else { (c, T::one()) }
+    }
+}
+
+impl super::Transform for Harder {
+    fn name(&self) -> &'static str {
+        "curricular"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet::plain(wgsl!("others/curricular"))
+    }
+
+    fn evaluator<'a>(&'a self, hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
+        Box::new(move |c, place| Harder { hardness }.value_slope(c, place))
+    }
+
+    /// cos(θ_y + m2).
+    fn bound(&self, x: f64, m2: f64) -> f64 {
+        x * m2.cos() - ((1.0 - x) * (1.0 + x)).max(0.0).sqrt() * m2.sin()
     }
 }

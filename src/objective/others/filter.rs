@@ -1,6 +1,6 @@
 use num_traits::Float;
 
-use super::Place;
+use super::{Evaluator, Other, Place};
 use crate::{
     Result,
     objective::{
@@ -25,18 +25,28 @@ impl Default for Filter {
     }
 }
 
-impl Filter {
-    pub(crate) const SNIPPET: Snippet = Snippet::plain(wgsl!("others/filter"));
-
-    pub(crate) fn validate(&self) -> Result<()> {
-        let inside = self.threshold > 0.0 && self.threshold <= 1.0;
-        in_range("filter.threshold", self.threshold, inside, "0 < threshold <= 1")
-    }
-}
-
-impl super::Other for Filter {
+impl Other for Filter {
     #[inline(always)]
     fn value_slope<T: Float>(&self, c: T, _: Place<T>) -> (T, T) {
         if c > super::number(self.threshold) { (T::zero(), T::zero()) } else { (c, T::one()) }
+    }
+}
+
+impl super::Transform for Filter {
+    fn name(&self) -> &'static str {
+        "filter"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet::plain(wgsl!("others/filter"))
+    }
+
+    fn validate(&self) -> Result<()> {
+        let inside = self.threshold > 0.0 && self.threshold <= 1.0;
+        in_range("filter.threshold", self.threshold, inside, "0 < threshold <= 1")
+    }
+
+    fn evaluator<'a>(&'a self, _hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
+        Box::new(|c, place| self.value_slope(c, place))
     }
 }

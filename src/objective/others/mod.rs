@@ -1,4 +1,5 @@
-//! Transforms of the cosines of all classes but the labelled one. One file per transform.
+//! The list of transforms of the cosines of all classes but the labelled one: a new one is a file with its numbers, its
+//! formula and the name of its shader, and here a variant with its arm in [`Others::transform`].
 
 mod curricular;
 mod filter;
@@ -13,7 +14,10 @@ use num_traits::Float;
 pub use rectified::Rectified;
 pub use top_k::TopK;
 
-use super::{Angle, Power, snippet::Snippet};
+use super::{
+    Angle, BuiltIn, Power,
+    snippet::{Shared, Snippet, wgsl},
+};
 use crate::Result;
 
 /// The facts that a transform may use beside the cosine.
@@ -68,69 +72,134 @@ impl Others {
         ]
     }
 
-    /// The name as it stands in JSON.
-    pub fn name(&self) -> &'static str {
+    fn transform(&self) -> &dyn Transform {
         match self {
-            Others::Identity => "identity",
-            Others::Rectified => "rectified",
-            Others::Angle(_) => "angle",
-            Others::Curricular => "curricular",
-            Others::TopK(_) => "top_k",
-            Others::Filter(_) => "filter",
-            Others::Power(_) => "power",
+            Others::Identity => &Identity,
+            Others::Rectified => &Rectified,
+            Others::Angle(angle) => angle,
+            Others::Curricular => &Harder { hardness: 0.0 },
+            Others::TopK(top) => top,
+            Others::Filter(filter) => filter,
+            Others::Power(power) => power,
         }
     }
 
-    /// The shader that computes it.
-    pub(crate) fn snippet(&self) -> Snippet {
-        match self {
-            Others::Identity => Identity::SNIPPET,
-            Others::Rectified => Rectified::SNIPPET,
-            Others::Angle(_) => Angle::OTHER,
-            Others::Curricular => Harder::SNIPPET,
-            Others::TopK(_) => TopK::SNIPPET,
-            Others::Filter(_) => Filter::SNIPPET,
-            Others::Power(_) => Power::OTHER,
-        }
+    /// The name as it stands in JSON.
+    pub fn name(&self) -> &'static str {
+        self.transform().name()
     }
 
     /// `(other(c), other'(c))` of a class that is not among the hard ones.
     pub fn value_slope(&self, c: f64) -> (f64, f64) {
-        self.prepare(0.0)(c, Place { bound: f64::INFINITY, late: true })
+        self.evaluator(0.0, self.series().as_deref())(c, Place { bound: f64::INFINITY, late: true })
+    }
+
+    pub(crate) fn snippet(&self) -> Snippet {
+        self.transform().snippet()
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        match self {
-            Others::Identity | Others::Rectified | Others::Curricular => Ok(()),
-            Others::Angle(angle) => angle.validate(),
-            Others::TopK(top) => top.validate(),
-            Others::Filter(filter) => filter.validate(),
-            Others::Power(power) => power.validate(),
-        }
+        self.transform().validate()
     }
 
-    /// Ready to evaluate: what is common to all cosines is computed once. `hardness` is CurricularFace's t.
-    pub(crate) fn prepare(&self, hardness: f64) -> Box<dyn Fn(f64, Place<f64>) -> (f64, f64) + Send + Sync + '_> {
-        match self {
-            Others::Identity => Box::new(|c, place| Identity.value_slope(c, place)),
-            Others::Rectified => Box::new(|c, place| Rectified.value_slope(c, place)),
-            Others::Angle(angle) => {
-                let series = angle.series();
-                Box::new(move |c, _| angle.value_slope(c, series.as_deref()))
-            }
-            Others::Curricular => Box::new(move |c, place| Harder { hardness }.value_slope(c, place)),
-            Others::TopK(top) => Box::new(|c, place| top.value_slope(c, place)),
-            Others::Filter(filter) => Box::new(|c, place| filter.value_slope(c, place)),
-            Others::Power(power) => Box::new(|c, _| power.other(c)),
-        }
+    pub(crate) fn series(&self) -> Option<Vec<f64>> {
+        self.transform().series()
     }
 
-    /// The row's bound where it follows from its target: cos(θ_y + m2) for CurricularFace.
+    pub(crate) fn evaluator<'a>(&'a self, hardness: f64, series: Option<&'a [f64]>) -> Evaluator<'a> {
+        self.transform().evaluator(hardness, series)
+    }
+
     pub(crate) fn bound(&self, x: f64, m2: f64) -> f64 {
-        match self {
-            Others::Curricular => x * m2.cos() - ((1.0 - x) * (1.0 + x)).max(0.0).sqrt() * m2.sin(),
-            _ => f64::INFINITY,
-        }
+        self.transform().bound(x, m2)
+    }
+
+    pub(crate) fn loop_iterations(&self) -> usize {
+        self.transform().loop_iterations()
+    }
+}
+
+/// Value and slope of one class.
+pub(crate) type Evaluator<'a> = Box<dyn Fn(f64, Place<f64>) -> (f64, f64) + Send + Sync + 'a>;
+
+/// A transform as a loss holds it.
+trait Transform {
+    /// The name as it stands in JSON.
+    fn name(&self) -> &'static str;
+
+    /// The shader that computes it.
+    fn snippet(&self) -> Snippet;
+
+    /// Checks its numbers.
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The damped coefficients, where it is a series.
+    fn series(&self) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// Value and slope of one class, with the coefficients of [`series`](Self::series). `hardness` is CurricularFace's t.
+    fn evaluator<'a>(&'a self, hardness: f64, series: Option<&'a [f64]>) -> Evaluator<'a>;
+
+    /// The row's bound where it follows from its target cosine x and margin m2.
+    fn bound(&self, _x: f64, _m2: f64) -> f64 {
+        f64::INFINITY
+    }
+
+    /// The most loop iterations that its shader takes per class, after any update of its numbers.
+    fn loop_iterations(&self) -> usize {
+        0
+    }
+}
+
+impl Transform for Angle {
+    fn name(&self) -> &'static str {
+        "angle"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet { text: wgsl!("others/angle"), needs: &[Shared::Angle, Shared::Series] }
+    }
+
+    fn validate(&self) -> Result<()> {
+        BuiltIn::validate(self)
+    }
+
+    fn series(&self) -> Option<Vec<f64>> {
+        self.series()
+    }
+
+    fn evaluator<'a>(&'a self, _hardness: f64, series: Option<&'a [f64]>) -> Evaluator<'a> {
+        Box::new(move |c, _| self.value_slope(c, series))
+    }
+
+    /// An update may turn an exact curve into a series of any degree, whose even and odd terms share an iteration.
+    fn loop_iterations(&self) -> usize {
+        34
+    }
+}
+
+impl Transform for Power {
+    fn name(&self) -> &'static str {
+        "power"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet { text: wgsl!("others/power"), needs: &[Shared::PowerCurve] }
+    }
+
+    fn validate(&self) -> Result<()> {
+        BuiltIn::validate(self)
+    }
+
+    fn evaluator<'a>(&'a self, _hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
+        Box::new(|c, _| self.other(c))
+    }
+
+    fn loop_iterations(&self) -> usize {
+        16
     }
 }
 

@@ -1,6 +1,6 @@
 use num_traits::Float;
 
-use super::Place;
+use super::{Evaluator, Other, Place};
 use crate::objective::snippet::{Snippet, wgsl};
 
 /// WC-ReLU: wrong classes behind the equator exert no force. "Unifying Margin-Based Softmax Losses in Face
@@ -8,13 +8,23 @@ use crate::objective::snippet::{Snippet, wgsl};
 #[derive(Debug, Clone, Copy)]
 pub struct Rectified;
 
-impl Rectified {
-    pub(crate) const SNIPPET: Snippet = Snippet::plain(wgsl!("others/rectified"));
-}
-
-impl super::Other for Rectified {
+impl Other for Rectified {
     #[inline(always)]
     fn value_slope<T: Float>(&self, c: T, _: Place<T>) -> (T, T) {
         if c > T::zero() { (c, T::one()) } else { (T::zero(), T::zero()) }
+    }
+}
+
+impl super::Transform for Rectified {
+    fn name(&self) -> &'static str {
+        "rectified"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet::plain(wgsl!("others/rectified"))
+    }
+
+    fn evaluator<'a>(&'a self, _hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
+        Box::new(|c, place| self.value_slope(c, place))
     }
 }

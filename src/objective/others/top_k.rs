@@ -1,6 +1,6 @@
 use num_traits::Float;
 
-use super::{Place, number};
+use super::{Evaluator, Other, Place, number};
 use crate::{
     Error, Result,
     objective::{
@@ -28,22 +28,11 @@ impl Default for TopK {
 }
 
 impl TopK {
-    pub(crate) const SNIPPET: Snippet = Snippet::plain(wgsl!("others/top_k"));
-
     /// The most classes that may be chosen.
     pub const MOST: usize = 64;
-
-    pub(crate) fn validate(&self) -> Result<()> {
-        let (count, margin) = (self.count, self.margin);
-        if !(1..=Self::MOST).contains(&count) {
-            return Err(Error::Parameter { what: "top_k.count", found: count as f64, allowed: "1 ..= 64" });
-        }
-        let half = std::f64::consts::FRAC_PI_2;
-        in_range("top_k.margin", margin, (0.0..half).contains(&margin), "0 <= margin < pi/2 (radians)")
-    }
 }
 
-impl super::Other for TopK {
+impl Other for TopK {
     /// `place.bound` is the k-th largest cosine.
     #[inline(always)]
     fn value_slope<T: Float>(&self, c: T, place: Place<T>) -> (T, T) {
@@ -56,5 +45,28 @@ impl super::Other for TopK {
         }
         let s = ((T::one() - c) * (T::one() + c)).max(T::zero()).sqrt();
         (c * cosine + s * sine, cosine - sine * c / s.max(number(SMALLEST_SINE)))
+    }
+}
+
+impl super::Transform for TopK {
+    fn name(&self) -> &'static str {
+        "top_k"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet::plain(wgsl!("others/top_k"))
+    }
+
+    fn validate(&self) -> Result<()> {
+        let (count, margin) = (self.count, self.margin);
+        if !(1..=Self::MOST).contains(&count) {
+            return Err(Error::Parameter { what: "top_k.count", found: count as f64, allowed: "1 ..= 64" });
+        }
+        let half = std::f64::consts::FRAC_PI_2;
+        in_range("top_k.margin", margin, (0.0..half).contains(&margin), "0 <= margin < pi/2 (radians)")
+    }
+
+    fn evaluator<'a>(&'a self, _hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
+        Box::new(|c, place| self.value_slope(c, place))
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{Context, Tensor},
-    plan::{Element, Layout, Plan, kernels},
+    plan::{Element, Layout, Plan, catalogue::kernels},
     shard::{Statistics, Targets},
     *,
 };
@@ -198,7 +198,7 @@ fn every_kernel_is_rerun(context: &Context) -> Result<(), Failed> {
         assert!(missing.is_empty(), "{at:?} lacks {missing:?}");
     }
     pieces(context)?.iter().for_each(|piece| found.extend(names(&piece.plan)));
-    let all: BTreeSet<&str> = kernels::all().iter().map(|(_, kernel)| kernel.name).collect();
+    let all: BTreeSet<&str> = kernels().iter().map(|(_, kernel)| kernel.name).collect();
     assert_eq!(found, all);
     Ok(())
 }

@@ -1,0 +1,80 @@
+// row_stats: the sums over the other classes, a span of a chunk per workgroup.
+//
+//   in      cosine   [rows, stride]  f32
+//   in      rows     [rows]          Row
+//   in      classes  [vectors]       vec2 (inverse length, weight)
+//   inout   slots    [rows, slots]   Stats
+//   in      bias     [classes]       f32; of a linear head alone
+//
+// A slot goes on from chunk to chunk, in order. The labelled class stays out: it joins in row_loss.
+
+@group(0) @binding(2) var<storage, read> cosine: array<f32>;
+@group(0) @binding(3) var<storage, read> rows: array<Row>;
+@group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read_write> slots: array<Stats>;
+
+alias Reduced = Stats;
+const SIDE = 8u;
+fn combine(a: Stats, b: Stats) -> Stats {
+    let most = max(a.most, b.most);
+    let fa = exponential(a.most - most);
+    let fb = exponential(b.most - most);
+    return Stats(most, a.sum * fa + b.sum * fb, a.tilt * fa + b.tilt * fb, a.weighted + b.weighted,
+                 max(a.nearest, b.nearest), a.endless | b.endless, 0u, 0u);
+}
+
+fn class_cosine(start: u32, j: u32) -> f32 {
+    let place = start + j * centers();
+    var c = cosine[place];
+    for (var k = 1u; k < centers(); k++) { c = max(c, cosine[place + k]); }
+    return c + product_bias(part.first / centers() + j);
+}
+
+@compute @workgroup_size(LANES)
+fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+             @builtin(local_invocation_index) lane: u32) {
+    let group = unfold(id, groups);
+    let row = group / part.slots;
+    if (row >= settings.rows) { return; }
+    let slot = group % part.slots;
+    // counted among the classes of this chunk
+    let own = settings.offset + part.first / centers();
+    let label = rows[row].label - own;
+    let last = rows[row].last;
+    let scale = rows[row].scale;
+    let bound = rows[row].bound;
+    let bend = rows[row].bend;
+    let start = row * part.stride;
+    let first = slot * part.slot_span;
+    let end = min(first + part.slot_span, part.count / centers());
+
+    // the weights are read for label smoothing alone
+    let weighs = has(WEIGHS);
+    let plain = has(PLAIN);
+    var stats = Stats(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
+    for (var j = first + lane; j < end; j += LANES) {
+        if (j != label) {
+            let c = class_cosine(start, j);
+            stats.nearest = max(stats.nearest, c);
+            let z = scale * other(c, Place(bound, bend, own + j > last)).value;
+            // a plain product may overflow
+            if (plain && !finite(vec4(z))) { stats.endless = 1u; }
+            stats.most = link_most(stats.most, z);
+        }
+    }
+    for (var j = first + lane; j < end; j += LANES) {
+        if (j != label) {
+            let v = other(class_cosine(start, j), Place(bound, bend, own + j > last)).value;
+            var weight = 0.0;
+            if (weighs) { weight = classes[part.first + j * centers()].y; }
+            stats = link_add(stats, v, scale * v, weight);
+        }
+    }
+    reduce_once(lane, stats);
+    if (lane == 0u) {
+        stats = reduce_twice();
+        let place = row * part.slots + slot;
+        if (part.begin == 0u) { stats = combine(slots[place], stats); }
+        slots[place] = stats;
+    }
+}

@@ -1,0 +1,178 @@
+//! A loss that was checked for a head: validated once, its coefficients computed once, and the few questions that engines
+//! have about it answered here.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
+
+use super::{
+    AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Product, Reduction, Target,
+    TargetCurve, TopK, others::Evaluator,
+};
+use crate::{Result, Shape};
+
+/// A loss that was checked for a head. It reads as the loss itself.
+#[derive(Clone)]
+pub(crate) struct Prepared {
+    loss: MarginSoftmax,
+    target_curve: Arc<dyn TargetCurve>,
+    /// Of a transform of the other classes that is a series; computed at the first use.
+    others_series: Arc<OnceLock<Option<Vec<f64>>>>,
+}
+
+impl Deref for Prepared {
+    type Target = MarginSoftmax;
+
+    fn deref(&self) -> &MarginSoftmax {
+        &self.loss
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.loss.fmt(f)
+    }
+}
+
+impl Prepared {
+    /// Checks a loss for heads with the classes and sub-centres of this shape.
+    pub fn new(loss: &MarginSoftmax, shape: Shape) -> Result<Arc<Self>> {
+        loss.validate_for(shape)?;
+        Ok(Arc::new(Self { loss: loss.clone(), target_curve: loss.target.prepare(), others_series: Arc::default() }))
+    }
+
+    /// Another loss for the same heads; what it shares with this one is not computed again.
+    pub fn updated(self: &Arc<Self>, loss: &MarginSoftmax, shape: Shape) -> Result<Arc<Self>> {
+        if *loss == self.loss {
+            return Ok(self.clone());
+        }
+        loss.validate_for(shape)?;
+        let target_curve = match loss.target == self.loss.target {
+            true => self.target_curve.clone(),
+            false => loss.target.prepare(),
+        };
+        let others_series = match loss.others == self.loss.others {
+            true => self.others_series.clone(),
+            false => Arc::default(),
+        };
+        Ok(Arc::new(Self { loss: loss.clone(), target_curve, others_series }))
+    }
+
+    /// The curve of the labelled class.
+    pub fn target_curve(&self) -> &dyn TargetCurve {
+        &*self.target_curve
+    }
+
+    /// The damped coefficients of the transform of the other classes, where it is a series.
+    pub fn others_series(&self) -> Option<&[f64]> {
+        self.others_series.get_or_init(|| self.loss.others.series()).as_deref()
+    }
+
+    /// Value and slope of another class; `hardness` is CurricularFace's t.
+    pub fn other(&self, hardness: f64) -> Evaluator<'_> {
+        self.loss.others.evaluator(hardness, self.others_series())
+    }
+}
+
+/// What engines ask of a loss.
+impl MarginSoftmax {
+    /// Whether products are plain, of vectors as they are, instead of cosines.
+    pub(crate) fn is_linear(&self) -> bool {
+        self.product == Product::Linear
+    }
+
+    /// The binary problems that the classes are; none for softmax.
+    pub(crate) fn binary(&self) -> Option<Binary> {
+        match self.link {
+            Link::Softmax => None,
+            Link::Binary(binary) => Some(binary),
+        }
+    }
+
+    /// How many of the other classes are chosen per row before margins apply.
+    pub(crate) fn top_k(&self) -> usize {
+        match self.others {
+            Others::TopK(TopK { count, .. }) => count,
+            _ => 0,
+        }
+    }
+
+    /// Whether the state's hardness follows the batch, and a row's bound its target.
+    pub(crate) fn hardness_follows(&self) -> bool {
+        self.others == Others::Curricular
+    }
+
+    /// Whether the state's mean and deviation of the lengths follow the batch.
+    pub(crate) fn lengths_follow(&self) -> bool {
+        matches!(self.adaptive, Adaptive::AdaFace(AdaFace { .. }))
+    }
+
+    /// Whether the state's scale is the one in force, and follows the batch by sums at the scale before.
+    pub(crate) fn scale_follows(&self) -> bool {
+        self.adaptive == Adaptive::AdaCos
+    }
+
+    /// Whether anything in the state follows the batch.
+    pub(crate) fn state_follows(&self) -> bool {
+        self.hardness_follows() || self.lengths_follow() || self.scale_follows()
+    }
+
+    /// What is drawn per row and step, if anything is.
+    pub(crate) fn draws(&self) -> Option<Elastic> {
+        match self.adaptive {
+            Adaptive::Elastic(elastic) => Some(elastic),
+            _ => None,
+        }
+    }
+
+    /// The term of the embedding's length in a row's loss, if there is one.
+    pub(crate) fn length_term(&self) -> Option<MagFace> {
+        match self.adaptive {
+            Adaptive::MagFace(magface) => Some(magface),
+            _ => None,
+        }
+    }
+
+    /// Whether a row's margins follow from the row itself.
+    pub(crate) fn rows_adapt(&self) -> bool {
+        !matches!(self.adaptive, Adaptive::None | Adaptive::AdaCos)
+    }
+
+    /// Whether the target has margins m0..m3, so that classes and rows may bring their own.
+    pub(crate) fn has_margins(&self) -> bool {
+        matches!(self.target, Target::Unified(_))
+    }
+
+    /// The target curve from outside, if it is one.
+    pub(crate) fn custom(&self) -> Option<&dyn Margin> {
+        match &self.target {
+            Target::Custom(custom) => Some(custom.margin()),
+            _ => None,
+        }
+    }
+
+    /// Whether rows keep their losses, each with an upstream gradient of its own.
+    pub(crate) fn is_unreduced(&self) -> bool {
+        self.reduction == Reduction::None
+    }
+
+    /// The loss of a batch from the sum of its rows' losses and Z.
+    pub(crate) fn reduced(&self, sum: f64, z: f64) -> f64 {
+        match self.reduction {
+            // NaN where a row is NaN, 0 where no row counts
+            Reduction::Mean if z > 0.0 || sum.is_nan() => sum / z,
+            Reduction::Mean => 0.0,
+            Reduction::Sum | Reduction::None => sum,
+        }
+    }
+
+    /// Z, what the sum over the rows is divided by: with the mean, the weights of the rows that count.
+    pub(crate) fn normalizer(&self, weights: impl Iterator<Item = f64>) -> f64 {
+        match self.reduction {
+            Reduction::Mean => weights.sum(),
+            Reduction::Sum | Reduction::None => 1.0,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The list of target curves: a new one is a file with its numbers, its formula and the name of its shader, and here a
+//! variant with its arm in [`Target::built_in`].
+
+use std::sync::Arc;
+
+use super::{Angle, Custom, Power, Unified, snippet::Snippet};
+use crate::Result;
+
+/// The curve of the labelled class.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Target {
+    /// m0..m3: NormFace, CosFace, ArcFace, SphereFace, AmpFace, ChebyAAM and their combinations.
+    Unified(Unified),
+    /// Linear in the angle: ArcGrad, Li-ArcFace.
+    Angle(Angle),
+    /// SphereFace2's curve.
+    Power(Power),
+    /// A curve from outside; has no JSON form.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    Custom(Custom),
+}
+
+/// A target curve as a loss holds it.
+pub(crate) trait BuiltIn {
+    /// The name as it stands in JSON.
+    fn name(&self) -> &'static str;
+
+    /// The shader that computes it.
+    fn snippet(&self) -> Snippet;
+
+    /// Checks its numbers.
+    fn validate(&self) -> Result<()>;
+
+    /// Ready to evaluate.
+    fn prepare(&self) -> Arc<dyn TargetCurve>;
+
+    /// m0..m3; for a curve that has none, those of a line.
+    fn margins(&self) -> [f64; 4] {
+        Unified::default().margins()
+    }
+}
+
+/// A target curve, ready to evaluate: what is common to all cosines is computed once.
+pub(crate) trait TargetCurve: Send + Sync {
+    /// φ, dφ/dx and dφ/dm2 at a target cosine x with the margins m0..m3 of its row, which a curve without margins ignores.
+    fn at(&self, x: f64, margins: [f64; 4]) -> [f64; 3];
+}
+
+impl Target {
+    fn built_in(&self) -> &dyn BuiltIn {
+        match self {
+            Target::Unified(margin) => margin,
+            Target::Angle(angle) => angle,
+            Target::Power(power) => power,
+            Target::Custom(custom) => custom,
+        }
+    }
+
+    /// The name as it stands in JSON, and of the shader snippet.
+    pub fn name(&self) -> &'static str {
+        self.built_in().name()
+    }
+
+    /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them.
+    pub fn value_slope(&self, x: f64) -> (f64, f64) {
+        let [value, slope, _] = self.prepare().at(x, self.margins());
+        (value, slope)
+    }
+
+    /// The shader that computes it. The text of a curve from outside comes from its [`Margin`](super::Margin).
+    pub(crate) fn snippet(&self) -> Snippet {
+        self.built_in().snippet()
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        self.built_in().validate()
+    }
+
+    pub(crate) fn margins(&self) -> [f64; 4] {
+        self.built_in().margins()
+    }
+
+    pub(crate) fn prepare(&self) -> Arc<dyn TargetCurve> {
+        self.built_in().prepare()
+    }
+}

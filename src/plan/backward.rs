@@ -1,0 +1,166 @@
+//! The backward pass of a head.
+
+use super::{
+    Grid, Kernel, Part, Step,
+    buffers::{FilterBuffers, Sweep},
+    builder::Builder,
+    driver_limits::ROWS_PER_PASS,
+    forward::{HeadPlan, Loaders, Round},
+    kernels as k,
+    schedule::SumPlace,
+};
+use crate::Result;
+
+/// The kernels of a sweep over the cosines.
+struct SweepKernels {
+    grad_cosines: Kernel,
+    filter_totals: Kernel,
+    list_classes: Kernel,
+    list_rows: Kernel,
+    grad_embeddings: Kernel,
+    finish_embeddings: Kernel,
+    grad_prototypes: Kernel,
+    grad_bias: Kernel,
+}
+
+impl SweepKernels {
+    fn new(head: &HeadPlan<'_>) -> Self {
+        let (tile, filter) = (head.schedule.tile, head.work.filter);
+        let Loaders { embeddings: x, prototypes: w, cosines: g, gradients: out } = head.loaders;
+        Self {
+            grad_cosines: k::grad_cosines(&head.snippets, filter),
+            filter_totals: k::filter_totals(),
+            list_classes: k::list_classes(tile),
+            list_rows: k::list_rows(tile),
+            grad_embeddings: k::grad_embeddings(tile, g, w, filter),
+            finish_embeddings: k::finish_embeddings(x, out),
+            grad_prototypes: k::grad_prototypes(tile, g, x, w, out, filter),
+            grad_bias: k::grad_bias(),
+        }
+    }
+}
+
+/// Where one round of the sweep works.
+struct Place<'a> {
+    sweep: &'a Sweep,
+    round: &'a Round,
+    kernels: &'a SweepKernels,
+    sum: SumPlace,
+}
+
+impl HeadPlan<'_> {
+    /// Gradients; empty where none is wanted.
+    pub fn backward(&self, b: &mut Builder, rounds: &[Round]) -> Result<Vec<Step>> {
+        let mut steps = self.row_gradients(b)?;
+        let Some(sweep) = &self.buffers.sweep else { return Ok(steps) };
+        let kernels = &SweepKernels::new(self);
+        for (round, sum) in rounds.iter().zip(self.schedule.sums()) {
+            self.sweep(b, &Place { sweep, round, kernels, sum }, &mut steps)?;
+        }
+        Ok(steps)
+    }
+
+    /// The gradients of the rows, and their sums: those of the scale and of a binary link's bias.
+    fn row_gradients(&self, b: &mut Builder) -> Result<Vec<Step>> {
+        let Self { global, buffers: own, .. } = self;
+        let mut steps = vec![];
+        if let Some(upstream) = own.upstream {
+            let kernel = k::row_gradients(&self.snippets);
+            steps.push(b.step(&kernel, *global, Grid::over_rows(64, 1), &[own.batch, upstream, own.rows])?);
+        }
+        for (out, local) in [(own.grad_scale, 0), (own.grad_link_bias, 1)] {
+            if let Some(out) = out {
+                let part = Part { local, ..*global };
+                steps.push(b.step(&k::sum_rows(), part, Grid::fixed(1), &[own.rows, out])?);
+            }
+        }
+        Ok(steps)
+    }
+
+    /// One round: dL/dcosines in the place of the cosines, and what it adds to dX, dW and the bias' gradient.
+    fn sweep(&self, b: &mut Builder, place: &Place<'_>, steps: &mut Vec<Step>) -> Result<()> {
+        let (own, &Place { sweep, round, kernels, .. }) = (&self.buffers, place);
+        if !self.schedule.keep {
+            steps.push(round.product.clone());
+        }
+        let mut buffers = own.with_bias(&[round.cosines, own.rows, own.classes, sweep.columns]);
+        buffers.extend(sweep.filter.as_ref().map(|filter| filter.blocks));
+        let units = u64::from(round.part.stride).div_ceil(self.shape.sub_centers() as u64);
+        steps.push(b.step(&kernels.grad_cosines, round.part, Grid::over_rows(64, units.div_ceil(64)), &buffers)?);
+        if let Some(filter) = &sweep.filter {
+            self.filter(b, place, filter, steps)?;
+        }
+        if let Some(buffers) = sweep.grad_embeddings {
+            self.grad_embeddings(b, place, buffers, steps)?;
+        }
+        if let Some(&gradient) = sweep.grad_prototypes.get(round.chunk.shard) {
+            self.grad_prototypes(b, place, gradient, steps)?;
+        }
+        if let Some(gradient) = sweep.grad_bias {
+            let grid = Grid::fixed(u64::from(round.part.count).div_ceil(64));
+            steps.push(b.step(&kernels.grad_bias, round.part, grid, &[sweep.columns, gradient])?);
+        }
+        Ok(())
+    }
+
+    /// The sums over what a filter left, and the lists of it.
+    fn filter(&self, b: &mut Builder, place: &Place<'_>, own: &FilterBuffers, steps: &mut Vec<Step>) -> Result<()> {
+        let (part, kernels, listed) = (place.round.part, place.kernels, k::listed(self.schedule.tile));
+        steps.push(b.step(&kernels.filter_totals, part, Grid::fixed(1), &[own.blocks, own.filtered])?);
+        if let Some(list) = own.class_lists {
+            steps.push(b.step(&kernels.list_classes, part, Grid::over_rows(listed, 1), &[own.blocks, list])?);
+        }
+        if let Some(list) = own.row_lists {
+            let grid = Grid::fixed(u64::from(part.stride).div_ceil(listed.into()));
+            steps.push(b.step(&kernels.list_rows, part, grid, &[own.blocks, list])?);
+        }
+        Ok(())
+    }
+
+    /// dX: its sum over the classes of this round, finished where the sum ends.
+    fn grad_embeddings(
+        &self,
+        b: &mut Builder,
+        &Place { sweep, round, kernels, sum }: &Place<'_>,
+        [gradient, slabs]: [usize; 2],
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
+        let (own, schedule) = (&self.buffers, &self.schedule);
+        let grid = Grid::over_rows(schedule.tile.rows(), self.wide() * schedule.splits as u64);
+        let mut buffers = vec![round.cosines, own.prototypes[round.chunk.shard], own.classes, slabs];
+        buffers.extend(sweep.filter.as_ref().and_then(|filter| filter.class_lists));
+        let part = Part { begin: u32::from(sum.begins), ..round.part };
+        steps.push(b.step(&kernels.grad_embeddings, part, grid, &buffers)?);
+        if sum.ends {
+            let buffers = [own.embeddings, own.inverses, own.rows, slabs, gradient];
+            let part = Part { local: u32::from(sum.adds), ..self.global };
+            steps.push(b.step(&kernels.finish_embeddings, part, Grid::over_rows(1, 1), &buffers)?);
+        }
+        Ok(())
+    }
+
+    /// dW of the classes of this round, in passes over the rows.
+    fn grad_prototypes(
+        &self,
+        b: &mut Builder,
+        &Place { sweep, round, kernels, .. }: &Place<'_>,
+        gradient: usize,
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
+        let own = &self.buffers;
+        let grid = Grid::fixed(u64::from(round.part.count).div_ceil(self.schedule.tile.rows().into()) * self.wide());
+        let data = own.prototypes[round.chunk.shard];
+        let mut buffers = vec![round.cosines, own.embeddings, data, own.inverses, own.classes, sweep.columns, gradient];
+        buffers.extend(sweep.filter.as_ref().and_then(|filter| filter.row_lists));
+        for first in (0..self.shape.rows().max(1) as u32).step_by(ROWS_PER_PASS as usize) {
+            let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..round.part };
+            steps.push(b.step(&kernels.grad_prototypes, part, grid, &buffers)?);
+        }
+        Ok(())
+    }
+
+    /// Tiles that cover a vector.
+    fn wide(&self) -> u64 {
+        (self.shape.dim() as u64).div_ceil(self.schedule.tile.columns().into())
+    }
+}

@@ -1,0 +1,235 @@
+//! The buffers of a head, in one list: the plan is built with it, and the budget adds up its bytes.
+
+use super::{
+    Element, Schedule, Slot,
+    builder::Builder,
+    kernels,
+    uniforms::{BatchState, Filtered, Row, Stats},
+    work::{Bias, Work},
+};
+use crate::{Error, Result, Shape};
+
+/// How the caller's tensors lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout<'a> {
+    /// Classes of each prototype shard, in order; their sum is the number of classes.
+    pub shards: &'a [usize],
+    /// Element of the embeddings: f32, f16 or bf16.
+    pub embeddings: Element,
+    /// Element of the prototypes: f32, f16 or bf16. Gradients are f32.
+    pub prototypes: Element,
+}
+
+impl Layout<'_> {
+    /// Whether its shards have so many classes together, and none of them no class.
+    pub(super) fn check(&self, classes: usize) -> Result<()> {
+        if self.shards.contains(&0) {
+            return Err(Error::Zero { what: "shards" });
+        }
+        let found = self.shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
+        if found == classes { Ok(()) } else { Err(Error::Length { what: "shards", found, expected: classes }) }
+    }
+}
+
+/// Buffers that several plans have, each with its size.
+impl Builder {
+    /// One f32 per row, of rows of any kind.
+    pub fn per_row(&mut self, name: &'static str, rows: u64) -> Result<usize> {
+        self.workspace(name, rows * 4)
+    }
+
+    /// A [`Row`] per row.
+    pub fn rows(&mut self, rows: u64) -> Result<usize> {
+        self.workspace("rows", rows * size_of::<Row>() as u64)
+    }
+
+    /// Inverse length and weight of each prototype.
+    pub fn classes(&mut self, vectors: u64) -> Result<usize> {
+        self.workspace("classes", vectors * 8)
+    }
+
+    /// Four numbers for each group of 64 prototypes.
+    pub fn totals(&mut self, groups: u64) -> Result<usize> {
+        self.workspace("totals", groups * 16)
+    }
+
+    /// A [`BatchState`] per batch entry.
+    pub fn batch(&mut self, entries: u64) -> Result<usize> {
+        self.workspace("batch", entries * size_of::<BatchState>() as u64)
+    }
+
+    /// [`Stats`] of each slot of each row.
+    pub fn slots(&mut self, rows: u64, slots: u64) -> Result<usize> {
+        self.workspace("slots", slots * rows * size_of::<Stats>() as u64)
+    }
+
+    /// The parts of the sum over classes in dX, in whole quads.
+    pub fn slabs(&mut self, splits: u64, rows: u64, dim: u64) -> Result<usize> {
+        self.workspace("slabs", splits * rows * dim.next_multiple_of(4) * 4)
+    }
+
+    /// One f32 per column, of `columns`, and block of 64 rows.
+    pub fn columns(&mut self, blocks: u64, columns: u64) -> Result<usize> {
+        self.workspace("columns", blocks * columns * 4)
+    }
+}
+
+/// The buffers of a head, as indices into those of the plan.
+pub(super) struct Buffers {
+    pub embeddings: usize,
+    /// One per shard.
+    pub prototypes: Vec<usize>,
+    pub labels: usize,
+    pub weights: usize,
+    pub class_margins: usize,
+    pub row_margins: usize,
+    pub state: usize,
+    /// Of a linear head.
+    pub bias: Option<usize>,
+    pub loss: usize,
+    pub row_losses: usize,
+    pub rows: usize,
+    pub inverses: usize,
+    pub classes: usize,
+    pub totals: usize,
+    pub batch: usize,
+    pub slots: usize,
+    /// One per chunk; the same one where they are not kept.
+    pub cosines: Vec<usize>,
+    /// The hardest classes of each row.
+    pub top: Option<usize>,
+    pub draws: Option<usize>,
+    pub upstream: Option<usize>,
+    pub grad_scale: Option<usize>,
+    /// Of a binary link.
+    pub grad_link_bias: Option<usize>,
+    /// For a backward pass through the cosines.
+    pub sweep: Option<Sweep>,
+}
+
+/// The buffers of a backward pass through the cosines.
+pub(super) struct Sweep {
+    pub columns: usize,
+    /// dX, and the slabs of its sums.
+    pub grad_embeddings: Option<[usize; 2]>,
+    /// dW of each shard, if it is wanted.
+    pub grad_prototypes: Vec<usize>,
+    /// Of a linear head.
+    pub grad_bias: Option<usize>,
+    pub filter: Option<FilterBuffers>,
+}
+
+/// The entries that a filter leaves.
+pub(super) struct FilterBuffers {
+    /// The blocks of entries that it looked at.
+    pub blocks: usize,
+    /// Sums over them.
+    pub filtered: usize,
+    /// The classes that are left, for dX.
+    pub class_lists: Option<usize>,
+    /// The rows that are left, for dW.
+    pub row_lists: Option<usize>,
+}
+
+/// The sizes that those of the buffers follow from.
+struct Sizes<'a> {
+    rows: u64,
+    shape: Shape,
+    layout: &'a Layout<'a>,
+    work: Work,
+    schedule: &'a Schedule,
+}
+
+impl Buffers {
+    /// Adds the buffers of a head for the classes of `shape`.
+    pub fn new(b: &mut Builder, shape: Shape, layout: &Layout<'_>, work: Work, schedule: &Schedule) -> Result<Self> {
+        let rows = shape.rows().max(1) as u64;
+        let sizes = Sizes { rows, shape, layout, work, schedule };
+        let (classes, link) = (shape.classes() as u64, work.bias == Some(Bias::Link));
+        let groups = layout.shards.iter().map(|c| (c * shape.sub_centers()).div_ceil(64) as u64).sum();
+        // in the order of the fields
+        Ok(Self {
+            embeddings: b.given(Slot::Embeddings, rows * shape.dim() as u64 * layout.embeddings.bytes())?,
+            prototypes: sizes.per_shard(b, Slot::Prototypes, layout.prototypes)?,
+            labels: b.given(Slot::Labels, rows * 4)?,
+            weights: b.optional(Slot::ClassWeights, 16)?,
+            class_margins: b.optional(Slot::ClassMargins, 16)?,
+            row_margins: b.optional(Slot::RowMargins, 16)?,
+            state: b.optional(Slot::State, 16)?,
+            bias: on(work.linear, || b.optional(Slot::Bias, classes * 4))?,
+            loss: b.given(Slot::Loss, 4)?,
+            row_losses: b.optional(Slot::RowLosses, rows * 4)?,
+            rows: b.rows(rows)?,
+            inverses: b.per_row("inverses", rows)?,
+            classes: b.classes(shape.vectors() as u64)?,
+            totals: b.totals(groups)?,
+            batch: b.batch(1)?,
+            slots: b.slots(rows, schedule.slots as u64)?,
+            cosines: sizes.cosines(b)?,
+            top: on(work.stages.chosen > 0, || b.workspace("top", rows * work.stages.chosen as u64 * 8))?,
+            draws: on(work.stages.draws, || b.per_row("draws", rows))?,
+            upstream: on(work.any, || b.optional(Slot::Upstream, 16))?,
+            grad_scale: on(work.scale, || b.given(Slot::GradScale, 4))?,
+            grad_link_bias: on(link, || b.given(Slot::GradBias, 4))?,
+            sweep: on(work.sweeps(), || sizes.sweep(b))?,
+        })
+    }
+
+    /// These, and the bias of a linear head.
+    pub fn with_bias(&self, buffers: &[usize]) -> Vec<usize> {
+        [buffers, self.bias.as_slice()].concat()
+    }
+}
+
+impl Sizes<'_> {
+    fn per_shard(&self, b: &mut Builder, slot: fn(usize) -> Slot, element: Element) -> Result<Vec<usize>> {
+        let vector = (self.shape.sub_centers() * self.shape.dim()) as u64 * element.bytes();
+        self.layout.shards.iter().enumerate().map(|(i, &count)| b.given(slot(i), count as u64 * vector)).collect()
+    }
+
+    fn cosines(&self, b: &mut Builder) -> Result<Vec<usize>> {
+        let chunks = &self.schedule.chunks;
+        if self.schedule.keep {
+            chunks.iter().map(|chunk| b.workspace("cosines", self.rows * chunk.stride() as u64 * 4)).collect()
+        } else {
+            let shared = b.workspace("cosines", self.rows * self.schedule.longest() * 4)?;
+            Ok(vec![shared; chunks.len()])
+        }
+    }
+
+    fn sweep(&self, b: &mut Builder) -> Result<Sweep> {
+        let (rows, dim, classes) = (self.rows, self.shape.dim() as u64, self.shape.classes() as u64);
+        let (work, splits) = (self.work, self.schedule.splits as u64);
+        Ok(Sweep {
+            columns: b.columns(rows.div_ceil(64), self.schedule.longest())?,
+            grad_embeddings: on(work.embeddings, || {
+                let gradient = b.given(Slot::GradEmbeddings, rows * dim * 4)?;
+                Ok([gradient, b.slabs(splits, rows, dim)?])
+            })?,
+            grad_prototypes: match work.prototypes {
+                true => self.per_shard(b, Slot::GradPrototypes, Element::F32)?,
+                false => vec![],
+            },
+            grad_bias: on(work.bias == Some(Bias::Classes), || b.given(Slot::GradBias, classes * 4))?,
+            filter: on(work.filter, || self.filter(b))?,
+        })
+    }
+
+    fn filter(&self, b: &mut Builder) -> Result<FilterBuffers> {
+        let (rows, stride, work) = (self.rows, self.schedule.longest(), self.work);
+        let units = stride.div_ceil(self.shape.sub_centers() as u64);
+        let listed = u64::from(kernels::listed(self.schedule.tile));
+        let lists = |count: u64, longest: u64| count.div_ceil(listed) * (longest + 1) * 4;
+        Ok(FilterBuffers {
+            blocks: b.workspace("blocks", rows.div_ceil(64) * units.div_ceil(64) * 32)?,
+            filtered: b.workspace("filtered", size_of::<Filtered>() as u64)?,
+            class_lists: on(work.embeddings, || b.workspace("class lists", lists(rows, stride)))?,
+            row_lists: on(work.prototypes, || b.workspace("row lists", lists(stride, rows)))?,
+        })
+    }
+}
+
+/// What `make` makes, where it is needed.
+fn on<T>(needed: bool, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    needed.then(make).transpose()
+}

@@ -1,0 +1,198 @@
+//! The forward pass of a head, stage by stage.
+
+use super::{
+    Chunk, Grid, Kernel, Layout, Loader, Part, Schedule, Step,
+    buffers::Buffers,
+    builder::Builder,
+    driver_limits::{CLASSES_PER_SPAN, ROWS_PER_PASS},
+    kernels::{self as k, Snippets},
+    work::Work,
+};
+use crate::{Result, Shape};
+
+/// What the steps of a head share; each method plans some of them, in the order in which they run.
+pub(super) struct HeadPlan<'a> {
+    /// Of the classes of this plan.
+    pub shape: Shape,
+    pub layout: &'a Layout<'a>,
+    pub loaders: Loaders,
+    pub snippets: Snippets,
+    pub work: Work,
+    pub schedule: Schedule,
+    pub buffers: Buffers,
+    /// Of the steps that work on the whole batch.
+    pub global: Part,
+    /// The bits of a filter's threshold, an f32.
+    pub epsilon: u32,
+}
+
+/// How vectors and cosines lie in memory.
+pub(super) struct Loaders {
+    pub embeddings: Loader,
+    pub prototypes: Loader,
+    pub cosines: Loader,
+    pub gradients: Loader,
+}
+
+/// The parts of a chunk that both passes use.
+pub(super) struct Round {
+    pub part: Part,
+    pub chunk: Chunk,
+    /// The buffer of its cosines.
+    pub cosines: usize,
+    /// The step that computes them.
+    pub product: Step,
+    statistics: Step,
+}
+
+impl HeadPlan<'_> {
+    /// Norms, and the cosines at the labels.
+    pub fn targets(&self, b: &mut Builder) -> Result<Vec<Step>> {
+        let Self { loaders, buffers: own, .. } = self;
+        let buffers = [own.embeddings, own.labels, own.weights, own.inverses, own.rows];
+        let rows = Grid::over_rows(8, 1);
+        let mut steps = vec![b.step(&k::row_norms(loaders.embeddings), self.global, rows, &buffers)?];
+        let class_norms = k::class_norms(loaders.prototypes, true);
+        let target_rows = k::target_rows(&self.snippets, loaders.embeddings, loaders.prototypes);
+        let (mut first, mut group) = (0, 0);
+        for (&classes, &data) in self.layout.shards.iter().zip(&own.prototypes) {
+            let count = classes * self.shape.sub_centers();
+            let part = Part { first: first as u32, count: count as u32, local: group as u32, ..Part::default() };
+            let grid = Grid::fixed(count.div_ceil(64) as u64);
+            steps.push(b.step(&class_norms, part, grid, &[data, own.classes, own.totals, own.weights])?);
+            let buffers = own.with_bias(&[own.embeddings, data, own.inverses, own.classes, own.rows]);
+            steps.push(b.step(&target_rows, part, rows, &buffers)?);
+            first += count;
+            group += count.div_ceil(64);
+        }
+        steps.push(b.step(&k::class_totals(), self.global, Grid::fixed(1), &[own.totals, own.batch])?);
+        Ok(steps)
+    }
+
+    /// For each chunk the steps that compute its cosines and sum over them.
+    pub fn rounds(&self, b: &mut Builder) -> Result<Vec<Round>> {
+        let Self { loaders, schedule, buffers: own, .. } = self;
+        let tile = schedule.tile;
+        let products = k::cosines(tile, loaders.embeddings, loaders.prototypes, loaders.cosines);
+        let row_stats = k::row_stats(&self.snippets);
+        let mut rounds = vec![];
+        for (i, (&chunk, &cosines)) in schedule.chunks.iter().zip(&own.cosines).enumerate() {
+            let part = self.part(&chunk, i == 0);
+            let grid = Grid::over_rows(tile.rows(), (chunk.vectors() as u64).div_ceil(tile.columns().into()));
+            let buffers = [own.embeddings, own.prototypes[chunk.shard], own.inverses, own.classes, cosines];
+            let product = b.step(&products, part, grid, &buffers)?;
+            let statistics = self.sums(b, &row_stats, part, cosines)?;
+            rounds.push(Round { part, chunk, cosines, product, statistics });
+        }
+        Ok(rounds)
+    }
+
+    /// The part of the steps that work on this chunk; `begin` where the sums over all chunks start.
+    fn part(&self, chunk: &Chunk, begin: bool) -> Part {
+        let Schedule { slots, splits, .. } = self.schedule;
+        Part {
+            first: (chunk.first * chunk.centers) as u32,
+            count: chunk.vectors() as u32,
+            local: (chunk.local * chunk.centers) as u32,
+            stride: chunk.stride() as u32,
+            splits: splits as u32,
+            slots: slots as u32,
+            // whole steps of the tile's loop over classes
+            split_span: chunk.vectors().div_ceil(splits).next_multiple_of(16) as u32,
+            slot_span: chunk.count.div_ceil(slots) as u32,
+            begin: u32::from(begin),
+            row_count: ROWS_PER_PASS,
+            epsilon: self.epsilon,
+            ..Part::default()
+        }
+    }
+
+    /// The rows' sums over the other classes of a chunk.
+    fn sums(&self, b: &mut Builder, kernel: &Kernel, part: Part, cosines: usize) -> Result<Step> {
+        let own = &self.buffers;
+        let buffers = own.with_bias(&[cosines, own.rows, own.classes, own.slots]);
+        b.step(kernel, part, Grid::over_rows(1, self.schedule.slots as u64), &buffers)
+    }
+
+    /// Whether the cosines are computed before the statistics, and stay.
+    fn early(&self) -> bool {
+        self.schedule.keep && self.work.reads_twice()
+    }
+
+    /// Cosines that are read before the margins apply; for inter-topk with the choice of the hardest classes.
+    pub fn early_cosines(&self, b: &mut Builder, rounds: &[Round]) -> Result<Vec<Step>> {
+        let Some(top) = self.buffers.top else {
+            let early = rounds.iter().filter(|_| self.early());
+            return Ok(early.map(|round| round.product.clone()).collect());
+        };
+        let select = k::select_classes(&self.snippets);
+        let mut steps = vec![];
+        for (i, round) in rounds.iter().enumerate() {
+            steps.push(round.product.clone());
+            for first in (0..round.chunk.count).step_by(CLASSES_PER_SPAN) {
+                let begin = u32::from(i == 0 && first == 0);
+                let (row_first, row_count) = (first as u32, CLASSES_PER_SPAN as u32);
+                let part = Part { begin, row_first, row_count, ..round.part };
+                steps.push(b.step(&select, part, Grid::over_rows(1, 1), &[round.cosines, self.buffers.rows, top])?);
+            }
+        }
+        Ok(steps)
+    }
+
+    /// The margins of the rows.
+    pub fn margins(&self, b: &mut Builder) -> Result<Step> {
+        let own = &self.buffers;
+        let buffers = [own.rows, own.class_margins, own.row_margins, own.state];
+        b.step(&k::target_margins(&self.snippets), self.global, Grid::over_rows(64, 1), &buffers)
+    }
+
+    /// The steps that move the state.
+    pub fn follow(&self, b: &mut Builder, margins: &Step, rounds: &[Round]) -> Result<Vec<Step>> {
+        let Self { global, buffers: own, .. } = self;
+        let mut steps = vec![];
+        if self.work.stages.scale {
+            // sums at the scale so far
+            steps.push(margins.clone());
+            let raw = k::row_stats(&self.snippets.raw());
+            for round in rounds {
+                if !self.schedule.keep {
+                    steps.push(round.product.clone());
+                }
+                steps.push(self.sums(b, &raw, round.part, round.cosines)?);
+            }
+            steps.push(b.step(&k::row_sums(), *global, Grid::over_rows(64, 1), &[own.slots, own.rows])?);
+            steps.push(b.step(&k::middle_row(), *global, Grid::over_rows(1, 1), &[own.rows, own.batch])?);
+        }
+        if self.work.stages.follow {
+            steps.push(b.step(&k::follow(), *global, Grid::fixed(1), &[own.rows, own.batch, own.state])?);
+        }
+        Ok(steps)
+    }
+
+    /// The margins, and the rows' sums over the other classes.
+    pub fn statistics(&self, b: &mut Builder, margins: Step, rounds: &[Round]) -> Result<Vec<Step>> {
+        let mut steps = vec![];
+        if let Some(draws) = self.buffers.draws {
+            let buffers = [self.buffers.rows, draws];
+            steps.push(b.step(&k::draw_rows(), self.global, Grid::over_rows(1, 1), &buffers)?);
+        }
+        steps.push(margins);
+        for round in rounds {
+            if !self.early() {
+                steps.push(round.product.clone());
+            }
+            steps.push(round.statistics.clone());
+        }
+        Ok(steps)
+    }
+
+    /// The losses of the rows, and the reduced one.
+    pub fn losses(&self, b: &mut Builder) -> Result<Vec<Step>> {
+        let Self { global, buffers: own, .. } = self;
+        let buffers = [own.slots, own.batch, own.rows, own.row_losses];
+        Ok(vec![
+            b.step(&k::row_loss(&self.snippets), *global, Grid::over_rows(64, 1), &buffers)?,
+            b.step(&k::batch_loss(), *global, Grid::fixed(1), &[own.rows, own.batch, own.loss])?,
+        ])
+    }
+}

@@ -1,0 +1,79 @@
+//! The limits of a device.
+
+use crate::{Error, Result};
+
+/// The limits of a device that matter for a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Limits {
+    /// Bytes of one buffer.
+    pub max_buffer: u64,
+    /// Bytes of one storage binding.
+    pub max_binding: u64,
+    /// Workgroups along one axis.
+    pub max_groups: u32,
+    /// Storage buffers of one kernel; 8 are needed.
+    pub storage_buffers: u32,
+    /// Invocations of a workgroup; 256 are needed.
+    pub invocations: u32,
+    /// Invocations along the first axis of a workgroup; 256 are needed.
+    #[cfg_attr(feature = "serde", serde(default = "size_x"))]
+    pub size_x: u32,
+    /// Bytes of workgroup memory; 8 KiB are needed, and more by most tiles.
+    pub workgroup_bytes: u32,
+    /// The alignment of a storage binding: its offset must be a multiple of this.
+    pub alignment: u32,
+    /// Whether shaders know the type f16; tensors of that element do without it too.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub f16: bool,
+    /// Whether the device computes in software: what [`DevicePreset::Auto`](crate::DevicePreset) goes by.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub software: bool,
+}
+
+#[cfg(feature = "serde")]
+fn size_x() -> u32 {
+    Limits::WEBGPU.size_x
+}
+
+impl Limits {
+    /// The limits that every WebGPU device has.
+    pub const WEBGPU: Self = Self {
+        max_buffer: 256 << 20,
+        max_binding: 128 << 20,
+        max_groups: 65_535,
+        storage_buffers: 8,
+        invocations: 256,
+        size_x: 256,
+        workgroup_bytes: 16 << 10,
+        alignment: 256,
+        f16: false,
+        software: false,
+    };
+
+    /// The least that every head needs, apart from sizes and alignment, which decide what fits.
+    pub(crate) const LEAST: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
+
+    /// The most bytes of a buffer that is bound whole, and the limit that says so.
+    pub(crate) fn tightest(&self) -> (&'static str, u64) {
+        if self.max_buffer < self.max_binding {
+            ("max_buffer_size", self.max_buffer)
+        } else {
+            ("max_storage_buffer_binding_size", self.max_binding)
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let least = Self::LEAST;
+        let need = |what, limit, needed: u32, allowed: u32| {
+            let (needed, allowed) = (u64::from(needed), u64::from(allowed));
+            if allowed >= needed { Ok(()) } else { Err(Error::Limit { what, limit, needed, allowed }) }
+        };
+        need("a kernel", "max_storage_buffers_per_shader_stage", least.storage_buffers, self.storage_buffers)?;
+        need("a workgroup", "max_compute_invocations_per_workgroup", least.invocations, self.invocations)?;
+        need("a workgroup", "max_compute_workgroup_size_x", least.size_x, self.size_x)?;
+        need("a workgroup", "max_compute_workgroup_storage_size", least.workgroup_bytes, self.workgroup_bytes)?;
+        need("a dispatch", "max_compute_workgroups_per_dimension", least.max_groups, self.max_groups)?;
+        need("a binding", "min_storage_buffer_offset_alignment", least.alignment, self.alignment)
+    }
+}
