@@ -190,7 +190,7 @@ fn main() -> Result<()> {
     };
     let mut all = vec![(Backend::cpu(), &CPU[..])];
     all.extend(margin_softmax::gpu::Context::all().into_iter().map(|c| (Backend::Gpu(c), &GPU[..])));
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results/filter.json");
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("results/filter.json");
     let mut lines: Vec<String> = vec![];
     let mut measured = vec![];
     for (backend, shapes) in all.into_iter().filter(|(backend, _)| wanted(backend)) {

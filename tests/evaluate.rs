@@ -1,5 +1,5 @@
 //! The example `evaluate`: the same results on every device through its files, and a line for every mistake.
-#![cfg(all(feature = "cpu", feature = "serde"))]
+#![cfg(feature = "cpu")]
 
 #[path = "../examples/evaluate/command.rs"]
 mod command;

@@ -122,7 +122,7 @@ fi
 # ---- the parts; all in one profile, so that a cold machine compiles the dependencies once
 
 bare_tree() {
-    cargo tree --no-default-features -e normal --prefix none --no-dedupe | sort -u >"$temporary/tree"
+    cargo tree -p margin-softmax --no-default-features -e normal --prefix none --no-dedupe | sort -u >"$temporary/tree"
     if grep -E '^(wgpu|naga|rayon|gemm|pulp)' "$temporary/tree"; then
         return 1
     fi
@@ -163,7 +163,8 @@ browser() {
     node tests/browser/run.mjs
 }
 
-step 'format' cargo fmt --all --check
+# first, so that most mistakes show within minutes; it also tests the build without wgpu
+step 'fast loop' tests/fast.sh
 step 'clippy' cargo clippy --locked --all-targets --release --features serde -- -D warnings
 step 'clippy without features' cargo clippy --all-targets --release --no-default-features --features serde -- -D warnings
 if wasm; then

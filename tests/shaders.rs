@@ -67,7 +67,7 @@ fn every_kernel_is_valid_and_binds_what_its_descriptor_says() {
 
 /// Every text below shaders/, with its path from there.
 fn texts() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shaders");
     let (mut folders, mut found) = (vec![root.clone()], vec![]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {

@@ -105,13 +105,8 @@ fn a_loss_is_chosen_by_name_or_as_json() {
     let json = r#"{"target": {"unified": {"m2": 0.4}}, "scale": 20}"#;
     let file = tempfile::NamedTempFile::with_suffix(".json").unwrap();
     std::fs::write(file.path(), r#"{"preset": "arcface"}"#).unwrap();
-    let parsed = [json, file.path().to_str().unwrap()].map(choice::parse);
-    if cfg!(feature = "serde") {
-        let [given, named] = parsed.map(|loss| loss.unwrap().loss);
-        assert_eq!(given, MarginSoftmax::unified(1.0, 1.0, 0.4, 0.0).with_scale(20.0));
-        assert_eq!(named, MarginSoftmax::arcface());
-        assert!(choice::parse(r#"{"preset": "arkface"}"#).unwrap_err().contains("arkface"));
-    } else {
-        parsed.into_iter().for_each(|loss| assert!(loss.unwrap_err().contains("--features serde")));
-    }
+    let [given, named] = [json, file.path().to_str().unwrap()].map(|text| choice::parse(text).unwrap().loss);
+    assert_eq!(given, MarginSoftmax::unified(1.0, 1.0, 0.4, 0.0).with_scale(20.0));
+    assert_eq!(named, MarginSoftmax::arcface());
+    assert!(choice::parse(r#"{"preset": "arkface"}"#).unwrap_err().contains("arkface"));
 }

@@ -67,7 +67,7 @@ pub fn median_best(values: &mut [f64]) -> (f64, f64) {
 }
 
 fn path(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("results").join(name)
 }
 
 /// The rows of a results file; none if there is no such file.

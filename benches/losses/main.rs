@@ -57,7 +57,7 @@ fn main() {
             _ => cases::budgets(),
         };
         let rows = measure(table, cases, command.rounds.max(1));
-        let path = format!("{}/benches/results/{table}.json", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/results/{table}.json", env!("CARGO_MANIFEST_DIR"));
         let text = rows.iter().map(Value::to_string).collect::<Vec<_>>().join(",\n");
         fs::write(&path, format!("[\n{text}\n]\n")).unwrap();
         println!("{path}");

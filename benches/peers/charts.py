@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 BENCHES = pathlib.Path(__file__).resolve().parents[1]
+PICTURES = BENCHES.parent / "pictures"
 # dark ink on light paper of its own: readable on a page of any colour
 plt.rcParams.update({
     "svg.fonttype": "none",  # text stays text
@@ -165,9 +166,9 @@ def main():
         )
     if losses := read("losses.json"):
         figures["time_per_loss"] = per_loss(losses)
-    (BENCHES / "charts").mkdir(exist_ok=True)
+    PICTURES.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        path = BENCHES / "charts" / f"{name}.svg"
+        path = PICTURES / f"{name}.svg"
         figure.savefig(path, metadata={"Date": None})
         print(path.relative_to(BENCHES.parent))
         if png:

@@ -9,7 +9,7 @@
 #
 # Python packages go into target/peers-venv, or set PEERS_PYTHON to a Python that has them. burn takes over 20 minutes to
 # compile on two cores: PEERS_BURN=no leaves it out. Missing parts are reported, and the run goes on without them.
-# Results: benches/results/*.json, and from them benches/charts/*.svg.
+# Results: benches/results/*.json, and from them pictures/*.svg.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

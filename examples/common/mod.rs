@@ -3,7 +3,6 @@
 pub mod charts;
 pub mod device;
 pub mod digits;
-#[cfg(feature = "serde")]
 pub mod json;
 pub mod learner;
 pub mod mlp;

@@ -27,12 +27,6 @@ fn read(text: &str) -> Result<Loss> {
     json(&path.file_stem().map_or_else(|| text.into(), |stem| stem.to_string_lossy()), &content)
 }
 
-#[cfg(feature = "serde")]
 fn json(title: &str, text: &str) -> Result<Loss> {
     Ok(Loss { name: String::new(), title: title.into(), loss: crate::common::json::parse(text)? })
-}
-
-#[cfg(not(feature = "serde"))]
-fn json(_: &str, _: &str) -> Result<Loss> {
-    Err("a loss as JSON needs the feature `serde`: cargo run --release --features serde --example train".into())
 }

@@ -4,7 +4,7 @@
 //! cargo run --release --example train
 //! cargo run --release --example train -- --device cpu --loss arcface --loss normface --epochs 20
 //! cargo run --release --example train -- --loss curricularface --sub-centers 3
-//! cargo run --release --features serde --example train -- --loss '{"target": {"unified": {"m2": 0.4}}, "scale": 20}'
+//! cargo run --release --example train -- --loss '{"target": {"unified": {"m2": 0.4}}, "scale": 20}'
 //! ```
 //!
 //! Prints a table and writes out/train/report.html, and the README's picture beside it. Needs no download: the digits are embedded.

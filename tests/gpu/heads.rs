@@ -192,14 +192,8 @@ fn a_second_pass_adds_exactly_the_first(context: &Context) -> Result<(), Failed>
 }
 
 /// As it would come back from a file.
-#[cfg(feature = "serde")]
 fn saved(state: &State) -> State {
     serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
-}
-
-#[cfg(not(feature = "serde"))]
-fn saved(state: &State) -> State {
-    *state
 }
 
 /// Three steps, a save, two more: those of a run that was never stopped.

@@ -11,6 +11,8 @@ mod errors;
 mod families;
 mod family_edges;
 mod filter;
+#[cfg(feature = "serde")]
+mod fixtures;
 mod golden;
 mod golden_families;
 mod gradients;

@@ -19,7 +19,7 @@ const TOP: [&str; 8] = [
 ];
 
 /// The README's.
-const PICTURES: [&str; 2] = ["benches/charts/time_over_classes.svg", "examples/train/picture.svg"];
+const PICTURES: [&str; 2] = ["pictures/time_over_classes.svg", "pictures/train.svg"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
