@@ -1,6 +1,6 @@
 //! A reusable head over slices, on any backend.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use super::Backend;
 #[cfg(feature = "cpu")]
@@ -16,7 +16,7 @@ use crate::{
 
 /// A head over slices: made once by [`Backend::head`], then called for any number of batches.
 pub struct SliceHead {
-    loss: Arc<Prepared>,
+    loss: Prepared,
     shape: Shape,
     range: Range<usize>,
     state: State,

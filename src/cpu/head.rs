@@ -1,6 +1,6 @@
 //! A head on the CPU: the passes in order, for a whole head or one shard.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use pulp::Arch;
 
@@ -26,7 +26,7 @@ use crate::{
 /// the `gemm` crate: all of it is counted in [`workspace_bytes`](Self::workspace_bytes). Not counted is one block of the
 /// size of the L2 cache that `gemm` keeps per thread, for all heads together, as long as the thread lives.
 pub(crate) struct Head {
-    pub(super) loss: Arc<Prepared>,
+    pub(super) loss: Prepared,
     /// Of the whole head.
     pub(super) shape: Shape,
     pub(super) range: Range<usize>,
@@ -45,7 +45,7 @@ pub(super) struct Found {
 
 impl Head {
     /// Chooses the layout and makes the workspace; [`Error::Budget`] before anything is allocated.
-    pub fn new(loss: &Arc<Prepared>, shape: Shape, range: Range<usize>, options: &Options) -> Result<Self> {
+    pub fn new(loss: &Prepared, shape: Shape, range: Range<usize>, options: &Options) -> Result<Self> {
         let setup = Self::setup(loss, shape, &range, options)?;
         let (input, work) = (Input::new(setup, shape.rows()), Work::new(setup, shape.rows()));
         Ok(Self { loss: loss.clone(), shape, range, options: *options, setup, input, work })
@@ -60,7 +60,7 @@ impl Head {
     }
 
     /// Another loss over the same workspace; one that chooses more cosines per row makes it anew.
-    pub fn update(&mut self, loss: &Arc<Prepared>) -> Result<()> {
+    pub fn update(&mut self, loss: &Prepared) -> Result<()> {
         if loss.top_k() > self.setup.layout.top {
             self.setup = Self::setup(loss, self.shape, &self.range, &self.options)?;
             // never both at once

@@ -56,7 +56,7 @@ impl Bound {
         loss: &MarginSoftmax,
         call: &Call,
     ) -> Result<Self> {
-        Self::of(context, plan, given, &*Prepared::new(loss, plan.shape())?, call)
+        Self::of(context, plan, given, &Prepared::new(loss, plan.shape())?, call)
     }
 
     /// The same with a loss that was checked.

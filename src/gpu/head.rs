@@ -18,7 +18,7 @@ use crate::{
 pub struct Head {
     context: Context,
     plan: Arc<Plan>,
-    loss: Arc<Prepared>,
+    loss: Prepared,
 }
 
 /// The caller's tensors. N rows, C classes, D values a vector, as planned; shards as planned.
@@ -104,7 +104,7 @@ impl Head {
     }
 
     /// The same for a shard too, whose caller exchanges the numbers.
-    pub(super) fn of_any(context: &Context, loss: &Arc<Prepared>, plan: Plan) -> Result<Self> {
+    pub(super) fn of_any(context: &Context, loss: &Prepared, plan: Plan) -> Result<Self> {
         plan.accepts(loss)?;
         fits(context, &plan)?;
         super::custom::check(context, loss, &plan)?;
@@ -245,7 +245,7 @@ pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
 /// A head bound to tensors.
 pub struct BoundHead {
     pub(super) bound: Bound,
-    loss: Arc<Prepared>,
+    loss: Prepared,
     call: Call,
     training: bool,
     state: State,
@@ -262,7 +262,7 @@ impl BoundHead {
             return Err(Error::Combination { what: "reduction", why });
         }
         let loss = self.loss.updated(loss, self.bound.plan().shape())?;
-        self.call(&loss, Call { rows, ..self.call })?;
+        self.replace_loss(&loss, Call { rows, ..self.call })?;
         self.write_draws()
     }
 
@@ -279,8 +279,7 @@ impl BoundHead {
     /// Whether gradients are added to what the tensors hold, instead of overwriting it. Off at first. Holds for every
     /// later submit.
     pub fn set_accumulate(&mut self, on: bool) -> Result<()> {
-        let loss = self.loss.clone();
-        self.call(&loss, Call { accumulate: on, ..self.call })
+        self.call(Call { accumulate: on, ..self.call })
     }
 
     /// Whether what is recorded from now on is a training step: what follows the batch then moves first, in the state
@@ -396,10 +395,15 @@ impl BoundHead {
     }
 
     /// A call with other inputs in use.
-    pub(super) fn call(&mut self, loss: &Arc<Prepared>, call: Call) -> Result<()> {
-        if !Arc::ptr_eq(loss, &self.loss) {
-            self.bound.plan().accepts(loss)?;
-        }
+    pub(super) fn call(&mut self, call: Call) -> Result<()> {
+        self.bound.update(&self.loss, &call)?;
+        self.call = call;
+        Ok(())
+    }
+
+    /// A call with another loss.
+    pub(super) fn replace_loss(&mut self, loss: &Prepared, call: Call) -> Result<()> {
+        self.bound.plan().accepts(loss)?;
         self.bound.update(loss, &call)?;
         self.loss = loss.clone();
         self.call = call;

@@ -1,6 +1,6 @@
 //! A head over slices on a device: uploads, records, submits, reads back.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use bytemuck::Zeroable;
 
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) struct SliceHead {
     pub(super) context: Context,
     pub(super) bound: BoundHead,
-    pub(super) loss: Arc<Prepared>,
+    pub(super) loss: Prepared,
     pub(super) shape: Shape,
     pub(super) range: Range<usize>,
     inputs: Inputs,
@@ -62,7 +62,7 @@ enum What {
 impl SliceHead {
     pub fn new(
         context: &Context,
-        loss: &Arc<Prepared>,
+        loss: &Prepared,
         shape: Shape,
         range: Range<usize>,
         options: &Options,
@@ -151,9 +151,9 @@ impl SliceHead {
         self.bound.bound.schedule()
     }
 
-    pub fn update(&mut self, loss: &Arc<Prepared>) -> Result<()> {
+    pub fn update(&mut self, loss: &Prepared) -> Result<()> {
         // the rows are those of the next batch
-        self.bound.call(loss, Call::default())?;
+        self.bound.replace_loss(loss, Call::default())?;
         self.loss = loss.clone();
         Ok(())
     }
@@ -259,7 +259,7 @@ impl SliceHead {
             row_margins: batch.margins.is_some(),
             ..Call::default()
         };
-        self.bound.call(&self.loss, call)?;
+        self.bound.call(call)?;
         self.bound.set_training(follow);
         self.bound.set_state(state)?;
         Ok(rows)

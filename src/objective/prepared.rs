@@ -17,9 +17,10 @@ use crate::{Result, Shape};
 #[derive(Clone)]
 pub(crate) struct Prepared {
     loss: MarginSoftmax,
-    target_curve: Arc<dyn TargetCurve>,
-    /// Of a transform of the other classes that is a series; computed at the first use.
-    others_series: Arc<OnceLock<Option<Vec<f64>>>>,
+    /// Made at the first use, as are the coefficients below: a loss that is only passed on allocates nothing.
+    target_curve: OnceLock<Arc<dyn TargetCurve>>,
+    /// Of a transform of the other classes that is a series.
+    others_series: OnceLock<Option<Vec<f64>>>,
 }
 
 impl Deref for Prepared {
@@ -38,31 +39,26 @@ impl fmt::Debug for Prepared {
 
 impl Prepared {
     /// Checks a loss for heads with the classes and sub-centres of this shape.
-    pub fn new(loss: &MarginSoftmax, shape: Shape) -> Result<Arc<Self>> {
+    pub fn new(loss: &MarginSoftmax, shape: Shape) -> Result<Self> {
         loss.validate_for(shape)?;
-        Ok(Arc::new(Self { loss: loss.clone(), target_curve: loss.target.prepare(), others_series: Arc::default() }))
+        Ok(Self { loss: loss.clone(), target_curve: OnceLock::new(), others_series: OnceLock::new() })
     }
 
     /// Another loss for the same heads; what it shares with this one is not computed again.
-    pub fn updated(self: &Arc<Self>, loss: &MarginSoftmax, shape: Shape) -> Result<Arc<Self>> {
-        if *loss == self.loss {
-            return Ok(self.clone());
+    pub fn updated(&self, loss: &MarginSoftmax, shape: Shape) -> Result<Self> {
+        let mut next = Self::new(loss, shape)?;
+        if loss.target == self.loss.target {
+            next.target_curve = self.target_curve.clone();
         }
-        loss.validate_for(shape)?;
-        let target_curve = match loss.target == self.loss.target {
-            true => self.target_curve.clone(),
-            false => loss.target.prepare(),
-        };
-        let others_series = match loss.others == self.loss.others {
-            true => self.others_series.clone(),
-            false => Arc::default(),
-        };
-        Ok(Arc::new(Self { loss: loss.clone(), target_curve, others_series }))
+        if loss.others == self.loss.others {
+            next.others_series = self.others_series.clone();
+        }
+        Ok(next)
     }
 
     /// The curve of the labelled class.
     pub fn target_curve(&self) -> &dyn TargetCurve {
-        &*self.target_curve
+        &**self.target_curve.get_or_init(|| self.loss.target.prepare())
     }
 
     /// The damped coefficients of the transform of the other classes, where it is a series.

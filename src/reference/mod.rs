@@ -4,7 +4,7 @@
 mod monitor;
 mod regularizer;
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 pub use monitor::{between, mean_prototype};
 pub use regularizer::{center_loss, regularize, update_centers};
@@ -69,7 +69,7 @@ fn evaluate_or_train<L: Label>(
 
 /// One batch at a state, which follows it first if it is to.
 pub(crate) fn step(
-    loss: &Arc<Prepared>,
+    loss: &Prepared,
     shape: Shape,
     options: &Options,
     batch: CheckedBatch<'_, f64>,
@@ -87,7 +87,7 @@ pub(crate) fn step(
 
 /// A batch and the classes of one shard. A whole head has one.
 pub struct Shard<'a> {
-    loss: Arc<Prepared>,
+    loss: Prepared,
     /// Of the shard; its rows are those of the batch.
     shape: Shape,
     range: Range<usize>,
@@ -122,12 +122,7 @@ impl<'a> Shard<'a> {
     }
 
     /// The same with everything checked.
-    pub(crate) fn of(
-        loss: &Arc<Prepared>,
-        shape: Shape,
-        range: Range<usize>,
-        batch: CheckedBatch<'a, f64>,
-    ) -> Result<Self> {
+    pub(crate) fn of(loss: &Prepared, shape: Shape, range: Range<usize>, batch: CheckedBatch<'a, f64>) -> Result<Self> {
         let (rows, dim, classes) = (batch.rows(), shape.dim(), shape.classes());
         let shape = Shape::new(rows, range.len(), dim)?.with_sub_centers(shape.sub_centers())?;
         let unit = !loss.is_linear();

@@ -18,14 +18,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("objective/adaptive", "objective", "a step looks at the whole loss"),
     ("objective/state", "objective", "a state belongs to a whole loss"),
     ("objective/state", "objective/adaptive", "the first scale of AdaCos"),
-    ("objective/others/curricular", "objective/others", "the trait of a transform"),
-    ("objective/others/filter", "objective/others", "the trait of a transform"),
-    ("objective/others/identity", "objective/others", "the trait of a transform"),
-    ("objective/others/rectified", "objective/others", "the trait of a transform"),
-    ("objective/others/top_k", "objective/others", "the trait of a transform"),
-    ("plan/kernels", "plan/gather", "the list of all kernels, for tests"),
-    ("plan/kernels", "plan/monitor", "the list of all kernels, for tests"),
-    ("plan/kernels", "plan/regularizer", "the list of all kernels, for tests"),
 ];
 
 /// Names from the crate's root to a module or an item.
