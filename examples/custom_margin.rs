@@ -20,9 +20,9 @@ impl Margin for Quadratic {
     }
 
     fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve {
+        "fn margin_target(x: f32) -> ValueSlope {
             let m = parameter(0u);
-            return Curve(x - m * (1.0 - x) * (1.0 - x), 1.0 + 2.0 * m * (1.0 - x));
+            return ValueSlope(x - m * (1.0 - x) * (1.0 - x), 1.0 + 2.0 * m * (1.0 - x));
         }"
     }
 

@@ -156,6 +156,7 @@ pub mod reliability;
 mod shape;
 pub mod shard;
 pub mod theory;
+mod uniforms;
 
 pub use backend::{Backend, SliceHead};
 pub use data::{

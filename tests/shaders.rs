@@ -158,7 +158,7 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("common/reduce_twice.wgsl", &["LANES"], lanes),
         ("common/series.wgsl", &["OF_CLOSED", "OF_LOSS", "OF_OTHERS", "OF_ROW"], series),
         ("filter/filter_totals.wgsl", &["LANES"], lanes),
-        ("filter/small.wgsl", &["LANES"], lanes),
+        ("filter/apply_filter.wgsl", &["LANES"], lanes),
         ("geometry/monitor.wgsl", &["LANES"], lanes),
         ("geometry/monitor_mean.wgsl", &["LANES"], lanes),
         ("geometry/monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K", "LANES"], layout),
@@ -169,15 +169,15 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("head/grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
         ("head/grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
         ("head/row_stats.wgsl", &["SIDE"], lanes),
-        ("head/sum_rows.wgsl", &["LANES"], lanes),
+        ("head/sum_row_gradients.wgsl", &["LANES"], lanes),
         ("operations/logit_classes.wgsl", &["LANES"], lanes),
         ("tile/block.wgsl", &["PIECE"], "the length of the parts of a sum, within one dispatch"),
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
-        ("tile/eights.wgsl", &["WIDE"], "follows from TILE_SIDE"),
+        ("tile/workgroup.wgsl", &["WIDE"], "follows from TILE_SIDE"),
         ("tile/tile_128.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
         ("tile/tile_64.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
-        ("update_state/follow.wgsl", &["LANES"], lanes),
+        ("update_state/update_state.wgsl", &["LANES"], lanes),
     ];
     let mut expected: Vec<(String, String)> = vec![];
     for (file, names, _) in own {
@@ -271,7 +271,7 @@ fn numbers_in_shaders_have_names_or_reasons() {
         ("head/row_gradients.wgsl", "1.0e-30", "below this a quotient is formed in the other order"),
         ("link/softmax.wgsl", "1.0e-30", guard),
         ("target/unified.wgsl", "1.0e-30", guard),
-        ("update_state/row_sums.wgsl", "1.0e-30", guard),
+        ("update_state/row_log_sum_exp.wgsl", "1.0e-30", guard),
     ];
     let mut found = vec![];
     for (file, text) in texts().iter().filter(|(file, _)| !approximations.contains(&file.as_str())) {
@@ -330,7 +330,7 @@ fn workgroups_cover_what_the_planner_believes() {
                     }
                     per_group => {
                         let tile = text.contains("* TILE_M").then_some(tile_rows);
-                        let list = text.contains("tile * (SPAN").then(|| number("const SPAN = ")).flatten();
+                        let list = text.contains("tile * (PER_LIST").then(|| number("const PER_LIST = ")).flatten();
                         let own = number("unfold(id, groups) * ").or(tile).or(list);
                         let found = own.or(number("block * ")).unwrap_or(1);
                         assert_eq!(found, per_group, "{name}: rows a workgroup");

@@ -20,7 +20,7 @@ case "${1-}" in
 esac
 
 out=web/dist/demo
-mkdir -p "$out/vendor"
+mkdir -p "$out/vendor" "$out/module"
 cargo run --quiet --release -p web-build -- --inline web/planner --out "$out/dist"
 # the page takes it from planner_wasm.js
 rm "$out/dist/planner_bg.wasm"
@@ -32,6 +32,7 @@ uplot=web/demo/node_modules/uplot
 cp "$uplot/dist/uPlot.esm.js" "$uplot/dist/uPlot.min.css" "$out/vendor/"
 cp "$uplot/LICENSE" "$out/vendor/uPlot.LICENSE"
 cp web/margin-softmax.js "$out/"
+cp web/module/*.js "$out/module/"
 for file in web/demo/*; do
     case $file in
     *.html | *.css | *.wgsl | *.js) cp "$file" "$out/" ;;

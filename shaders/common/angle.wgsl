@@ -34,9 +34,9 @@ fn cos_sin_of(a: f32) -> vec2<f32> {
 }
 
 // arccos x and its slope, bounded as everywhere.
-fn arc(x: f32) -> Curve {
+fn arc(x: f32) -> ValueSlope {
     let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
     // from the nearer end, where it keeps all its digits
     let near = quadrant_angle(s, abs(x));
-    return Curve(select(near, PI - near, x < 0.0), -1.0 / max(s, SMALLEST_SINE));
+    return ValueSlope(select(near, PI - near, x < 0.0), -1.0 / max(s, SMALLEST_SINE));
 }

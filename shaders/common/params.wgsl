@@ -1,11 +1,11 @@
-// What every kernel knows. Before this text Rust declares the constants (src/plan/constants.rs), and Settings, Part, Row, Stats
-// and Batch (src/plan/uniforms.rs).
+// What every kernel knows. Before this text Rust declares the constants (src/uniforms/constants.rs, src/plan/constants.rs),
+// and Settings, Part, Row, Stats and Batch (src/uniforms/mod.rs).
 
 // value and slope of a curve
-struct Curve { value: f32, slope: f32 }
+struct ValueSlope { value: f32, slope: f32 }
 
 // what a transform of the other classes may know beside the cosine; `late` comes after Row.last
-struct Place { bound: f32, bend: f32, late: bool }
+struct Place { bound: f32, hardness: f32, late: bool }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
 @group(0) @binding(1) var<uniform> part: Part;

@@ -14,7 +14,7 @@ var<private> series_m1: f32;            // m1 of the row,
 var<private> series_whole: f32;         // the nearest whole number,
 var<private> series_half: vec2<f32>;    // and (cos, sin) of half a turn times half of what is left
 
-fn series(x: f32, which: u32, pairs: u32) -> Curve {
+fn series(x: f32, which: u32, pairs: u32) -> ValueSlope {
     let y = 1.0 - 2.0 * (1.0 - x) * (1.0 + x);
     // .x runs over the even, .y over the odd coefficients; value and slope side by side
     var b1 = vec2(0.0); var b2 = vec2(0.0); var d1 = vec2(0.0); var d2 = vec2(0.0);
@@ -30,7 +30,7 @@ fn series(x: f32, which: u32, pairs: u32) -> Curve {
     // the odd half goes one step further: V_k instead of T_k
     let odd = fma(2.0 * y, b1.y, last.y - b2.y) - b1.y;
     let odd_slope = fma(2.0 * y, d1.y, 2.0 * b1.y - d2.y) - d1.y;
-    return Curve(fma(x, odd, even), fma(4.0 * x, even_slope, odd) + 4.0 * x * x * odd_slope);
+    return ValueSlope(fma(x, odd, even), fma(4.0 * x, even_slope, odd) + 4.0 * x * x * odd_slope);
 }
 
 fn series_pair(k: u32, which: u32) -> vec2<f32> {

@@ -1,7 +1,7 @@
 // Lists the set bits of words in order: 256 words at a time, a word per lane.
 
 var<workgroup> found: array<u32, 256>;
-var<private> listed: u32;
+var<private> bits_listed: u32;
 
 // The place of a lane's first bit; by all lanes.
 fn list_words(word: u32, lane: u32) -> u32 {
@@ -14,8 +14,8 @@ fn list_words(word: u32, lane: u32) -> u32 {
         found[lane] = sum;
         workgroupBarrier();
     }
-    let first = listed + found[lane] - countOneBits(word);
-    listed += found[255];
+    let first = bits_listed + found[lane] - countOneBits(word);
+    bits_listed += found[255];
     workgroupBarrier();
     return first;
 }

@@ -1,7 +1,7 @@
-// list_classes: the prototypes of a chunk that have an entry of the gradient left, for every SPAN rows.
+// list_classes: the prototypes of a chunk that have an entry of the gradient left, for every PER_LIST rows.
 //
 //   in      blocks  [rows / 64, classes / 64]     Block
-//   out     list    [rows / SPAN, 1 + stride]     their number, then the prototypes in order, counted in the chunk
+//   out     list    [rows / PER_LIST, 1 + stride]     their number, then the prototypes in order, counted in the chunk
 //
 // One workgroup per list.
 
@@ -12,9 +12,9 @@
 fn list_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                 @builtin(local_invocation_index) lane: u32) {
     let tile = unfold(id, groups);
-    let first = tile * (SPAN / 64u);
+    let first = tile * (PER_LIST / 64u);
     if (first * 64u >= settings.rows) { return; }
-    let end = min(first + SPAN / 64u, (settings.rows + 63u) / 64u);
+    let end = min(first + PER_LIST / 64u, (settings.rows + 63u) / 64u);
     let units = (part.stride + settings.centers - 1u) / settings.centers;
     let wide = (units + 63u) / 64u;
     let start = tile * (part.stride + 1u) + 1u;
@@ -33,5 +33,5 @@ fn list_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
             word &= word - 1u;
         }
     }
-    if (lane == 0u) { list[start - 1u] = listed * settings.centers; }
+    if (lane == 0u) { list[start - 1u] = bits_listed * settings.centers; }
 }

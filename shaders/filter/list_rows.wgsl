@@ -1,7 +1,7 @@
-// list_rows: the rows that have an entry of the gradient left, for every SPAN prototypes of a chunk.
+// list_rows: the rows that have an entry of the gradient left, for every PER_LIST prototypes of a chunk.
 //
 //   in      blocks  [rows / 64, classes / 64]     Block
-//   out     list    [stride / SPAN, 1 + rows]     their number, then the rows in order
+//   out     list    [stride / PER_LIST, 1 + rows]     their number, then the rows in order
 //
 // One workgroup per list.
 
@@ -12,12 +12,12 @@
 fn list_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
              @builtin(local_invocation_index) lane: u32) {
     let tile = unfold(id, groups);
-    if (tile * SPAN >= part.stride) { return; }
+    if (tile * PER_LIST >= part.stride) { return; }
     let units = (part.stride + settings.centers - 1u) / settings.centers;
     let wide = (units + 63u) / 64u;
     // the blocks with a class of these prototypes
-    let first = tile * SPAN / settings.centers / 64u;
-    let last = (min(tile * SPAN + SPAN, part.stride) - 1u) / settings.centers / 64u;
+    let first = tile * PER_LIST / settings.centers / 64u;
+    let last = (min(tile * PER_LIST + PER_LIST, part.stride) - 1u) / settings.centers / 64u;
     let start = tile * (settings.rows + 1u) + 1u;
     let words = (settings.rows + 63u) / 64u * 2u;
     for (var base = 0u; base < words; base += 256u) {
@@ -33,5 +33,5 @@ fn list_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
             word &= word - 1u;
         }
     }
-    if (lane == 0u) { list[start - 1u] = listed; }
+    if (lane == 0u) { list[start - 1u] = bits_listed; }
 }

@@ -3,7 +3,7 @@
 //
 //   in      embedding       [rows, dim]
 //   in      inverses        [rows]                  f32
-//   in      rows            [rows]                  Row: its state and stretch
+//   in      rows            [rows]                  Row: its state and length_gradient
 //   inout   slabs           [splits, rows, dim]     the sum is put into the first
 //   inout   store_gradient  [rows, dim]
 //
@@ -56,10 +56,10 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
         reduce_once(lane, rest);
         radial = reduce_twice() * factor;
     }
-    let stretch = select(0.0, rows[row].stretch, settings.adaptive == MAGFACE && part.local == 0u);
+    let length_gradient = select(0.0, rows[row].length_gradient, settings.adaptive == MAGFACE && part.local == 0u);
     for (var q = lane; q < quads; q += LANES) {
         let along = select(vec4(0.0), embedding(row, q * 4u), keep);
-        let v = fma(vec4(-radial), along * power, slabs[row * quads + q]) * inverse + stretch * (along * inverse);
+        let v = fma(vec4(-radial), along * power, slabs[row * quads + q]) * inverse + length_gradient * (along * inverse);
         store_gradient(row, q * 4u, select(vec4(0.0), v, keep), has(ADD_EMBEDDINGS) || part.local == 1u);
     }
 }

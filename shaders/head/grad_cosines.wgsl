@@ -42,7 +42,7 @@ fn pull_class(block: u32, unit: u32) {
             }
         }
         c += bias;
-        let curve = other(c, Place(rows[row].bound, rows[row].bend, label > rows[row].last));
+        let curve = other(c, Place(rows[row].bound, rows[row].hardness, label > rows[row].last));
         var smoothed = 0.0;
         // divided first: a tiny normalizer must not overflow
         if (settings.share > 0.0) { smoothed = rows[row].gain * (weight / rows[row].normalizer); }

@@ -4,7 +4,7 @@
 //   in      prototype   [batch, shard, dim]
 //   in      classes     [batch, classes]              vec2 (inverse length, weight)
 //   inout   store_slab  [splits, batch * rows, dim]
-//   in      list        [rows / SPAN, 1 + stride]     the classes that are summed over; with a filter alone
+//   in      list        [rows / PER_LIST, 1 + stride]     the classes that are summed over; with a filter alone
 //
 // Slabs go on from chunk to chunk, in order; finish_embeddings adds them and takes out the radial part. A slab adds up the
 // sums of PIECE prototypes: each of those is small beside a long sum, and so is what it loses to rounding.

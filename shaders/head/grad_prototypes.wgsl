@@ -7,7 +7,7 @@
 //   in      classes         [batch, classes]                 vec2 (inverse length, weight)
 //   in      columns         [batch, rows / 64, stride]       f32: sums of gradient * cosine
 //   inout   store_gradient  [batch, shard, dim]
-//   in      list            [stride / SPAN, 1 + rows]        the rows that are summed over; with a filter alone
+//   in      list            [stride / PER_LIST, 1 + rows]        the rows that are summed over; with a filter alone
 //
 // One workgroup owns a tile: no order of additions depends on timing. Very many rows take several passes, and a pass goes
 // through PIECE of them at a time: each piece loses its radial part, which would grow beyond the rest of a long sum, and is

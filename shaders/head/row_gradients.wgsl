@@ -2,7 +2,7 @@
 //
 //   in      batch     [batch]       Batch
 //   in      upstream  [1 | rows]    f32; unused without an upstream gradient
-//   inout   rows      [rows]        Row: writes gain, pull, tilt, lean, stretch, 0 for a row that does not count, and the
+//   inout   rows      [rows]        Row: writes gain, pull, grad_scale, grad_bias, length_gradient, 0 for a row that does not count, and the
 //                                   mass as G has it, upstream gradient and normalizer included
 
 @group(0) @binding(2) var<storage, read> batch: array<Batch>;
@@ -32,14 +32,14 @@ fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     r.mass = share_of(r.gain, r.mass, r.normalizer);
     let pull = link_pull(r, share_of(r.gain, r.weight, r.normalizer), r.mass, share_of(r.gain, rest, r.normalizer));
     r.pull = select(0.0, pull * r.slope, good);
-    r.tilt = select(0.0, up * (r.tilt / r.normalizer), good);
-    r.lean = select(0.0, up * (r.lean / r.normalizer), good);
+    r.grad_scale = select(0.0, up * (r.grad_scale / r.normalizer), good);
+    r.grad_bias = select(0.0, up * (r.grad_bias / r.normalizer), good);
     if (settings.adaptive == MAGFACE) {
         // the length counts at the nearer end outside of these
         let free = r.length >= settings.lower && r.length <= settings.upper && good && settings.offset == 0u;
         let a = max(r.length, settings.lower);
         let term = settings.strength * (1.0 / (settings.upper * settings.upper) - 1.0 / (a * a));
-        r.stretch = select(0.0, pull * r.turn * settings.rise + share_of(up, r.weight, r.normalizer) * term, free);
+        r.length_gradient = select(0.0, pull * r.slope_m2 * settings.rise + share_of(up, r.weight, r.normalizer) * term, free);
     }
     rows[row] = r;
 }

@@ -2,7 +2,7 @@
 //
 //   in      slots       [rows, slots]  Stats
 //   in      batch       [1]            Batch: the sum of all class weights, prototypes that are not finite
-//   inout   rows        [rows]         Row: reads the target's value and stretch; writes loss, log-sum-exp, dL/dscale
+//   inout   rows        [rows]         Row: reads the target's value and length_gradient; writes loss, log-sum-exp, dL/dscale
 //   out     row_losses  [rows]         bits of f32
 //
 // Slots are merged in order, so the result does not depend on timing.
@@ -20,29 +20,29 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
     var all = Stats(LOWEST, 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
     for (var i = 0u; i < part.slots; i++) {
         let slot = slots[row * part.slots + i];
-        all.most = max(all.most, slot.most);
+        all.max_logit = max(all.max_logit, slot.max_logit);
         all.nearest = max(all.nearest, slot.nearest);
         all.weighted += slot.weighted;
         // sums of other shards come from the host
-        all.endless |= select(1u, slot.endless, finite(vec4(slot.most, slot.sum, slot.tilt, slot.weighted)));
+        all.overflowed |= select(1u, slot.overflowed, finite(vec4(slot.max_logit, slot.sum, slot.value_sum, slot.weighted)));
     }
     for (var i = 0u; i < part.slots; i++) {
         let slot = slots[row * part.slots + i];
-        let factor = exponential(slot.most - all.most);
+        let factor = exponential(slot.max_logit - all.max_logit);
         all.sum += slot.sum * factor;
-        all.tilt += slot.tilt * factor;
+        all.value_sum += slot.value_sum * factor;
     }
     var r = link_finish(rows[row], all, batch[0].weights);
     if (settings.adaptive == MAGFACE) {
-        r.loss = bitcast<u32>(fma(r.weight * settings.strength, r.stretch, bitcast<f32>(r.loss)));
+        r.loss = bitcast<u32>(fma(r.weight * settings.strength, r.length_gradient, bitcast<f32>(r.loss)));
     }
     // plain products have no lower end
     r.nearest = select(max(all.nearest, NO_COSINE), all.nearest, has(PLAIN) && settings.classes > 1u);
 
     // a logit of a linear head that f32 cannot hold: such a row counts as one that is not finite, in place of a wrong loss
     if (has(PLAIN) && counts(r.state)) {
-        let held = finite(vec4(r.cosine, r.scale * r.value, bitcast<f32>(r.loss), r.tilt));
-        if (all.endless != 0u || !held) { r.state = NON_FINITE; }
+        let held = finite(vec4(r.cosine, r.scale * r.value, bitcast<f32>(r.loss), r.grad_scale));
+        if (all.overflowed != 0u || !held) { r.state = NON_FINITE; }
     }
     let broken = r.state == NON_FINITE || r.state == INVALID || batch[0].non_finite_prototypes > 0u;
     if (broken) { r.loss = settings.nan; }

@@ -16,11 +16,11 @@
 alias Reduced = Stats;
 const SIDE = 8u;
 fn combine(a: Stats, b: Stats) -> Stats {
-    let most = max(a.most, b.most);
-    let fa = exponential(a.most - most);
-    let fb = exponential(b.most - most);
-    return Stats(most, a.sum * fa + b.sum * fb, a.tilt * fa + b.tilt * fb, a.weighted + b.weighted,
-                 max(a.nearest, b.nearest), a.endless | b.endless, 0u, 0u);
+    let most = max(a.max_logit, b.max_logit);
+    let fa = exponential(a.max_logit - most);
+    let fb = exponential(b.max_logit - most);
+    return Stats(most, a.sum * fa + b.sum * fb, a.value_sum * fa + b.value_sum * fb, a.weighted + b.weighted,
+                 max(a.nearest, b.nearest), a.overflowed | b.overflowed, 0u, 0u);
 }
 
 fn class_cosine(start: u32, j: u32) -> f32 {
@@ -43,7 +43,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     let last = rows[row].last;
     let scale = rows[row].scale;
     let bound = rows[row].bound;
-    let bend = rows[row].bend;
+    let hardness = rows[row].hardness;
     let start = row * part.stride;
     let first = slot * part.slot_span;
     let end = min(first + part.slot_span, part.count / centers());
@@ -56,15 +56,15 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
         if (j != label) {
             let c = class_cosine(start, j);
             stats.nearest = max(stats.nearest, c);
-            let z = scale * other(c, Place(bound, bend, own + j > last)).value;
+            let z = scale * other(c, Place(bound, hardness, own + j > last)).value;
             // a plain product may overflow
-            if (plain && !finite(vec4(z))) { stats.endless = 1u; }
-            stats.most = link_most(stats.most, z);
+            if (plain && !finite(vec4(z))) { stats.overflowed = 1u; }
+            stats.max_logit = link_most(stats.max_logit, z);
         }
     }
     for (var j = first + lane; j < end; j += LANES) {
         if (j != label) {
-            let v = other(class_cosine(start, j), Place(bound, bend, own + j > last)).value;
+            let v = other(class_cosine(start, j), Place(bound, hardness, own + j > last)).value;
             var weight = 0.0;
             if (weighs) { weight = classes[part.first + j * centers()].y; }
             stats = link_add(stats, v, scale * v, weight);

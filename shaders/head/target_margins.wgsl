@@ -1,6 +1,6 @@
 // target_margins: the margin of every row at its target cosine: value, slope, scale, and the bound of the hard classes.
 //
-//   inout   rows           [rows]        Row: reads the target's cosine; writes value, slope, turn, scale, bound
+//   inout   rows           [rows]        Row: reads the target's cosine; writes value, slope, slope_m2, scale, bound
 //   in      class_margins  [classes, 4]  f32; unused without them. NaN: not given
 //   in      row_margins    [rows, 4]     f32; unused without them. NaN: not given
 //   in      state          [4]           f32: hardness, mean and deviation of the lengths, scale
@@ -38,10 +38,10 @@ fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         case MAGFACE: {
             let length = clamp(r.length, settings.lower, settings.upper);
             m.z = min(fma(settings.rise, length - settings.lower, settings.base), settings.top);
-            r.stretch = length / (settings.upper * settings.upper) + 1.0 / length;
+            r.length_gradient = length / (settings.upper * settings.upper) + 1.0 / length;
         }
-        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.draw, -MOST_DRAWN, MOST_DRAWN); }
-        case ELASTIC_COSINE: { m.w += r.draw; }
+        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.margin_noise, -MOST_DRAWN, MOST_DRAWN); }
+        case ELASTIC_COSINE: { m.w += r.margin_noise; }
         default: {}
     }
     if (has(VARIED)) {
@@ -55,12 +55,12 @@ fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     let curve = margin_target(x);
     r.value = curve.value;
     r.slope = curve.slope;
-    r.turn = margin_turn();
+    r.slope_m2 = margin_slope_m2();
     r.scale = select(settings.scale, state[3], has(OWN_SCALE));
     if (has(CURRICULAR)) {
         let turned = cos_sin_of(m.z);
         r.bound = x * turned.x - sqrt(max((1.0 - x) * (1.0 + x), 0.0)) * turned.y;
-        r.bend = state[0];
+        r.hardness = state[0];
     }
     rows[row] = r;
 }

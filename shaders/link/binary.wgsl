@@ -9,7 +9,7 @@ fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
     var s = stats;
     let p = sigmoid(z + settings.bias);
     s.sum += softplus(z + settings.bias);
-    s.tilt = fma(p, v, s.tilt);
+    s.value_sum = fma(p, v, s.value_sum);
     s.weighted += p;
     return s;
 }
@@ -20,8 +20,8 @@ fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
     r.mass = r.weight * settings.repel;
     r.loss = bitcast<u32>(r.weight * settings.attract * softplus(-z) + r.mass * all.sum);
     let pull = link_pull(r, r.weight, r.mass, 0.0);
-    r.tilt = fma(pull, r.value, r.mass * all.tilt);
-    r.lean = fma(r.mass, all.weighted, pull);
+    r.grad_scale = fma(pull, r.value, r.mass * all.value_sum);
+    r.grad_bias = fma(r.mass, all.weighted, pull);
     return r;
 }
 

@@ -9,9 +9,9 @@ fn link_most(most: f32, z: f32) -> f32 { return max(most, z); }
 // One more class; `most` is final.
 fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
     var s = stats;
-    let e = exponential(z - s.most);
+    let e = exponential(z - s.max_logit);
     s.sum += e;
-    s.tilt = fma(e, v, s.tilt);
+    s.value_sum = fma(e, v, s.value_sum);
     s.weighted = fma(weight, v, s.weighted);
     return s;
 }
@@ -21,7 +21,7 @@ fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
     var r = row;
     let logit = r.scale * r.value;
     let some = all.sum > 0.0;
-    r.others = select(LOWEST, all.most + logarithm(max(all.sum, 1.0e-30)), some);
+    r.others = select(LOWEST, all.max_logit + logarithm(max(all.sum, 1.0e-30)), some);
     let d = r.others - logit;
     // not logit + softplus(d), which cancels where the target lies far below the others
     r.total = max(logit, r.others) + log_one_plus(exponential(-abs(d)));
@@ -29,8 +29,8 @@ fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
     // the share first: large weights times large values leave f32, and what is 0 without smoothing must be 0 then too
     let smoothed = r.value * (settings.share * (weights - r.weight)) - settings.share * all.weighted;
     r.loss = bitcast<u32>(r.mass * softplus(d) + r.scale * smoothed);
-    let mean = select(r.value, all.tilt / select(1.0, all.sum, some), some);
-    r.tilt = r.mass * sigmoid(d) * (mean - r.value) + smoothed;
+    let mean = select(r.value, all.value_sum / select(1.0, all.sum, some), some);
+    r.grad_scale = r.mass * sigmoid(d) * (mean - r.value) + smoothed;
     return r;
 }
 

@@ -6,7 +6,7 @@
 struct Entry {
     inside: bool,           // false for a lane that has none
     place: u32,
-    curve: Curve,           // of the target at the label, and of the other classes elsewhere
+    curve: ValueSlope,           // of the target at the label, and of the other classes elsewhere
 }
 
 fn margin_curve(group: u32, lane: u32) -> Entry {

@@ -1,5 +1,5 @@
 // identity: the cosine itself.      value = c      slope = 1
 // Twin: src/objective/others/identity.rs
-fn other(c: f32, place: Place) -> Curve {
-    return Curve(c, 1.0);
+fn other(c: f32, place: Place) -> ValueSlope {
+    return ValueSlope(c, 1.0);
 }

@@ -16,7 +16,7 @@ struct Own {
 }
 
 var<private> own: Own;
-var<private> own_turn: f32;
+var<private> own_slope_m2: f32;
 
 // The margins of the loss, prepared on the host.
 fn margin_of_loss() {
@@ -86,38 +86,38 @@ fn clip_bound(angle: f32) -> f32 {
     return cos_sin(angle).x;
 }
 
-fn margin_target(x: f32) -> Curve {
-    var curve = Curve(x, 1.0);
-    own_turn = 0.0;
+fn margin_target(x: f32) -> ValueSlope {
+    var curve = ValueSlope(x, 1.0);
+    own_slope_m2 = 0.0;
     if (!own.linear) { curve = psi(x); }
-    own_turn = select(own.m.x * own_turn, 0.0, has(DETACHED));
-    return Curve(own.m.x * curve.value - own.m.w, select(own.m.x * curve.slope, 1.0, has(DETACHED)));
+    own_slope_m2 = select(own.m.x * own_slope_m2, 0.0, has(DETACHED));
+    return ValueSlope(own.m.x * curve.value - own.m.w, select(own.m.x * curve.slope, 1.0, has(DETACHED)));
 }
 
 // dphi/dm2 at the cosine of the last call
-fn margin_turn() -> f32 { return own_turn; }
+fn margin_slope_m2() -> f32 { return own_slope_m2; }
 
-fn psi(x: f32) -> Curve {
+fn psi(x: f32) -> ValueSlope {
     let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
     // the angle from the nearer end, where it keeps all its digits
     let near = quadrant_angle(s, abs(x));
-    var curve = Curve(0.0, 0.0);
+    var curve = ValueSlope(0.0, 0.0);
     if (has(SERIES)) { curve = series_curve(x); } else { curve = cosine_curve(x, s, near); }
 
     let passed = beyond(x, own.threshold);
     switch (settings.fallback) {
         case CONTINUOUS: {
-            if (passed) { curve = Curve(x - own.threshold - 1.0, 1.0); own_turn = own.beyond_turn; }
+            if (passed) { curve = ValueSlope(x - own.threshold - 1.0, 1.0); own_slope_m2 = own.beyond_turn; }
         }
         case SINE: {
-            if (passed) { curve = Curve(x - own.sine, 1.0); own_turn = own.beyond_turn; }
+            if (passed) { curve = ValueSlope(x - own.sine, 1.0); own_slope_m2 = own.beyond_turn; }
         }
         case EASY: {
-            if (x <= 0.0) { curve = Curve(x, 1.0); own_turn = 0.0; }
+            if (x <= 0.0) { curve = ValueSlope(x, 1.0); own_slope_m2 = 0.0; }
         }
         case CLIP: {
-            if (x > own.clip_high) { curve = Curve(settings.clipped, 0.0); own_turn = 0.0; }
-            if (x < own.clip_low) { curve = Curve(-settings.clipped, 0.0); own_turn = 0.0; }
+            if (x > own.clip_high) { curve = ValueSlope(settings.clipped, 0.0); own_slope_m2 = 0.0; }
+            if (x < own.clip_low) { curve = ValueSlope(-settings.clipped, 0.0); own_slope_m2 = 0.0; }
         }
         case MIRROR: {
             let angle = own.m.y * select(near, PI - near, x < 0.0) + own.m.z;
@@ -125,33 +125,33 @@ fn psi(x: f32) -> Curve {
             let nearest = round(angle / PI);
             let k = max(select(nearest - 1.0, nearest, beyond(x, crossing(nearest).x)), 0.0);
             let sign = select(1.0, -1.0, (u32(k) & 1u) == 1u);
-            curve = Curve(sign * curve.value - 2.0 * k, sign * curve.slope);
-            own_turn *= sign;
+            curve = ValueSlope(sign * curve.value - 2.0 * k, sign * curve.slope);
+            own_slope_m2 *= sign;
         }
         default: {}
     }
     return curve;
 }
 
-fn series_curve(x: f32) -> Curve {
+fn series_curve(x: f32) -> ValueSlope {
     let curve = series(x, own.which, settings.pairs);
     if (settings.adaptive == MAGFACE) {
         let phase = series_phase;
         series_phase = vec2(-phase.y, phase.x);
-        own_turn = series(x, own.which, settings.pairs).value;
+        own_slope_m2 = series(x, own.which, settings.pairs).value;
         series_phase = phase;
     }
     return curve;
 }
 
 // cos(m1 angle + m2) and its slope in x. sin(m1 angle)/s tends to m1 at both ends: written so that it is found there.
-fn cosine_curve(x: f32, s: f32, near: f32) -> Curve {
+fn cosine_curve(x: f32, s: f32, near: f32) -> ValueSlope {
     var turned = vec2(abs(x), s);
     if (own.m.y != 1.0) { turned = cos_sin(own.m.y * near); }
     let phase = select(own.back, own.front, x >= 0.0);
     let ratio = select(own.m.y, turned.y / max(s, 1.0e-30), s > 0.0);
     let slope = own.m.y * (phase.x * ratio - phase.y * turned.x / max(s, SMALLEST_SINE));
     // -sin(m1 angle + m2); the angle runs the other way behind the equator
-    own_turn = (phase.x * turned.y - phase.y * turned.x) * select(1.0, -1.0, x >= 0.0);
-    return Curve(phase.x * turned.x + phase.y * turned.y, select(-slope, slope, x >= 0.0));
+    own_slope_m2 = (phase.x * turned.y - phase.y * turned.x) * select(1.0, -1.0, x >= 0.0);
+    return ValueSlope(phase.x * turned.x + phase.y * turned.y, select(-slope, slope, x >= 0.0));
 }

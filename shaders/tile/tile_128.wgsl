@@ -1,4 +1,4 @@
-// tile_128: 128x128 outputs of 256 invocations, 16 side by side; see eights.
+// tile_128: 128x128 outputs of 256 invocations, 16 side by side; see workgroup.
 
 const TILE_M = 128u;
 const TILE_N = 128u;

@@ -235,7 +235,7 @@ impl Bound {
     /// The steps of a forward pass, in order, as ranges of [`steps`](Self::steps); `follow` in a training step.
     pub(super) fn forward_steps(&self, follow: bool) -> [std::ops::Range<usize>; 2] {
         let last = self.plan.stage(Stage::Losses).end;
-        let cut = self.plan.stage(if follow { Stage::Follow } else { Stage::Statistics }).start;
+        let cut = self.plan.stage(if follow { Stage::UpdateState } else { Stage::Statistics }).start;
         [self.plan.stage(Stage::Targets), cut..last]
     }
 

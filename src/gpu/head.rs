@@ -9,10 +9,8 @@ use super::{
 use crate::{
     Counts, Error, Filtered, MarginSoftmax, Result, State,
     objective::Prepared,
-    plan::{
-        Call, Element, Plan, Slot,
-        uniforms::{self, BatchState},
-    },
+    plan::{Call, Element, Plan, Slot},
+    uniforms::{self, BatchState},
 };
 
 /// A planned head, compiled: bind it to any number of sets of tensors.

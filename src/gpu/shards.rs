@@ -8,19 +8,16 @@ use super::{readback::Mapping, slices::SliceHead};
 use crate::{
     Error, Output, Result, State,
     objective::CheckedBatch,
-    plan::{
-        Stage,
-        constants::NO_CLASS,
-        uniforms::{BatchState, Row, Stats},
-    },
+    plan::Stage,
     shard::{RowStatistics, Statistics, Targets},
+    uniforms::{BatchState, Row, Stats, constants::NO_CLASS},
 };
 
 impl SliceHead {
     pub fn targets(&mut self, batch: &CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let rows = self.upload(batch, state, false)?;
         let (top_k, sums) = (self.loss.top_k(), self.loss.scale_follows());
-        self.run(if sums { &[Stage::Targets, Stage::Follow] } else { &[Stage::Targets] })?;
+        self.run(if sums { &[Stage::Targets, Stage::UpdateState] } else { &[Stage::Targets] })?;
         let found: Vec<Row> = self.read("rows", rows)?;
         let counts: Vec<BatchState> = self.read("batch", 1)?;
         let counts = counts.first().copied().unwrap_or(BatchState::zeroed());
@@ -57,10 +54,10 @@ impl SliceHead {
             slots.iter().fold(RowStatistics::EMPTY, |all, s| {
                 let below = |x: f32| if x > Stats::LOWEST { f64::from(x) } else { f64::MIN };
                 all.merged(RowStatistics {
-                    most: if binary { 0.0 } else { below(s.most) },
+                    most: if binary { 0.0 } else { below(s.max_logit) },
                     // the loss of such a row is no number
-                    sum: if s.endless == 0 { s.sum.into() } else { f64::NAN },
-                    tilt: s.tilt.into(),
+                    sum: if s.overflowed == 0 { s.sum.into() } else { f64::NAN },
+                    tilt: s.value_sum.into(),
                     weighted: s.weighted.into(),
                     nearest: below(s.nearest),
                 })
@@ -84,9 +81,9 @@ impl SliceHead {
         for (slot, row) in all.iter_mut().step_by(slots).zip(&statistics.rows) {
             let least = |x: f64| (x as f32).max(Stats::LOWEST);
             *slot = Stats {
-                most: least(row.most),
+                max_logit: least(row.most),
                 sum: row.sum as f32,
-                tilt: row.tilt as f32,
+                value_sum: row.tilt as f32,
                 weighted: row.weighted as f32,
                 nearest: least(row.nearest),
                 ..Stats::EMPTY

@@ -9,10 +9,8 @@ use crate::{
     Error, Options, Output, Result, Shape, State,
     data::NO_COSINE,
     objective::{CheckedBatch, Prepared},
-    plan::{
-        Call, Element, Layout, Plan, Slot, Stage, constants,
-        uniforms::{self, BatchState, Row},
-    },
+    plan::{Call, Element, Layout, Plan, Slot, Stage},
+    uniforms::{self, BatchState, Row, constants},
 };
 
 /// Everything is made once: tensors, staging, bindings.
@@ -77,7 +75,7 @@ impl SliceHead {
         let shards = Plan::shards(own, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
         let plan = Plan::checked(loss, held, range.clone(), &layout, context.limits(), options)?;
-        let follows = !plan.stage(Stage::Follow).is_empty();
+        let follows = !plan.stage(Stage::UpdateState).is_empty();
         let scale = plan.buffers().iter().any(|b| b.name == Slot::GradScale.name());
         let biased = plan.buffers().iter().any(|b| b.name == Slot::GradBias.name());
         let head = Head::of_any(context, loss, plan)?;

@@ -20,9 +20,9 @@
 //!         (x - self.m * (1.0 - x).powi(2), 1.0 + 2.0 * self.m * (1.0 - x))
 //!     }
 //!     fn wgsl(&self) -> &str {
-//!         "fn margin_target(x: f32) -> Curve {
+//!         "fn margin_target(x: f32) -> ValueSlope {
 //!             let m = parameter(0u);
-//!             return Curve(x - m * (1.0 - x) * (1.0 - x), 1.0 + 2.0 * m * (1.0 - x));
+//!             return ValueSlope(x - m * (1.0 - x) * (1.0 - x), 1.0 + 2.0 * m * (1.0 - x));
 //!         }"
 //!     }
 //!     fn parameters(&self) -> Vec<f64> {
@@ -72,9 +72,9 @@
 //! m = 0.5: loss 0.3369
 //! ```
 //!
-//! - The WGSL is checked when a head is made on a GPU: [`Error::Wgsl`](crate::Error::Wgsl) points at what is wrong in it. `Curve`,
-//!   `parameter(i)` and `quadrant_angle`, `cos_sin`, `exponential`, `logarithm` are at hand: use those four, since WGSL
-//!   allows a driver's own `cos` to be off by 2⁻¹¹.
+//! - The WGSL is checked when a head is made on a GPU: [`Error::Wgsl`](crate::Error::Wgsl) points at what is wrong in it.
+//!   `ValueSlope`, `parameter(i)` and `quadrant_angle`, `cos_sin`, `exponential`, `logarithm` are at hand: use those four,
+//!   since WGSL allows a driver's own `cos` to be off by 2⁻¹¹.
 //! - Both must agree: compare a GPU with [`Backend::reference`](crate::Backend::reference), as the example `custom_margin`
 //!   does.
 //! - A margin that depends on the row, and a change of the other classes, are built in:

@@ -5,7 +5,10 @@ use super::{
     state::{LARGEST_SCALE, MOST_HARDNESS},
     unified::in_range,
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    uniforms::{Settings, constants::*},
+};
 
 /// Where the margins of a row, or the scale of a step, come from.
 ///
@@ -202,6 +205,31 @@ pub(crate) struct RowFacts {
 }
 
 impl Adaptive {
+    /// Writes the numbers that shaders read.
+    pub(crate) fn fill(&self, settings: &mut Settings) {
+        match *self {
+            Adaptive::None => {}
+            Adaptive::AdaFace(family) => {
+                settings.adaptive = ADAFACE;
+                settings.base = family.margin as f32;
+                settings.rise = family.concentration as f32;
+                settings.rate = family.rate as f32;
+            }
+            Adaptive::MagFace(family) => {
+                settings.adaptive = MAGFACE;
+                (settings.lower, settings.upper) = (family.lower_length as f32, family.upper_length as f32);
+                (settings.base, settings.rise) = (family.lower_margin as f32, family.rise() as f32);
+                settings.top = family.upper_margin as f32;
+                settings.strength = family.weight as f32;
+            }
+            Adaptive::Elastic(family) => {
+                settings.adaptive = if family.cosine { ELASTIC_COSINE } else { ELASTIC_ANGLE };
+                settings.flag(SORTED, family.sorted);
+            }
+            Adaptive::AdaCos => settings.flags |= OWN_SCALE,
+        }
+    }
+
     /// Replaces the rows' margins by what this family says.
     pub(crate) fn apply(&self, state: &State, rows: &[RowFacts], margins: &mut [[f64; 4]]) {
         match self {

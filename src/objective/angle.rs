@@ -4,11 +4,15 @@ use std::sync::{Arc, OnceLock};
 
 use super::{
     chebyshev::value_slope,
+    curve::{BuiltIn, TargetCurve},
+    others::{Evaluator, Transform},
     snippet::{Shared, Snippet, wgsl},
-    target::{BuiltIn, TargetCurve},
     unified::{Curve, SMALLEST_SINE, Slope, in_range},
 };
-use crate::Result;
+use crate::{
+    Result,
+    uniforms::{Settings, constants::*, put},
+};
 
 /// `φ(cos θ) = offset − factor · (θ + margin)`, for the labelled class and for the others.
 ///
@@ -96,10 +100,62 @@ pub(crate) struct AngleCurve {
     series: OnceLock<Option<Vec<f64>>>,
 }
 
+impl AngleCurve {
+    fn series(&self) -> Option<&[f64]> {
+        self.series.get_or_init(|| self.angle.series()).as_deref()
+    }
+}
+
 impl TargetCurve for AngleCurve {
     fn at(&self, x: f64, _: [f64; 4]) -> [f64; 3] {
-        let series = self.series.get_or_init(|| self.angle.series());
-        let (value, slope) = self.angle.value_slope(x, series.as_deref());
+        let (value, slope) = self.angle.value_slope(x, self.series());
         [value, slope, 0.0]
+    }
+
+    fn fill(&self, settings: &mut Settings, _varied: bool) {
+        let angle = &self.angle;
+        (settings.m0, settings.m2, settings.m3) = (angle.factor as f32, angle.margin as f32, angle.offset as f32);
+        settings.flag(DETACHED, angle.slope == Slope::Detached);
+        if let Some(series) = self.series() {
+            settings.flags |= SERIES;
+            settings.pairs = put(&mut settings.series, series);
+        }
+    }
+}
+
+impl Transform for Angle {
+    fn name(&self) -> &'static str {
+        "angle"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet { text: wgsl!("others/angle"), needs: &[Shared::Angle, Shared::Series] }
+    }
+
+    fn validate(&self) -> Result<()> {
+        BuiltIn::validate(self)
+    }
+
+    fn series(&self) -> Option<Vec<f64>> {
+        self.series()
+    }
+
+    fn evaluator<'a>(&'a self, _hardness: f64, series: Option<&'a [f64]>) -> Evaluator<'a> {
+        Box::new(move |c, _| self.value_slope(c, series))
+    }
+
+    fn fill(&self, settings: &mut Settings, series: Option<&[f64]>) {
+        settings.flag(OTHER_DETACHED, self.slope == Slope::Detached);
+        settings.other_a = self.factor as f32;
+        (settings.other_b, settings.other_c) = (self.margin as f32, self.offset as f32);
+        if let Some(series) = series {
+            settings.flags |= OTHER_SERIES;
+            settings.other_pairs = put(&mut settings.other_series, series);
+        }
+    }
+
+    /// An update may turn an exact curve into a series of any degree, whose even and odd terms share an iteration.
+    fn loop_iterations(&self) -> usize {
+        34
     }
 }

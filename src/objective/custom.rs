@@ -3,10 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use super::{
+    curve::{BuiltIn, TargetCurve},
     snippet::{Shared, Snippet, wgsl},
-    target::{BuiltIn, TargetCurve},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    uniforms::{Settings, put},
+};
 
 /// A target curve that is not built in: a function of the target cosine and up to sixteen numbers.
 ///
@@ -19,8 +22,8 @@ pub trait Margin: fmt::Debug + Send + Sync {
     /// φ and dφ/dx at the target cosine x, without scale; x may be rounded to 1 + 1e-7. Both finite for such x.
     fn value_slope(&self, x: f64) -> (f64, f64);
 
-    /// `fn margin_target(x: f32) -> Curve { .. }`, with `Curve(value, slope)`. `parameter(i)` gives the numbers of
-    /// [`parameters`](Self::parameters); `quadrant_angle`, `cos_sin`, `exponential`, `logarithm` are at hand.
+    /// `fn margin_target(x: f32) -> ValueSlope { .. }`, with `ValueSlope(value, slope)`. `parameter(i)` gives the numbers
+    /// of [`parameters`](Self::parameters); `quadrant_angle`, `cos_sin`, `exponential`, `logarithm` are at hand.
     fn wgsl(&self) -> &str;
 
     /// The numbers that [`wgsl`](Self::wgsl) reads: at most 16, finite. They may change without a new kernel.
@@ -87,5 +90,9 @@ impl TargetCurve for Custom {
     fn at(&self, x: f64, _: [f64; 4]) -> [f64; 3] {
         let (value, slope) = self.0.value_slope(x);
         [value, slope, 0.0]
+    }
+
+    fn fill(&self, settings: &mut Settings, _varied: bool) {
+        put(&mut settings.turned, &self.0.parameters());
     }
 }

@@ -4,7 +4,7 @@ use super::{
     snippet::{Shared, Snippet, wgsl},
     unified::in_range,
 };
-use crate::Result;
+use crate::{Result, uniforms::Settings};
 
 /// How a row's logits become its loss.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -56,6 +56,14 @@ impl Link {
             Link::Softmax => "softmax",
             Link::Binary(_) => "binary",
         }
+    }
+
+    /// Writes the numbers that its shader reads.
+    pub(crate) fn fill(&self, settings: &mut Settings) {
+        let Link::Binary(Binary { weight, factor, bias }) = *self else { return };
+        settings.bias = bias as f32;
+        settings.attract = (factor * weight) as f32;
+        settings.repel = (factor * (1.0 - weight)) as f32;
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use super::{
+    curve::{BuiltIn, TargetCurve},
+    others::{Evaluator, Transform},
     snippet::{Shared, Snippet, wgsl},
-    target::{BuiltIn, TargetCurve},
     unified::{Fallback, SMALLEST_SINE, Slope, Unified, in_range},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    uniforms::{Settings, constants::*},
+};
 
 /// `g(c) = 2·((c + 1)/2)^t − 1` with a margin on the cosine or on the angle; meant for the [binary](super::Link::Binary)
 /// link.
@@ -106,5 +110,46 @@ impl TargetCurve for Power {
             self.finish(g - self.margin, slope)
         };
         [value, slope, 0.0]
+    }
+
+    fn fill(&self, settings: &mut Settings, _varied: bool) {
+        if self.angular {
+            let margin = Unified { m2: self.margin, ..Default::default() };
+            margin.prepare().fill(settings, false);
+            settings.flags |= ANGULAR;
+        }
+        settings.m1 = self.exponent as f32;
+        settings.m3 = if self.angular { 0.0 } else { self.margin as f32 };
+        settings.flag(DETACHED, self.slope == Slope::Detached);
+    }
+}
+
+impl Transform for Power {
+    fn name(&self) -> &'static str {
+        "power"
+    }
+
+    fn snippet(&self) -> Snippet {
+        Snippet { text: wgsl!("others/power"), needs: &[Shared::PowerCurve] }
+    }
+
+    fn validate(&self) -> Result<()> {
+        BuiltIn::validate(self)
+    }
+
+    fn evaluator<'a>(&'a self, _hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
+        Box::new(|c, _| self.other(c))
+    }
+
+    fn fill(&self, settings: &mut Settings, _series: Option<&[f64]>) {
+        settings.flag(OTHER_DETACHED, self.slope == Slope::Detached);
+        settings.flag(OTHER_ANGULAR, self.angular);
+        settings.other_a = self.exponent as f32;
+        settings.other_b = if self.angular { self.margin.cos() } else { self.margin } as f32;
+        settings.other_c = self.margin.sin() as f32;
+    }
+
+    fn loop_iterations(&self) -> usize {
+        16
     }
 }

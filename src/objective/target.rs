@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{Angle, Custom, Power, Unified, snippet::Snippet};
+use super::{
+    Angle, Custom, Power, Unified,
+    curve::{BuiltIn, TargetCurve},
+    snippet::Snippet,
+};
 use crate::Result;
 
 /// The curve of the labelled class.
@@ -20,32 +24,6 @@ pub enum Target {
     /// A curve from outside; has no JSON form.
     #[cfg_attr(feature = "serde", serde(skip))]
     Custom(Custom),
-}
-
-/// A target curve as a loss holds it.
-pub(crate) trait BuiltIn {
-    /// The name as it stands in JSON.
-    fn name(&self) -> &'static str;
-
-    /// The shader that computes it.
-    fn snippet(&self) -> Snippet;
-
-    /// Checks its numbers.
-    fn validate(&self) -> Result<()>;
-
-    /// Ready to evaluate.
-    fn prepare(&self) -> Arc<dyn TargetCurve>;
-
-    /// m0..m3; for a curve that has none, those of a line.
-    fn margins(&self) -> [f64; 4] {
-        Unified::default().margins()
-    }
-}
-
-/// A target curve, ready to evaluate: what is common to all cosines is computed once.
-pub(crate) trait TargetCurve: Send + Sync {
-    /// φ, dφ/dx and dφ/dm2 at a target cosine x with the margins m0..m3 of its row, which a curve without margins ignores.
-    fn at(&self, x: f64, margins: [f64; 4]) -> [f64; 3];
 }
 
 impl Target {

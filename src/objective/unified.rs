@@ -7,10 +7,13 @@ use std::{
 
 use super::{
     chebyshev::{Coefficients, Series, value_slope},
+    curve::{BuiltIn, TargetCurve},
     snippet::{Shared, Snippet, wgsl},
-    target::{BuiltIn, TargetCurve},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    uniforms::{Settings, constants::*, put},
+};
 
 /// The four margins of the unified family and how the curve behaves at its ends.
 ///
@@ -159,14 +162,6 @@ impl Unified {
         Self { m0, m1, m2, m3, ..self.clone() }
     }
 
-    /// The damped series coefficients of ψ, where this loss uses them.
-    pub(crate) fn series(&self) -> Option<Vec<f64>> {
-        match &self.curve {
-            Curve::Series(series) if !self.is_linear() => Some(series.coefficients(self.m1, self.m2)),
-            _ => None,
-        }
-    }
-
     /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them. Computes the series anew at
     /// every call.
     pub fn value_slope(&self, x: f64) -> (f64, f64) {
@@ -205,7 +200,7 @@ impl BuiltIn for Unified {
             Curve::Series(series) => Some(Basis::new(series.clone(), self.m1)),
             Curve::Exact => None,
         };
-        Arc::new(UnifiedCurve { margin: self.clone(), series })
+        Arc::new(UnifiedCurve { margin: self.clone(), series, fixed: OnceLock::new() })
     }
 }
 
@@ -265,6 +260,8 @@ impl Basis {
 pub(crate) struct UnifiedCurve {
     margin: Unified,
     series: Option<Basis>,
+    /// The coefficients of the loss' own margins; computed at the first use.
+    fixed: OnceLock<Vec<f64>>,
 }
 
 /// ψ at one cosine.
@@ -284,6 +281,60 @@ impl TargetCurve for UnifiedCurve {
         match self.margin.slope {
             Slope::Analytic => [m0 * psi.value - m3, m0 * psi.slope, m0 * psi.turn],
             Slope::Detached => [m0 * psi.value - m3, 1.0, 0.0],
+        }
+    }
+
+    fn fill(&self, settings: &mut Settings, varied: bool) {
+        let margin = &self.margin;
+        let (m1, m2) = (margin.m1, margin.m2);
+        settings.flag(VARIED, varied);
+        [settings.m0, settings.m1, settings.m2, settings.m3] = [margin.m0, m1, m2, margin.m3].map(|m| m as f32);
+        settings.flag(LINEAR, margin.is_linear());
+        settings.flag(DETACHED, margin.slope == Slope::Detached);
+        let back = m1 * PI + m2;
+        settings.front = [m2.cos() as f32, -m2.sin() as f32];
+        settings.back = [back.cos() as f32, back.sin() as f32];
+        settings.threshold = margin.threshold().unwrap_or(-NO_THRESHOLD) as f32;
+        settings.sine = (m2 * m2.sin()) as f32;
+        settings.fallback = match margin.fallback {
+            Fallback::Continuous => CONTINUOUS,
+            Fallback::Sine => SINE,
+            Fallback::Mirror => MIRROR,
+            Fallback::None => NONE,
+            Fallback::Clip(e) => {
+                let cosine = |angle: f64| angle.cos() as f32;
+                settings.clip = e as f32;
+                settings.clipped = e.cos() as f32;
+                // the angles where m1·θ + m2 reaches e and π − e; outside [0, π] everything or nothing is clipped
+                let bound = |angle: f64| match angle {
+                    a if a <= 0.0 => NO_THRESHOLD as f32,
+                    a if a >= PI => -NO_THRESHOLD as f32,
+                    a => cosine(a),
+                };
+                settings.clip_high = bound((e - m2) / m1);
+                settings.clip_low = bound((PI - e - m2) / m1);
+                CLIP
+            }
+            Fallback::Easy => EASY,
+        };
+        let Some(basis) = &self.series else { return };
+        if varied {
+            settings.flags |= SERIES;
+            let [straight, turned] = basis.terms();
+            settings.pairs = put(&mut settings.series, straight);
+            put(&mut settings.turned, turned);
+            match basis.series.coefficients {
+                Coefficients::Closed => {
+                    settings.flags |= CLOSED;
+                    put(&mut settings.damping, &basis.series.damping.factors(basis.series.degree));
+                }
+                Coefficients::Fit => {}
+                Coefficients::Given(_) => settings.flags |= GIVEN,
+            }
+        } else if !margin.is_linear() {
+            settings.flags |= SERIES;
+            let fixed = self.fixed.get_or_init(|| basis.series.coefficients(m1, m2));
+            settings.pairs = put(&mut settings.series, fixed);
         }
     }
 }

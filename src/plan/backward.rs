@@ -71,7 +71,7 @@ impl HeadPlan<'_> {
         for (out, local) in [(own.grad_scale, 0), (own.grad_link_bias, 1)] {
             if let Some(out) = out {
                 let part = Part { local, ..*global };
-                steps.push(b.step(&k::sum_rows(), part, Grid::fixed(1), &[own.rows, out])?);
+                steps.push(b.step(&k::sum_row_gradients(), part, Grid::fixed(1), &[own.rows, out])?);
             }
         }
         Ok(steps)
@@ -105,7 +105,7 @@ impl HeadPlan<'_> {
 
     /// The sums over what a filter left, and the lists of it.
     fn filter(&self, b: &mut Builder, place: &Place<'_>, own: &FilterBuffers, steps: &mut Vec<Step>) -> Result<()> {
-        let (part, kernels, listed) = (place.round.part, place.kernels, k::listed(self.schedule.tile));
+        let (part, kernels, listed) = (place.round.part, place.kernels, k::rows_per_list(self.schedule.tile));
         steps.push(b.step(&kernels.filter_totals, part, Grid::fixed(1), &[own.blocks, own.filtered])?);
         if let Some(list) = own.class_lists {
             steps.push(b.step(&kernels.list_classes, part, Grid::over_rows(listed, 1), &[own.blocks, list])?);

@@ -152,7 +152,7 @@ impl Search<'_> {
         let work = self.work;
         let rounds = schedule.chunks.len() as u64 * work.passes(self.rows());
         let mut parts = rounds + self.layout.shards.len() as u64 + 1;
-        if work.stages.chosen > 0 {
+        if work.stages.top_k > 0 {
             // a span that starts a row's list, or begins at class 0 of its chunk, has a part of its own too
             parts += schedule.chunks.iter().map(|c| c.count.div_ceil(CLASSES_PER_SPAN) as u64).sum::<u64>();
         }

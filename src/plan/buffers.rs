@@ -4,10 +4,12 @@ use super::{
     Element, Schedule, Slot,
     builder::Builder,
     kernels,
-    uniforms::{BatchState, Filtered, Row, Stats},
     work::{Bias, Work},
 };
-use crate::{Error, Result, Shape};
+use crate::{
+    Error, Result, Shape,
+    uniforms::{BatchState, Filtered, Row, Stats},
+};
 
 /// How the caller's tensors lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,8 +168,8 @@ impl Buffers {
             batch: b.batch(1)?,
             slots: b.slots(rows, schedule.slots as u64)?,
             cosines: sizes.cosines(b)?,
-            top: on(work.stages.chosen > 0, || b.workspace("top", rows * work.stages.chosen as u64 * 8))?,
-            draws: on(work.stages.draws, || b.per_row("draws", rows))?,
+            top: on(work.stages.top_k > 0, || b.workspace("top", rows * work.stages.top_k as u64 * 8))?,
+            draws: on(work.stages.margin_noise, || b.per_row("draws", rows))?,
             upstream: on(work.any, || b.optional(Slot::Upstream, 16))?,
             grad_scale: on(work.scale, || b.given(Slot::GradScale, 4))?,
             grad_link_bias: on(link, || b.given(Slot::GradBias, 4))?,
@@ -218,7 +220,7 @@ impl Sizes<'_> {
     fn filter(&self, b: &mut Builder) -> Result<FilterBuffers> {
         let (rows, stride, work) = (self.rows, self.schedule.longest(), self.work);
         let units = stride.div_ceil(self.shape.sub_centers() as u64);
-        let listed = u64::from(kernels::listed(self.schedule.tile));
+        let listed = u64::from(kernels::rows_per_list(self.schedule.tile));
         let lists = |count: u64, longest: u64| count.div_ceil(listed) * (longest + 1) * 4;
         Ok(FilterBuffers {
             blocks: b.workspace("blocks", rows.div_ceil(64) * units.div_ceil(64) * 32)?,

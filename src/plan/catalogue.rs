@@ -20,7 +20,7 @@ impl crate::Margin for Straight {
     }
 
     fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve { return Curve(parameter(0u) * x, parameter(0u)); }"
+        "fn margin_target(x: f32) -> ValueSlope { return ValueSlope(parameter(0u) * x, parameter(0u)); }"
     }
 
     fn parameters(&self) -> Vec<f64> {
@@ -69,11 +69,11 @@ pub fn kernels() -> Vec<(String, Kernel)> {
         k::column_sums(),
         k::logit_rows(),
         k::logit_classes(),
-        k::draw_rows(),
-        k::middle_row(),
-        k::row_sums(),
-        k::follow(),
-        k::sum_rows(),
+        k::margin_noise(),
+        k::median_cosine(),
+        k::row_log_sum_exp(),
+        k::update_state(),
+        k::sum_row_gradients(),
         k::grad_bias(),
         k::filter_totals(),
         k::monitor(),
@@ -95,7 +95,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
             k::target_margins(s),
             k::margin_logits(s),
             k::margin_slopes(s),
-            k::select_classes(s),
+            k::select_top_k(s),
             k::target_rows(s, Loader::F32, Loader::F32x4),
         ] {
             add(format!("{}{}", s.name(), if s.many { " + centers" } else { "" }), kernel);

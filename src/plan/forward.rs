@@ -125,7 +125,7 @@ impl HeadPlan<'_> {
             let early = rounds.iter().filter(|_| self.early());
             return Ok(early.map(|round| round.product.clone()).collect());
         };
-        let select = k::select_classes(&self.snippets);
+        let select = k::select_top_k(&self.snippets);
         let mut steps = vec![];
         for (i, round) in rounds.iter().enumerate() {
             steps.push(round.product.clone());
@@ -160,11 +160,11 @@ impl HeadPlan<'_> {
                 }
                 steps.push(self.sums(b, &raw, round.part, round.cosines)?);
             }
-            steps.push(b.step(&k::row_sums(), *global, Grid::over_rows(64, 1), &[own.slots, own.rows])?);
-            steps.push(b.step(&k::middle_row(), *global, Grid::over_rows(1, 1), &[own.rows, own.batch])?);
+            steps.push(b.step(&k::row_log_sum_exp(), *global, Grid::over_rows(64, 1), &[own.slots, own.rows])?);
+            steps.push(b.step(&k::median_cosine(), *global, Grid::over_rows(1, 1), &[own.rows, own.batch])?);
         }
-        if self.work.stages.follow {
-            steps.push(b.step(&k::follow(), *global, Grid::fixed(1), &[own.rows, own.batch, own.state])?);
+        if self.work.stages.update_state {
+            steps.push(b.step(&k::update_state(), *global, Grid::fixed(1), &[own.rows, own.batch, own.state])?);
         }
         Ok(steps)
     }
@@ -174,7 +174,7 @@ impl HeadPlan<'_> {
         let mut steps = vec![];
         if let Some(draws) = self.buffers.draws {
             let buffers = [self.buffers.rows, draws];
-            steps.push(b.step(&k::draw_rows(), self.global, Grid::over_rows(1, 1), &buffers)?);
+            steps.push(b.step(&k::margin_noise(), self.global, Grid::over_rows(1, 1), &buffers)?);
         }
         steps.push(margins);
         for round in rounds {

@@ -64,7 +64,7 @@ impl Plan {
         if work.counts_rows() {
             at_most("rows of this loss on a GPU", shape.rows() as u64, MAX_COUNTED_ROWS as u64)?;
         }
-        indexable("rows · top_k.count", elements(shape.rows(), work.stages.chosen))?;
+        indexable("rows · top_k.count", elements(shape.rows(), work.stages.top_k))?;
         let loaders = Loaders {
             embeddings: layout.embeddings.loader("embeddings", shape.dim(), limits)?,
             prototypes: layout.prototypes.loader("prototypes", shape.dim(), limits)?,

@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{
-    constants,
-    uniforms::{self, Part, Settings},
-};
+use super::constants;
+use crate::uniforms::{self, Part, Settings};
 
 /// How an operand's values lie in memory, and so which snippet reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,7 +122,7 @@ fn bindings(kinds: &str) -> Vec<Binding> {
 impl Recipe {
     /// `kinds` has one letter per storage binding: `r` read only, `w` read and written.
     pub fn new(name: &'static str, kinds: &str, text: &'static str) -> Self {
-        let mut parts = vec![constants::TEXT.as_str().into()];
+        let mut parts = vec![uniforms::constants::TEXT.as_str().into(), constants::TEXT.as_str().into()];
         parts.extend(uniforms::TEXT.map(Cow::from));
         parts.push(include_str!("../../shaders/common/params.wgsl").into());
         Self { name, parts, operands: String::new(), half: false, bindings: bindings(kinds), text }

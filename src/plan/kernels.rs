@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{
-    kernel::{Kernel, Loader, Recipe},
-    uniforms::Filtered,
-};
+use super::kernel::{Kernel, Loader, Recipe};
 use crate::{
     Link, MarginSoftmax, Others, Product, Shape, Tile,
     objective::snippet::{Shared, Snippet, wgsl},
+    uniforms::Filtered,
 };
 
 /// The recipe of a shader file, whose entry point has the file's name.
@@ -22,7 +20,7 @@ macro_rules! recipe {
 const EXPONENTIAL: &str = wgsl!("common/exponential");
 const ANGLE: &str = wgsl!("common/angle");
 const SERIES: &str = wgsl!("common/series");
-const RAISED: &str = wgsl!("common/raised");
+const POWER_CURVE: &str = wgsl!("common/power_curve");
 const NORMS: &str = wgsl!("common/norms");
 const MEASURE: &str = wgsl!("common/measure");
 const LABELS: &str = wgsl!("common/labels");
@@ -52,14 +50,14 @@ pub(crate) struct Snippets {
 /// The steps that only some losses have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stages {
-    /// A state that follows the batch.
-    pub follow: bool,
-    /// The scale is among what follows, and needs the cosines at the scale before.
+    /// A state that is updated from the batch.
+    pub update_state: bool,
+    /// The scale is part of that state, and its update needs the cosines at the scale before.
     pub scale: bool,
-    /// Draws.
-    pub draws: bool,
-    /// The hardest classes are chosen.
-    pub chosen: usize,
+    /// Noise on the margins.
+    pub margin_noise: bool,
+    /// Hardest classes that are selected.
+    pub top_k: usize,
 }
 
 impl Snippets {
@@ -67,10 +65,10 @@ impl Snippets {
         let custom = loss.custom();
         let target = custom.map_or(loss.target.name(), |margin| margin.name());
         let stages = Stages {
-            follow: loss.state_follows(),
+            update_state: loss.state_follows(),
             scale: loss.scale_follows(),
-            draws: loss.draws().is_some(),
-            chosen: loss.top_k(),
+            margin_noise: loss.draws().is_some(),
+            top_k: loss.top_k(),
         };
         Self {
             target: loss.target.snippet(),
@@ -101,14 +99,14 @@ impl Snippets {
         if self.product != Product::default() {
             name += &format!(" + {}", self.product.name());
         }
-        let Stages { follow, scale, draws, chosen } = self.stages;
-        for (on, what) in [(follow && !scale, "state"), (scale, "scale"), (draws, "draws")] {
+        let Stages { update_state, scale, margin_noise, top_k } = self.stages;
+        for (on, what) in [(update_state && !scale, "state"), (scale, "scale"), (margin_noise, "margin noise")] {
             if on {
                 name += &format!(" + {what}");
             }
         }
-        if chosen > 0 {
-            name += &format!(" + {chosen} chosen");
+        if top_k > 0 {
+            name += &format!(" + top {top_k}");
         }
         name
     }
@@ -152,7 +150,7 @@ fn text(shared: Shared) -> &'static str {
         Shared::Angle => ANGLE,
         Shared::Series => SERIES,
         Shared::Exponential => EXPONENTIAL,
-        Shared::PowerCurve => RAISED,
+        Shared::PowerCurve => POWER_CURVE,
         Shared::FixedMargins => wgsl!("target/fixed"),
     }
 }
@@ -181,29 +179,29 @@ pub(crate) fn target_margins(snippets: &Snippets) -> Kernel {
     snippets.target(recipe!("head", "target_margins", "wrrr")).kernel()
 }
 
-pub(crate) fn draw_rows() -> Kernel {
-    recipe!("head", "draw_rows", "wr").kernel()
+pub(crate) fn margin_noise() -> Kernel {
+    recipe!("head", "margin_noise", "wr").kernel()
 }
 
-pub(crate) fn middle_row() -> Kernel {
-    recipe!("update_state", "middle_row", "rw").kernel()
+pub(crate) fn median_cosine() -> Kernel {
+    recipe!("update_state", "median_cosine", "rw").kernel()
 }
 
-pub(crate) fn row_sums() -> Kernel {
-    recipe!("update_state", "row_sums", "rw").part(EXPONENTIAL).kernel()
+pub(crate) fn row_log_sum_exp() -> Kernel {
+    recipe!("update_state", "row_log_sum_exp", "rw").part(EXPONENTIAL).kernel()
 }
 
-pub(crate) fn follow() -> Kernel {
-    recipe!("update_state", "follow", "rrw").part(REDUCE).part(EXPONENTIAL).kernel()
+pub(crate) fn update_state() -> Kernel {
+    recipe!("update_state", "update_state", "rrw").part(REDUCE).part(EXPONENTIAL).kernel()
 }
 
-pub(crate) fn select_classes(snippets: &Snippets) -> Kernel {
-    let recipe = recipe!("head", "select_classes", "rww");
+pub(crate) fn select_top_k(snippets: &Snippets) -> Kernel {
+    let recipe = recipe!("head", "select_top_k", "rww");
     recipe.part(if snippets.many { wgsl!("sub_centers/many") } else { wgsl!("sub_centers/one") }).kernel()
 }
 
-pub(crate) fn sum_rows() -> Kernel {
-    recipe!("head", "sum_rows", "rw").part(REDUCE).kernel()
+pub(crate) fn sum_row_gradients() -> Kernel {
+    recipe!("head", "sum_row_gradients", "rw").part(REDUCE).kernel()
 }
 
 pub(crate) fn grad_bias() -> Kernel {
@@ -237,8 +235,8 @@ pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
     let recipe = snippets.link(recipe!("head", "grad_cosines", "wrrw"));
     let recipe = snippets.classes(snippets.other(recipe, false));
     match filter {
-        true => recipe.part(LEFT).part(REDUCE).bound_part(wgsl!("filter/small")).kernel(),
-        false => recipe.part(wgsl!("filter/none")).kernel(),
+        true => recipe.part(LEFT).part(REDUCE).bound_part(wgsl!("filter/apply_filter")).kernel(),
+        false => recipe.part(wgsl!("filter/no_filter")).kernel(),
     }
 }
 
@@ -247,7 +245,7 @@ pub(crate) fn filter_totals() -> Kernel {
 }
 
 /// Rows, or prototypes, that share a list of what is left, with this tile.
-pub(crate) fn listed(tile: Tile) -> u32 {
+pub(crate) fn rows_per_list(tile: Tile) -> u32 {
     tile.rows().max(64)
 }
 
@@ -260,16 +258,16 @@ pub(crate) fn list_rows(tile: Tile) -> Kernel {
 }
 
 fn list(recipe: Recipe, tile: Tile) -> Kernel {
-    recipe.part(format!("const SPAN = {}u;", listed(tile))).part(LEFT).part(wgsl!("filter/list")).kernel()
+    recipe.part(format!("const PER_LIST = {}u;", rows_per_list(tile))).part(LEFT).part(wgsl!("filter/list")).kernel()
 }
 
-/// `filter`: over the classes that are listed.
+/// `filter`: over the classes of a sparse gradient.
 pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader, filter: bool) -> Kernel {
     let recipe = recipe!("head", "grad_embeddings", "rrrw").part(BLOCK).part(tile.text());
-    // listed classes do not lie side by side
+    // the classes of a sparse gradient do not lie side by side
     let recipe = recipe.load("cosine", 0, if filter { Loader::F32 } else { g });
     let recipe = recipe.load("prototype", 1, w).store("store_slab", 3, Loader::F32x4);
-    recipe.bound_part(if filter { wgsl!("filter/listed_classes") } else { wgsl!("filter/all_classes") }).kernel()
+    recipe.bound_part(if filter { wgsl!("filter/sparse_classes") } else { wgsl!("filter/dense_classes") }).kernel()
 }
 
 pub(crate) fn finish_embeddings(x: Loader, out: Loader) -> Kernel {
@@ -277,12 +275,12 @@ pub(crate) fn finish_embeddings(x: Loader, out: Loader) -> Kernel {
     recipe.load("embedding", 0, x).store("store_gradient", 4, out).kernel()
 }
 
-/// `filter`: over the rows that are listed.
+/// `filter`: over the rows of a sparse gradient.
 pub(crate) fn grad_prototypes(tile: Tile, g: Loader, x: Loader, w: Loader, out: Loader, filter: bool) -> Kernel {
     let recipe = recipe!("head", "grad_prototypes", "rrrrrrw").part(BLOCK).part(tile.text());
     let recipe = recipe.load("cosine", 0, g).load("embedding", 1, x).load("prototype", 2, w);
     let recipe = recipe.store("store_gradient", 6, out);
-    recipe.bound_part(if filter { wgsl!("filter/listed_rows") } else { wgsl!("filter/all_rows") }).kernel()
+    recipe.bound_part(if filter { wgsl!("filter/sparse_rows") } else { wgsl!("filter/dense_rows") }).kernel()
 }
 
 pub(crate) fn column_sums() -> Kernel {

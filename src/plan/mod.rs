@@ -26,7 +26,6 @@ mod regularizer;
 mod schedule;
 mod settings;
 mod tile;
-pub(crate) mod uniforms;
 mod work;
 
 use std::ops::Range;
@@ -41,8 +40,8 @@ pub use ops::{Batched, CrossEntropy};
 pub use schedule::{Chunk, Schedule};
 pub use settings::Call;
 pub use tile::TileGeometry;
-pub use uniforms::{Part, Settings};
 
+pub use crate::uniforms::{Part, Settings};
 use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};
 
 /// A tensor that the caller gives.
@@ -157,7 +156,7 @@ pub enum Stage {
     /// Norms, target cosines, and for inter-topk the hardest classes: what is known before margins apply.
     Targets,
     /// The steps that move the state; run in training steps only. Empty for most losses.
-    Follow,
+    UpdateState,
     /// The margins of the rows, and the rows' sums over the other classes.
     Statistics,
     /// The rows' losses and the reduced one.
@@ -199,7 +198,7 @@ impl Plan {
         &self.parts
     }
 
-    /// Statistics and loss: all stages, one after the other. An evaluation leaves [`Stage::Follow`] out.
+    /// Statistics and loss: all stages, one after the other. An evaluation leaves [`Stage::UpdateState`] out.
     pub fn forward(&self) -> &[Step] {
         &self.forward
     }
@@ -209,7 +208,7 @@ impl Plan {
         let [follow, statistics, losses] = self.cuts;
         match stage {
             Stage::Targets => 0..follow,
-            Stage::Follow => follow..statistics,
+            Stage::UpdateState => follow..statistics,
             Stage::Statistics => statistics..losses,
             Stage::Losses => losses..self.forward.len(),
         }

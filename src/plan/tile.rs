@@ -36,10 +36,10 @@ impl Tile {
                 TileGeometry { text: shader!("registers", "direct_64"), rows: 64, columns: 64, lanes: 32, bytes: 0 }
             }
             Tile::Tile64 => {
-                TileGeometry { text: shader!("tile_64", "eights"), rows: 64, columns: 64, lanes: 64, bytes: 8 << 10 }
+                TileGeometry { text: shader!("tile_64", "workgroup"), rows: 64, columns: 64, lanes: 64, bytes: 8 << 10 }
             }
             Tile::Tile128 => TileGeometry {
-                text: shader!("tile_128", "eights"),
+                text: shader!("tile_128", "workgroup"),
                 rows: 128,
                 columns: 128,
                 lanes: 256,

@@ -59,7 +59,7 @@ impl Work {
 
     /// Whether the forward pass reads the cosines before the statistics do.
     pub fn reads_twice(self) -> bool {
-        self.stages.chosen > 0 || self.stages.scale
+        self.stages.top_k > 0 || self.stages.scale
     }
 
     /// Whether it is worth the memory to keep all cosines.
@@ -69,7 +69,7 @@ impl Work {
 
     /// Whether one workgroup goes through all rows of the batch.
     pub fn counts_rows(self) -> bool {
-        self.stages.follow || self.stages.draws || self.linear
+        self.stages.update_state || self.stages.margin_noise || self.linear
     }
 
     /// Passes of grad_prototypes over the rows.

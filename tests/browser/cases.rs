@@ -4,6 +4,9 @@
 //! cargo run --release --features serde --example browser_cases -- out/browser
 //! ```
 
+#[path = "../families/mod.rs"]
+mod families;
+
 use std::{error::Error, fs, path::PathBuf};
 
 use half::{bf16, f16};
@@ -12,12 +15,14 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+use self::families::{Family, Suite};
+
 /// Beyond 2⁵³, where JavaScript's numbers have holes.
 const SEED: u64 = (1 << 60) + 7;
 
 /// One case: a loss on random data, and how its plan is to be cut.
 struct Case {
-    name: &'static str,
+    name: String,
     loss: MarginSoftmax,
     /// Rows planned, classes, dim, sub-centres.
     shape: [usize; 4],
@@ -43,9 +48,9 @@ struct Case {
 }
 
 impl Case {
-    fn new(name: &'static str, loss: MarginSoftmax, [rows, classes, dim]: [usize; 3]) -> Self {
+    fn new(name: &str, loss: MarginSoftmax, [rows, classes, dim]: [usize; 3]) -> Self {
         Self {
-            name,
+            name: name.into(),
             loss,
             shape: [rows, classes, dim, 1],
             rows: None,
@@ -73,35 +78,15 @@ fn cases() -> Result<Vec<Case>> {
     let arcface = || Case::new("arcface", MarginSoftmax::arcface(), small);
     let mut cases =
         vec![arcface(), Case { pull: 1.0, ..Case::new("arcface_trained", named("arcface")?, [33, 130, 64]) }];
-    for name in [
-        "arcface_insightface",
-        "cosface",
-        "sphereface",
-        "ampface_rectified",
-        "chebyaam",
-        "chebyaam_fit",
-        "arcgrad",
-        "arcgrad_series",
-        "li_arcface",
-        "elasticface_arc",
-        "sphereface2",
-        "sphereface2_angular",
-        "adacos",
-        "arcface_topk",
-        "arcface_filter",
-    ] {
-        cases.push(Case { pull: 0.5, ..Case::new(name, named(name)?, small) });
-    }
-    for name in ["curricularface", "adaface", "magface"] {
-        cases.push(Case { pull: 0.5, running: true, ..Case::new(name, named(name)?, small) });
-    }
-    for (name, loss) in [
-        ("train_curricularface", "curricularface"),
-        ("train_adaface", "adaface"),
-        ("train_adacos", "adacos"),
-        ("train_elasticface", "elasticface_arc"),
-    ] {
-        cases.push(Case { pull: 0.5, training: true, ..Case::new(name, named(loss)?, small) });
+    let listed = |suite| families::on(suite).into_iter();
+    let case = |family: Family| Case { pull: 0.5, ..Case::new(family.name, family.loss, small) };
+    cases.extend(listed(Suite::Browser).map(case));
+    cases.extend(listed(Suite::BrowserRunning).map(|family| Case { running: true, ..case(family) }));
+    // a step of what follows the batch, then of what is drawn
+    for trains in [families::moves_state, families::draws] {
+        let families = listed(Suite::BrowserRunning).chain(listed(Suite::Browser));
+        let step = |family: Family| Case { name: format!("train_{}", family.name), training: true, ..case(family) };
+        cases.extend(families.filter(|family| trains(&family.loss)).map(step));
     }
     let none = MarginSoftmax::arcface().with_reduction(Reduction::None);
     let sum = MarginSoftmax::cosface().with_reduction(Reduction::Sum).with_label_smoothing(0.3);

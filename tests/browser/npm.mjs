@@ -23,6 +23,14 @@ const FILES = [
     'dist/planner_wasm.js',
     'margin-softmax.d.ts',
     'margin-softmax.js',
+    'module/bound.js',
+    'module/buffers.js',
+    'module/device.js',
+    'module/errors.js',
+    'module/head.js',
+    'module/planner.js',
+    'module/slices.js',
+    'module/state.js',
     'package.json',
 ];
 

@@ -256,41 +256,7 @@ pub fn transforms() -> Vec<Others> {
     all
 }
 
-/// Losses of every kind that is not a plain softmax over cosines, each with a number of prototypes per class.
-pub fn families() -> Vec<(MarginSoftmax, usize)> {
-    let named = |name: &str, centers| (MarginSoftmax::named(name).unwrap(), centers);
-    let mut all = vec![
-        named("softmax", 1),
-        named("m_softmax", 1),
-        named("arcgrad", 2),
-        named("arcgrad_series", 1),
-        named("li_arcface", 1),
-        named("curricularface", 1),
-        named("adaface", 2),
-        named("magface", 1),
-        named("elasticface_arc", 1),
-        named("elasticface_arc_plus", 3),
-        named("elasticface_cos_plus", 1),
-        named("sphereface2", 1),
-        named("sphereface2_angular", 2),
-        named("sphereface2_opensphere", 1),
-        named("adacos", 1),
-        named("adacos", 3),
-        named("arcface_topk", 1),
-        named("arcface_topk", 2),
-        named("arcface_filter", 3),
-        named("ampface_rectified", 1),
-        named("cosface", 1),
-        named("chebyaam", 2),
-    ];
-    let both = MarginSoftmax::adacos().with_others(Others::TopK(TopK { count: 3, margin: 0.1 }));
-    all.push((both.with_label_smoothing(0.1), 2));
-    let both = MarginSoftmax::adaface().with_others(Others::Curricular).with_label_smoothing(0.05);
-    all.push((both, 1));
-    all
-}
-
-/// A batch for one of the [`families`]: rows with embeddings of many lengths around MagFace's, one of them ignored.
+/// A batch for any family: rows with embeddings of many lengths around MagFace's, one of them ignored.
 pub fn family_data(loss: &MarginSoftmax, centers: usize, seed: u64) -> Data {
     let mut data = Data::random(24, 260, 20, seed);
     if loss.product == Product::Linear {

@@ -17,7 +17,10 @@ use margin_softmax::{
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::common::{Data, WANT, families, schedules_of};
+use crate::{
+    common::{Data, WANT, schedules_of},
+    families::{Suite, with_centers},
+};
 
 /// Pools of 1, 2, 3 and 8 threads.
 fn pools() -> &'static [ThreadPool] {
@@ -49,7 +52,7 @@ fn step(head: &mut SliceHead, data: &Data, state: &State, out: &mut Output) -> (
 /// Families with their data: several tiles of classes, more than one block of rows for the last, a NaN and a zero row.
 fn cases() -> Vec<(String, MarginSoftmax, Data, Option<f64>)> {
     let mut losses: Vec<(String, MarginSoftmax, usize)> =
-        families().into_iter().enumerate().map(|(i, (loss, k))| (format!("family {i}"), loss, k)).collect();
+        with_centers(Suite::Cpu).into_iter().map(|(family, k)| (family.name.to_owned(), family.loss, k)).collect();
     if std::env::var("MARGIN_SOFTMAX_FULL").is_ok_and(|v| v == "1") {
         losses.extend(PRESETS.iter().map(|preset| (preset.name.to_owned(), preset.loss(), 1)));
     }
@@ -171,16 +174,18 @@ type Answers = (Vec<u64>, Vec<(Targets, Statistics)>);
 #[test]
 fn threads_and_reruns_change_no_bit_beside_a_head() {
     let cpu = Backend::cpu();
-    let mut first: Vec<Option<Answers>> = vec![None; families().len() + 1];
+    let families = with_centers(Suite::Cpu);
+    let mut first: Vec<Option<Answers>> = vec![None; families.len() + 1];
     for pool in pools() {
         pool.install(|| {
             for _ in 0..RERUNS {
-                for (i, (loss, centers)) in families().into_iter().enumerate() {
-                    let mut data = Data::random(40, 700, 20, 98).fit(&loss);
+                for (i, (family, centers)) in families.iter().enumerate() {
+                    let (loss, centers) = (&family.loss, *centers);
+                    let mut data = Data::random(40, 700, 20, 98).fit(loss);
                     if centers > 1 {
                         data = data.with_centers(centers, 99);
                     }
-                    let again = shards(&loss, &data, centers);
+                    let again = shards(loss, &data, centers);
                     let same = again == *first[i].get_or_insert_with(|| again.clone());
                     assert!(same, "{loss:?}: other bits on {} threads", pool.current_num_threads());
                 }

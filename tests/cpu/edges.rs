@@ -1,12 +1,13 @@
 //! The ends of the range, what must be left out, and ties.
 
 use margin_softmax::{
-    Adaptive, Backend, Batch, Budget, Counts, Elastic, GradientFilter, MarginSoftmax, Options, Others, Output,
-    Reduction, Shape, Want, objective::PRESETS,
+    Backend, Batch, Budget, Counts, GradientFilter, MarginSoftmax, Options, Others, Output, Reduction, Shape, Want,
+    objective::PRESETS,
 };
 
-use crate::common::{
-    Data, WANT, assert_agrees, differing, distance, families, family_data, length, schedules, schedules_of,
+use crate::{
+    common::{Data, WANT, assert_agrees, differing, distance, family_data, length, schedules, schedules_of},
+    families::{Family, Suite, is_sorted, with_centers},
 };
 
 /// With one dimension every vector is its own radial direction: the gradient is rounding, nothing else.
@@ -72,7 +73,7 @@ fn the_ends_are_exact() {
                 data.x[i * 12..(i + 1) * 12].copy_from_slice(&w);
             }
             let loss = preset.loss();
-            if matches!(loss.adaptive, Adaptive::Elastic(Elastic { sorted: true, .. })) {
+            if is_sorted(&loss) {
                 continue; // which of two cosines of 1 is larger, and so gets the smaller margin, is rounding
             }
             let expected = data.reference(&loss, Want::ALL);
@@ -261,7 +262,7 @@ fn the_length_of_a_vector_does_not_matter() {
 /// Rows that are not finite, ignored, short or weightless in every family, against the reference.
 #[test]
 fn every_family_leaves_out_what_it_must() {
-    for (loss, centers) in families() {
+    for (Family { loss, .. }, centers) in with_centers(Suite::Cpu) {
         let loss = loss.with_ignore_index(-1);
         let mut data = family_data(&loss, centers, 70);
         data.labels[5] = -1;
@@ -276,7 +277,7 @@ fn every_family_leaves_out_what_it_must() {
         let mut without = data.clone();
         without.labels[4] = -1;
         // a row more or less is another draw of the sorted margins
-        let same = !matches!(loss.adaptive, Adaptive::Elastic(Elastic { sorted: true, .. }));
+        let same = !is_sorted(&loss);
         for (_, options) in schedules_of(&loss, &data, WANT) {
             let (out, clean) = (broken.cpu(&loss, &options), without.cpu(&loss, &options));
             assert!(out.loss.is_nan() && out.row_losses[4].is_nan() && out.counts.non_finite_rows == 1);

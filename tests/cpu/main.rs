@@ -8,6 +8,8 @@ mod common_state;
 mod determinism;
 mod edges;
 mod errors;
+#[path = "../families/mod.rs"]
+mod families;
 mod properties;
 mod shards;
 mod state;

@@ -3,8 +3,9 @@
 use margin_softmax::{Backend, Batch, State};
 
 use crate::{
-    common::{WANT, assert_agrees, families, family_data, schedules_of},
+    common::{WANT, assert_agrees, family_data, schedules_of},
     common_state,
+    families::{Family, Suite, with_centers},
 };
 
 #[test]
@@ -25,7 +26,7 @@ fn what_a_step_does_not_move_keeps_its_digits() {
 /// between moves nothing.
 #[test]
 fn training_follows_the_batch() {
-    for (loss, centers) in families() {
+    for (Family { loss, .. }, centers) in with_centers(Suite::Cpu) {
         let first = family_data(&loss, centers, 50);
         let mut state = State::new(&loss, first.shape()).unwrap().with_seed(77);
         (state.step, state.hardness, state.norm_mean, state.norm_deviation) = (41, 0.2, 9.0, 4.0);
@@ -62,7 +63,7 @@ fn training_follows_the_batch() {
 /// A prototype that is not finite, or a refused batch, leaves what follows the batch where it was.
 #[test]
 fn a_broken_batch_moves_no_state() {
-    for (loss, centers) in families() {
+    for (Family { loss, .. }, centers) in with_centers(Suite::Cpu) {
         let mut data = family_data(&loss, centers, 60);
         let last = data.w.len() - 1;
         let before = State::new(&loss, data.shape()).unwrap();

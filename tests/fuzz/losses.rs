@@ -1,10 +1,18 @@
-//! Losses from bytes: a preset with parts of it changed.
+//! Losses from bytes: a preset with parts of it changed, or a family of the list with other numbers.
+
+#[path = "../families/mod.rs"]
+mod families;
+
+use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
 use margin_softmax::{
     AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Damping, Elastic, Fallback, Filter, Link, MagFace,
     MarginSoftmax, Others, Power, Product, Reduction, Series, Slope, Target, TopK, Unified, objective::PRESETS,
 };
+use serde_json::{Number, Value};
+
+static FAMILIES: LazyLock<Vec<families::Family>> = LazyLock::new(families::all);
 
 /// A number: now and then anything at all, else one of the ends or between them.
 pub fn number(u: &mut Unstructured, low: f64, high: f64) -> Result<f64> {
@@ -144,5 +152,35 @@ pub fn loss(u: &mut Unstructured) -> Result<MarginSoftmax> {
     if has(10) && has(11) && has(12) {
         loss.product = if u.arbitrary()? { Product::Cosine } else { Product::Linear };
     }
+    if has(13) && !has(14) && has(15) {
+        let family = u.choose(&FAMILIES)?;
+        loss = shaken(u, &family.loss)?;
+    }
     Ok(loss)
+}
+
+/// The loss with other numbers in some places, whatever its parts are; as it is where it has no JSON form.
+fn shaken(u: &mut Unstructured, loss: &MarginSoftmax) -> Result<MarginSoftmax> {
+    let Ok(mut value) = serde_json::to_value(loss) else { return Ok(loss.clone()) };
+    shake(u, &mut value)?;
+    Ok(serde_json::from_value(value).unwrap_or_else(|_| loss.clone()))
+}
+
+fn shake(u: &mut Unstructured, value: &mut Value) -> Result<()> {
+    match value {
+        Value::Object(fields) => fields.values_mut().try_for_each(|value| shake(u, value)),
+        Value::Array(values) => values.iter_mut().try_for_each(|value| shake(u, value)),
+        Value::Number(old) if u.ratio(1, 4)? => {
+            let most = old.as_f64().unwrap_or(1.0).abs().max(1.0);
+            // a whole number stays one, and no number of JSON is infinite
+            let new = if old.is_f64() {
+                Number::from_f64(number(u, -most, 2.0 * most)?)
+            } else {
+                Some(u.arbitrary::<u8>()?.into())
+            };
+            *old = new.unwrap_or_else(|| old.clone());
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }

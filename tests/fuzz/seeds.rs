@@ -2,12 +2,15 @@
 
 #![allow(dead_code)] // each target has its own
 
+#[path = "../families/mod.rs"]
+mod families;
+
 use std::{fs, path::Path};
 
 use margin_softmax::{
     Batch, CenterLoss, MarginSoftmax, Regularizer, Shape, State, Want,
     checkpoint::Checkpoint,
-    objective::{PRESETS, Ramp, Schedule, Schedules},
+    objective::{Ramp, Schedule, Schedules},
     partial::PartialFc,
     plan::Limits,
     reference,
@@ -82,7 +85,9 @@ pub fn noise() -> Vec<Vec<u8>> {
 }
 
 pub fn objective() -> Vec<Vec<u8>> {
-    let mut all: Vec<_> = PRESETS.iter().map(|preset| input(0, &json(&preset.loss()))).collect();
+    // a curve from outside has no JSON form
+    let losses = [families::presets(), families::beside_presets()].concat();
+    let mut all: Vec<_> = losses.iter().filter_map(|(_, loss)| Some(input(0, &to_string(loss).ok()?))).collect();
     all.extend([input(2, &json(&schedules())), input(3, &json(&schedules().m2))]);
     all.extend([Regularizer::reg_ss(), Regularizer::uniform_face()].map(|r| input(4, &json(&r))));
     all.push(input(5, &json(&CenterLoss::default())));

@@ -10,6 +10,7 @@ use margin_softmax::{gpu::Context, plan::Layout, *};
 
 use crate::{
     cases::{Case, Data, table, table_for},
+    families::{self, analytic},
     rig::{Rig, tight},
 };
 
@@ -121,17 +122,12 @@ pub fn compare(device: &Device, case: &Case) -> Result<(), String> {
     // the gate: an f32 cosine is off by up to 2e-7, which the scale and the curve's true slope multiply, detached or not;
     // a plain product by that much of both lengths
     let analytic = analytic(&case.loss);
+    let largest = families::others(&analytic.others).largest;
+    let others = |c: f64| largest.as_ref().map_or_else(|| analytic.others.value_slope(c), |largest| largest(c)).1.abs();
     let rows = || (0..n).filter(|&i| Some(i64::from(data.labels[i])) != case.loss.ignore_index);
     let at = |i: usize| {
         let target = slopes(case, &analytic, &data, i, expected.target_cosines[i]);
-        let other = analytic.others.value_slope(expected.other_cosines[i]).1.abs();
-        // at a chosen class inter-topk turns by another 0.1, and CurricularFace's slope is at most 1 + 2
-        let turned = match analytic.others {
-            Others::TopK(_) => 1.0 + 0.1 / (1.0 - expected.other_cosines[i].powi(2)).max(1e-8).sqrt(),
-            Others::Curricular => 3.0,
-            _ => other,
-        };
-        target.max(turned)
+        target.max(others(expected.other_cosines[i]))
     };
     let steepest = rows().map(at).fold(1.0, f64::max);
     let longest = |v: &[f32]| {
@@ -236,23 +232,6 @@ pub fn compare(device: &Device, case: &Case) -> Result<(), String> {
 
 fn relative(found: f64, expected: f64) -> f64 {
     if found == expected { 0.0 } else { (found - expected).abs() / expected.abs() }
-}
-
-/// The loss with every true slope.
-pub fn analytic(loss: &MarginSoftmax) -> MarginSoftmax {
-    let mut loss = loss.clone();
-    match &mut loss.target {
-        Target::Unified(m) => m.slope = Slope::Analytic,
-        Target::Angle(m) => m.slope = Slope::Analytic,
-        Target::Power(m) => m.slope = Slope::Analytic,
-        Target::Custom(_) => {}
-    }
-    match &mut loss.others {
-        Others::Angle(m) => m.slope = Slope::Analytic,
-        Others::Power(m) => m.slope = Slope::Analytic,
-        _ => {}
-    }
-    loss
 }
 
 /// The steepest slope at a row's target, over the margins that it may have.

@@ -6,6 +6,8 @@ use margin_softmax::{plan::Element, *};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::families::{self, Beside, Family, Row, Suite};
+
 /// One row of the table.
 #[derive(Clone)]
 pub struct Case {
@@ -123,31 +125,6 @@ impl Case {
     }
 }
 
-pub fn families() -> Vec<(&'static str, MarginSoftmax)> {
-    let series = |degree, damping, coefficients| Curve::Series(Series { degree, damping, coefficients });
-    vec![
-        ("normface", MarginSoftmax::normface()),
-        ("cosface", MarginSoftmax::cosface()),
-        ("arcface", MarginSoftmax::arcface()),
-        ("arcface_detached", MarginSoftmax::arcface().with_margin(|m| m.slope = Slope::Detached)),
-        ("sphereface", MarginSoftmax::sphereface()),
-        ("ampface", MarginSoftmax::ampface()),
-        ("unified", MarginSoftmax::unified(0.7, 1.35, 0.3, 0.1)),
-        ("unified_flat", MarginSoftmax::unified(1.2, 0.6, 0.4, -0.2)),
-        ("chebyaam", MarginSoftmax::cheby_aam()),
-        ("chebyaam_fit", MarginSoftmax::named("chebyaam_fit").unwrap()),
-        (
-            "series_jackson",
-            MarginSoftmax::unified(0.9, 1.35, 0.3, 0.05)
-                .with_margin(|m| m.curve = series(24, Damping::Jackson, Coefficients::Closed)),
-        ),
-        (
-            "series_lanczos",
-            MarginSoftmax::arcface().with_margin(|m| m.curve = series(15, Damping::Lanczos, Coefficients::Closed)),
-        ),
-    ]
-}
-
 pub const FALLBACKS: [Fallback; 6] =
     [Fallback::Continuous, Fallback::Sine, Fallback::Mirror, Fallback::None, Fallback::Clip(1e-3), Fallback::Easy];
 pub const REDUCTIONS: [Reduction; 3] = [Reduction::Mean, Reduction::Sum, Reduction::None];
@@ -196,7 +173,7 @@ fn make() -> Vec<Case> {
     let trained = [None, Some(0.7), None, Some(0.9), Some(0.99), None, Some(0.3), Some(-0.4)];
     let scales = [64.0, 30.0, 16.0, 64.0];
     let mut cases: Vec<Case> = vec![];
-    for (family, loss) in families() {
+    for Family { name: family, loss, .. } in families::on(Suite::Grid) {
         for fallback in FALLBACKS {
             for reduction in REDUCTIONS {
                 for elements in ELEMENTS {
@@ -248,140 +225,31 @@ fn make() -> Vec<Case> {
     cases
 }
 
-/// A curve from outside: m0 cos(angle) - m3 sin(angle)^2.
-#[derive(Debug)]
-pub struct Bent {
-    pub m0: f64,
-    pub m3: f64,
-}
-
-impl Margin for Bent {
-    fn name(&self) -> &str {
-        "bent"
-    }
-    fn value_slope(&self, x: f64) -> (f64, f64) {
-        (self.m0 * x - self.m3 * (1.0 - x * x), self.m0 + 2.0 * self.m3 * x)
-    }
-    fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve {
-            let m0 = parameter(0u);
-            let m3 = parameter(1u);
-            return Curve(m0 * x - m3 * (1.0 - x) * (1.0 + x), m0 + 2.0 * m3 * x);
-        }"
-    }
-    fn parameters(&self) -> Vec<f64> {
-        vec![self.m0, self.m3]
-    }
-}
-
-/// The families beside the unified margins, and what combines with these.
-pub fn further_families() -> Vec<(&'static str, MarginSoftmax)> {
-    let named = |name| MarginSoftmax::named(name).unwrap();
-    let series = |degree, coefficients| Curve::Series(Series { degree, coefficients, damping: Damping::Jackson });
-    let lengths = MagFace { lower_length: 1.5, upper_length: 4.5, lower_margin: 0.3, upper_margin: 0.7, weight: 0.5 };
-    let magface = || MarginSoftmax::magface().with_adaptive(Adaptive::MagFace(lengths)).with_scale(30.0);
-    let binary = Link::Binary(Binary { weight: 0.6, factor: 0.5, bias: -3.0 });
-    let angle = |curve| Angle { factor: 0.8, margin: 0.1, offset: 0.3, curve, slope: Slope::Analytic };
-    let top = |count| Others::TopK(TopK { count, margin: 0.1 });
-    vec![
-        ("arcgrad", named("arcgrad")),
-        ("arcgrad_series", named("arcgrad_series")),
-        ("li_arcface", named("li_arcface")),
-        (
-            "angle",
-            MarginSoftmax {
-                target: Target::Angle(angle(series(24, Coefficients::Closed))),
-                others: Others::Angle(angle(Curve::Exact)),
-                scale: 10.0,
-                ..Default::default()
-            },
-        ),
-        (
-            "angle_detached",
-            MarginSoftmax {
-                target: Target::Angle(Angle { slope: Slope::Detached, ..Default::default() }),
-                others: Others::Angle(Angle { slope: Slope::Detached, ..angle(series(9, Coefficients::Fit)) }),
-                scale: 10.0,
-                ..Default::default()
-            },
-        ),
-        ("curricularface", named("curricularface").with_scale(30.0)),
-        ("curricular", MarginSoftmax::cosface().with_others(Others::Curricular).with_scale(16.0)),
-        ("adaface", named("adaface")),
-        ("adaface_continuous", named("adaface").with_margin(|m| m.fallback = Fallback::Continuous)),
-        ("adaface_series", named("adaface").with_margin(|m| m.curve = series(20, Coefficients::Closed))),
-        ("magface", magface()),
-        ("magface_sine", magface().with_margin(|m| m.fallback = Fallback::Sine)),
-        ("magface_continuous", magface().with_margin(|m| m.fallback = Fallback::Continuous)),
-        ("magface_mirror", magface().with_margin(|m| (m.fallback, m.m1) = (Fallback::Mirror, 1.3))),
-        ("magface_detached", magface().with_margin(|m| (m.fallback, m.slope) = (Fallback::None, Slope::Detached))),
-        (
-            "magface_series",
-            magface().with_margin(|m| (m.fallback, m.curve) = (Fallback::Clip(0.1), series(30, Coefficients::Fit))),
-        ),
-        ("elasticface_arc", named("elasticface_arc").with_scale(30.0)),
-        ("elasticface_arc_plus", named("elasticface_arc_plus")),
-        ("elasticface_cos", named("elasticface_cos")),
-        ("elasticface_cos_plus", named("elasticface_cos_plus").with_scale(20.0)),
-        ("elastic_series", MarginSoftmax::cheby_aam().with_adaptive(Adaptive::Elastic(Elastic::default()))),
-        ("sphereface2", named("sphereface2")),
-        ("sphereface2_angular", named("sphereface2_angular")),
-        ("sphereface2_opensphere", named("sphereface2_opensphere")),
-        ("binary_arcface", MarginSoftmax { link: binary, ..named("arcface_speaker") }),
-        ("binary_top", MarginSoftmax { link: binary, others: top(3), ..MarginSoftmax::cosface() }),
-        ("power_softmax", MarginSoftmax { link: Link::Softmax, ..named("sphereface2_angular") }),
-        ("adacos", named("adacos")),
-        ("adacos_margin", MarginSoftmax::cosface().with_adaptive(Adaptive::AdaCos)),
-        ("top", named("arcface_topk")),
-        ("top_two", MarginSoftmax::cheby_aam().with_others(top(2))),
-        ("filter", named("arcface_filter").with_scale(30.0)),
-        ("softmax", named("softmax")),
-        ("m_softmax", named("m_softmax")),
-        (
-            "custom",
-            MarginSoftmax { target: Target::Custom(Custom::new(Bent { m0: 0.9, m3: 0.2 })), ..Default::default() },
-        ),
-        ("margins", MarginSoftmax::arcface()),
-        ("margins_unified", MarginSoftmax::unified(0.7, 1.35, 0.3, 0.1).with_scale(30.0)),
-        ("margins_mirror", MarginSoftmax::sphereface()),
-        ("margins_series", MarginSoftmax::cheby_aam()),
-        (
-            "margins_jackson",
-            MarginSoftmax::unified(1.0, 1.35, 0.2, 0.0).with_margin(|m| m.curve = series(24, Coefficients::Closed)),
-        ),
-        ("margins_fit", named("chebyaam_fit")),
-        ("margins_clip", MarginSoftmax::arcface().with_margin(|m| m.fallback = Fallback::Clip(0.3))),
-        ("margins_none", named("arcface_insightface")),
-        ("centers", MarginSoftmax::arcface()),
-        ("centers_cheby", MarginSoftmax::cheby_aam().with_others(Others::Rectified)),
-    ]
-}
-
-/// Every further family with every other option in turn, on tiny shapes; no case lies near a kink, see `Data::clear`.
+/// Every family of [`Suite::Turns`] with every other option in turn, on tiny shapes; no case lies near a kink, see `Data::clear`.
 fn further() -> Vec<Case> {
     let shapes = [(5, 7, 3), (17, 40, 16), (9, 70, 5), (33, 130, 8), (70, 12, 7)];
     let mut cases = vec![];
-    for (f, (family, loss)) in further_families().into_iter().enumerate() {
+    for (f, (Family { name: family, loss, .. }, beside)) in families::turns().into_iter().enumerate() {
         for j in 0..9 {
             let i = f * 5 + j * 7 + j / 2;
             let (n, c, d) = shapes[(f + j) % shapes.len()];
-            let smoothing = if loss.link == Link::Softmax { [0.0, 0.0, 0.1][(i + j) % 3] } else { 0.0 };
+            let smoothing = if families::link(&loss.link).per_class { 0.0 } else { [0.0, 0.0, 0.1][(i + j) % 3] };
             let mut loss = loss.clone().with_reduction(REDUCTIONS[(f + j) % 3]).with_label_smoothing(smoothing);
             let ignored = [0, 0, 4][(f + j / 2) % 3];
             if ignored > 0 {
                 loss = loss.with_ignore_index([-100, 0][j % 2]);
             }
-            let linear = loss.product == Product::Linear;
-            let differs = family.starts_with("margins");
+            let linear = families::is_linear(&loss);
+            let differs = beside == Beside::Margins;
             let row = |k: usize| differs && (j + k).is_multiple_of(2);
             let class = |k: usize| differs && j != 2 && (j / 2 + k).is_multiple_of(2);
             // no series follows m1 but the closed one; the sine fallback, and a linear head, know none
-            let fits = |k: usize| k != 1 || !family.ends_with("fit");
+            let fits = |k: usize| k != 1 || !is_fit(&loss);
             let mut case = Case {
                 family,
                 shape: (n, c, d),
                 trained: [None, Some(0.6), None, Some(0.85), Some(-0.2), None][j % 6]
-                    .filter(|_| d > 4 && !linear && !family.ends_with("plus")),
+                    .filter(|_| d > 4 && !linear && !families::is_sorted(&loss)),
                 elements: if j < 3 { ELEMENTS[0] } else { ELEMENTS[(f + j) % 4] },
                 weights: (f + j) % 3 == 1,
                 upstream: (f + j) % 4 == 2,
@@ -390,7 +258,7 @@ fn further() -> Vec<Case> {
                 shards: 1 + usize::from((f + j) % 3 == 0 && c >= 64),
                 centers: if linear {
                     1
-                } else if family.starts_with("centers") {
+                } else if beside == Beside::Centers {
                     2 + j % 3
                 } else {
                     [1, 2, 1, 3, 1, 1][j % 6]
@@ -417,9 +285,15 @@ fn further() -> Vec<Case> {
     cases
 }
 
+/// Whether the coefficients of a series were fitted for one m1.
+fn is_fit(loss: &MarginSoftmax) -> bool {
+    let Target::Unified(margin) = &loss.target else { return false };
+    matches!(&margin.curve, Curve::Series(series) if series.coefficients == Coefficients::Fit)
+}
+
 /// Every pair of family, fallback, reduction and element occurs, as far as the loss allows it; tiles all.
 pub fn covers_every_pair() -> Result<(), Failed> {
-    let table = table();
+    let (table, grid) = (table(), families::on(Suite::Grid));
     type Axis = fn(&Case) -> String;
     let axes: [(&str, Axis); 4] = [
         ("family", |c| c.family.into()),
@@ -429,18 +303,21 @@ pub fn covers_every_pair() -> Result<(), Failed> {
     ];
     let values = |axis: Axis| {
         let mut all: Vec<String> =
-            table.iter().filter(|c| families().iter().any(|(name, _)| *name == c.family)).map(axis).collect();
+            table.iter().filter(|c| grid.iter().any(|family| family.name == c.family)).map(axis).collect();
         all.sort();
         all.dedup();
         all
+    };
+    // sine needs m1 = 1, easy a threshold at or below 0
+    let takes = |loss: &MarginSoftmax, fallback: &str| {
+        let own = FALLBACKS.into_iter().filter(|f| f.name() == fallback);
+        own.map(|f| loss.clone().with_margin(|m| m.fallback = f)).all(|loss| loss.validate().is_ok())
     };
     for (i, (one, a)) in axes.iter().enumerate() {
         for (two, b) in &axes[i + 1..] {
             for x in values(*a) {
                 for y in values(*b) {
-                    // sine needs m1 = 1, easy a threshold at or below 0
-                    let general = ["sphereface", "unified", "unified_flat", "series_jackson"].contains(&x.as_str());
-                    let possible = !(general && y == "sine" || x == "sphereface" && y == "easy");
+                    let possible = grid.iter().filter(|family| family.name == x).all(|family| takes(&family.loss, &y));
                     let found = table.iter().any(|c| a(c) == x && b(c) == y);
                     if possible && !found {
                         return Err(format!("{one} {x} never meets {two} {y}").into());
@@ -530,7 +407,7 @@ impl Data {
     pub fn clear(&self, case: &Case) -> bool {
         const NEAR: f64 = 4e-6;
         let ((n, c, d), k) = (case.shape, case.centers);
-        if case.loss.product == Product::Linear {
+        if families::is_linear(&case.loss) {
             return true;
         }
         let loss = &case.loss;
@@ -545,6 +422,7 @@ impl Data {
             values.sort_by(f64::total_cmp);
             values.windows(2).all(|pair| pair[1] - pair[0] > NEAR)
         };
+        let (angular, transform) = (families::target(&loss.target).angular, families::others(&loss.others));
         let mut targets = vec![];
         for i in 0..n {
             if Some(i64::from(self.labels[i])) == loss.ignore_index {
@@ -559,16 +437,11 @@ impl Data {
             let cosines: Vec<f64> = all.iter().map(|one| one.iter().copied().fold(f64::MIN, f64::max)).collect();
             let target = cosines[y];
             targets.push(target);
-            let others = || cosines.iter().enumerate().filter(|(j, _)| *j != y).map(|(_, c)| *c);
+            let mut others: Vec<f64> = cosines.iter().enumerate().filter(|(j, _)| *j != y).map(|(_, c)| *c).collect();
+            others.sort_by(|a, b| b.total_cmp(a));
+            let near = |at: f64| others.iter().any(|c| (c - at).abs() < NEAR);
             // the kinks of the target's curve for the margins that this row may have
-            let Some(own) = (match &loss.target {
-                Target::Unified(margin) => Some(margin.clone()),
-                Target::Power(power) if power.angular => Some(Unified { m2: power.margin, ..Default::default() }),
-                _ => None,
-            }) else {
-                continue;
-            };
-            let mut m = own.margins();
+            let mut m = angular.as_ref().map_or([1.0, 1.0, 0.0, 0.0], Unified::margins);
             for (q, m) in m.iter_mut().enumerate() {
                 let class = self.class_margins[q].as_ref().map(|v| v[y]);
                 if let Some(given) = self.row_margins[q].as_ref().map(|v| v[i]).or(class) {
@@ -590,36 +463,26 @@ impl Data {
                 angles = vec![m[2], -0.4, -0.2, 0.0, 0.2, 0.4];
             }
             for m2 in angles {
-                let at = |u: f64| ((u - m2) / m[1]).clamp(0.0, std::f64::consts::PI).cos();
-                let mut kinks: Vec<f64> = (1..4).map(|q| at(f64::from(q) * std::f64::consts::PI)).collect();
-                kinks.push(0.0);
-                if let Fallback::Clip(e) = own.fallback {
-                    kinks.extend([at(e), at(std::f64::consts::PI - e)]);
-                }
-                if kinks.iter().any(|t| (t - target).abs() < NEAR) {
-                    return false;
-                }
-                if loss.others == Others::Curricular {
-                    let bound = (target.acos() + m2).cos();
-                    if others().any(|c| (c - bound).abs() < NEAR) {
+                if let Some(own) = &angular {
+                    let at = |u: f64| ((u - m2) / m[1]).clamp(0.0, std::f64::consts::PI).cos();
+                    let mut kinks: Vec<f64> = (1..4).map(|q| at(f64::from(q) * std::f64::consts::PI)).collect();
+                    kinks.push(0.0);
+                    if let Fallback::Clip(e) = own.fallback {
+                        kinks.extend([at(e), at(std::f64::consts::PI - e)]);
+                    }
+                    if kinks.iter().any(|t| (t - target).abs() < NEAR) {
                         return false;
                     }
                 }
-            }
-            let bends = match &loss.others {
-                Others::Rectified => others().all(|c| c.abs() > NEAR),
-                Others::Filter(filter) => others().all(|c| (c - filter.threshold).abs() > NEAR),
-                Others::TopK(top) => {
-                    let edge = top.margin.cos();
-                    apart(others().collect()) && others().all(|c| (c - edge).abs() > NEAR)
+                if (transform.kinks)(&Row { target, m2, others: &others }).into_iter().any(near) {
+                    return false;
                 }
-                _ => true,
-            };
-            if !bends {
+            }
+            if transform.chosen.is_some() && !apart(others) {
                 return false;
             }
         }
-        !matches!(loss.adaptive, Adaptive::Elastic(Elastic { sorted: true, .. })) || apart(targets)
+        !families::is_sorted(loss) || apart(targets)
     }
 
     pub fn batch(&self) -> Batch<'_, i32> {

@@ -19,8 +19,8 @@ use margin_softmax::{
 use crate::{
     Check,
     cases::Data,
-    families::Bad,
     faults,
+    heads::Bad,
     rig::{Rig, Tensors, plain},
     waits::{Impatient, until_late},
 };

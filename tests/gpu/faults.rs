@@ -410,7 +410,7 @@ impl objective::Margin for Explosive {
         (x - 0.1, 1.0)
     }
     fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve { return Curve(x - parameter(0u), 1.0); }"
+        "fn margin_target(x: f32) -> ValueSlope { return ValueSlope(x - parameter(0u), 1.0); }"
     }
     fn parameters(&self) -> Vec<f64> {
         self.spark();

@@ -18,9 +18,11 @@ mod edges;
 #[path = "../host/engines.rs"]
 mod engines;
 mod errors;
+#[path = "../families/mod.rs"]
 mod families;
 mod faults;
 mod filter;
+mod heads;
 #[allow(dead_code)]
 #[path = "../host/laws.rs"]
 mod laws;
@@ -57,9 +59,9 @@ fn checks() -> Vec<(&'static str, Check)> {
         properties::CHECKS,
         edges::CHECKS,
         errors::CHECKS,
-        families::CHECKS,
         faults::CHECKS,
         filter::CHECKS,
+        heads::CHECKS,
         memory::CHECKS,
         monitor::CHECKS,
         partial::CHECKS,

@@ -14,7 +14,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     Check,
-    cases::{Case, Data, FALLBACKS, REDUCTIONS, families, random},
+    cases::{Case, Data, FALLBACKS, REDUCTIONS, random},
+    families::{self, Suite},
     rig::{same_bits, upload},
 };
 
@@ -180,7 +181,8 @@ fn every_curve_and_slope_is_right_at_every_angle(context: &Context) -> Result<()
         ("third", MarginSoftmax::unified(1.0, 3.0, 0.0, 0.0)),
         ("right angle", MarginSoftmax::unified(1.0, 1.0, std::f64::consts::FRAC_PI_2, 0.0)),
     ];
-    for (name, loss) in families().into_iter().chain(steep) {
+    let grid = families::on(Suite::Grid).into_iter().map(|family| (family.name, family.loss));
+    for (name, loss) in grid.chain(steep) {
         for fallback in [&FALLBACKS[..], &[Fallback::Clip(0.45)]].concat() {
             for others in &[Others::Identity, Others::Rectified] {
                 let loss =

@@ -52,7 +52,7 @@ fn every_kernel_has_a_time_and_the_same_result(context: &Context) -> Result<(), 
             let expected = rig.run(context)?;
             let plan = rig.head.plan();
             let name = |step: &plan::Step| plan.kernels()[step.kernel].name;
-            let (left_out, all) = (plan.stage(plan::Stage::Follow), plan.forward().iter().enumerate());
+            let (left_out, all) = (plan.stage(plan::Stage::UpdateState), plan.forward().iter().enumerate());
             let run = all.filter(|(i, _)| training || !left_out.contains(i)).map(|(_, step)| step);
             let names: Vec<_> = run.chain(plan.backward()).map(name).collect();
             for (detail, labels) in [(Detail::Steps, names), (Detail::Passes, vec!["forward", "backward"])] {

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use margin_softmax::*;
 
-use crate::{common::*, problems::*};
+use crate::{common::*, families, problems::*};
 
 /// Several batches of every family.
 fn problems() -> Vec<(String, Problem)> {
@@ -28,18 +28,8 @@ fn drawn() -> Vec<(String, Problem)> {
 
 /// Whether the curve at the label, and that of the others, are detached.
 fn detached(loss: &MarginSoftmax) -> [bool; 2] {
-    let target = match &loss.target {
-        Target::Unified(m) => m.slope,
-        Target::Angle(a) => a.slope,
-        Target::Power(p) => p.slope,
-        Target::Custom(_) => Slope::Analytic,
-    };
-    let others = match &loss.others {
-        Others::Angle(a) => a.slope,
-        Others::Power(p) => p.slope,
-        _ => Slope::Analytic,
-    };
-    [target, others].map(|slope| slope == Slope::Detached)
+    let (target, others) = (families::target(&loss.target), families::others(&loss.others));
+    [target.analytic != loss.target, others.analytic != loss.others]
 }
 
 /// The largest slope of a curve at the cosines of a batch.

@@ -554,7 +554,7 @@ impl Margin for Numbers {
         (x, 1.0)
     }
     fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve { return Curve(x, 1.0); }"
+        "fn margin_target(x: f32) -> ValueSlope { return ValueSlope(x, 1.0); }"
     }
     fn parameters(&self) -> Vec<f64> {
         self.0.clone()

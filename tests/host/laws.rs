@@ -6,7 +6,12 @@ use margin_softmax::*;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::{common::*, engines::*, problems::*};
+use crate::{
+    common::*,
+    engines::*,
+    families::{self, Suite, moves_state},
+    problems::*,
+};
 
 /// The laws.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,26 +46,22 @@ const EXCEPTIONS: &[Exception] = &[
     Exception {
         law: Law::MicroBatches,
         family: "elastic",
-        of: is_elastic,
+        of: families::draws,
         why: "a draw belongs to the row's index in its micro-batch",
     },
     Exception {
         law: Law::Ignored,
         family: "elastic",
-        of: is_elastic,
+        of: families::draws,
         why: "an ignored row takes a draw and moves the index of the rows behind it",
     },
     Exception {
         law: Law::Weightless,
         family: "elastic, sorted",
-        of: |loss| matches!(loss.adaptive, Adaptive::Elastic(f) if f.sorted),
+        of: families::is_sorted,
         why: "a row of weight 0 counts, so it has a place in the order of the target cosines",
     },
 ];
-
-fn is_elastic(loss: &MarginSoftmax) -> bool {
-    matches!(loss.adaptive, Adaptive::Elastic(_))
-}
 
 /// The label of a row that is ignored and of no class.
 const NO_CLASS: i64 = -100;
@@ -75,25 +76,24 @@ pub fn one_head(backend: &Backend, loss: &MarginSoftmax) -> Result<(Engine, Opti
     Ok((Engine::Head(Box::new(RefCell::new(head))), Some(shape)))
 }
 
-/// Every preset with every reduction under this many random batches; `engine` is asked once per preset, and for which
-/// sizes its batches must be.
+/// Every preset and the families of [`Suite::Laws`] with every reduction under this many random batches; `engine` is asked once
+/// per loss, and for which sizes its batches must be.
 pub fn check(
     cases: usize,
     mut engine: impl FnMut(&MarginSoftmax) -> Result<(Engine, Option<Shape>)>,
 ) -> Result<(), String> {
-    for preset in objective::PRESETS {
-        let loss = preset.loss();
-        let (engine, shape) = engine(&loss).map_err(|e| format!("{}: {e}", preset.name))?;
+    for (name, loss) in families::presets_and(Suite::Laws) {
+        let (engine, shape) = engine(&loss).map_err(|e| format!("{name}: {e}"))?;
         for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
             let mut rng = random(70 + reduction as u64);
             for _ in 0..cases {
                 let problem = random_batch(&mut rng, &loss, reduction, shape);
-                let at = engine.run(&problem).map_err(|Off(why)| format!("{}: {why}", preset.name))?;
+                let at = engine.run(&problem).map_err(|Off(why)| format!("{name}: {why}"))?;
                 for law in LAWS {
                     if EXCEPTIONS.iter().any(|e| e.law == law && (e.of)(&loss)) {
                         continue;
                     }
-                    let context = |Off(why)| format!("{}: {law:?}: {why} in {problem:?}", preset.name);
+                    let context = |Off(why)| format!("{name}: {law:?}: {why} in {problem:?}");
                     law.holds(&engine, &problem, &at, &mut rng).map_err(context)?;
                 }
             }
@@ -180,11 +180,6 @@ fn alike(engine: &Engine, problem: &Problem, found: &Output<f64>, expected: &Out
 fn loss_rounding(engine: &Engine, problem: &Problem, rows: &[f64]) -> f64 {
     let size: Vec<f64> = rows.iter().map(|l| l.abs()).collect();
     16.0 * engine.ulp() * problem.reduced(&size)
-}
-
-/// Whether a training step moves the statistics of a state.
-fn moves(loss: &MarginSoftmax) -> bool {
-    matches!(loss.adaptive, Adaptive::AdaFace(_) | Adaptive::AdaCos) || loss.others == Others::Curricular
 }
 
 impl Law {
@@ -291,7 +286,7 @@ fn ignored_rows_are_absent(
     }
     // a step is an evaluation where nothing moves
     let next = State { step: problem.state.step + 1, ..problem.state };
-    let (without, moved) = if moves(&problem.loss) { engine.call(problem, true)? } else { (at.clone(), next) };
+    let (without, moved) = if moves_state(&problem.loss) { engine.call(problem, true)? } else { (at.clone(), next) };
     let (mut with, moved_too) = engine.call(&more, true)?;
     let values = |s: State| [s.hardness, s.norm_mean, s.norm_deviation, s.scale];
     // sums over the rows in another order
@@ -363,7 +358,7 @@ fn rows_without_weight(engine: &Engine, problem: &Problem, rng: &mut ChaCha8Rng)
 }
 
 fn weights_move_no_state(engine: &Engine, problem: &Problem, rng: &mut ChaCha8Rng) -> Result<(), Off> {
-    if !moves(&problem.loss) {
+    if !moves_state(&problem.loss) {
         return Ok(());
     }
     let bare = Problem { weights: None, upstream: None, ..problem.clone() };

@@ -7,12 +7,14 @@ mod derivatives;
 mod edges;
 mod engines;
 mod errors;
+#[path = "../families/mod.rs"]
 mod families;
 mod family_edges;
 mod filter;
 #[cfg(feature = "serde")]
 mod fixtures;
 mod golden;
+mod golden_families;
 mod gradients;
 #[cfg(feature = "serde")]
 mod json;

@@ -92,7 +92,7 @@ fn the_smallest_budget_is_exact_for_every_loss() {
                         let plan = plan(bytes).unwrap();
                         let found = plan.workspace_bytes();
                         assert!(found <= bytes && (bytes > needed || found == needed), "{name} {shape:?} {want:?}");
-                        let steps = plan.stage(Stage::Follow).len();
+                        let steps = plan.stage(Stage::UpdateState).len();
                         assert_eq!(steps > 0, ["curricularface", "adaface", "adacos"].contains(&name), "{name}");
                     }
                     assert!(matches!(plan(needed - 1), Err(Error::Budget { .. })), "{name} {shape:?} {want:?}");

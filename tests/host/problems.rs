@@ -6,7 +6,10 @@ use margin_softmax::*;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::common::*;
+use crate::{
+    common::*,
+    families::{self, OthersFacts, Row},
+};
 
 /// A curve from outside: a·x³ + b·x − c.
 #[derive(Debug)]
@@ -23,9 +26,9 @@ impl Margin for Cubic {
     }
 
     fn wgsl(&self) -> &str {
-        "fn margin_target(x: f32) -> Curve {
+        "fn margin_target(x: f32) -> ValueSlope {
     let a = parameter(0);
-    return Curve(a * x * x * x + parameter(1) * x - parameter(2), 3.0 * a * x * x + parameter(1));
+    return ValueSlope(a * x * x * x + parameter(1) * x - parameter(2), 3.0 * a * x * x + parameter(1));
 }"
     }
 
@@ -317,14 +320,14 @@ impl Problem {
                 power_value(p.exponent, if beyond { x - (1.0 - p.margin.cos()) } else { turned })
             }
             Target::Power(p) => power_value(p.exponent, x) - p.margin,
-            Target::Custom(custom) => custom.margin().value_slope(x).0,
+            // golden numbers pin the others
+            other => other.value_slope(x).0,
         }
     }
 
     /// The value of another class at a cosine.
     pub fn other_value(&self, i: usize, c: f64, m: &[f64; 4]) -> f64 {
         match &self.loss.others {
-            Others::Identity => c,
             Others::Rectified => c.max(0.0),
             Others::Angle(angle) => angle_value(angle, c),
             Others::Curricular => {
@@ -344,6 +347,7 @@ impl Problem {
             }
             Others::Power(p) if p.angular => power_value(p.exponent, (c.acos() - p.margin).cos()),
             Others::Power(p) => power_value(p.exponent, c) + p.margin,
+            other => other.value_slope(c).0,
         }
     }
 
@@ -353,32 +357,21 @@ impl Problem {
             return true;
         }
         let margins = self.margins();
-        self.counted().all(|i| self.row_is_smooth(i, margins[i]))
+        let (angular, transform) = (families::target(&self.loss.target).angular, families::others(&self.loss.others));
+        self.counted().all(|i| self.row_is_smooth(i, margins[i], angular.as_ref(), &transform))
     }
 
-    fn row_is_smooth(&self, i: usize, m: [f64; 4]) -> bool {
+    fn row_is_smooth(&self, i: usize, m: [f64; 4], angular: Option<&Unified>, transform: &OthersFacts) -> bool {
         let far = |a: f64, b: f64| (a - b).abs() > 5e-3;
         let (x, others) = (self.cosine(i, self.label(i)), self.others(i));
-        let kinks = match &self.loss.target {
-            Target::Unified(margin) => {
-                let [m0, m1, m2, m3] = m;
-                kinks(&Unified { m0, m1, m2, m3, ..margin.clone() })
-            }
-            Target::Power(p) if p.angular => vec![-p.margin.cos()],
-            _ => vec![],
-        };
+        let kinks = angular.map_or(vec![], |margin| {
+            let [m0, m1, m2, m3] = if families::takes_margins(&self.loss) { m } else { margin.margins() };
+            kinks(&Unified { m0, m1, m2, m3, ..margin.clone() })
+        });
         let inside = |c: f64| c.abs() < 0.99;
-        let smooth = match &self.loss.others {
-            Others::Identity => true,
-            Others::Rectified => others.iter().all(|&c| far(c, 0.0)),
-            Others::Angle(_) | Others::Power(_) => others.iter().all(|&c| inside(c)),
-            Others::Curricular => others.iter().all(|&c| far(c, (x.acos() + m[2]).cos())),
-            Others::TopK(top) => {
-                others.iter().all(|&c| inside(c) && far(c, top.margin.cos()))
-                    && others.get(top.count).is_none_or(|next| far(*next, others[top.count - 1]))
-            }
-            Others::Filter(filter) => others.iter().all(|&c| far(c, filter.threshold)),
-        };
+        let bends = (transform.kinks)(&Row { target: x, m2: m[2], others: &others });
+        let smooth = others.iter().all(|&c| (inside(c) || !transform.steep) && bends.iter().all(|&at| far(c, at)))
+            && transform.chosen.is_none_or(|count| others.get(count).is_none_or(|next| far(*next, others[count - 1])));
         let apart = (0..self.classes()).all(|j| {
             let centers = self.centers(i, j);
             centers.len() == 1 || far(centers[0], centers[1])
@@ -431,10 +424,9 @@ fn transforms() -> Vec<Others> {
     [Others::Identity, Others::Rectified, Others::Curricular].into_iter().chain(all).collect()
 }
 
-/// Every preset and every family with every option: what it is, and the loss.
+/// Every preset, the list of families, and every part of a loss with every option: what it is, and the loss.
 pub fn families() -> Vec<(String, MarginSoftmax)> {
-    let mut all: Vec<(String, MarginSoftmax)> =
-        objective::PRESETS.iter().map(|p| (p.name.to_owned(), p.loss())).collect();
+    let mut all = families::presets();
     let mut add = |name: String, loss: MarginSoftmax| {
         if loss.validate().is_ok() {
             all.push((name, loss));
@@ -543,6 +535,7 @@ pub fn families() -> Vec<(String, MarginSoftmax)> {
             add(format!("adacos, {name} and {}", others.name()), loss);
         }
     }
+    all.extend(families::beside_presets());
     all
 }
 
@@ -574,11 +567,11 @@ fn margins(rng: &mut ChaCha8Rng, margin: &Unified, linear: bool, count: usize) -
 /// shape if there is one.
 fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax, head: Option<Shape>) -> Problem {
     let mut loss = loss.clone();
-    let (linear, binary) = (loss.product == Product::Linear, loss.link != Link::Softmax);
-    let least = match (&loss.others, loss.adaptive) {
-        (Others::TopK(top), _) => (top.count + 1).max(3),
-        (_, Adaptive::AdaCos) => 3,
-        _ => 1,
+    let (linear, binary) = (families::is_linear(&loss), families::link(&loss.link).per_class);
+    let least = match families::least_classes(&loss) {
+        1 => 1,
+        // another class beside those that are chosen
+        least => least.max(3),
     };
     let (rows, mut classes, mut dim) = (rng.random_range(1..7), least + rng.random_range(0..5), rng.random_range(2..6));
     let plain = linear || loss.others == Others::TopK(TopK::default());

@@ -9,7 +9,7 @@ use margin_softmax::{
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::{common::*, engines::*, problems::*};
+use crate::{common::*, engines::*, families, problems::*};
 
 /// A family that does not have a property.
 struct Exclusion {
@@ -103,7 +103,7 @@ const EXCLUSIONS: &[Exclusion] = &[
     Exclusion {
         property: Property::NoMargin,
         family: "angle or power against others",
-        of: |loss| curve_of_target(loss) != curve_of_others(loss),
+        of: |loss| families::target(&loss.target).same != Some(families::others(&loss.others).same),
         why: "target and others are different curves without a margin too",
     },
 ];
@@ -118,25 +118,6 @@ fn is_magface(loss: &MarginSoftmax) -> bool {
 
 fn is_elastic(loss: &MarginSoftmax) -> bool {
     matches!(loss.adaptive, Adaptive::Elastic(_))
-}
-
-/// The curve that remains at the label when the margin is taken away.
-fn curve_of_target(loss: &MarginSoftmax) -> Others {
-    match &loss.target {
-        Target::Unified(_) => Others::Identity,
-        Target::Angle(a) => Others::Angle(Angle { margin: 0.0, slope: Slope::Analytic, ..a.clone() }),
-        Target::Power(p) => Others::Power(Power { margin: 0.0, slope: Slope::Analytic, angular: false, ..*p }),
-        Target::Custom(_) => Others::Rectified, // that of nothing else
-    }
-}
-
-/// The same of the other classes.
-fn curve_of_others(loss: &MarginSoftmax) -> Others {
-    match &loss.others {
-        Others::Angle(a) => Others::Angle(Angle { margin: 0.0, slope: Slope::Analytic, ..a.clone() }),
-        Others::Power(p) => Others::Power(Power { margin: 0.0, slope: Slope::Analytic, angular: false, ..*p }),
-        _ => Others::Identity,
-    }
 }
 
 /// What is tested.
@@ -334,7 +315,7 @@ impl Property {
                 let after = engine.run(&other)?;
                 // other_value is the curve by its formula; a target of the same curve, no margin
                 let curve = Problem {
-                    loss: MarginSoftmax { others: curve_of_others(&problem.loss), ..other.loss.clone() },
+                    loss: MarginSoftmax { others: families::others(&problem.loss.others).same, ..other.loss.clone() },
                     ..other.clone()
                 };
                 let none = [1.0, 1.0, 0.0, 0.0];
@@ -401,18 +382,8 @@ fn without_margin(problem: &Problem) -> Problem {
     let mut bare = problem.clone();
     (bare.class_margins, bare.row_margins) = (Default::default(), Default::default());
     let loss = &mut bare.loss;
-    match &mut loss.target {
-        Target::Unified(m) => (m.m0, m.m1, m.m2, m.m3) = (1.0, 1.0, 0.0, 0.0),
-        Target::Angle(a) => a.margin = 0.0,
-        Target::Power(p) => p.margin = 0.0,
-        Target::Custom(_) => {}
-    }
-    match &mut loss.others {
-        Others::Angle(a) => a.margin = 0.0,
-        Others::Power(p) => p.margin = 0.0,
-        Others::TopK(top) => top.margin = 0.0,
-        _ => {}
-    }
+    loss.target = families::target(&loss.target).bare;
+    loss.others = families::others(&loss.others).bare;
     match &mut loss.adaptive {
         Adaptive::AdaFace(f) => f.margin = 0.0,
         Adaptive::MagFace(f) => (f.lower_margin, f.upper_margin, f.weight) = (0.0, 0.0, 0.0),

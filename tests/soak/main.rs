@@ -10,6 +10,8 @@ mod cases;
 mod common;
 #[cfg(feature = "gpu")]
 mod engine;
+#[path = "../families/mod.rs"]
+mod families;
 #[allow(dead_code)]
 #[path = "../heap/mod.rs"]
 mod heap;

@@ -1,14 +1,17 @@
 //! What is trained: a loss of every kind with its head, its shards and its prototypes.
 
 use margin_softmax::{
-    Backend, Batch, GradientFilter, MarginSoftmax, Options, Others, Output, Reduction, Result, Shape, SliceHead, State,
-    TopK, Want, reference,
+    Backend, Batch, GradientFilter, MarginSoftmax, Options, Output, Reduction, Result, Shape, SliceHead, State, Want,
+    reference,
     shard::{Statistics, Targets},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::cases::{Case, Data, families, random};
+use crate::{
+    cases::{Case, Data, random},
+    families::{Suite, moves_state, on, with_centers},
+};
 
 pub const ROWS: usize = 16;
 pub const CLASSES: usize = 200;
@@ -32,21 +35,13 @@ pub struct Model {
     pub out: Output,
 }
 
-/// Losses of every stage; the first one changes its family too.
+/// The families of [`Suite::Soak`]; before them one that changes its family too, behind them one with a filter.
 fn losses() -> Vec<(&'static str, MarginSoftmax, usize, Option<f64>)> {
-    let named = |name| MarginSoftmax::named(name).unwrap();
-    let top = MarginSoftmax::cosface().with_others(Others::TopK(TopK { count: 3, margin: 0.1 }));
-    vec![
-        ("unified", MarginSoftmax::arcface(), 1, None),
-        ("curricularface", named("curricularface"), 1, None),
-        ("adaface", named("adaface"), 1, None),
-        ("adacos", named("adacos"), 2, None),
-        ("elasticface", named("elasticface_arc"), 1, None),
-        ("sphereface2", named("sphereface2"), 1, None),
-        ("top_k", top, 2, None),
-        // so small that what is left out is far below rounding: the exact gradient is the measure here too
-        ("filter", named("ampface"), 1, Some(1e-12)),
-    ]
+    let first = [("unified", MarginSoftmax::arcface(), 1, None)];
+    let listed = with_centers(Suite::Soak).into_iter().map(|(family, k)| (family.name, family.loss, k, None));
+    // so small that what is left out is far below rounding: the exact gradient is the measure here too
+    let last = [("filter", MarginSoftmax::ampface(), 1, Some(1e-12))];
+    first.into_iter().chain(listed).chain(last).collect()
 }
 
 /// The shards' classes.
@@ -55,7 +50,8 @@ pub fn ranges() -> [std::ops::Range<usize>; 2] {
 }
 
 impl Model {
-    pub fn all(backend: &Backend, most: usize) -> Result<Vec<Self>> {
+    /// Every model, or those alone that keep something from step to step beside the first.
+    pub fn all(backend: &Backend, every: bool) -> Result<Vec<Self>> {
         let model = |(i, (name, loss, centers, filter)): (usize, (_, MarginSoftmax, usize, Option<f64>))| {
             let shape = Shape::new(ROWS, CLASSES, DIM)?.with_sub_centers(centers)?;
             let filter = filter.map(GradientFilter::new).transpose()?;
@@ -74,7 +70,8 @@ impl Model {
                 options,
             })
         };
-        losses().into_iter().take(most).enumerate().map(model).collect()
+        let kept = |(i, (_, loss, ..)): &(usize, (_, MarginSoftmax, _, _))| every || *i == 0 || moves_state(loss);
+        losses().into_iter().enumerate().filter(kept).map(model).collect()
     }
 
     /// Another scale and other margins in every step, on the same kernels.
@@ -82,8 +79,8 @@ impl Model {
         let wave = |period: f64| (step as f64 / period).sin();
         let mut loss = self.loss.clone();
         if self.name == "unified" {
-            let all = families();
-            loss = all[step / 8 % all.len()].1.clone();
+            let all = on(Suite::Grid);
+            loss = all[step / 8 % all.len()].loss.clone();
         }
         loss = loss.with_scale(24.0 + 8.0 * wave(7.0)).with_margin(|m| {
             m.m2 *= 1.0 + 0.2 * wave(11.0);

@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     cases::{Data, random},
     common::{assert_agrees, distance, gate},
+    families::others,
     memory::Memory,
     models::{CLASSES, DIM, Model, ROWS, WANT},
 };
@@ -30,13 +31,11 @@ pub fn print_table() {
     println!("{table}");
 }
 
-/// Models of a short run on a device: a software driver compiles each for seconds.
-const SOME: usize = 4;
-
 /// Trains every model in turn. Every few steps, each with a period of its own: fewer rows or none, a NaN row, a refused
 /// batch, the reference, shards, an engine's step on tensors of its own, a save and a load into a new head.
 pub fn soak(backend: &Backend, name: &str, steps: usize) -> Result<(), Failed> {
-    let mut models = Model::all(backend, if steps < 100 { SOME } else { usize::MAX })?;
+    // a software driver compiles each for seconds
+    let mut models = Model::all(backend, steps >= 100)?;
     #[cfg(feature = "gpu")]
     let mut engines = match backend {
         Backend::Gpu(context) => crate::engine::Engine::all(context, &models)?,
@@ -56,7 +55,7 @@ pub fn soak(backend: &Backend, name: &str, steps: usize) -> Result<(), Failed> {
         let rows = match turn % 13 {
             12 => 0,
             // few batches of many rows are clear of the ties between all cosines of a row
-            i => ROWS - i.max(if model.name == "top_k" { ROWS - 6 } else { 0 }),
+            i => ROWS - i.max(if others(&model.loss.others).chosen.is_some() { ROWS - 6 } else { 0 }),
         };
         model.turn(turn)?;
         let mut data = model.data(&world, step, rows);

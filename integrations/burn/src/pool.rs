@@ -208,7 +208,7 @@ impl Lease {
 
     /// Whether the loss keeps numbers that follow the batch.
     pub fn follows(&self) -> bool {
-        self.set.as_ref().is_some_and(|set| !set.head.plan().stage(Stage::Follow).is_empty())
+        self.set.as_ref().is_some_and(|set| !set.head.plan().stage(Stage::UpdateState).is_empty())
     }
 
     /// Binds the inputs where they are now; what the forward pass left in the workspace stays.

@@ -1,7 +1,8 @@
 use num_traits::Float;
 
-use super::{Evaluator, Other, Place, number};
+use super::transform::{Evaluator, Other, Place, Transform, number};
 use crate::objective::snippet::{Snippet, wgsl};
+use crate::uniforms::{Settings, constants::CURRICULAR};
 
 /// CurricularFace: c·(t + c) above the row's bound. "CurricularFace: Adaptive Curriculum Learning Loss for Deep Face
 /// Recognition", CVPR 2020.
@@ -19,7 +20,7 @@ impl Other for Harder {
     }
 }
 
-impl super::Transform for Harder {
+impl Transform for Harder {
     fn name(&self) -> &'static str {
         "curricular"
     }
@@ -30,6 +31,10 @@ impl super::Transform for Harder {
 
     fn evaluator<'a>(&'a self, hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
         Box::new(move |c, place| Harder { hardness }.value_slope(c, place))
+    }
+
+    fn fill(&self, settings: &mut Settings, _series: Option<&[f64]>) {
+        settings.flags |= CURRICULAR;
     }
 
     /// cos(θ_y + m2).

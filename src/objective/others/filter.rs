@@ -1,6 +1,7 @@
 use num_traits::Float;
 
-use super::{Evaluator, Other, Place};
+use super::transform::{Evaluator, Other, Place, Transform, number};
+use crate::uniforms::Settings;
 use crate::{
     Result,
     objective::{
@@ -28,11 +29,11 @@ impl Default for Filter {
 impl Other for Filter {
     #[inline(always)]
     fn value_slope<T: Float>(&self, c: T, _: Place<T>) -> (T, T) {
-        if c > super::number(self.threshold) { (T::zero(), T::zero()) } else { (c, T::one()) }
+        if c > number(self.threshold) { (T::zero(), T::zero()) } else { (c, T::one()) }
     }
 }
 
-impl super::Transform for Filter {
+impl Transform for Filter {
     fn name(&self) -> &'static str {
         "filter"
     }
@@ -48,5 +49,9 @@ impl super::Transform for Filter {
 
     fn evaluator<'a>(&'a self, _hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
         Box::new(|c, place| self.value_slope(c, place))
+    }
+
+    fn fill(&self, settings: &mut Settings, _series: Option<&[f64]>) {
+        settings.other_a = self.threshold as f32;
     }
 }

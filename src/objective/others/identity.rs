@@ -1,6 +1,6 @@
 use num_traits::Float;
 
-use super::{Evaluator, Other, Place};
+use super::transform::{Evaluator, Other, Place, Transform};
 use crate::objective::snippet::{Snippet, wgsl};
 
 /// The cosine itself.
@@ -14,7 +14,7 @@ impl Other for Identity {
     }
 }
 
-impl super::Transform for Identity {
+impl Transform for Identity {
     fn name(&self) -> &'static str {
         "identity"
     }

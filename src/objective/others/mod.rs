@@ -6,34 +6,18 @@ mod filter;
 mod identity;
 mod rectified;
 mod top_k;
+mod transform;
 
 pub(crate) use curricular::Harder;
 pub use filter::Filter;
 pub use identity::Identity;
-use num_traits::Float;
 pub use rectified::Rectified;
 pub use top_k::TopK;
+pub(crate) use transform::{Evaluator, Transform};
+pub use transform::{Other, Place};
 
-use super::{
-    Angle, BuiltIn, Power,
-    snippet::{Shared, Snippet, wgsl},
-};
-use crate::Result;
-
-/// The facts that a transform may use beside the cosine.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<T> {
-    /// The row's bound: the cosine from which a class counts as hard. What it is depends on the transform.
-    pub bound: T,
-    /// Whether the class comes after the last one that may lie on the bound.
-    pub late: bool,
-}
-
-/// A transform of the other classes' cosines: value and slope of one cosine.
-pub trait Other: Copy + Send + Sync {
-    /// `(other(c), other'(c))`.
-    fn value_slope<T: Float>(&self, c: T, place: Place<T>) -> (T, T);
-}
+use super::{Angle, Power, snippet::Snippet};
+use crate::{Result, uniforms::Settings};
 
 /// The built-in transforms.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -110,6 +94,10 @@ impl Others {
         self.transform().evaluator(hardness, series)
     }
 
+    pub(crate) fn fill(&self, settings: &mut Settings, series: Option<&[f64]>) {
+        self.transform().fill(settings, series);
+    }
+
     pub(crate) fn bound(&self, x: f64, m2: f64) -> f64 {
         self.transform().bound(x, m2)
     }
@@ -117,93 +105,4 @@ impl Others {
     pub(crate) fn loop_iterations(&self) -> usize {
         self.transform().loop_iterations()
     }
-}
-
-/// Value and slope of one class.
-pub(crate) type Evaluator<'a> = Box<dyn Fn(f64, Place<f64>) -> (f64, f64) + Send + Sync + 'a>;
-
-/// A transform as a loss holds it.
-trait Transform {
-    /// The name as it stands in JSON.
-    fn name(&self) -> &'static str;
-
-    /// The shader that computes it.
-    fn snippet(&self) -> Snippet;
-
-    /// Checks its numbers.
-    fn validate(&self) -> Result<()> {
-        Ok(())
-    }
-
-    /// The damped coefficients, where it is a series.
-    fn series(&self) -> Option<Vec<f64>> {
-        None
-    }
-
-    /// Value and slope of one class, with the coefficients of [`series`](Self::series). `hardness` is CurricularFace's t.
-    fn evaluator<'a>(&'a self, hardness: f64, series: Option<&'a [f64]>) -> Evaluator<'a>;
-
-    /// The row's bound where it follows from its target cosine x and margin m2.
-    fn bound(&self, _x: f64, _m2: f64) -> f64 {
-        f64::INFINITY
-    }
-
-    /// The most loop iterations that its shader takes per class, after any update of its numbers.
-    fn loop_iterations(&self) -> usize {
-        0
-    }
-}
-
-impl Transform for Angle {
-    fn name(&self) -> &'static str {
-        "angle"
-    }
-
-    fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("others/angle"), needs: &[Shared::Angle, Shared::Series] }
-    }
-
-    fn validate(&self) -> Result<()> {
-        BuiltIn::validate(self)
-    }
-
-    fn series(&self) -> Option<Vec<f64>> {
-        self.series()
-    }
-
-    fn evaluator<'a>(&'a self, _hardness: f64, series: Option<&'a [f64]>) -> Evaluator<'a> {
-        Box::new(move |c, _| self.value_slope(c, series))
-    }
-
-    /// An update may turn an exact curve into a series of any degree, whose even and odd terms share an iteration.
-    fn loop_iterations(&self) -> usize {
-        34
-    }
-}
-
-impl Transform for Power {
-    fn name(&self) -> &'static str {
-        "power"
-    }
-
-    fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("others/power"), needs: &[Shared::PowerCurve] }
-    }
-
-    fn validate(&self) -> Result<()> {
-        BuiltIn::validate(self)
-    }
-
-    fn evaluator<'a>(&'a self, _hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
-        Box::new(|c, _| self.other(c))
-    }
-
-    fn loop_iterations(&self) -> usize {
-        16
-    }
-}
-
-/// A number of the loss in the precision of the cosines.
-pub(crate) fn number<T: Float>(x: f64) -> T {
-    T::from(x).unwrap_or_else(T::nan)
 }

@@ -1,6 +1,6 @@
 use num_traits::Float;
 
-use super::{Evaluator, Other, Place};
+use super::transform::{Evaluator, Other, Place, Transform};
 use crate::objective::snippet::{Snippet, wgsl};
 
 /// WC-ReLU: wrong classes behind the equator exert no force. "Unifying Margin-Based Softmax Losses in Face
@@ -15,7 +15,7 @@ impl Other for Rectified {
     }
 }
 
-impl super::Transform for Rectified {
+impl Transform for Rectified {
     fn name(&self) -> &'static str {
         "rectified"
     }

@@ -1,6 +1,7 @@
 use num_traits::Float;
 
-use super::{Evaluator, Other, Place, number};
+use super::transform::{Evaluator, Other, Place, Transform, number};
+use crate::uniforms::Settings;
 use crate::{
     Error, Result,
     objective::{
@@ -48,7 +49,7 @@ impl Other for TopK {
     }
 }
 
-impl super::Transform for TopK {
+impl Transform for TopK {
     fn name(&self) -> &'static str {
         "top_k"
     }
@@ -68,5 +69,10 @@ impl super::Transform for TopK {
 
     fn evaluator<'a>(&'a self, _hardness: f64, _series: Option<&'a [f64]>) -> Evaluator<'a> {
         Box::new(|c, place| self.value_slope(c, place))
+    }
+
+    fn fill(&self, settings: &mut Settings, _series: Option<&[f64]>) {
+        settings.top_k = self.count as u32;
+        (settings.other_a, settings.other_b) = (self.margin.cos() as f32, self.margin.sin() as f32);
     }
 }

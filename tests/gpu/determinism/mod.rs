@@ -20,7 +20,8 @@ use margin_softmax::{
 use self::subject::{Run, Subject, pieces};
 use crate::{
     Check,
-    cases::{Case, Data, families, further_families},
+    cases::{Case, Data},
+    families::{self, Suite},
     rig::{Rig, same_output, tight},
 };
 
@@ -53,14 +54,13 @@ fn spec(family: &'static str, loss: MarginSoftmax) -> Spec {
     let flags = [true, false, false, true];
     // more rows than one tile has, and no whole number of any block; D is no multiple of 4 where the type is a half
     let shape = Shape::new(34, 200, 12).unwrap();
-    let unified = matches!(loss.target, Target::Unified(_));
-    let fits = |flags: [bool; 4]| if unified { flags } else { [false; 4] };
+    let fits = |flags: [bool; 4]| if families::takes_margins(&loss) { flags } else { [false; 4] };
     let case = Case {
         family,
         weights: true,
         upstream: true,
         ignored: 9,
-        bias: loss.product == Product::Linear,
+        bias: families::is_linear(&loss),
         class_margins: fits(flags),
         row_margins: fits([false, false, false, true]),
         running: true,
@@ -106,8 +106,9 @@ fn specs_of(tile: Tile) -> Vec<Spec> {
         all.retain(|s| ["scale + top", "draws + filter", "linear", further].contains(&s.case.family));
     } else if tile == Tile::Direct {
         let elements = [[Element::F32; 2], [Element::F16; 2], [Element::Bf16, Element::F32]];
-        for (i, (family, loss)) in families().into_iter().chain(further_families()).enumerate() {
-            let mut one = spec(family, loss);
+        let further = families::turns().into_iter().map(|(family, _)| family);
+        for (i, family) in families::on(Suite::Grid).into_iter().chain(further).enumerate() {
+            let mut one = spec(family.name, family.loss);
             one.case.elements = elements[i % 3];
             one.case.centers = if one.case.bias { 1 } else { 1 + i % 2 };
             one.filter = (i % 4 == 3).then_some(1e-3);

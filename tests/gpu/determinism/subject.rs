@@ -11,7 +11,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Spec, planned, runs};
 use crate::{
-    cases::{Bent, Data, random},
+    cases::{Data, random},
+    families::{self, Family, Suite},
     rig::{Rig, Tensors, upload},
 };
 
@@ -191,15 +192,7 @@ pub fn pieces(context: &Context) -> Result<Vec<Piece>> {
         }
     }
     let cells = Batched::new(2, Shape::new(33, 70, 1)?, [Element::F32; 2])?;
-    let bent = Target::Custom(Custom::new(Bent { m0: 0.9, m3: 0.2 }));
-    let named = |name| MarginSoftmax::named(name).unwrap();
-    for loss in [
-        MarginSoftmax::sphereface(),
-        MarginSoftmax::cheby_aam().with_others(Others::Rectified),
-        named("arcgrad"),
-        named("sphereface2_angular"),
-        MarginSoftmax { target: bent, ..MarginSoftmax::default() },
-    ] {
+    for Family { loss, .. } in families::on(Suite::Operation) {
         for backward in [false, true] {
             add(
                 format!("margin {} {backward}", loss.target.name()),

@@ -6,7 +6,7 @@
 use margin_softmax::*;
 
 use super::{Problem, WANT};
-use crate::agreement::analytic;
+use crate::families::{self, analytic};
 
 /// An f32 cosine is off by so much.
 const COSINE: f64 = 3e-7;
@@ -98,6 +98,8 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
         _ => expected.row_losses.clone(),
     };
     let true_slopes = analytic(loss);
+    let largest = families::others(&loss.others).largest;
+    let other = |others: &Others, c: f64| largest.as_ref().map_or_else(|| others.value_slope(c), |largest| largest(c));
     let (x, w): (Vec<_>, Vec<_>) = (data.embeddings.chunks(d).collect(), data.prototypes.chunks(d).collect());
     let (x_lengths, w_lengths): (Vec<_>, Vec<_>) =
         (x.iter().map(|v| length(v)).collect(), w.iter().map(|v| length(v)).collect());
@@ -278,19 +280,6 @@ fn longest(lengths: &[f64]) -> f64 {
 
 fn losses_off(loss: f64, share: f64, z: f64, upstream: f64) -> f64 {
     if share > 0.0 { loss * upstream.abs() / z / share } else { 0.0 }
-}
-
-/// Value and true slope of a transform wherever it may apply.
-fn other(others: &Others, c: f64) -> (f64, f64) {
-    match others {
-        // at a chosen class the curve turns by the margin, elsewhere it is the cosine
-        Others::TopK(top) => {
-            let sine = (1.0 - c * c).max(0.0).sqrt();
-            (c + top.margin.sin() * sine, 1.0 + top.margin.sin() * c.abs() / sine.max(1e-4))
-        }
-        Others::Curricular => (3.0 * c, 3.0),
-        _ => others.value_slope(c),
-    }
 }
 
 /// NaN where NaN is expected; finite wherever f32 holds the value with room for a factor of two.

@@ -7,13 +7,14 @@ mod values;
 mod vectors;
 
 use libtest_mimic::Failed;
-use margin_softmax::{objective::PRESETS, *};
+use margin_softmax::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
     agreement::Device,
     cases::{Data, FALLBACKS, random},
+    families::{self, Suite},
 };
 
 /// A property of one device.
@@ -26,9 +27,10 @@ pub fn trials() -> Vec<Trial> {
 /// Scalar loads with a tail, and whole quads.
 const SHAPES: [[usize; 3]; 2] = [[5, 33, 7], [4, 20, 8]];
 
-/// Every named loss, every fallback and slope of an angular margin, and several prototypes for a class.
+/// Every named loss, the families of [`Suite::Stress`], every fallback and slope of an angular margin, and several prototypes for a class.
 fn losses() -> Vec<(String, MarginSoftmax, usize)> {
-    let mut all: Vec<_> = PRESETS.iter().map(|p| (p.name.to_owned(), p.loss(), 1)).collect();
+    let mut all: Vec<_> =
+        families::presets_and(Suite::Stress).into_iter().map(|(name, loss)| (name, loss, 1)).collect();
     for fallback in FALLBACKS {
         for (name, loss) in [
             ("arcface", MarginSoftmax::arcface()),
@@ -90,7 +92,7 @@ impl Problem {
     }
 
     fn is_linear(&self) -> bool {
-        self.loss.product == Product::Linear
+        families::is_linear(&self.loss)
     }
 }
 

@@ -8,7 +8,11 @@ use margin_softmax::{
 };
 
 use super::{Cases, Problem, Runner, SHAPES, Trial, WANT, compare};
-use crate::{agreement::Device, rig::Rig};
+use crate::{
+    agreement::Device,
+    families::{Family, Suite, with_centers},
+    rig::Rig,
+};
 
 pub const TRIALS: &[Trial] = &[
     ("bad_values_at_any_place_of_a_row", bad_values_at_any_place_of_a_row),
@@ -23,32 +27,11 @@ pub const TRIALS: &[Trial] = &[
 const BAD: [u32; 8] =
     [0x7fc0_0000, 0xffc0_0000, 0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0x7fa5_a5a5, 0x7f80_0000, 0xff80_0000];
 
-/// One loss for each way through the kernels.
-fn losses() -> Vec<(&'static str, usize)> {
-    vec![
-        ("arcface", 1),
-        ("chebyaam", 2),
-        ("softmax", 1),
-        ("arcgrad", 1),
-        ("magface", 1),
-        ("adaface", 1),
-        ("elasticface_arc", 1),
-        ("curricularface", 1),
-        ("sphereface2", 1),
-        ("adacos", 1),
-        ("arcface_topk", 1),
-        ("ampface_rectified", 1),
-    ]
-}
-
+/// One loss for each way through the kernels, in both shapes.
 fn problems() -> Vec<Problem> {
-    let mut all = vec![];
-    for (name, centers) in losses() {
-        for shape in SHAPES {
-            all.push(Problem::new(name, &MarginSoftmax::named(name).unwrap(), centers, shape));
-        }
-    }
-    all
+    let problem =
+        |(family, centers): (Family, usize)| SHAPES.map(|s| Problem::new(family.name, &family.loss, centers, s));
+    with_centers(Suite::BadValues).into_iter().flat_map(problem).collect()
 }
 
 /// Such a row has a NaN loss and no gradient, and the others are as if it were not there.

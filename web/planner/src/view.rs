@@ -90,7 +90,7 @@ impl<'a> View<'a> {
             backward: plan.backward().iter().map(step).collect(),
             stages: Stages {
                 targets: stage(Stage::Targets),
-                follow: stage(Stage::Follow),
+                follow: stage(Stage::UpdateState),
                 statistics: stage(Stage::Statistics),
                 losses: stage(Stage::Losses),
             },

@@ -1,4 +1,4 @@
-// eights: the sums of a tile whose invocations hold 8x8 outputs each, in sixteen named vectors (an array indexed by a loop
+// workgroup: the sums of a tile whose invocations hold 8x8 outputs each, in sixteen named vectors (an array indexed by a loop
 // variable would spill). Operands go through workgroup memory, TILE_DEPTH values of k at a time.
 
 // quads along m, or n, of one k

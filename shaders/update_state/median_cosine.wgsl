@@ -1,7 +1,7 @@
-// middle_row: the median of the target cosines; of an even number of rows the larger of the two in the middle.
+// median_cosine: the median of the target cosines; of an even number of rows the larger of the two in the middle.
 //
 //   in      rows   [rows]  Row
-//   inout   batch  [1]     Batch: writes middle
+//   inout   batch  [1]     Batch: writes median
 //
 // A workgroup per row counts the rows before it; one row of all finds itself in the middle.
 // Twin: State::follow_scale in src/objective/adaptive.rs
@@ -12,7 +12,7 @@
 var<workgroup> lanes: array<vec2<u32>, 64>;
 
 @compute @workgroup_size(64)
-fn middle_row(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+fn median_cosine(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
               @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
     if (row >= settings.rows) { return; }
@@ -27,5 +27,5 @@ fn middle_row(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
     workgroupBarrier();
     if (lane != 0u) { return; }
     for (var i = 1u; i < 64u; i++) { found += lanes[i]; }
-    if (counts(rows[row].state) && found.x == (found.y - 1u) / 2u) { batch[0].middle = own; }
+    if (counts(rows[row].state) && found.x == (found.y - 1u) / 2u) { batch[0].median = own; }
 }

@@ -1,4 +1,4 @@
-// follow: moves the state by what the batch shows, in a training step alone: an evaluation leaves it out.
+// update_state: moves the state by what the batch shows, in a training step alone: an evaluation leaves it out.
 //
 //   in      rows   [rows]  Row: target cosine, length, and for AdaCos the log-sum-exp of the other classes
 //   in      batch  [1]     Batch: the median, prototypes that are not finite
@@ -19,7 +19,7 @@ fn combine(a: Reduced, b: Reduced) -> Reduced { return vec4(max(a.x, b.x), a.yzw
 fn clamped(length: f32) -> f32 { return clamp(length, SHORT_LENGTH, LONG_LENGTH); }
 
 @compute @workgroup_size(LANES)
-fn follow(@builtin(local_invocation_index) lane: u32) {
+fn update_state(@builtin(local_invocation_index) lane: u32) {
     var own = vec4(LOWEST, 0.0, 0.0, 0.0);
     for (var start = 0u; start < settings.rows; start += LONG) {
         var some = vec4(LOWEST, 0.0, 0.0, 0.0);
@@ -62,7 +62,7 @@ fn follow(@builtin(local_invocation_index) lane: u32) {
         }
     }
     if (has(OWN_SCALE)) {
-        let least = min(max(batch[0].middle, LEAST_MEDIAN), 1.0);
+        let least = min(max(batch[0].median, LEAST_MEDIAN), 1.0);
         let scale = (first.x + logarithm(second.w) - logarithm(n)) / least;
         if (finite(vec4(scale))) { state[3] = clamp(scale, SMALLEST_SCALE, LARGEST_SCALE); }
     }

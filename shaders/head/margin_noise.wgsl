@@ -1,13 +1,13 @@
-// draw_rows: gives every row its draw (ElasticFace).
+// margin_noise: gives every row the noise of its margin (ElasticFace).
 //
-//   inout   rows   [rows]  Row: reads state and target cosine; writes draw
-//   in      draws  [rows]  f32; with SORTED in ascending order
+//   inout   rows   [rows]  Row: reads state and target cosine; writes margin_noise
+//   in      noise  [rows]  f32; with SORTED in ascending order
 //
 // A workgroup per row counts the rows before it: those left out, then from the largest target cosine to the smallest.
 // Twin: Adaptive::apply in src/objective/adaptive.rs
 
 @group(0) @binding(2) var<storage, read_write> rows: array<Row>;
-@group(0) @binding(3) var<storage, read> draws: array<f32>;
+@group(0) @binding(3) var<storage, read> noise: array<f32>;
 
 var<workgroup> lanes: array<u32, 64>;
 
@@ -16,7 +16,7 @@ fn key(row: u32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn draw_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+fn margin_noise(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
              @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
     if (row >= settings.rows) { return; }
@@ -31,5 +31,5 @@ fn draw_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     workgroupBarrier();
     if (lane != 0u) { return; }
     for (var i = 1u; i < 64u; i++) { before += lanes[i]; }
-    rows[row].draw = draws[select(row, before, sorted)];
+    rows[row].margin_noise = noise[select(row, before, sorted)];
 }

@@ -1,6 +1,6 @@
-// sum_rows: dL/dscale, or dL/dbias of a binary link: the sum of the rows' parts.
+// sum_row_gradients: dL/dscale, or dL/dbias of a binary link: the sum of the rows' parts.
 //
-//   in      rows      [rows]  Row: tilt, or lean where part.local is 1
+//   in      rows      [rows]  Row: grad_scale, or grad_bias where part.local is 1
 //   inout   gradient  [1]     f32
 //
 // One workgroup; each lane adds its own in order, 256 at a time, then the lanes are added in a fixed tree.
@@ -13,12 +13,12 @@ const LANES = 256u;
 fn combine(a: Reduced, b: Reduced) -> Reduced { return a + b; }
 
 @compute @workgroup_size(LANES)
-fn sum_rows(@builtin(local_invocation_index) lane: u32) {
+fn sum_row_gradients(@builtin(local_invocation_index) lane: u32) {
     var own = 0.0;
     for (var first = 0u; first < settings.rows; first += LONG) {
         var some = 0.0;
         for (var row = first + lane; row < min(first + LONG, settings.rows); row += LANES) {
-            some += select(rows[row].tilt, rows[row].lean, part.local == 1u);
+            some += select(rows[row].grad_scale, rows[row].grad_bias, part.local == 1u);
         }
         own += some;
     }

@@ -1,4 +1,4 @@
-// row_sums: the log-sum-exp of every row over the other classes, at the scale so far (AdaCos).
+// row_log_sum_exp: the log-sum-exp of every row over the other classes, at the scale so far (AdaCos).
 //
 //   in      slots  [rows, slots]  Stats
 //   inout   rows   [rows]         Row: writes others
@@ -7,16 +7,16 @@
 @group(0) @binding(3) var<storage, read_write> rows: array<Row>;
 
 @compute @workgroup_size(64)
-fn row_sums(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+fn row_log_sum_exp(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups) * 64u + lane;
     if (row >= settings.rows) { return; }
     var most = LOWEST;
-    for (var i = 0u; i < part.slots; i++) { most = max(most, slots[row * part.slots + i].most); }
+    for (var i = 0u; i < part.slots; i++) { most = max(most, slots[row * part.slots + i].max_logit); }
     var sum = 0.0;
     for (var i = 0u; i < part.slots; i++) {
         let slot = slots[row * part.slots + i];
-        sum += slot.sum * exponential(slot.most - most);
+        sum += slot.sum * exponential(slot.max_logit - most);
     }
     rows[row].others = select(LOWEST, most + logarithm(max(sum, 1.0e-30)), sum > 0.0);
 }

@@ -1,7 +1,7 @@
 // 2 ((c + 1)/2)^t - 1 and its slope, for a whole t from 1 to 16; below -1 the sign of the base stays.
-fn raised(c: f32, t: f32) -> Curve {
+fn power_curve(c: f32, t: f32) -> ValueSlope {
     let base = 0.5 * c + 0.5;
     var below = 1.0;
     for (var i = 1.0; i < t; i += 1.0) { below *= abs(base); }
-    return Curve(2.0 * below * base - 1.0, t * below);
+    return ValueSlope(2.0 * below * base - 1.0, t * below);
 }

@@ -1,12 +1,12 @@
-// select_classes: the hardest classes of every row, a span of a chunk after the other.
+// select_top_k: the hardest classes of every row, a span of a chunk after the other.
 //
 //   in      cosine  [rows, stride]  f32
-//   inout   rows    [rows]          Row: writes bound and last, those of the last one chosen
+//   inout   rows    [rows]          Row: writes bound and last, those of the last one selected
 //   inout   top     [rows, chosen]  vec2 (bits of the cosine, class), best first
 //
 // One workgroup per row. A list of MOST_CHOSEN lies in workgroup memory; as many classes at a time find their places in it
 // by counting. Of equal cosines the lower class comes first. A span is short, since software drivers stop a shader after
-// 65,535 turns.
+// 65,535 loop iterations.
 
 @group(0) @binding(2) var<storage, read> cosine: array<f32>;
 @group(0) @binding(3) var<storage, read_write> rows: array<Row>;
@@ -23,14 +23,14 @@ fn before(a: Found, b: Found) -> bool {
 }
 
 @compute @workgroup_size(MOST_CHOSEN)
-fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+fn select_top_k(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                   @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
     if (row >= settings.rows) { return; }
     let none = Found(LOWEST, NO_CLASS);
     var mine = none;
-    if (part.begin == 0u && lane < settings.chosen) {
-        let held = top[row * settings.chosen + lane];
+    if (part.begin == 0u && lane < settings.top_k) {
+        let held = top[row * settings.top_k + lane];
         mine = Found(bitcast<f32>(held.x), held.y);
     }
     best[lane] = mine;
@@ -49,7 +49,7 @@ fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         if (lane == 0u) { atomicStore(&hits, 0u); }
         fresh[lane] = one;
         workgroupBarrier();
-        if (before(one, best[settings.chosen - 1u])) { atomicOr(&hits, 1u); }
+        if (before(one, best[settings.top_k - 1u])) { atomicOr(&hits, 1u); }
         workgroupBarrier();
         let any = atomicLoad(&hits) != 0u;
         mine = best[lane];
@@ -68,11 +68,11 @@ fn select_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         workgroupBarrier();
     }
     workgroupBarrier();
-    if (lane < settings.chosen) {
-        top[row * settings.chosen + lane] = vec2(bitcast<u32>(best[lane].cosine), best[lane].label);
+    if (lane < settings.top_k) {
+        top[row * settings.top_k + lane] = vec2(bitcast<u32>(best[lane].cosine), best[lane].label);
     }
     if (lane == 0u) {
-        rows[row].bound = best[settings.chosen - 1u].cosine;
-        rows[row].last = best[settings.chosen - 1u].label;
+        rows[row].bound = best[settings.top_k - 1u].cosine;
+        rows[row].last = best[settings.top_k - 1u].label;
     }
 }

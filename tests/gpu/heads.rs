@@ -1,4 +1,4 @@
-//! What the further families add to a head: states, shards over devices, curves from outside, other kernels.
+//! What the families add to a head: states, shards over devices, curves from outside, other kernels.
 
 use libtest_mimic::Failed;
 use margin_softmax::{
@@ -10,7 +10,8 @@ use margin_softmax::{
 
 use crate::{
     Check,
-    cases::{Case, Data, further_families, table},
+    cases::{Case, Data, table},
+    families::{self, Family, bent},
     rig::{Rig, plain, same_bits, same_output},
 };
 
@@ -31,10 +32,11 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("operations_know_every_curve_of_one_cosine", operations_know_every_curve_of_one_cosine),
 ];
 
-/// The cases of this table on f32 data, one of each family.
+/// A case of each family of [`Suite::Turns`](families::Suite::Turns), on f32 data.
 fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = table();
-    cases.retain(|c| further_families().iter().any(|(name, _)| *name == c.family) && c.further);
+    let turns = families::turns();
+    cases.retain(|c| turns.iter().any(|(family, _)| family.name == c.family) && c.further);
     cases.iter_mut().for_each(|c| c.elements = Default::default());
     cases.retain(|c| Data::new(c).clear(c));
     cases.dedup_by_key(|c| c.family);
@@ -287,8 +289,8 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
         if let Link::Binary(link) = &mut other.link {
             link.bias = 0.5;
         }
-        if let Target::Custom(custom) = &mut other.target {
-            *custom = Custom::new(crate::cases::Bent { m0: 0.5, m3: 0.1 });
+        if let Target::Custom(_) = &other.target {
+            other.target = bent(0.5, 0.1).target;
         }
         let fresh = Rig::new(context, &other, case.shape(), &plain(&shards), &options, &data)?.run(context)?;
         let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
@@ -408,10 +410,10 @@ fn a_bad_curve_from_outside_is_refused(context: &Context) -> Result<(), Failed> 
         "",
         "this is not WGSL",
         "fn margin_target(x: f32) -> f32 { return x; }",
-        "fn margin_target(x: f32) -> Curve { return Curve(x, y); }",
-        "fn margin_target(x: f32) -> Curve { return Curve(x, 1.0); } fn has(x: u32) -> bool { return true; }",
-        "@compute @workgroup_size(1) fn more() {} fn margin_target(x: f32) -> Curve { return Curve(x, 1.0); }",
-        "@group(0) @binding(9) var<storage> b: array<f32>; fn margin_target(x: f32) -> Curve { return Curve(b[0], 1.0); }",
+        "fn margin_target(x: f32) -> ValueSlope { return ValueSlope(x, y); }",
+        "fn margin_target(x: f32) -> ValueSlope { return ValueSlope(x, 1.0); } fn has(x: u32) -> bool { return true; }",
+        "@compute @workgroup_size(1) fn more() {} fn margin_target(x: f32) -> ValueSlope { return ValueSlope(x, 1.0); }",
+        "@group(0) @binding(9) var<storage> b: array<f32>; fn margin_target(x: f32) -> ValueSlope { return ValueSlope(b[0], 1.0); }",
     ] {
         let loss = MarginSoftmax { target: Target::Custom(Custom::new(Bad(text))), ..Default::default() };
         match Backend::Gpu(context.clone()).head(&loss, shape) {
@@ -542,11 +544,11 @@ fn operations_know_every_curve_of_one_cosine(context: &Context) -> Result<(), Fa
     let tc = Tensor::upload(context, &[n, 2], &cells)?;
     let ty = Tensor::upload(context, &[n], &vec![1_i32; n])?;
     let ones = Tensor::upload(context, &[n, 2], &vec![1.0_f32; 2 * n])?;
-    for (name, loss) in further_families() {
+    for (Family { name, loss, .. }, _) in families::turns() {
         let loss = loss.with_scale(1.0);
         let mut encoder = context.device().create_command_encoder(&Default::default());
         let logits = ops::margin(context, &mut encoder, &loss, &tc, &ty);
-        let alone = loss.adaptive == Adaptive::None && !matches!(loss.others, Others::Curricular | Others::TopK(_));
+        let alone = loss.adaptive == Adaptive::None && families::others(&loss.others).largest.is_none();
         let logits = match logits {
             Ok(logits) if alone => logits,
             Err(Error::Combination { .. }) if !alone => continue,

@@ -1,9 +1,9 @@
 //! The structs that Rust and the shaders share, byte for byte. Each is declared once, in Rust: the declaration gives the
-//! WGSL text too, which every kernel begins with after the [`constants`](super::constants).
+//! WGSL text too, which every kernel begins with after the [`constants`].
+
+pub(crate) mod constants;
 
 use bytemuck::{Pod, Zeroable};
-
-use super::constants::LOWEST;
 
 /// The name of a field's type in WGSL: that of Rust, or another one for the same bytes.
 macro_rules! wgsl_type {
@@ -52,10 +52,10 @@ macro_rules! shared {
 }
 
 /// Room for the coefficients of the highest degree.
-pub(super) type Series = [f32; 68];
+type Series = [f32; 68];
 
 shared! {
-    /// The settings of a loss and a call: the bytes of binding 0. Made by [`Plan::settings`](super::Plan::settings).
+    /// The settings of a loss and a call: the bytes of binding 0. Made by [`Plan::settings`](crate::plan::Plan::settings).
     #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
     pub struct Settings = "Settings" {
         /// Rows of this call, all batches together.
@@ -103,7 +103,7 @@ shared! {
         /// What the margins of a row follow.
         pub(crate) adaptive: u32,
         /// Classes that inter-topk chooses.
-        pub(crate) chosen: u32,
+        pub(crate) top_k: u32,
         /// Of the binary link.
         pub(crate) bias: f32,
         /// The lengths between which MagFace's margin grows.
@@ -180,7 +180,7 @@ shared! {
         pub value: f32,
         pub slope: f32,
         /// Its derivative in m2.
-        pub turn: f32,
+        pub slope_m2: f32,
         /// |x|.
         pub length: f32,
         pub scale: f32,
@@ -189,9 +189,9 @@ shared! {
         /// The last class that may lie on the bound.
         pub last: u32,
         /// A number of the transform of the other classes.
-        pub bend: f32,
+        pub hardness: f32,
         /// What ElasticFace adds to the margin.
-        pub draw: f32,
+        pub margin_noise: f32,
         /// The largest cosine of the other classes.
         pub nearest: f32,
         /// log sum exp over the other classes.
@@ -209,28 +209,28 @@ shared! {
         /// dL/dcosine of the labelled class.
         pub pull: f32,
         /// dL/dscale.
-        pub tilt: f32,
+        pub grad_scale: f32,
         /// dL/dbias of a binary link.
-        pub lean: f32,
+        pub grad_bias: f32,
         /// MagFace's term of the length without factors; in the backward pass dL/d|x|.
-        pub stretch: f32,
+        pub length_gradient: f32,
     }
 
     /// A row's sums over the other classes, or over some of them. v is the logit without scale.
     #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
     pub(crate) struct Stats = "Stats" {
         /// The largest logit; 0 with a binary link.
-        pub most: f32,
-        /// Of exp(z - most); with a binary link of softplus z.
+        pub max_logit: f32,
+        /// Of exp(z - max_logit); with a binary link of softplus z.
         pub sum: f32,
-        /// Of exp(z - most) v; with a binary link of sigmoid(z) v.
-        pub tilt: f32,
+        /// Of exp(z - max_logit) v; with a binary link of sigmoid(z) v.
+        pub value_sum: f32,
         /// Of class weight * v; with a binary link of sigmoid(z).
         pub weighted: f32,
         /// The largest cosine.
         pub nearest: f32,
         /// 1 where a logit of a linear head is not finite.
-        pub endless: u32,
+        pub overflowed: u32,
         pub pad0: u32,
         pub pad1: u32,
     }
@@ -251,7 +251,7 @@ shared! {
         pub zero_prototypes: u32,
         pub non_finite_prototypes: u32,
         /// The median of the target cosines.
-        pub middle: f32,
+        pub median: f32,
         pub pad0: u32,
     }
 
@@ -269,17 +269,28 @@ shared! {
 }
 
 /// The structs that every kernel knows.
-pub(super) const TEXT: [&str; 5] = [Settings::WGSL, Part::WGSL, Row::WGSL, Stats::WGSL, BatchState::WGSL];
+pub(crate) const TEXT: [&str; 5] = [Settings::WGSL, Part::WGSL, Row::WGSL, Stats::WGSL, BatchState::WGSL];
 
 impl Settings {
     /// As they go into the uniform buffer.
     pub fn bytes(&self) -> &[u8] {
         bytemuck::bytes_of(self)
     }
+
+    /// With a flag set or cleared.
+    pub(crate) fn flag(&mut self, flag: u32, on: bool) {
+        if on { self.flags |= flag } else { self.flags &= !flag }
+    }
+}
+
+/// Numbers into their place; the number of (even, odd) pairs.
+pub(crate) fn put(place: &mut Series, values: &[f64]) -> u32 {
+    place.iter_mut().zip(values).for_each(|(place, v)| *place = *v as f32);
+    values.len().div_ceil(2) as u32
 }
 
 impl Part {
-    /// As they go into the uniform buffer, each at a multiple of [`PART_STRIDE`](super::PART_STRIDE).
+    /// As they go into the uniform buffer, each at a multiple of [`PART_STRIDE`](crate::plan::PART_STRIDE).
     pub fn bytes(&self) -> &[u8] {
         bytemuck::bytes_of(self)
     }
@@ -288,15 +299,15 @@ impl Part {
 #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))] // shards are read back there
 impl Stats {
     /// Minus infinity on a device.
-    pub const LOWEST: f32 = LOWEST as f32;
+    pub const LOWEST: f32 = constants::LOWEST as f32;
     /// Of no class.
     pub const EMPTY: Self = Self {
-        most: Self::LOWEST,
+        max_logit: Self::LOWEST,
         sum: 0.0,
-        tilt: 0.0,
+        value_sum: 0.0,
         weighted: 0.0,
         nearest: Self::LOWEST,
-        endless: 0,
+        overflowed: 0,
         pad0: 0,
         pad1: 0,
     };

@@ -1,0 +1,180 @@
+//! Between the passes and after them: losses, counts, what pass 2 needs of every row, and dX from its shares.
+
+use super::{
+    head::{Found, Head},
+    rows::{Row, RowExtras, Share, Weights, unit},
+    total::Finish,
+    vector::{Add, Project},
+    work::{Call, ROWS, Setup, Work, each},
+};
+use crate::{
+    Counts, Output, State,
+    data::NO_COSINE,
+    objective::{Prepared, SHORTEST},
+    shard::RowStatistics,
+};
+
+impl Head {
+    /// Between the passes: losses, counts, and what pass 2 needs of every row. Returns Z.
+    pub(super) fn finish(
+        &mut self,
+        call: &Call<'_>,
+        found: Found,
+        sums: impl Fn(usize) -> RowStatistics,
+        state: &State,
+        out: &mut Output,
+    ) -> f64 {
+        let batch = &call.batch;
+        let (n, classes, loss) = (batch.rows(), self.shape.classes(), &self.loss);
+        let (want, scale, linear) = (self.setup.want, state.scale_of(loss), loss.is_linear());
+        let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
+        let same = Weights {
+            scale,
+            class_weight: 1.0,
+            all: batch.class_weights.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum()),
+            unit: if loss.label_smoothing > 0.0 { unit(batch.class_weights) } else { 1.0 },
+            epsilon: loss.label_smoothing,
+            classes,
+        };
+        let weights = |class| Weights { class_weight: weight(class), ..same };
+        if linear {
+            // products of finite vectors may leave f32
+            for (i, row) in self.input.rows[..n].iter_mut().enumerate().filter(|(_, row)| row.counts()) {
+                if !row.fits(&sums(i), weights(row.class)) {
+                    *row = Row::NONE;
+                }
+            }
+        }
+        let counts = self.counts(call, found);
+        let broken = counts.non_finite_prototypes > 0;
+        let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
+        let z = loss.normalizer(rows.iter().filter(|r| r.counts()).map(|r| weight(r.class)));
+        resize(&mut out.row_losses, n);
+        resize(&mut out.target_cosines, n);
+        resize(&mut out.other_cosines, n);
+        let filter = self.setup.filter.map_or(0.0, |filter| filter.epsilon());
+        let (mut sum, mut grad_scale, mut grad_bias) = (0.0, 0.0, 0.0);
+        for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate() {
+            let ignored = Some(batch.labels[i]) == loss.ignore_index;
+            let (mut own, mut cosine, mut nearest) = (if ignored { 0.0 } else { f64::NAN }, 0.0, NO_COSINE as f32);
+            extra.stretch = 0.0;
+            if row.counts() && !broken {
+                let others = sums(i);
+                let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
+                let part = if z > 0.0 { upstream / z } else { 0.0 };
+                let weights = weights(row.class);
+                let share = finish_row(loss, (row, extra), &others, weights, part, self.input.lengths[i]);
+                own = share.loss;
+                // what vanishes in f32 must not look like a row without a gradient
+                let gain = part * scale;
+                row.limit =
+                    if gain == 0.0 { 0.0 } else { (filter * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) } as f32;
+                cosine = row.cosine as f32;
+                nearest = others.nearest as f32;
+                if !(linear && classes > 1) {
+                    nearest = nearest.max(NO_COSINE as f32);
+                }
+                grad_scale += share.scale;
+                grad_bias += share.bias;
+            }
+            sum += own;
+            (out.row_losses[i], out.target_cosines[i], out.other_cosines[i]) = (own as f32, cosine, nearest);
+        }
+        out.loss = if broken { f32::NAN } else { loss.reduced(sum, z) as f32 };
+        let first = self.range.start == 0;
+        out.grad_scale = if want.grad_scale && first { grad_scale as f32 } else { 0.0 };
+        if !linear {
+            let one = want.grad_bias && loss.binary().is_some();
+            resize(&mut out.grad_bias, usize::from(one));
+            out.grad_bias.fill(if first { grad_bias as f32 } else { 0.0 });
+        }
+        out.counts = counts;
+        z
+    }
+
+    fn counts(&self, call: &Call<'_>, found: Found) -> Counts {
+        let (labels, n) = (&call.batch.labels, call.batch.rows());
+        let (rows, lengths) = (&self.input.rows[..n], &self.input.lengths[..n]);
+        let linear = self.loss.is_linear();
+        let short = |(row, length): &(&Row, &f64)| row.counts() && !linear && **length < SHORTEST;
+        let counts = Counts {
+            rows: rows.iter().filter(|r| r.counts()).count(),
+            ignored: labels.iter().filter(|label| Some(**label) == self.loss.ignore_index).count(),
+            zero_embeddings: rows.iter().zip(lengths).filter(short).count(),
+            zero_prototypes: found.zero,
+            non_finite_prototypes: found.non_finite,
+            ..Counts::default()
+        };
+        Counts { non_finite_rows: n - counts.rows - counts.ignored, ..counts }
+    }
+}
+
+/// What one row gives to the batch, and what pass 2 needs of it. `part` is upstream / Z.
+fn finish_row(
+    loss: &Prepared,
+    (row, extra): (&mut Row, &mut RowExtras),
+    others: &RowStatistics,
+    weights: Weights,
+    part: f64,
+    length: f64,
+) -> Share {
+    // a scale that is 0 in f32 leaves no largest value; what is subtracted then is multiplied by 0 too
+    let best = (others.most / f64::from(weights.scale as f32)) as f32;
+    extra.best = if best.is_nan() { 0.0 } else { best };
+    let mut share = match loss.binary() {
+        None => row.finish(extra.value, others, weights, part),
+        Some(link) => row.finish_binary(extra.value, others, weights, link, part),
+    };
+    if let Some(family) = loss.length_term() {
+        let rise = if family.length(length).1 { family.rise() } else { 0.0 };
+        let (value, slope) = family.length_term(length);
+        share.loss += weights.class_weight * value;
+        extra.stretch = (share.pull * extra.turn * rise + part * weights.class_weight * slope) as f32;
+    }
+    share
+}
+
+/// dX in *recompute*: the other ranges' shares added to the first in order, then projected.
+pub(super) fn finish_embeddings(
+    setup: Setup,
+    linear: bool,
+    call: &Call<'_>,
+    lengths: &[f64],
+    work: &Work,
+    grad: &mut [f32],
+) {
+    let Setup { arch, dim, layout, .. } = setup;
+    let (len, ranges) = (grad.len(), layout.ranges);
+    let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
+    let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
+    each(call.parallel, blocks, |(block, (pull, (from, lengths)))| {
+        let first = block * dim * ROWS;
+        let shares = || work.shares.chunks_exact(len).take(ranges - 1);
+        let project = |pull| Project { pull, from, step: 1, dim, lengths, divided: false };
+        if layout.long_ranges() {
+            let totals = || work.totals.chunks_exact(len).take(ranges);
+            let total = |i: usize, _| totals().map(|total| total[first + i]).sum();
+            return arch.dispatch(Finish { total, project: project(pull), linear });
+        }
+        if layout.long_embeddings() {
+            let others = |i: usize| shares().map(|share| f64::from(share[first + i])).sum::<f64>();
+            let total = |i: usize, own: f32| f64::from(own) + others(i);
+            return arch.dispatch(Finish { total, project: project(pull), linear });
+        }
+        for share in shares() {
+            arch.dispatch(Add { from: &share[first..][..pull.len()], to: pull });
+        }
+        if !linear {
+            arch.dispatch(project(pull));
+        }
+    });
+}
+
+/// A vector of this length, whatever it holds.
+pub(super) fn resize(v: &mut Vec<f32>, len: usize) {
+    if v.capacity() < len {
+        *v = vec![0.0; len]; // the system's zero pages: touched first by the thread that fills them
+    } else {
+        v.resize(len, 0.0);
+    }
+}
