@@ -7,6 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# a change of one file compiles a part of the library and its tests anew, not all of them
+export CARGO_INCREMENTAL=1
 features=(--no-default-features --features cpu,serde)
 targets=(--lib --test host --test cpu --test cpu_memory)
 

@@ -8,6 +8,9 @@ use crate::{
     data::{Finite, LEAST_WEIGHT, MOST_WEIGHT},
 };
 
+/// m0..m3 of every row.
+type RowMargins = Vec<[f64; 4]>;
+
 fn length(what: &'static str, found: usize, expected: usize) -> Result<()> {
     if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
 }
@@ -22,8 +25,8 @@ pub(crate) struct CheckedBatch<'a, T = f32> {
     pub bias: Option<&'a [T]>,
     /// One per row.
     pub labels: Vec<i64>,
-    /// m0..m3 of every row, where the batch brings any.
-    pub margins: Option<Vec<[f64; 4]>>,
+    /// Where the batch brings any.
+    pub margins: Option<RowMargins>,
 }
 
 impl<T> CheckedBatch<'_, T> {
@@ -61,7 +64,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         loss: &MarginSoftmax,
         shape: Shape,
         range: &std::ops::Range<usize>,
-    ) -> Result<(Vec<i64>, Option<Vec<[f64; 4]>>)> {
+    ) -> Result<(Vec<i64>, Option<RowMargins>)> {
         let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
             length("class_weights", weights.len(), shape.classes())?;
@@ -108,7 +111,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
 
     /// m0..m3 of every row where the batch brings any: the row's, else its class', else the loss' own. Those of an
     /// ignored row are the loss' own.
-    fn margins(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<Option<Vec<[f64; 4]>>> {
+    fn margins(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<Option<RowMargins>> {
         if !self.class_margins.any() && !self.row_margins.any() {
             return Ok(None);
         }
