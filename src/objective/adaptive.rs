@@ -1,9 +1,8 @@
 //! Margins that differ from row to row, and scales that follow the batch.
 
 use super::{
-    State,
+    State, in_range,
     state::{LARGEST_SCALE, MOST_HARDNESS},
-    unified::in_range,
 };
 use crate::{
     Error, Result,

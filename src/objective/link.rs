@@ -1,8 +1,8 @@
 //! How a row's logits become its loss.
 
 use super::{
+    in_range,
     snippet::{Shared, Snippet, wgsl},
-    unified::in_range,
 };
 use crate::{Result, uniforms::Settings};
 

@@ -1,40 +1,32 @@
 //! WHAT is computed: a loss as plain, validated data, and its scalar formulas. No device, no threads.
 
 pub(crate) mod adaptive;
-mod angle;
 pub mod chebyshev;
 mod checked;
-mod curve;
-mod custom;
 mod link;
 pub mod others;
-mod power;
 mod prepared;
 mod presets;
+mod range;
 mod regularizer;
 mod schedule;
 pub(crate) mod snippet;
 pub(crate) mod state;
 mod target;
-pub(crate) mod unified;
 
 pub(crate) use adaptive::RowFacts;
 pub use adaptive::{AdaFace, Adaptive, Elastic, MagFace};
-pub use angle::Angle;
 pub use chebyshev::{Coefficients, Damping, Series};
 pub(crate) use checked::CheckedBatch;
-pub(crate) use curve::TargetCurve;
-pub use custom::{Custom, Margin};
 pub use link::{Binary, Link};
 pub use others::{Filter, Others, TopK};
-pub use power::Power;
 pub(crate) use prepared::Prepared;
 pub use presets::{PRESETS, Preset};
+pub(crate) use range::in_range;
 pub use regularizer::{CenterLoss, Regularizer};
 pub use schedule::{Epochs, Ramp, Schedule, Schedules};
 pub use state::State;
-pub use target::Target;
-pub use unified::{Curve, Fallback, Slope, Unified};
+pub use target::*;
 
 use crate::{Error, Result, Shape};
 

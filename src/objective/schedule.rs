@@ -1,6 +1,6 @@
 //! Margins and scale that change over the steps of a run.
 
-use super::{MarginSoftmax, Others, Target, unified::in_range};
+use super::{MarginSoftmax, Others, Target, in_range};
 use crate::{Adaptive, Error, Result};
 
 /// A value that goes from `start` to `end` between two steps: the schedule of wespeaker, 3D-Speaker and ChebyAAM's authors.

@@ -41,7 +41,7 @@ macro_rules! shared {
         )+
 
         /// For each struct its name and declaration in WGSL, its fields with their offsets, and its size.
-        #[cfg(test)]
+        #[cfg(all(test, feature = "gpu"))] // with naga
         const DECLARED: &[Declared] = &[$(Declared {
             name: $wgsl,
             text: $name::WGSL,
@@ -313,7 +313,7 @@ impl Stats {
     };
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "gpu"))] // with naga
 struct Declared {
     name: &'static str,
     text: &'static str,
@@ -321,7 +321,7 @@ struct Declared {
     size: usize,
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "gpu"))] // with naga
 mod tests {
     use super::{DECLARED, Declared};
 

@@ -1,13 +1,13 @@
 use num_traits::Float;
 
 use super::transform::{Evaluator, Other, Place, Transform, number};
-use crate::uniforms::Settings;
 use crate::{
     Result,
     objective::{
+        in_range,
         snippet::{Snippet, wgsl},
-        unified::in_range,
     },
+    uniforms::Settings,
 };
 
 /// The interclass filter of insightface: a cosine above the threshold becomes 0 and exerts no force; it still counts as

@@ -1,13 +1,14 @@
 use num_traits::Float;
 
 use super::transform::{Evaluator, Other, Place, Transform, number};
-use crate::uniforms::Settings;
 use crate::{
     Error, Result,
     objective::{
+        in_range,
         snippet::{Snippet, wgsl},
-        unified::{SMALLEST_SINE, in_range},
+        target::unified::SMALLEST_SINE,
     },
+    uniforms::Settings,
 };
 
 /// Inter-topk: the k largest cosines of the other classes become cos(max(θ − margin, 0)); of equal ones the lower class

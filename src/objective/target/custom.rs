@@ -2,12 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{
-    curve::{BuiltIn, TargetCurve},
-    snippet::{Shared, Snippet, wgsl},
-};
+use super::curve::{BuiltIn, TargetCurve};
 use crate::{
     Error, Result,
+    objective::snippet::{Shared, Snippet, wgsl},
     uniforms::{Settings, put},
 };
 

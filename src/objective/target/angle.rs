@@ -3,14 +3,17 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    chebyshev::value_slope,
     curve::{BuiltIn, TargetCurve},
-    others::{Evaluator, Transform},
-    snippet::{Shared, Snippet, wgsl},
-    unified::{Curve, SMALLEST_SINE, Slope, in_range},
+    unified::{Curve, SMALLEST_SINE, Slope},
 };
 use crate::{
     Result,
+    objective::{
+        chebyshev::value_slope,
+        in_range,
+        others::{Evaluator, Transform},
+        snippet::{Shared, Snippet, wgsl},
+    },
     uniforms::{Settings, constants::*, put},
 };
 

@@ -1,13 +1,22 @@
 //! The list of target curves: a new one is a file with its numbers, its formula and the name of its shader, and here a
 //! variant with its arm in [`Target::built_in`].
 
+mod angle;
+mod curve;
+mod custom;
+mod power;
+pub(crate) mod unified;
+
 use std::sync::Arc;
 
-use super::{
-    Angle, Custom, Power, Unified,
-    curve::{BuiltIn, TargetCurve},
-    snippet::Snippet,
-};
+pub use angle::Angle;
+use curve::BuiltIn;
+pub(crate) use curve::TargetCurve;
+pub use custom::{Custom, Margin};
+pub use power::Power;
+pub use unified::{Curve, Fallback, Slope, Unified};
+
+use super::snippet::Snippet;
 use crate::Result;
 
 /// The curve of the labelled class.

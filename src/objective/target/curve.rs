@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::snippet::Snippet;
-use crate::{Result, uniforms::Settings};
+use crate::{Result, objective::snippet::Snippet, uniforms::Settings};
 
 /// A target curve as a loss holds it.
 pub(crate) trait BuiltIn {

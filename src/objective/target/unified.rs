@@ -5,13 +5,14 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{
-    chebyshev::{Coefficients, Series, value_slope},
-    curve::{BuiltIn, TargetCurve},
-    snippet::{Shared, Snippet, wgsl},
-};
+use super::curve::{BuiltIn, TargetCurve};
 use crate::{
     Error, Result,
+    objective::{
+        chebyshev::{Coefficients, Series, value_slope},
+        in_range,
+        snippet::{Shared, Snippet, wgsl},
+    },
     uniforms::{Settings, constants::*, put},
 };
 
@@ -212,11 +213,6 @@ fn crossing(m1: f64, m2: f64, k: f64) -> Option<f64> {
     let exact = [(4.0, FRAC_1_SQRT_2), (3.0, 0.5), (1.5, -0.5)];
     let exact = || exact.into_iter().find(|&(share, _)| past(share) == 0.0);
     (past(1.0) > 0.0).then(|| exact().map_or_else(|| (past(2.0) / (2.0 * m1)).sin(), |(_, cosine)| cosine))
-}
-
-/// A number of the loss within its range; NaN and infinity lie outside every range.
-pub(crate) fn in_range(what: &'static str, found: f64, inside: bool, allowed: &'static str) -> Result<()> {
-    if found.is_finite() && inside { Ok(()) } else { Err(Error::Parameter { what, found, allowed }) }
 }
 
 /// The series of cos(m1·θ + m2) for any m2, and for another m1 at the price of new coefficients.

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::{
     curve::{BuiltIn, TargetCurve},
-    others::{Evaluator, Transform},
-    snippet::{Shared, Snippet, wgsl},
-    unified::{Fallback, SMALLEST_SINE, Slope, Unified, in_range},
+    unified::{Fallback, SMALLEST_SINE, Slope, Unified},
 };
 use crate::{
     Error, Result,
+    objective::{
+        in_range,
+        others::{Evaluator, Transform},
+        snippet::{Shared, Snippet, wgsl},
+    },
     uniforms::{Settings, constants::*},
 };
 
