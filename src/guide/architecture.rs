@@ -15,7 +15,7 @@
 //!              │
 //!          objective            the losses: data and scalar formulas
 //!              │
-//!             data              batch, options, results: know no loss
+//!        data, uniforms         batch, options, results; structs that shaders share: know no loss
 //!              │
 //!        error, shape
 //! ```
@@ -56,10 +56,16 @@
 //! # Losses
 //!
 //! [`MarginSoftmax`](crate::MarginSoftmax) is plain data: a target curve, a transform of the other classes, a link from logits to
-//! the loss, and what margins or scale follow. A curve is one Rust file with value and slope and the name of its WGSL file.
-//! Numbers that Rust and the shaders share (flags, codes, clamps, ranges) are declared once, in `src/plan/constants.rs`, which
-//! writes the first lines of every kernel. Structs that both read are declared once too, in `src/plan/uniforms.rs`, which writes
-//! their WGSL.
+//! the loss, and what margins or scale follow. A curve is one Rust file with value and slope, the name of its WGSL file, and the
+//! uniform fields that it reads; [the guide](crate::guide::margin) shows what a new one takes.
+//!
+//! A head checks its loss once. The `Prepared` loss that comes out of it holds the coefficients of a series, computed at the first use,
+//! and answers what engines ask: plain products or cosines, softmax or binary problems, what follows the batch, how many
+//! classes are chosen. A batch is checked once against it, in the slice API; labels and margins are converted there.
+//!
+//! Numbers that Rust and the shaders share (flags, codes, clamps, ranges) are declared once, in `src/uniforms/constants.rs` and,
+//! where a loss decides them, `src/plan/constants.rs`; they are the first lines of every kernel. Structs that both read are
+//! declared once too, in `src/uniforms`, which writes their WGSL.
 //!
 //! # Rules that the code keeps
 //!
