@@ -3,8 +3,6 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::constants::LOWEST;
-
 /// The name of a field's type in WGSL: that of Rust, or another one for the same bytes.
 macro_rules! wgsl_type {
     ($type:ty) => {
@@ -288,7 +286,7 @@ impl Part {
 #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))] // shards are read back there
 impl Stats {
     /// Minus infinity on a device.
-    pub const LOWEST: f32 = LOWEST as f32;
+    pub const LOWEST: f32 = super::constants::LOWEST as f32;
     /// Of no class.
     pub const EMPTY: Self = Self {
         max_logit: Self::LOWEST,
