@@ -1,23 +1,40 @@
 //! Between the passes and after them: losses, counts, what pass 2 needs of every row, and dX from its shares.
 
 use super::{
-    head::{Found, Head},
     rows::{Row, RowExtras, Share, Weights, unit},
     total::Finish,
     vector::{Add, Project},
-    work::{Call, ROWS, Setup, Work, each},
+    work::{Call, Input, ROWS, Setup, Work, each},
 };
 use crate::{
-    Counts, Output, State,
+    Counts, Output, Shape, State,
     data::NO_COSINE,
     objective::{Prepared, SHORTEST},
     shard::RowStatistics,
 };
 
-impl Head {
-    /// Between the passes: losses, counts, and what pass 2 needs of every row. Returns Z.
-    pub(super) fn finish(
-        &mut self,
+/// Prototypes that are left out.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub zero: usize,
+    pub non_finite: usize,
+}
+
+/// A head between the passes.
+pub(super) struct Between<'a> {
+    pub loss: &'a Prepared,
+    /// Of the whole head.
+    pub shape: Shape,
+    /// Whether this shard has the first class: it reports the sums over rows.
+    pub first: bool,
+    pub setup: Setup,
+    pub input: &'a mut Input,
+}
+
+impl Between<'_> {
+    /// Losses, counts, and what pass 2 needs of every row. Returns Z.
+    pub fn finish(
+        self,
         call: &Call<'_>,
         found: Found,
         sums: impl Fn(usize) -> RowStatistics,
@@ -25,7 +42,7 @@ impl Head {
         out: &mut Output,
     ) -> f64 {
         let batch = &call.batch;
-        let (n, classes, loss) = (batch.rows(), self.shape.classes(), &self.loss);
+        let (n, classes, loss, first) = (batch.rows(), self.shape.classes(), self.loss, self.first);
         let (want, scale, linear) = (self.setup.want, state.scale_of(loss), loss.is_linear());
         let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
         let same = Weights {
@@ -81,7 +98,6 @@ impl Head {
             (out.row_losses[i], out.target_cosines[i], out.other_cosines[i]) = (own as f32, cosine, nearest);
         }
         out.loss = if broken { f32::NAN } else { loss.reduced(sum, z) as f32 };
-        let first = self.range.start == 0;
         out.grad_scale = if want.grad_scale && first { grad_scale as f32 } else { 0.0 };
         if !linear {
             let one = want.grad_bias && loss.binary().is_some();

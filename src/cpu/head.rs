@@ -5,7 +5,7 @@ use std::ops::Range;
 use pulp::Arch;
 
 use super::{
-    finish::{finish_embeddings, resize},
+    finish::{Between, Found, finish_embeddings, resize},
     layout::Layout,
     pass::{Look, Path},
     rows::{Partial, Row},
@@ -26,21 +26,14 @@ use crate::{
 /// the `gemm` crate: all of it is counted in [`workspace_bytes`](Self::workspace_bytes). Not counted is one block of the
 /// size of the L2 cache that `gemm` keeps per thread, for all heads together, as long as the thread lives.
 pub(crate) struct Head {
-    pub(super) loss: Prepared,
+    loss: Prepared,
     /// Of the whole head.
-    pub(super) shape: Shape,
-    pub(super) range: Range<usize>,
+    shape: Shape,
+    range: Range<usize>,
     options: Options,
-    pub(super) setup: Setup,
-    pub(super) input: Input,
+    setup: Setup,
+    input: Input,
     work: Work,
-}
-
-/// Prototypes that are left out.
-#[derive(Clone, Copy)]
-pub(super) struct Found {
-    pub zero: usize,
-    pub non_finite: usize,
 }
 
 impl Head {
@@ -119,7 +112,7 @@ impl Head {
             let all = partials.chunks_exact(n).map(|range| &range[i]).take(ranges);
             all.fold(Partial::EMPTY, Partial::merged).wide()
         };
-        let z = self.finish(&call, found, sums, state, out);
+        let z = self.between().finish(&call, found, sums, state, out);
         self.work.partials = partials;
         self.pass_two(&call, path, false, z, state, out);
         Ok(())
@@ -184,7 +177,7 @@ impl Head {
         statistics.check(&self.loss, self.shape.classes(), call.batch.rows())?;
         let mut out = Output::default();
         let found = Found { zero: targets.zero_prototypes, non_finite: targets.non_finite_prototypes };
-        let z = self.finish(&call, found, |i| statistics.rows[i], state, &mut out);
+        let z = self.between().finish(&call, found, |i| statistics.rows[i], state, &mut out);
         self.pass_two(&call, self.path(), true, z, state, &mut out);
         Ok(out)
     }
@@ -209,6 +202,11 @@ impl Head {
         }
         self.set_targets(call, state);
         Ok(())
+    }
+
+    fn between(&mut self) -> Between<'_> {
+        let Self { loss, shape, range, setup, input, .. } = self;
+        Between { loss, shape: *shape, first: range.start == 0, setup: *setup, input }
     }
 
     /// Which sweeps this loss takes.
@@ -306,7 +304,7 @@ impl Head {
         each(call.parallel, tasks, |task| task.statistics(ready, &common));
     }
 
-    /// All gradients, after [`finish`](Self::finish) returned `z`.
+    /// All gradients, after [`Between::finish`] returned `z`.
     fn pass_two(&mut self, call: &Call<'_>, path: Path, fresh: bool, z: f64, state: &State, out: &mut Output) {
         let Setup { dim, want, .. } = self.setup;
         let (n, classes) = (call.batch.rows(), self.range.len());

@@ -16,7 +16,10 @@ pub use top_k::TopK;
 pub(crate) use transform::{Evaluator, Transform};
 pub use transform::{Other, Place};
 
-use super::{Angle, Power, snippet::Snippet};
+use super::{
+    snippet::Snippet,
+    target::{Angle, Power},
+};
 use crate::{Result, uniforms::Settings};
 
 /// The built-in transforms.
