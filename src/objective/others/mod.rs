@@ -1,5 +1,5 @@
 //! The list of transforms of the cosines of all classes but the labelled one: a new one is a file with its numbers, its
-//! formula and the name of its shader, and here a variant with its arm in [`Others::transform`].
+//! formula and the name of its shader, and here a variant with its arm in `Others::transform`.
 
 mod curricular;
 mod filter;

@@ -1,5 +1,5 @@
 //! The list of target curves: a new one is a file with its numbers, its formula and the name of its shader, and here a
-//! variant with its arm in [`Target::built_in`].
+//! variant with its arm in `Target::built_in`.
 
 mod angle;
 mod curve;

@@ -16,7 +16,7 @@ use crate::{
     uniforms::{Settings, constants::*},
 };
 
-/// `g(c) = 2·((c + 1)/2)^t − 1` with a margin on the cosine or on the angle; meant for the [binary](super::Link::Binary)
+/// `g(c) = 2·((c + 1)/2)^t − 1` with a margin on the cosine or on the angle; meant for the [binary](crate::Link::Binary)
 /// link.
 ///
 /// | `angular` | labelled class | other classes | who |
