@@ -125,7 +125,7 @@ impl Between<'_> {
     }
 }
 
-/// What one row gives to the batch, and what pass 2 needs of it. `part` is upstream / Z.
+/// The contribution of one row to the batch; writes the numbers of it that pass 2 needs. `part` is upstream / Z.
 fn finish_row(
     loss: &Prepared,
     (row, extra): (&mut Row, &mut RowExtras),

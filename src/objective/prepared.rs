@@ -72,7 +72,7 @@ impl Prepared {
     }
 }
 
-/// What engines ask of a loss.
+/// The questions that engines ask of a loss.
 impl MarginSoftmax {
     /// Whether products are plain, of vectors as they are, instead of cosines.
     pub(crate) fn is_linear(&self) -> bool {
@@ -115,7 +115,7 @@ impl MarginSoftmax {
         self.hardness_follows() || self.lengths_follow() || self.scale_follows()
     }
 
-    /// What is drawn per row and step, if anything is.
+    /// The noise that is drawn per row and step, if any is.
     pub(crate) fn draws(&self) -> Option<Elastic> {
         match self.adaptive {
             Adaptive::Elastic(elastic) => Some(elastic),

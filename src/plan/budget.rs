@@ -57,7 +57,7 @@ fn most_classes(rows: u64, centers: usize, smallest: usize, limits: &Limits) -> 
     Ok(most)
 }
 
-/// What stays the same while schedules are tried.
+/// The numbers that stay the same while schedules are tried.
 struct Search<'a> {
     shape: Shape,
     layout: &'a Layout<'a>,

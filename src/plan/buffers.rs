@@ -231,7 +231,7 @@ impl Sizes<'_> {
     }
 }
 
-/// What `make` makes, where it is needed.
+/// The result of `make` where it is needed.
 fn on<T>(needed: bool, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
     needed.then(make).transpose()
 }

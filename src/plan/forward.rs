@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{Result, Shape};
 
-/// What the steps of a head share; each method plans some of them, in the order in which they run.
+/// The parts that the steps of a head share; each method plans some of them, in the order in which they run.
 pub(super) struct HeadPlan<'a> {
     /// Of the classes of this plan.
     pub shape: Shape,

@@ -3,7 +3,7 @@
 use super::Limits;
 use crate::{Error, Result, Tile};
 
-/// What a workgroup of a tile computes and needs.
+/// The outputs and the needs of a workgroup of a tile.
 #[derive(Debug, Clone, Copy)]
 pub struct TileGeometry {
     /// The shader.

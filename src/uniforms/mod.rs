@@ -83,7 +83,7 @@ shared! {
         pub(crate) m3: f32,
         /// (cos, sin) of the phase seen from angle 0.
         pub(crate) front: [f32; 2] as "vec2<f32>",
-        /// And from angle pi.
+        /// The same seen from angle pi.
         pub(crate) back: [f32; 2] as "vec2<f32>",
         pub(crate) threshold: f32,
         /// m2 sin m2.
@@ -92,7 +92,7 @@ shared! {
         pub(crate) clipped: f32,
         /// Cosines below this one are clipped.
         pub(crate) clip_low: f32,
-        /// And above this one.
+        /// Cosines above this one are clipped.
         pub(crate) clip_high: f32,
         /// The angle kept from both ends.
         pub(crate) clip: f32,
@@ -100,7 +100,7 @@ shared! {
         pub(crate) offset: u32,
         /// Prototypes of a class.
         pub(crate) centers: u32,
-        /// What the margins of a row follow.
+        /// The code of the family that sets the margins of a row.
         pub(crate) adaptive: u32,
         /// Classes that inter-topk chooses.
         pub(crate) top_k: u32,
@@ -121,7 +121,7 @@ shared! {
         pub(crate) rate: f32,
         /// The factor of the binary link at the label.
         pub(crate) attract: f32,
-        /// And elsewhere.
+        /// The factor of the binary link elsewhere.
         pub(crate) repel: f32,
         /// Numbers of the transform of the other classes.
         pub(crate) other_a: f32,
@@ -137,7 +137,7 @@ shared! {
         pub(crate) other_series: Series as "array<vec4<f32>, 17>",
     }
 
-    /// What one dispatch works on.
+    /// The work of one dispatch.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
     pub struct Part = "Part" {
         /// The chunk's first prototype.
@@ -190,7 +190,7 @@ shared! {
         pub last: u32,
         /// A number of the transform of the other classes.
         pub hardness: f32,
-        /// What ElasticFace adds to the margin.
+        /// The noise that ElasticFace adds to the margin.
         pub margin_noise: f32,
         /// The largest cosine of the other classes.
         pub nearest: f32,
@@ -255,7 +255,7 @@ shared! {
         pub pad0: u32,
     }
 
-    /// What a filter left out, and how many entries it left.
+    /// The sums of what a filter left out, and the number of entries that it left.
     #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
     pub(crate) struct Filtered = "Filtered" {
         /// The sum of |gradient| over the entries that were left out.
