@@ -1,7 +1,7 @@
 // class_totals: the weights of all classes, and how many prototypes are zero or not finite.
 //
 //   in      totals  [groups]  vec4, from class_norms; part.count of them
-//   inout   batch   [1]       Batch
+//   out     batch   [1]       Batch
 //
 // One workgroup; each lane adds its own in order, then the lanes are added in a fixed order.
 
@@ -19,9 +19,8 @@ fn class_totals(@builtin(local_invocation_index) lane: u32) {
     reduce_once(lane, total);
     if (lane == 0u) {
         total = reduce_twice();
-        batch[0].weights = total.x;
-        // counts are whole f32: exact up to 2^24, rounded above
-        batch[0].zero_prototypes = u32(total.y);
-        batch[0].non_finite_prototypes = u32(total.z);
+        // everything, so that nothing depends on what the workspace held; the rows' numbers come later, if there are rows.
+        // Counts are whole f32: exact up to 2^24, rounded above.
+        batch[0] = Batch(0u, 0.0, total.x, 0u, 0u, 0u, 0u, 0u, u32(total.y), u32(total.z), 0.0, 0u);
     }
 }

@@ -122,7 +122,8 @@ fn bindings(kinds: &str) -> Vec<Binding> {
 impl Recipe {
     /// `kinds` has one letter per storage binding: `r` read only, `w` read and written.
     pub fn new(name: &'static str, kinds: &str, text: &'static str) -> Self {
-        let mut parts = vec![uniforms::constants::TEXT.as_str().into(), constants::TEXT.as_str().into()];
+        let numbers = [uniforms::constants::TEXT.as_str(), constants::TEXT.as_str()].concat();
+        let mut parts = vec![numbers.into()];
         parts.extend(uniforms::TEXT.map(Cow::from));
         parts.push(include_str!("../../shaders/common/params.wgsl").into());
         Self { name, parts, operands: String::new(), half: false, bindings: bindings(kinds), text }

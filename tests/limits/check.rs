@@ -240,8 +240,8 @@ impl Head<'_> {
             let needed = match name {
                 "row_norms" | "target_rows" => rows.div_ceil(8),
                 "class_norms" => {
-                    holds!(bytes(2) >= (u64::from(part.first) + count) * 8, "{name}: {} bytes of classes", bytes(2));
-                    holds!(bytes(3) >= (u64::from(part.local) + count.div_ceil(64)) * 16, "{name}: {} bytes", bytes(3));
+                    holds!(bytes(1) >= (u64::from(part.first) + count) * 8, "{name}: {} bytes of classes", bytes(1));
+                    holds!(bytes(2) >= (u64::from(part.local) + count.div_ceil(64)) * 16, "{name}: {} bytes", bytes(2));
                     count.div_ceil(64)
                 }
                 "cosines" => {
