@@ -173,4 +173,19 @@
 //!   and from the schedule, 155 were caught by part of the host tests (94 %); of the other ten the whole of them caught four,
 //!   and tests that were written then caught six. Of these none is left.
 //!
+//! # Time
+//!
+//! The parts of one `tests/run.sh --full`, on two cores that did other work beside it; a failure does not stop it, and the last
+//! line names what failed.
+//!
+//! | part | seconds | | part | seconds |
+//! |---|---|---|---|---|
+//! | tests of all packages | 817 | | Miri | 292 |
+//! | browser | 433 | | fuzzing, compiled first | 509 |
+//! | soak | 41 | | 18 mutants, a 48th of all | 788 |
+//! | determinism | 919 | | burn, with three hundred crates | 823 |
+//! | stress | 164 | | laws | 270 |
+//! | benches, packed documentation tests | 185 | | long sums | more than 1,200 |
+//! | minimum Rust, `cargo hack`, `cargo deny` | 758 | | everything else | 90 |
+//!
 //! How to report a weakness: `.github/SECURITY.md` in the repository.

@@ -18,7 +18,7 @@ import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
 const SUITES = ['parity', 'module', 'demo', 'npm'];
-const MINUTES = 10;
+const MINUTES = 20;
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const out = join(root, 'out/browser');
