@@ -1,5 +1,5 @@
 //! Every kernel x margin x tile x element loader: validated by naga, translated to MSL and HLSL, built on a device
-//! without a driver, and its bindings compared with Rust's. (Its structs: src/plan/uniforms.rs.)
+//! without a driver, and its bindings compared with Rust's. (Its structs: src/uniforms/mod.rs.)
 #![cfg(feature = "gpu")]
 
 use std::{
@@ -141,7 +141,7 @@ fn shared(kernel: &Kernel) -> BTreeMap<String, f64> {
     kernel.source.lines().map_while(number).collect()
 }
 
-/// A number that Rust knows too is declared in Rust (src/plan/constants.rs). What a shader declares by itself is listed
+/// A number that Rust knows too is declared in Rust (src/uniforms/constants.rs, src/plan/constants.rs). What a shader declares by itself is listed
 /// here with the reason; a new one fails.
 #[test]
 fn shaders_declare_only_what_rust_does_not_know() {

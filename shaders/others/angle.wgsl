@@ -1,5 +1,5 @@
 // angle: linear in the angle.      value = other_c - other_a (angle + other_b)
-// Twin: src/objective/angle.rs
+// Twin: src/objective/target/angle.rs
 fn other(c: f32, place: Place) -> ValueSlope {
     var curve = ValueSlope(0.0, 0.0);
     if (has(OTHER_SERIES)) {

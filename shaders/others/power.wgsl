@@ -1,6 +1,6 @@
 // power: SphereFace2's curve with its margin on the cosine, or on the angle.
 // other_a is the exponent, other_b the margin or its cosine, other_c its sine.
-// Twin: src/objective/power.rs
+// Twin: src/objective/target/power.rs
 fn other(c: f32, place: Place) -> ValueSlope {
     var curve = ValueSlope(0.0, 0.0);
     if (has(OTHER_ANGULAR)) {

@@ -1,5 +1,5 @@
 // angle: linear in the angle.      value = m3 - m0 (angle + m2)
-// Twin: src/objective/angle.rs
+// Twin: src/objective/target/angle.rs
 fn margin_target(x: f32) -> ValueSlope {
     var curve = ValueSlope(0.0, 0.0);
     if (has(SERIES)) {

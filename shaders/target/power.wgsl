@@ -1,5 +1,5 @@
 // power: SphereFace2's curve with its margin on the cosine (m3), or on the angle (front, threshold). m1 is the exponent.
-// Twin: src/objective/power.rs
+// Twin: src/objective/target/power.rs
 fn margin_target(x: f32) -> ValueSlope {
     var curve = ValueSlope(0.0, 0.0);
     if (has(ANGULAR)) {

@@ -1,5 +1,5 @@
 // unified: m0 psi(m1 angle + m2) - m3 with every fallback.
-// Twin: src/objective/unified.rs
+// Twin: src/objective/target/unified.rs
 
 // Margins with what follows from them.
 struct Own {

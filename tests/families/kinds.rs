@@ -1,4 +1,4 @@
-//! What the tests must know of a part of a loss beyond its values: one line for each variant.
+//! Facts that the tests need about a part of a loss beyond its values: one line for each variant.
 //!
 //! A line has the variant, what differs from the defaults of its facts, and a loss as an example. Every match is exhaustive, so that the
 //! compiler refuses a variant without a line.

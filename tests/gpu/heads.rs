@@ -1,4 +1,4 @@
-//! What the families add to a head: states, shards over devices, curves from outside, other kernels.
+//! The parts that families add to a head: states, shards over devices, curves from outside, other kernels.
 
 use libtest_mimic::Failed;
 use margin_softmax::{

@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 /// Names from the crate's root to a module or an item.
 type Names = Vec<String>;
 
-/// What each name imports; from where to where.
+/// The imports of each name.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 struct Import {

@@ -1,8 +1,10 @@
 use num_traits::Float;
 
 use super::transform::{Evaluator, Other, Place, Transform, number};
-use crate::objective::snippet::{Snippet, wgsl};
-use crate::uniforms::{Settings, constants::CURRICULAR};
+use crate::{
+    objective::snippet::{Snippet, wgsl},
+    uniforms::{Settings, constants::CURRICULAR},
+};
 
 /// CurricularFace: c·(t + c) above the row's bound. "CurricularFace: Adaptive Curriculum Learning Loss for Deep Face
 /// Recognition", CVPR 2020.
