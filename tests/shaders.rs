@@ -141,8 +141,8 @@ fn shared(kernel: &Kernel) -> BTreeMap<String, f64> {
     kernel.source.lines().map_while(number).collect()
 }
 
-/// A number that Rust knows too is declared in Rust (src/uniforms/constants.rs, src/plan/constants.rs). What a shader declares by itself is listed
-/// here with the reason; a new one fails.
+/// A number that Rust knows too is declared in Rust (src/uniforms/constants.rs, src/plan/constants.rs). The numbers that a shader
+/// declares by itself are listed here with the reason; a new one fails.
 #[test]
 fn shaders_declare_only_what_rust_does_not_know() {
     let tile = "the geometry of a tile, compared below";

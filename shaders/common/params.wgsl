@@ -34,7 +34,7 @@ fn within(v: f32, least: f32, most: f32) -> bool {
 
 // Checks that the host makes for slices, and only the device can make for a tensor: a class weight, and a state (hardness,
 // mean and deviation of the lengths, scale) as far as the loss reads it.
-// Twins: Batch::check_rest in src/data/batch.rs, State::validate in src/objective/state.rs
+// Twins: Batch::check_rest in src/objective/checked.rs, State::validate in src/objective/state.rs
 fn weight_fits(weight: f32) -> bool {
     return (bitcast<u32>(weight) << 1u) == 0u || within(weight, LEAST_WEIGHT, MOST_WEIGHT);
 }
