@@ -780,7 +780,7 @@ fn bad_arguments_are_refused() {
         refused(&place, &["--budget", text], "more bytes than 64 bits can count");
     }
     refused(&place, &["--device", "cpu", "--budget", "1"], "the budget is 1");
-    refused(&place, &["--tile", "tile_63"], "known are: direct, direct_64, tile_64, tile_128");
+    refused(&place, &["--tile", "tile_63"], "known are: direct, direct_64, tile_32, tile_64, tile_64_short, tile_128");
     refused(&place, &["--device", "tpu"], "possible values: best, cpu, gpu, reference");
     refused(&place, &["--device", "cpu", "--adapter", "x"], "`--adapter` names a GPU");
     refused(&place, &["--devise", "cpu"], "unexpected argument '--devise' found");

@@ -175,9 +175,10 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("tile/block.wgsl", &["PIECE"], "the length of the parts of a sum, within one dispatch"),
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
-        ("tile/workgroup.wgsl", &["WIDE"], "follows from TILE_SIDE"),
-        ("tile/tile_128.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
-        ("tile/tile_64.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
+        ("tile/workgroup.wgsl", &["BLOCKS_A", "BLOCKS_B", "QUADS_M", "QUADS_N"], "follows from the tile's size"),
+        ("tile/tile_128.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
+        ("tile/tile_32.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
+        ("tile/tile_64.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("update_state/update_state.wgsl", &["LANES"], lanes),
     ];
     let mut expected: Vec<(String, String)> = vec![];

@@ -86,7 +86,7 @@ export interface Settings {
         /** The most bytes of workspace; 256 MiB if absent. */
         budget?: number;
         preset?: 'auto' | 'portable' | 'desktop' | 'software';
-        tile?: 'direct' | 'direct_64' | 'tile_64' | 'tile_128';
+        tile?: 'direct' | 'direct_64' | 'tile_32' | 'tile_64' | 'tile_64_short' | 'tile_128';
         /** The threshold of a gradient filter. */
         filter?: number;
     };

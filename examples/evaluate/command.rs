@@ -37,7 +37,7 @@ struct Arguments {
     /// What computes; default `best`, or `gpu` if an adapter is named.
     #[arg(long, value_enum)]
     device: Option<Device>,
-    /// The matrix tile of a GPU: direct, tile_64 or tile_128; default: the library chooses.
+    /// The matrix tile of a GPU: see `margin_softmax::Tile`; default: the library chooses.
     #[arg(long, value_parser = tile)]
     tile: Option<Tile>,
     /// The most bytes of workspace: 268435456, 512KiB, 256MiB or 1GiB; default 256MiB.

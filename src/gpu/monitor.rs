@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     Error, MarginSoftmax, Result, Shape,
-    data::DevicePreset,
     monitor::{Monitor, device_words, vectors},
     plan::{Call, Element, Kernel, PART_STRIDE, Part, Plan, Slot, kernels, monitor as plan},
 };
@@ -130,7 +129,7 @@ async fn spread(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f
     let (mut sum, mut finite) = (0.0, true);
     for (i, (&left, &rows)) in vectors.iter().zip(&shards).enumerate() {
         for (j, (&right, &columns)) in vectors.iter().zip(&shards).enumerate().skip(i) {
-            let tile = DevicePreset::Auto.tile(rows, columns, context.limits());
+            let tile = plan::pair_tile(rows, columns, context.limits());
             let other = (j > i).then_some(columns);
             let given = if j > i { vec![left, right] } else { vec![left] };
             for strip in Plan::strips(tile, rows, columns, most) {

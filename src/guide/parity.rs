@@ -16,7 +16,7 @@
 //! | `--output` | a new file, or an existing one to replace; its folder must exist; never one of the inputs | |
 //! | `--device` | `best`: a hardware GPU, else the CPU · `cpu` · `gpu`: software adapters too · `reference`: f64, at most 8 GiB for 8·N·C bytes | `best`; `gpu` with `--adapter` |
 //! | `--adapter` | a part of a GPU's name, upper or lower case; an unknown name lists the known ones | the fastest kind of GPU |
-//! | `--tile` | `direct`, `direct_64`, `tile_64`, `tile_128`; ignored with a note on devices without tiles | the library chooses |
+//! | `--tile` | `direct`, `direct_64`, `tile_32`, `tile_64`, `tile_64_short`, `tile_128`; ignored with a note on devices without tiles | the library chooses |
 //! | `--budget` | an upper bound on the bytes of workspace: `268435456`, `512KiB`, `256MiB`, `1GiB`; the reference ignores it | `256MiB` |
 //!
 //! The exit code is 0, or 2 with one line on stderr that names the value found and the values allowed. The output is written to

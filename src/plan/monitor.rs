@@ -6,6 +6,8 @@ use super::{
     driver_limits::{ROWS_PER_PASS, at_most, indexable},
     kernels as k,
 };
+#[cfg(feature = "gpu")]
+use crate::data::DevicePreset;
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
 /// Blocks of classes whose directions are summed apart; their sums are added by one lane per four values.
@@ -20,6 +22,13 @@ pub(crate) fn check(limits: &Limits) -> Result<()> {
         return Err(Error::Limit { what: "the monitor", limit, needed, allowed });
     }
     Ok(())
+}
+
+/// The tile of the pairs of so many vectors; beside it each invocation keeps a sum.
+#[cfg(feature = "gpu")]
+pub(crate) fn pair_tile(rows: usize, columns: usize, limits: &Limits) -> Tile {
+    let workgroup_bytes = limits.workgroup_bytes.saturating_sub(512);
+    DevicePreset::Auto.tile(rows, columns, &Limits { workgroup_bytes, ..*limits })
 }
 
 /// The pairs that one plan of [`Plan::pairs`] works on: all left vectors with some of the right ones.
@@ -101,7 +110,8 @@ impl Plan {
         (tile, strip): (Tile, Strip),
         limits: &Limits,
     ) -> Result<Plan> {
-        tile.check(limits)?;
+        // the sums of its invocations are added up
+        tile.check_beside(limits, 4)?;
         let columns = right.unwrap_or(left);
         if left == 0 || columns == 0 {
             return Err(Error::Zero { what: "vectors" });

@@ -74,7 +74,7 @@ fn options(u: &mut Unstructured) -> Result<Options> {
 fn columns_of(tile: Tile) -> usize {
     match tile {
         Tile::Direct => 32,
-        Tile::Direct64 | Tile::Tile64 => 64,
+        Tile::Direct64 | Tile::Tile32 | Tile::Tile64 | Tile::Tile64Short => 64,
         Tile::Tile128 => 128,
     }
 }
