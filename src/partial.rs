@@ -3,7 +3,7 @@
 
 use crate::{
     Backend, Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, SliceHead, State,
-    objective::state::scramble,
+    objective::random::scramble,
 };
 
 /// Which classes a training step sees: all that label a row, and of the others as many at random as are missing to the

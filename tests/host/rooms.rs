@@ -15,9 +15,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("cpu/work", "cpu/pass", "the workspace consists of the types of a pass"),
     ("gpu/bound", "gpu/head", "the dispatches that a timing names"),
     ("gpu/tensor", "gpu/bound", "the check of a length"),
-    ("objective/adaptive", "objective", "a step looks at the whole loss"),
-    ("objective/state", "objective", "a state belongs to a whole loss"),
-    ("objective/state", "objective/adaptive", "the first scale of AdaCos"),
 ];
 
 /// Names from the crate's root to a module or an item.
