@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Context, Tensor, context::Pipeline, readback, tensor::write};
+use super::{
+    Context, Tensor,
+    pipeline::Pipeline,
+    range::{Range, ranges},
+    readback::Download,
+    tensor::write,
+};
 use crate::{
     Error, MarginSoftmax, Result,
     objective::Prepared,
-    plan::{Binding, Buffer, Call, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Stage, Step},
+    plan::{Buffer, Call, Kernel, PART_STRIDE, Plan, Settings, Slot, Stage, Step},
 };
 
 /// The buffers of one use of a plan, bound to its kernels.
@@ -22,19 +28,15 @@ pub struct Bound {
     parts: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
     /// Forward, then backward.
-    steps: Vec<Dispatch>,
+    steps: Vec<BoundStep>,
 }
 
-/// The bytes of a buffer that are bound.
-#[derive(Clone, PartialEq)]
-struct Range {
-    buffer: wgpu::Buffer,
-    offset: u64,
-    bytes: u64,
-}
+/// Pipeline, bind group 0, its dynamic offset, workgroups.
+#[cfg(feature = "catalogue")]
+pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
 
 /// One recorded step; `size` is `None` where there is nothing to do for the current number of rows.
-struct Dispatch {
+struct BoundStep {
     pipeline: Arc<Pipeline>,
     group: usize,
     part: u32,
@@ -97,7 +99,7 @@ impl Bound {
 
         let mut made: Vec<(usize, Vec<usize>)> = vec![];
         let mut groups = vec![];
-        let mut dispatch = |step: &Step| -> Result<Dispatch> {
+        let mut dispatch = |step: &Step| -> Result<BoundStep> {
             let key = (step.kernel, step.buffers.clone());
             let group = match made.iter().position(|k| *k == key) {
                 Some(group) => group,
@@ -110,13 +112,41 @@ impl Bound {
                 }
             };
             let part = (step.part as u64 * PART_STRIDE) as u32;
-            Ok(Dispatch { pipeline: pipelines[step.kernel].clone(), group, part, grid: step.grid, size: None })
+            Ok(BoundStep { pipeline: pipelines[step.kernel].clone(), group, part, grid: step.grid, size: None })
         };
         let steps = plan.forward().iter().chain(plan.backward()).map(&mut dispatch).collect::<Result<Vec<_>>>()?;
         let (context, plan) = (context.clone(), plan.clone());
         let mut bound = Self { context, plan, buffers, given: present, uniform, parts, groups, steps };
         bound.apply(&settings, call.rows)?;
         Ok(bound)
+    }
+
+    /// The same for one use with all rows of the plan, whose tensors are of the elements that were planned.
+    pub(super) fn once(
+        context: &Context,
+        plan: Plan,
+        given: &[(Slot, &Tensor)],
+        loss: &MarginSoftmax,
+        call: Call,
+    ) -> Result<Self> {
+        for (slot, tensor) in given {
+            plan.check_element(*slot, tensor.element())?;
+        }
+        let call = Call { rows: plan.shape().rows(), ..call };
+        Self::new(context, &Arc::new(plan), given, loss, &call)
+    }
+
+    /// [`once`](Self::once), recorded; the encoder keeps the bindings and the workspace alive.
+    pub(super) fn record_once(
+        context: &Context,
+        encoder: &mut wgpu::CommandEncoder,
+        plan: Plan,
+        given: &[(Slot, &Tensor)],
+        loss: &MarginSoftmax,
+        call: Call,
+    ) -> Result<()> {
+        Self::once(context, plan, given, loss, call)?.record_forward(false, encoder);
+        Ok(())
     }
 
     /// Other tensors in the same slots: new bind groups where a buffer changed. The workspace stays, with what it holds.
@@ -169,9 +199,15 @@ impl Bound {
         &self.uniform
     }
 
+    /// The bytes of the buffer of this name.
+    fn range(&self, name: &'static str) -> Result<&Range> {
+        let found = self.plan.find(name).map(|i| &self.buffers[i]);
+        found.ok_or(Error::Missing { what: name, why: "the plan has it" })
+    }
+
     /// A workspace buffer.
-    pub(super) fn workspace(&self, name: &str) -> Option<&wgpu::Buffer> {
-        self.plan.find(name).map(|i| &self.buffers[i].buffer)
+    pub(super) fn workspace(&self, name: &'static str) -> Result<&wgpu::Buffer> {
+        Ok(&self.range(name)?.buffer)
     }
 
     /// Every buffer with its offset and the bytes that are bound, in the plan's order: for tests of what a run leaves.
@@ -183,7 +219,7 @@ impl Bound {
 
     /// Overwrites the first bytes of a buffer of the plan; takes effect before any later submit.
     pub(super) fn write(&self, name: &'static str, bytes: &[u8]) -> Result<()> {
-        let Some(range) = self.plan.find(name).map(|i| &self.buffers[i]) else { return Ok(()) };
+        let range = self.range(name)?;
         if !range.buffer.usage().contains(wgpu::BufferUsages::COPY_DST) {
             return Err(Error::Usage { what: name, usage: "COPY_DST" });
         }
@@ -192,23 +228,20 @@ impl Bound {
 
     /// The first values of a buffer of the plan, as the work submitted so far leaves them.
     pub(super) async fn read<T: bytemuck::Pod>(&self, name: &'static str, count: usize) -> Result<Vec<T>> {
-        let why = "the plan has it";
-        let range = self.plan.find(name).map(|i| &self.buffers[i]).ok_or(Error::Missing { what: name, why })?;
+        self.download::<T>(name, count)?.values(count).await
+    }
+
+    /// [`read`](Self::read), begun.
+    pub(super) fn download<T>(&self, name: &'static str, count: usize) -> Result<Download> {
+        let range = self.range(name)?;
         if !range.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { what: name, usage: "COPY_SRC" });
         }
         let bytes = (count * size_of::<T>()) as u64;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.context.buffer("staging", bytes, usage)?;
-        self.context.guarded(|| {
-            let mut encoder = self.context.device().create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(&range.buffer, range.offset, &staging, 0, bytes);
-            self.context.queue().submit([encoder.finish()]);
-        })?;
-        readback::Mapping::start(&self.context, &staging, bytes)?.await?;
-        let mut values = vec![T::zeroed(); count];
-        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&readback::view(&self.context, &staging, bytes)?);
-        Ok(values)
+        let copy = |encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer| {
+            encoder.copy_buffer_to_buffer(&range.buffer, range.offset, staging, 0, bytes);
+        };
+        Download::start(&self.context, bytes, copy)
     }
 
     pub(super) fn plan(&self) -> &Plan {
@@ -259,8 +292,8 @@ impl Bound {
 
     /// The wgpu objects of some steps.
     #[cfg(feature = "catalogue")]
-    pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<super::Dispatch> {
-        let one = |step: &Dispatch| {
+    pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<Dispatch> {
+        let one = |step: &BoundStep| {
             let group = self.groups[step.group].clone();
             Some((step.pipeline.pipeline.clone(), group, step.part, step.size?))
         };
@@ -275,80 +308,6 @@ impl Bound {
             pass.dispatch_workgroups(x, y, z);
         }
     }
-}
-
-/// The caller's tensors in the plan's buffers, checked; `None` where the buffer is our own.
-fn ranges(context: &Context, plan: &Plan, given: &[(Slot, &Tensor)]) -> Result<Vec<Option<Range>>> {
-    let find = |slot: Slot| given.iter().find(|(s, _)| *s == slot).map(|(_, tensor)| *tensor);
-    let alignment = u64::from(context.limits().alignment);
-    let mut ranges = vec![];
-    for buffer in plan.buffers() {
-        ranges.push(match buffer.role {
-            Role::Workspace => None,
-            Role::Given(slot) => match find(slot) {
-                Some(tensor) => Some(range(tensor, buffer, slot, alignment)?),
-                None => return Err(Error::Missing { what: slot.name(), why: "the plan reads or writes it" }),
-            },
-            Role::Optional(slot) => match find(slot) {
-                Some(tensor) => {
-                    // its size is the caller's, checked where its meaning is known
-                    let whole = Buffer { bytes: tensor.bytes().next_multiple_of(4), ..*buffer };
-                    Some(range(tensor, &whole, slot, alignment)?)
-                }
-                None => None,
-            },
-        });
-    }
-    overlaps(plan, &ranges)?;
-    Ok(ranges)
-}
-
-/// The range of a caller's tensor, if it can be bound as this buffer of the plan.
-fn range(tensor: &Tensor, buffer: &Buffer, slot: Slot, alignment: u64) -> Result<Range> {
-    let what = slot.name();
-    let (offset, end, found) = (tensor.offset(), tensor.offset() + buffer.bytes, tensor.buffer().size());
-    // a plan rounds the smallest buffers up; a view may be exact
-    let exact = tensor.offset() + tensor.bytes().next_multiple_of(4);
-    let end = if buffer.bytes <= 16 { exact } else { end };
-    if end > found {
-        return Err(Error::Buffer { what, offset, end, found });
-    }
-    if !offset.is_multiple_of(alignment) {
-        return Err(Error::Alignment { what, offset, alignment });
-    }
-    Ok(Range { buffer: tensor.buffer().clone(), offset, bytes: end - offset })
-}
-
-/// Refuses a caller's buffer that is written in a call that reads it, or written where another tensor lies.
-fn overlaps(plan: &Plan, ranges: &[Option<Range>]) -> Result<()> {
-    let name = |i: usize| plan.buffers()[i].name;
-    let mut written = vec![false; ranges.len()];
-    for step in plan.forward().iter().chain(plan.backward()) {
-        let kinds = &plan.kernels()[step.kernel].bindings;
-        for (&a, kind) in step.buffers.iter().zip(kinds) {
-            if *kind != Binding::Write {
-                continue;
-            }
-            written[a] = true;
-            let Some(own) = &ranges[a] else { continue };
-            let other = |&&b: &&usize| b != a && ranges[b].as_ref().is_some_and(|r| r.buffer == own.buffer);
-            if let Some(&b) = step.buffers.iter().find(other) {
-                return Err(Error::Overlap { what: name(a), other: name(b) });
-            }
-        }
-    }
-    for (a, one) in ranges.iter().enumerate() {
-        for (b, two) in ranges.iter().enumerate() {
-            if let (true, true, Some(one), Some(two)) = (a != b, written[a], one, two)
-                && one.buffer == two.buffer
-                && one.offset < two.offset + two.bytes
-                && two.offset < one.offset + one.bytes
-            {
-                return Err(Error::Overlap { what: name(a), other: name(b) });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A bind group; where a buffer is not of this device, the error names the caller's tensor.
@@ -383,25 +342,4 @@ fn bind(
         entries.push(wgpu::BindGroupEntry { binding: i as u32 + 2, resource });
     }
     context.device().create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
-}
-
-/// The nearest shape with at least `least` and at most `most` axes: leading axes are made one.
-pub(super) fn nearest(shape: &[usize], least: usize, most: usize) -> Vec<usize> {
-    let (leading, kept) = shape.split_at(shape.len().saturating_sub(most));
-    let mut nearest = [&vec![1; least.saturating_sub(shape.len())], kept].concat();
-    if let Some(first) = nearest.first_mut() {
-        *first = leading.iter().fold(*first, |all, &axis| all.saturating_mul(axis));
-    }
-    nearest
-}
-
-/// A tensor's shape and element, as the caller must have made them.
-pub(super) fn expect(what: &'static str, tensor: &Tensor, shape: &[usize], element: Element) -> Result<()> {
-    if tensor.shape() != shape {
-        return Err(Error::Shape { what, found: tensor.shape().to_vec(), expected: shape.to_vec() });
-    }
-    if tensor.element() != element {
-        return Err(Error::Element { what, found: tensor.element().name(), expected: element.name() });
-    }
-    Ok(())
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{
     BoundHead, Context, Tensor,
-    bound::{Bound, expect, nearest},
-    context::Pipeline,
+    bound::Bound,
+    pipeline::Pipeline,
     tensor::write,
+    tensor::{expect, nearest},
 };
 use crate::{
     DevicePreset, Error, MarginSoftmax, Result, Shape,
@@ -41,8 +42,7 @@ impl HeadMonitor {
     /// [`BoundHead::update`] hold here too. Histograms have `bins` bins, 1 to [`MOST_BINS`](crate::monitor::MOST_BINS).
     pub fn new(context: &Context, head: &BoundHead, bins: usize) -> Result<Self> {
         Monitor::new(bins)?;
-        let missing = Error::Missing { what: "rows", why: "the workspace of a head has them" };
-        let rows = head.bound.workspace("rows").ok_or(missing)?;
+        let rows = head.bound.workspace("rows")?;
         plan::check(context.limits())?;
         let pipeline = context.pipeline(&kernels::monitor())?;
         let result = Tensor::empty(context, &[device_words(bins)], Element::U32)?;
@@ -217,12 +217,10 @@ fn sizes(what: &'static str, tensors: &[&Tensor]) -> Result<(Vec<usize>, usize, 
 
 fn bind(context: &Context, plan: Plan, tensors: &[&Tensor]) -> Result<Bound> {
     let given: Vec<_> = tensors.iter().enumerate().map(|(i, &tensor)| (Slot::Prototypes(i), tensor)).collect();
-    let call = Call { rows: 1, ..Call::default() };
-    Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call)
+    Bound::once(context, plan, &given, &MarginSoftmax::default(), Call::default())
 }
 
 /// The first `len` values of a workspace buffer.
 fn workspace(bound: &Bound, name: &'static str, len: usize) -> Result<Tensor> {
-    let buffer = bound.workspace(name).ok_or(Error::Missing { what: name, why: "the plan has it" })?;
-    Tensor::from_buffer(buffer, 0, &[len], Element::F32)
+    Tensor::from_buffer(bound.workspace(name)?, 0, &[len], Element::F32)
 }

@@ -4,11 +4,10 @@
 //! Leading batch dimensions are allowed where a shape says \[B, …\]; a batch of 3 equals three calls. Each call compiles
 //! what is new and allocates its small workspace.
 
-use std::sync::Arc;
-
 use super::{
     Context, Tensor,
-    bound::{Bound, expect, nearest},
+    bound::Bound,
+    tensor::{expect, nearest},
 };
 pub use crate::plan::CrossEntropy;
 use crate::{
@@ -29,7 +28,7 @@ pub fn cosine(
     let plan = Plan::cosine(sizes, context.limits(), tile(sizes.shape, context.limits()), false)?;
     let out = Tensor::empty(context, &cells(embeddings, sizes.shape), Element::F32)?;
     let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), prototypes), (Slot::Cosines, &out)];
-    run(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
+    Bound::record_once(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
     Ok(out)
 }
 
@@ -57,7 +56,7 @@ pub fn cosine_backward(
         (Slot::GradEmbeddings, &grad_x),
         (Slot::GradPrototypes(0), &grad_w),
     ];
-    run(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
+    Bound::record_once(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
     Ok((grad_x, grad_w))
 }
 
@@ -74,14 +73,8 @@ pub fn margin(
     let sizes = labelled("cosines", cosines, labels)?;
     let plan = Plan::margin(loss, sizes, context.limits(), false)?;
     let out = Tensor::empty(context, cosines.shape(), Element::F32)?;
-    run(
-        context,
-        encoder,
-        plan,
-        &[(Slot::Cosines, cosines), (Slot::Labels, labels), (Slot::Logits, &out)],
-        loss,
-        Call::default(),
-    )?;
+    let given = [(Slot::Cosines, cosines), (Slot::Labels, labels), (Slot::Logits, &out)];
+    Bound::record_once(context, encoder, plan, &given, loss, Call::default())?;
     Ok(out)
 }
 
@@ -100,7 +93,7 @@ pub fn margin_backward(
     let out = Tensor::empty(context, cosines.shape(), Element::F32)?;
     let given =
         [(Slot::Cosines, cosines), (Slot::Labels, labels), (Slot::GradLogits, grad_logits), (Slot::GradCosines, &out)];
-    run(context, encoder, plan, &given, loss, Call::default())?;
+    Bound::record_once(context, encoder, plan, &given, loss, Call::default())?;
     Ok(out)
 }
 
@@ -179,33 +172,12 @@ fn entropy(
         }
     }
     let call = Call { class_weights: weighted, upstream: pulled, ..Default::default() };
-    let bound = bind(context, plan, &given, &options.loss(), call)?;
+    let bound = Bound::once(context, plan, &given, &options.loss(), call)?;
     if let Some((gradient, _)) = &backward {
         encoder.copy_buffer_to_buffer(logits.buffer(), logits.offset(), gradient.buffer(), 0, logits.bytes());
     }
     bound.record_forward(false, encoder);
     Ok((Losses { loss, row_losses }, backward.map(|(gradient, _)| gradient)))
-}
-
-fn run(
-    context: &Context,
-    encoder: &mut wgpu::CommandEncoder,
-    plan: Plan,
-    given: &[(Slot, &Tensor)],
-    loss: &MarginSoftmax,
-    call: Call,
-) -> Result<()> {
-    // the encoder keeps the bindings and the workspace alive
-    bind(context, plan, given, loss, call)?.record_forward(false, encoder);
-    Ok(())
-}
-
-fn bind(context: &Context, plan: Plan, given: &[(Slot, &Tensor)], loss: &MarginSoftmax, call: Call) -> Result<Bound> {
-    for (slot, tensor) in given {
-        plan.check_element(*slot, tensor.element())?;
-    }
-    let call = Call { rows: plan.shape().rows(), ..call };
-    Bound::new(context, &Arc::new(plan), given, loss, &call)
 }
 
 fn tile(shape: Shape, limits: &Limits) -> Tile {

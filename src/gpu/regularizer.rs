@@ -1,14 +1,13 @@
 //! Regularisers and center loss on tensors. Every function records into the caller's encoder; each call compiles what is
 //! new and allocates its small workspace.
 
-use std::sync::Arc;
-
 use super::{
     Context, Tensor,
-    bound::{Bound, expect, nearest},
+    bound::Bound,
+    tensor::{expect, nearest},
 };
 use crate::{
-    CenterLoss, CenterOutput, Error, MarginSoftmax, Penalty, Regularizer, Result, Shape,
+    CenterLoss, CenterOutput, Error, Penalty, Regularizer, Result, Shape,
     plan::{Call, Element, Plan, Slot},
 };
 
@@ -31,7 +30,8 @@ pub fn regularize(
     let plan = Plan::regularizer(regularizer, shape, prototypes.element(), context.limits())?;
     let value = Tensor::empty(context, &[1], Element::F32)?;
     let given = [(Slot::Prototypes(0), prototypes), (Slot::GradPrototypes(0), grad_prototypes), (Slot::Loss, &value)];
-    run(context, encoder, plan, &given, &regularizer.settings_loss(), accumulate)?;
+    let call = Call { accumulate, ..Call::default() };
+    Bound::record_once(context, encoder, plan, &given, &regularizer.settings_loss(), call)?;
     Ok(value)
 }
 
@@ -62,7 +62,8 @@ pub fn center_loss(
         (Slot::GradEmbeddings, grad_embeddings),
         (Slot::Loss, &value),
     ];
-    run(context, encoder, plan, &given, &loss.settings_loss(), accumulate).map_err(of_centers)?;
+    let call = Call { accumulate, ..Call::default() };
+    Bound::record_once(context, encoder, plan, &given, &loss.settings_loss(), call).map_err(of_centers)?;
     Ok(value)
 }
 
@@ -79,7 +80,8 @@ pub fn update_centers(
     let shape = sizes(embeddings, labels, centers)?;
     let plan = Plan::center_update(loss, shape, embeddings.element(), context.limits())?;
     let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), centers), (Slot::Labels, labels)];
-    run(context, encoder, plan, &given, &loss.update_settings_loss(), false).map_err(of_centers)
+    Bound::record_once(context, encoder, plan, &given, &loss.update_settings_loss(), Call::default())
+        .map_err(of_centers)
 }
 
 /// The centres are the plan's prototypes.
@@ -101,20 +103,6 @@ fn sizes(embeddings: &Tensor, labels: &Tensor, centers: &Tensor) -> Result<Shape
     expect("labels", labels, &[n], Element::I32)?;
     expect("centers", centers, &[c, d], Element::F32)?;
     Shape::new(n, c, d)
-}
-
-fn run(
-    context: &Context,
-    encoder: &mut wgpu::CommandEncoder,
-    plan: Plan,
-    given: &[(Slot, &Tensor)],
-    loss: &MarginSoftmax,
-    accumulate: bool,
-) -> Result<()> {
-    let call = Call { rows: plan.shape().rows(), accumulate, ..Call::default() };
-    // the encoder keeps the bindings and the workspace alive
-    Bound::new(context, &Arc::new(plan), given, loss, &call)?.record_forward(false, encoder);
-    Ok(())
 }
 
 fn submit<T>(context: &Context, record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T>) -> Result<T> {

@@ -4,9 +4,9 @@
 
 use bytemuck::Zeroable;
 
-use super::{readback::Mapping, slices::SliceHead};
+use super::slices::SliceHead;
 use crate::{
-    Error, Output, Result, State,
+    Output, Result, State,
     objective::CheckedBatch,
     plan::Stage,
     shard::{RowStatistics, Statistics, Targets},
@@ -153,23 +153,6 @@ impl SliceHead {
 
     /// The first values of a buffer of the workspace.
     fn read<T: bytemuck::Pod>(&self, name: &'static str, count: usize) -> Result<Vec<T>> {
-        let bytes = (count * size_of::<T>()) as u64;
-        let mut values = vec![T::zeroed(); count];
-        if bytes == 0 {
-            return Ok(values);
-        }
-        let why = "a head has it";
-        let source = self.bound.bound.workspace(name).ok_or(Error::Missing { what: name, why })?;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.context.buffer("staging", bytes, usage)?;
-        let context = &self.context;
-        let submission = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(source, 0, &staging, 0, bytes);
-            context.queue().submit([encoder.finish()])
-        })?;
-        Mapping::start(context, &staging, bytes)?.wait(&submission)?;
-        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&super::readback::view(context, &staging, bytes)?);
-        Ok(values)
+        if count == 0 { Ok(vec![]) } else { self.bound.bound.download::<T>(name, count)?.wait(count) }
     }
 }

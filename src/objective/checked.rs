@@ -6,14 +6,11 @@ use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Targ
 use crate::{
     Batch, Error, Label, Options, Result, Shape,
     data::{Finite, LEAST_WEIGHT, MOST_WEIGHT},
+    shape::length,
 };
 
 /// m0..m3 of every row.
 type RowMargins = Vec<[f64; 4]>;
-
-fn length(what: &'static str, found: usize, expected: usize) -> Result<()> {
-    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
-}
 
 /// A batch that was checked against a loss and the classes of a shard; fields as in [`Batch`].
 #[derive(Debug, Clone)]
