@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Error, MarginSoftmax, Result,
     objective::Prepared,
-    plan::{Buffer, Call, Kernel, PART_STRIDE, Plan, Settings, Slot, Stage, Step},
+    plan::{Call, Kernel, PART_STRIDE, Plan, Settings, Slot, Stage, Step},
 };
 
 /// The buffers of one use of a plan, bound to its kernels.
@@ -212,7 +212,7 @@ impl Bound {
 
     /// Every buffer with its offset and the bytes that are bound, in the plan's order: for tests of what a run leaves.
     #[cfg(feature = "catalogue")]
-    pub fn buffers(&self) -> impl Iterator<Item = (&Buffer, &wgpu::Buffer, std::ops::Range<u64>)> {
+    pub fn buffers(&self) -> impl Iterator<Item = (&crate::plan::Buffer, &wgpu::Buffer, std::ops::Range<u64>)> {
         let bound = self.plan.buffers().iter().zip(&self.buffers);
         bound.map(|(planned, r)| (planned, &r.buffer, r.offset..r.offset + r.bytes))
     }
