@@ -5,6 +5,7 @@ pub mod chebyshev;
 mod checked;
 mod follow;
 mod link;
+mod list;
 mod loss;
 pub mod others;
 mod prepared;
