@@ -117,7 +117,7 @@ pub(crate) fn elements(a: usize, b: usize) -> u64 {
 }
 
 /// Refuses a length other than the one that is needed.
-pub(crate) fn length(what: &'static str, found: usize, expected: usize) -> Result<()> {
+pub(crate) fn check_length(what: &'static str, found: usize, expected: usize) -> Result<()> {
     if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     Error, MarginSoftmax, Result, Shape, State,
     data::Finite,
     objective::{CheckedBatch, RowFacts},
-    shape::length,
+    shape::check_length,
 };
 
 /// Everything that a shard knows of a batch before margins apply.
@@ -134,15 +134,15 @@ impl Targets {
         if self.range != (0..classes) {
             return Err(Error::Shards { found: self.range.clone(), expected: 0, classes });
         }
-        length("targets.cosines", self.cosines.len(), rows)?;
+        check_length("targets.cosines", self.cosines.len(), rows)?;
         if let Some(found) = self.cosines.iter().flatten().find(|c| !c.is_finite()) {
             return Err(Error::Parameter { what: "targets.cosines", found: *found, allowed: "finite numbers" });
         }
         let wanted = |some: bool| if some { rows } else { 0 };
         let count = loss.top_k();
-        length("targets.top_count", self.top_count, count)?;
-        length("targets.top", self.top.len(), wanted(count > 0))?;
-        length("targets.sums", self.sums.len(), wanted(loss.scale_follows()))?;
+        check_length("targets.top_count", self.top_count, count)?;
+        check_length("targets.top", self.top.len(), wanted(count > 0))?;
+        check_length("targets.sums", self.sums.len(), wanted(loss.scale_follows()))?;
         if let Some((found, _)) = self.top.iter().flatten().find(|(c, class)| !(c.is_finite() && *class < classes)) {
             let allowed = "finite numbers, each of a class of the head";
             return Err(Error::Parameter { what: "targets.top", found: *found, allowed });
@@ -189,10 +189,10 @@ impl Targets {
     }
 
     fn merge(&mut self, part: &Self) -> Result<()> {
-        length("targets.cosines", part.cosines.len(), self.cosines.len())?;
-        length("targets.top_count", part.top_count, self.top_count)?;
-        length("targets.top", part.top.len(), self.top.len())?;
-        length("targets.sums", part.sums.len(), self.sums.len())?;
+        check_length("targets.cosines", part.cosines.len(), self.cosines.len())?;
+        check_length("targets.top_count", part.top_count, self.top_count)?;
+        check_length("targets.top", part.top.len(), self.top.len())?;
+        check_length("targets.sums", part.sums.len(), self.sums.len())?;
         for (a, b) in self.cosines.iter_mut().zip(&part.cosines) {
             *a = a.or(*b);
         }
@@ -219,7 +219,7 @@ impl Statistics {
         if self.range != (0..classes) {
             return Err(Error::Shards { found: self.range.clone(), expected: 0, classes });
         }
-        length("statistics.rows", self.rows.len(), rows)?;
+        check_length("statistics.rows", self.rows.len(), rows)?;
         match self.rows.iter().find_map(|row| no_sum(row.most, row.sum)) {
             // the logits of a linear head may leave f32: such a row counts as one that is not finite
             Some(found) if !loss.is_linear() => Err(Error::Parameter { what: "statistics.rows", found, allowed: SUMS }),
@@ -233,7 +233,7 @@ impl Statistics {
     }
 
     fn merge(&mut self, part: &Self) -> Result<()> {
-        length("statistics.rows", part.rows.len(), self.rows.len())?;
+        check_length("statistics.rows", part.rows.len(), self.rows.len())?;
         self.rows.iter_mut().zip(&part.rows).for_each(|(a, b)| *a = a.merged(*b));
         Ok(())
     }

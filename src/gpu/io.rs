@@ -4,7 +4,7 @@ use super::{Tensor, tensor::expect};
 use crate::{
     Error, MarginSoftmax, Result, Shape,
     plan::{Element, Plan, Role, Slot},
-    shape::length,
+    shape::check_length,
 };
 
 /// The caller's tensors. N rows, C classes, D values a vector, as planned; shards as planned.
@@ -140,7 +140,7 @@ impl<'a> Given<'a, '_> {
 
     fn per_shard(&mut self, role: fn(usize) -> Slot, tensors: &[&'a Tensor]) -> Result<()> {
         let sizes = self.plan.shard_sizes();
-        length(role(0).name(), tensors.len(), sizes.len())?;
+        check_length(role(0).name(), tensors.len(), sizes.len())?;
         let mut shards = tensors.iter().zip(sizes).enumerate();
         shards.try_for_each(|(i, (tensor, size))| self.add(role(i), tensor, &vectors(self.plan.shape(), size)))
     }

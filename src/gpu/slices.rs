@@ -171,7 +171,7 @@ impl SliceHead {
             |classes| Shape::new(shape.rows().max(1), classes, shape.dim())?.with_sub_centers(shape.sub_centers());
         let shards = Plan::shards(sized(range.len())?, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
-        let plan = Plan::checked(loss, sized(shape.classes())?, range.clone(), &layout, context.limits(), options)?;
+        let plan = Plan::checked(loss, (sized(shape.classes())?, range.clone()), &layout, context.limits(), options)?;
         let head = Head::of_any(context, loss, plan)?;
         let (inputs, outputs) = (Inputs::new(context, loss, head.plan())?, Outputs::new(context, loss, head.plan())?);
         let prototypes = inputs.prototypes.iter().collect::<Vec<_>>();

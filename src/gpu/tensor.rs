@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::{Context, context::lost, readback::Download};
-use crate::{Error, Result, plan::Element, shape::length};
+use crate::{Error, Result, plan::Element, shape::check_length};
 
 /// A Rust number that a tensor can hold.
 pub trait Scalar: bytemuck::Pod {
@@ -77,7 +77,7 @@ impl Tensor {
             let (found, expected) = (T::ELEMENT.name(), self.element.name());
             return Err(Error::Element { what: "values", found, expected });
         }
-        length("values", values.len(), self.len())?;
+        check_length("values", values.len(), self.len())?;
         self.need(wgpu::BufferUsages::COPY_DST, "COPY_DST")?;
         // a last odd half-word may share its word with somebody else's value
         let end = self.offset + self.bytes();

@@ -6,7 +6,7 @@ use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Targ
 use crate::{
     Batch, Error, Label, Options, Result, Shape,
     data::{Finite, LEAST_WEIGHT, MOST_WEIGHT},
-    shape::length,
+    shape::check_length,
 };
 
 /// m0..m3 of every row.
@@ -41,9 +41,9 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         range: &std::ops::Range<usize>,
     ) -> Result<CheckedBatch<'a, T>> {
         let rows = self.check_rows(shape)?;
-        length("embeddings", self.embeddings.len(), rows * shape.dim())?;
+        check_length("embeddings", self.embeddings.len(), rows * shape.dim())?;
         let prototypes = shape.prototypes()? / shape.classes() * range.len();
-        length("prototypes", self.prototypes.len(), prototypes)?;
+        check_length("prototypes", self.prototypes.len(), prototypes)?;
         let (labels, margins) = self.check_rest(loss, shape, range)?;
         let &Batch { embeddings, prototypes, class_weights, upstream, bias, .. } = self;
         Ok(CheckedBatch { embeddings, prototypes, class_weights, upstream, bias, labels, margins })
@@ -64,7 +64,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
     ) -> Result<(Vec<i64>, Option<RowMargins>)> {
         let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
-            length("class_weights", weights.len(), shape.classes())?;
+            check_length("class_weights", weights.len(), shape.classes())?;
             // beyond, sums of weights and gradients divided by them leave f32
             let bad = weights
                 .iter()
@@ -74,13 +74,13 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             }
         }
         if let Some(upstream) = self.upstream {
-            length("upstream", upstream.len(), if loss.is_unreduced() { rows } else { 1 })?;
+            check_length("upstream", upstream.len(), if loss.is_unreduced() { rows } else { 1 })?;
             if let Some(found) = upstream.iter().find(|u| !u.is_finite()).map(|u| u.wide()) {
                 return Err(Error::Parameter { what: "upstream", found, allowed: "finite numbers" });
             }
         }
         if let Some(bias) = self.bias {
-            length("bias", bias.len(), range.len())?;
+            check_length("bias", bias.len(), range.len())?;
             if !loss.is_linear() {
                 return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
             }
@@ -92,7 +92,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             [("class_margins", &self.class_margins, shape.classes()), ("row_margins", &self.row_margins, rows)]
         {
             for m in margins.each().into_iter().flatten() {
-                length(what, m.len(), expected)?;
+                check_length(what, m.len(), expected)?;
             }
         }
         let number = |(row, label): (usize, &L)| {

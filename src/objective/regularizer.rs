@@ -1,6 +1,6 @@
 //! Companions of a head: penalties on the prototypes, and the center loss. Plain data.
 
-use crate::{Error, Label, Result, Shape, shape::length};
+use crate::{Error, Label, Result, Shape, shape::check_length};
 
 /// A penalty on the prototypes alone, to be added to the loss of a head.
 ///
@@ -147,7 +147,7 @@ impl CenterLoss {
     ) -> Result<(Shape, Vec<Option<usize>>)> {
         self.validate()?;
         let shape = Shape::new(labels.len(), vectors("centers", dim, centers)?, dim)?;
-        length("embeddings", embeddings, shape.embeddings())?;
+        check_length("embeddings", embeddings, shape.embeddings())?;
         let classes = shape.classes();
         let class = |(row, label): (usize, &L)| match label.number() {
             label if Some(label) == self.ignore_index.map(i128::from) => Ok(None),

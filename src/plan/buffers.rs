@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result, Shape,
+    shape::check_length,
     uniforms::{BatchState, Filtered, Row, Stats},
 };
 
@@ -29,7 +30,7 @@ impl Layout<'_> {
             return Err(Error::Zero { what: "shards" });
         }
         let found = self.shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
-        if found == classes { Ok(()) } else { Err(Error::Length { what: "shards", found, expected: classes }) }
+        check_length("shards", found, classes)
     }
 }
 

@@ -46,14 +46,13 @@ impl Plan {
     ) -> Result<Self> {
         loss.validate_for(whole)?;
         options.check(loss)?;
-        Self::checked(loss, whole, range, layout, limits, options)
+        Self::checked(loss, (whole, range), layout, limits, options)
     }
 
     /// The same for a loss and options that were checked.
     pub(crate) fn checked(
         loss: &MarginSoftmax,
-        whole: Shape,
-        range: Range<usize>,
+        (whole, range): (Shape, Range<usize>),
         layout: &Layout<'_>,
         limits: &Limits,
         options: &Options,
