@@ -33,7 +33,7 @@ enum Inner {
     #[cfg(feature = "cpu")]
     Cpu(Box<cpu::Head>),
     #[cfg(feature = "gpu")]
-    Gpu(Box<gpu::SliceHead>),
+    Gpu(Box<gpu::DeviceHead>),
 }
 
 impl Backend {
@@ -69,7 +69,7 @@ impl Backend {
             Self::Cpu => Inner::Cpu(Box::new(cpu::Head::new(&loss, shape, range.clone(), options)?)),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => {
-                Inner::Gpu(Box::new(gpu::SliceHead::new(context, &loss, shape, range.clone(), options)?))
+                Inner::Gpu(Box::new(gpu::DeviceHead::new(context, &loss, shape, range.clone(), options)?))
             }
         };
         Ok(SliceHead { loss, shape, range, state, following: false, inner })

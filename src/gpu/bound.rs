@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Error, MarginSoftmax, Result,
     objective::Prepared,
-    plan::{Call, Kernel, PART_STRIDE, Plan, Settings, Slot, Stage, Step},
+    plan::{CONSTANTS_STRIDE, Call, Kernel, Plan, Settings, Stage, Step, TensorRole},
 };
 
 /// The buffers of one use of a plan, bound to its kernels.
@@ -25,7 +25,7 @@ pub struct Bound {
     /// Which of them are the caller's.
     given: Vec<bool>,
     uniform: wgpu::Buffer,
-    parts: wgpu::Buffer,
+    constants: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
     /// Forward, then backward.
     steps: Vec<BoundStep>,
@@ -39,7 +39,8 @@ pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
 struct BoundStep {
     pipeline: Arc<Pipeline>,
     group: usize,
-    part: u32,
+    /// Of its constants.
+    offset: u32,
     grid: crate::plan::Grid,
     size: Option<[u32; 3]>,
 }
@@ -54,7 +55,7 @@ impl Bound {
     pub fn new(
         context: &Context,
         plan: &Arc<Plan>,
-        given: &[(Slot, &Tensor)],
+        given: &[(TensorRole, &Tensor)],
         loss: &MarginSoftmax,
         call: &Call,
     ) -> Result<Self> {
@@ -65,7 +66,7 @@ impl Bound {
     pub(super) fn of(
         context: &Context,
         plan: &Arc<Plan>,
-        given: &[(Slot, &Tensor)],
+        given: &[(TensorRole, &Tensor)],
         loss: &Prepared,
         call: &Call,
     ) -> Result<Self> {
@@ -90,12 +91,12 @@ impl Bound {
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniform = context.buffer("settings", Kernel::UNIFORMS[0], usage)?;
-        let parts = context.buffer("parts", plan.parts().len() as u64 * PART_STRIDE, usage)?;
-        let mut table = vec![0; plan.parts().len() * PART_STRIDE as usize];
-        for (entry, part) in table.chunks_exact_mut(PART_STRIDE as usize).zip(plan.parts()) {
-            entry[..size_of_val(part)].copy_from_slice(part.bytes());
+        let constants = context.buffer("constants", plan.constants().len() as u64 * CONSTANTS_STRIDE, usage)?;
+        let mut table = vec![0; plan.constants().len() * CONSTANTS_STRIDE as usize];
+        for (entry, constants) in table.chunks_exact_mut(CONSTANTS_STRIDE as usize).zip(plan.constants()) {
+            entry[..size_of_val(constants)].copy_from_slice(constants.bytes());
         }
-        write(context, &parts, 0, &table)?;
+        write(context, &constants, 0, &table)?;
 
         let mut made: Vec<(usize, Vec<usize>)> = vec![];
         let mut groups = vec![];
@@ -106,17 +107,17 @@ impl Bound {
                 None => {
                     let layout = &pipelines[step.kernel].layout;
                     let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
-                    groups.push(group(context, layout, [&uniform, &parts], &chosen, given)?);
+                    groups.push(group(context, layout, [&uniform, &constants], &chosen, given)?);
                     made.push(key);
                     groups.len() - 1
                 }
             };
-            let part = (step.part as u64 * PART_STRIDE) as u32;
-            Ok(BoundStep { pipeline: pipelines[step.kernel].clone(), group, part, grid: step.grid, size: None })
+            let offset = (step.constants as u64 * CONSTANTS_STRIDE) as u32;
+            Ok(BoundStep { pipeline: pipelines[step.kernel].clone(), group, offset, grid: step.grid, size: None })
         };
         let steps = plan.forward().iter().chain(plan.backward()).map(&mut dispatch).collect::<Result<Vec<_>>>()?;
         let (context, plan) = (context.clone(), plan.clone());
-        let mut bound = Self { context, plan, buffers, given: present, uniform, parts, groups, steps };
+        let mut bound = Self { context, plan, buffers, given: present, uniform, constants, groups, steps };
         bound.apply(&settings, call.rows)?;
         Ok(bound)
     }
@@ -125,12 +126,12 @@ impl Bound {
     pub(super) fn once(
         context: &Context,
         plan: Plan,
-        given: &[(Slot, &Tensor)],
+        given: &[(TensorRole, &Tensor)],
         loss: &MarginSoftmax,
         call: Call,
     ) -> Result<Self> {
-        for (slot, tensor) in given {
-            plan.check_element(*slot, tensor.element())?;
+        for (role, tensor) in given {
+            plan.check_element(*role, tensor.element())?;
         }
         let call = Call { rows: plan.shape().rows(), ..call };
         Self::new(context, &Arc::new(plan), given, loss, &call)
@@ -141,7 +142,7 @@ impl Bound {
         context: &Context,
         encoder: &mut wgpu::CommandEncoder,
         plan: Plan,
-        given: &[(Slot, &Tensor)],
+        given: &[(TensorRole, &Tensor)],
         loss: &MarginSoftmax,
         call: Call,
     ) -> Result<()> {
@@ -149,8 +150,8 @@ impl Bound {
         Ok(())
     }
 
-    /// Other tensors in the same slots: new bind groups where a buffer changed. The workspace stays, with what it holds.
-    pub(super) fn rebind(&mut self, given: &[(Slot, &Tensor)]) -> Result<()> {
+    /// Other tensors in the same roles: new bind groups where a buffer changed. The workspace stays, with what it holds.
+    pub(super) fn rebind(&mut self, given: &[(TensorRole, &Tensor)]) -> Result<()> {
         let ranges = ranges(&self.context, &self.plan, given)?;
         let mut buffers = self.buffers.clone();
         let mut changed = vec![false; buffers.len()];
@@ -173,7 +174,7 @@ impl Bound {
             }
             let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
             let layout = &dispatch.pipeline.layout;
-            groups[index] = group(&self.context, layout, [&self.uniform, &self.parts], &chosen, given)?;
+            groups[index] = group(&self.context, layout, [&self.uniform, &self.constants], &chosen, given)?;
             made[index] = true;
         }
         (self.buffers, self.groups) = (buffers, groups);
@@ -295,7 +296,7 @@ impl Bound {
     pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<Dispatch> {
         let one = |step: &BoundStep| {
             let group = self.groups[step.group].clone();
-            Some((step.pipeline.pipeline.clone(), group, step.part, step.size?))
+            Some((step.pipeline.pipeline.clone(), group, step.offset, step.size?))
         };
         steps.filter_map(|i| one(&self.steps[i])).collect()
     }
@@ -304,7 +305,7 @@ impl Bound {
         let step = &self.steps[step];
         if let Some([x, y, z]) = step.size {
             pass.set_pipeline(&step.pipeline.pipeline);
-            pass.set_bind_group(0, &self.groups[step.group], &[step.part]);
+            pass.set_bind_group(0, &self.groups[step.group], &[step.offset]);
             pass.dispatch_workgroups(x, y, z);
         }
     }
@@ -316,17 +317,17 @@ fn group(
     layout: &wgpu::BindGroupLayout,
     uniforms: [&wgpu::Buffer; 2],
     storage: &[&Range],
-    given: &[(Slot, &Tensor)],
+    given: &[(TensorRole, &Tensor)],
 ) -> Result<wgpu::BindGroup> {
     let made = context.created(|| bind(context, layout, uniforms, storage));
-    let foreign = || given.iter().find_map(|(slot, tensor)| tensor.foreign(context, slot.name()));
+    let foreign = || given.iter().find_map(|(role, tensor)| tensor.foreign(context, role.name()));
     made.map_err(|error| foreign().unwrap_or(error))
 }
 
 fn bind(
     context: &Context,
     layout: &wgpu::BindGroupLayout,
-    [settings, parts]: [&wgpu::Buffer; 2],
+    [settings, constants]: [&wgpu::Buffer; 2],
     storage: &[&Range],
 ) -> wgpu::BindGroup {
     let range = |buffer, offset, bytes| {
@@ -335,7 +336,7 @@ fn bind(
     };
     let mut entries = vec![
         wgpu::BindGroupEntry { binding: 0, resource: range(settings, 0, Kernel::UNIFORMS[0]) },
-        wgpu::BindGroupEntry { binding: 1, resource: range(parts, 0, Kernel::UNIFORMS[1]) },
+        wgpu::BindGroupEntry { binding: 1, resource: range(constants, 0, Kernel::UNIFORMS[1]) },
     ];
     for (i, r) in storage.iter().enumerate() {
         let resource = range(&r.buffer, r.offset, r.bytes);

@@ -25,9 +25,9 @@ use crate::{
 /// The library never replaces the callbacks of a device that it was given, and asks nothing of it; of a device that it
 /// opens itself it asks for [`recommended_limits`](super::recommended_limits) and [`optional_features`](super::optional_features).
 #[derive(Clone)]
-pub struct Context(Arc<Inner>);
+pub struct Context(Arc<Shared>);
 
-struct Inner {
+struct Shared {
     device: wgpu::Device,
     queue: wgpu::Queue,
     adapter: Option<wgpu::AdapterInfo>,
@@ -133,7 +133,7 @@ impl Context {
         };
         limits.check()?;
         request::uniforms(&device.limits())?;
-        let context = Self(Arc::new(Inner {
+        let context = Self(Arc::new(Shared {
             device,
             queue,
             adapter,

@@ -3,7 +3,7 @@
 use super::{Context, Tensor, bound::Bound, tensor::expect};
 use crate::{
     Error, MarginSoftmax, Result, Shape,
-    plan::{Call, Element, Layout, Plan, Slot},
+    plan::{Call, Element, Layout, Plan, TensorRole},
 };
 
 /// Records the gathering of prototypes \[C, D\] (f32, f16 or bf16) of the sampled classes \[Q\] (i32) into a new tensor
@@ -38,9 +38,9 @@ pub fn gather_into(
     let element = prototypes.first().map_or(Element::F32, |tensor| tensor.element());
     let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: element };
     let plan = Plan::gather(shape, &layout, context.limits())?;
-    let mut given = vec![(Slot::Labels, classes), (Slot::GradPrototypes(0), gathered)];
+    let mut given = vec![(TensorRole::Labels, classes), (TensorRole::GradPrototypes(0), gathered)];
     for (i, tensor) in prototypes.iter().enumerate() {
-        given.push((Slot::Prototypes(i), tensor));
+        given.push((TensorRole::Prototypes(i), tensor));
     }
     let recorded = Bound::record_once(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default());
     recorded.map_err(|error| error.renamed(&[("labels", "classes"), ("grad_prototypes", "gathered")]))

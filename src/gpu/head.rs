@@ -186,8 +186,8 @@ impl BoundHead {
             return Ok(None);
         }
         let counts = self.read_counts_async().await?;
-        let found = self.bound.read::<uniforms::Filtered>("filtered", 1).await?;
-        let none = uniforms::Filtered::default();
+        let found = self.bound.read::<uniforms::FilterTotals>("filtered", 1).await?;
+        let none = uniforms::FilterTotals::default();
         let found = if self.call.rows == 0 { &none } else { found.first().unwrap_or(&none) };
         Ok(Some(filtered(found, &counts, self.bound.plan().range().len())))
     }
@@ -284,7 +284,7 @@ pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f
 }
 
 /// The entries that a device dropped.
-pub(super) fn filtered(found: &uniforms::Filtered, counts: &Counts, classes: usize) -> Filtered {
+pub(super) fn filtered(found: &uniforms::FilterTotals, counts: &Counts, classes: usize) -> Filtered {
     Filtered {
         dropped: found.dropped,
         total: found.total,

@@ -3,7 +3,7 @@
 use super::{Tensor, tensor::expect};
 use crate::{
     Error, MarginSoftmax, Result, Shape,
-    plan::{Element, Plan, Role, Slot},
+    plan::{Element, Plan, Role, TensorRole},
     shape::check_length,
 };
 
@@ -77,7 +77,7 @@ impl<'a> Io<'a> {
 }
 
 /// Whether a plan writes or reads this tensor of the caller's.
-pub(super) fn needs(plan: &Plan, role: Slot) -> bool {
+pub(super) fn needs(plan: &Plan, role: TensorRole) -> bool {
     plan.buffers().iter().any(|buffer| buffer.role == Role::Given(role))
 }
 
@@ -100,37 +100,37 @@ pub(super) fn given<'a>(
     loss: &MarginSoftmax,
     io: &Io<'a>,
     upstream: Option<&'a Tensor>,
-) -> Result<Vec<(Slot, &'a Tensor)>> {
+) -> Result<Vec<(TensorRole, &'a Tensor)>> {
     let mut given = Given { plan, tensors: vec![] };
     given.inputs(loss, io)?;
     given.outputs(loss, io)?;
     if let Some(upstream) = upstream
         && plan.find("upstream").is_some()
     {
-        given.add(Slot::Upstream, upstream, upstream.shape())?;
+        given.add(TensorRole::Upstream, upstream, upstream.shape())?;
     }
     Ok(given.tensors)
 }
 
 struct Given<'a, 'p> {
     plan: &'p Plan,
-    tensors: Vec<(Slot, &'a Tensor)>,
+    tensors: Vec<(TensorRole, &'a Tensor)>,
 }
 
 impl<'a> Given<'a, '_> {
-    fn add(&mut self, role: Slot, tensor: &'a Tensor, shape: &[usize]) -> Result<()> {
+    fn add(&mut self, role: TensorRole, tensor: &'a Tensor, shape: &[usize]) -> Result<()> {
         expect(role.name(), tensor, shape, tensor.element())?;
         self.plan.check_element(role, tensor.element())?;
         self.tensors.push((role, tensor));
         Ok(())
     }
 
-    fn optional(&mut self, role: Slot, tensor: Option<&'a Tensor>, shape: &[usize]) -> Result<()> {
+    fn optional(&mut self, role: TensorRole, tensor: Option<&'a Tensor>, shape: &[usize]) -> Result<()> {
         tensor.map_or(Ok(()), |tensor| self.add(role, tensor, shape))
     }
 
     /// A gradient, which must be there if the plan computes it.
-    fn gradient(&mut self, role: Slot, tensor: Option<&'a Tensor>, shape: &[usize]) -> Result<()> {
+    fn gradient(&mut self, role: TensorRole, tensor: Option<&'a Tensor>, shape: &[usize]) -> Result<()> {
         if !needs(self.plan, role) {
             return Ok(());
         }
@@ -138,7 +138,7 @@ impl<'a> Given<'a, '_> {
         self.add(role, tensor.ok_or(Error::Missing { what: role.name(), why })?, shape)
     }
 
-    fn per_shard(&mut self, role: fn(usize) -> Slot, tensors: &[&'a Tensor]) -> Result<()> {
+    fn per_shard(&mut self, role: fn(usize) -> TensorRole, tensors: &[&'a Tensor]) -> Result<()> {
         let sizes = self.plan.shard_sizes();
         check_length(role(0).name(), tensors.len(), sizes.len())?;
         let mut shards = tensors.iter().zip(sizes).enumerate();
@@ -149,11 +149,12 @@ impl<'a> Given<'a, '_> {
         let refuse = |what, why| Err(Error::Combination { what, why });
         let shape = self.plan.shape();
         let (n, c) = (shape.rows(), shape.classes());
-        self.add(Slot::Embeddings, io.embeddings, &[n, shape.dim()])?;
-        self.add(Slot::Labels, io.labels, &[n])?;
-        self.per_shard(Slot::Prototypes, io.prototypes)?;
-        self.optional(Slot::ClassWeights, io.class_weights, &[c])?;
-        for (role, margins, count) in [(Slot::ClassMargins, io.class_margins, c), (Slot::RowMargins, io.row_margins, n)]
+        self.add(TensorRole::Embeddings, io.embeddings, &[n, shape.dim()])?;
+        self.add(TensorRole::Labels, io.labels, &[n])?;
+        self.per_shard(TensorRole::Prototypes, io.prototypes)?;
+        self.optional(TensorRole::ClassWeights, io.class_weights, &[c])?;
+        for (role, margins, count) in
+            [(TensorRole::ClassMargins, io.class_margins, c), (TensorRole::RowMargins, io.row_margins, n)]
         {
             if margins.is_some() && !loss.has_margins() {
                 return refuse(role.name(), "only a unified target has m0..m3");
@@ -163,20 +164,20 @@ impl<'a> Given<'a, '_> {
         if io.bias.is_some() && !loss.is_linear() {
             return refuse("bias", "only a linear head adds one");
         }
-        self.optional(Slot::Bias, io.bias, &[self.plan.range().len()])?;
-        self.optional(Slot::State, io.state, &[4])
+        self.optional(TensorRole::Bias, io.bias, &[self.plan.range().len()])?;
+        self.optional(TensorRole::State, io.state, &[4])
     }
 
     fn outputs(&mut self, loss: &MarginSoftmax, io: &Io<'a>) -> Result<()> {
         let shape = self.plan.shape();
         let n = shape.rows();
-        self.add(Slot::Loss, io.loss, &[1])?;
-        self.optional(Slot::RowLosses, io.row_losses, &[n])?;
-        self.gradient(Slot::GradScale, io.grad_scale, &[1])?;
-        self.gradient(Slot::GradBias, io.grad_bias, &[biases(self.plan, loss)])?;
-        self.gradient(Slot::GradEmbeddings, io.grad_embeddings, &[n, shape.dim()])?;
-        if needs(self.plan, Slot::GradPrototypes(0)) {
-            self.per_shard(Slot::GradPrototypes, io.grad_prototypes)?;
+        self.add(TensorRole::Loss, io.loss, &[1])?;
+        self.optional(TensorRole::RowLosses, io.row_losses, &[n])?;
+        self.gradient(TensorRole::GradScale, io.grad_scale, &[1])?;
+        self.gradient(TensorRole::GradBias, io.grad_bias, &[biases(self.plan, loss)])?;
+        self.gradient(TensorRole::GradEmbeddings, io.grad_embeddings, &[n, shape.dim()])?;
+        if needs(self.plan, TensorRole::GradPrototypes(0)) {
+            self.per_shard(TensorRole::GradPrototypes, io.grad_prototypes)?;
         }
         Ok(())
     }

@@ -27,5 +27,5 @@ pub use gather::{gather, gather_into};
 pub use head::{BoundHead, Head};
 pub use io::Io;
 pub use request::{optional_features, recommended_limits, required_limits};
-pub(crate) use slices::SliceHead;
+pub(crate) use slices::DeviceHead;
 pub use tensor::{Scalar, Tensor};

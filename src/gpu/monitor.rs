@@ -12,7 +12,7 @@ use super::{
 use crate::{
     DevicePreset, Error, MarginSoftmax, Result, Shape,
     monitor::{Monitor, device_words, vectors},
-    plan::{Call, Element, Kernel, PART_STRIDE, Part, Plan, Slot, kernels, monitor as plan},
+    plan::{CONSTANTS_STRIDE, Call, Element, Kernel, Plan, StepConstants, TensorRole, kernels, monitor as plan},
 };
 
 /// A monitor of a bound head's batches: one kernel beside the forward pass, which reads what that left about its rows.
@@ -47,11 +47,20 @@ impl HeadMonitor {
         let pipeline = context.pipeline(&kernels::monitor())?;
         let result = Tensor::empty(context, &[device_words(bins)], Element::U32)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let part = context.buffer("parts", PART_STRIDE, usage)?;
-        write(context, &part, 0, bytemuck::bytes_of(&Part { count: bins as u32, ..Part::default() }))?;
-        let [settings_bytes, part_bytes] = Kernel::UNIFORMS.map(std::num::NonZeroU64::new);
-        let buffers =
-            [(head.bound.settings(), settings_bytes), (&part, part_bytes), (rows, None), (result.buffer(), None)];
+        let constants = context.buffer("constants", CONSTANTS_STRIDE, usage)?;
+        write(
+            context,
+            &constants,
+            0,
+            bytemuck::bytes_of(&StepConstants { count: bins as u32, ..StepConstants::default() }),
+        )?;
+        let [settings_bytes, constants_bytes] = Kernel::UNIFORMS.map(std::num::NonZeroU64::new);
+        let buffers = [
+            (head.bound.settings(), settings_bytes),
+            (&constants, constants_bytes),
+            (rows, None),
+            (result.buffer(), None),
+        ];
         let entries = [0, 1, 2, 3].map(|binding| {
             let (buffer, size) = buffers[binding];
             let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size });
@@ -216,7 +225,7 @@ fn sizes(what: &'static str, tensors: &[&Tensor]) -> Result<(Vec<usize>, usize, 
 }
 
 fn bind(context: &Context, plan: Plan, tensors: &[&Tensor]) -> Result<Bound> {
-    let given: Vec<_> = tensors.iter().enumerate().map(|(i, &tensor)| (Slot::Prototypes(i), tensor)).collect();
+    let given: Vec<_> = tensors.iter().enumerate().map(|(i, &tensor)| (TensorRole::Prototypes(i), tensor)).collect();
     Bound::once(context, plan, &given, &MarginSoftmax::default(), Call::default())
 }
 

@@ -3,7 +3,7 @@
 use super::{Context, Tensor};
 use crate::{
     Error, Result,
-    plan::{Binding, Buffer, Plan, Role, Slot},
+    plan::{Binding, Buffer, Plan, Role, TensorRole},
 };
 
 /// The bytes of a buffer that are bound.
@@ -15,22 +15,22 @@ pub(super) struct Range {
 }
 
 /// The caller's tensors in the plan's buffers, checked; `None` where the buffer is our own.
-pub(super) fn ranges(context: &Context, plan: &Plan, given: &[(Slot, &Tensor)]) -> Result<Vec<Option<Range>>> {
-    let find = |slot: Slot| given.iter().find(|(s, _)| *s == slot).map(|(_, tensor)| *tensor);
+pub(super) fn ranges(context: &Context, plan: &Plan, given: &[(TensorRole, &Tensor)]) -> Result<Vec<Option<Range>>> {
+    let find = |role: TensorRole| given.iter().find(|(s, _)| *s == role).map(|(_, tensor)| *tensor);
     let alignment = u64::from(context.limits().alignment);
     let mut ranges = vec![];
     for buffer in plan.buffers() {
         ranges.push(match buffer.role {
             Role::Workspace => None,
-            Role::Given(slot) => match find(slot) {
-                Some(tensor) => Some(range(tensor, buffer, slot, alignment)?),
-                None => return Err(Error::Missing { what: slot.name(), why: "the plan reads or writes it" }),
+            Role::Given(role) => match find(role) {
+                Some(tensor) => Some(range(tensor, buffer, role, alignment)?),
+                None => return Err(Error::Missing { what: role.name(), why: "the plan reads or writes it" }),
             },
-            Role::Optional(slot) => match find(slot) {
+            Role::Optional(role) => match find(role) {
                 Some(tensor) => {
                     // its size is the caller's, checked where its meaning is known
                     let whole = Buffer { bytes: tensor.bytes().next_multiple_of(4), ..*buffer };
-                    Some(range(tensor, &whole, slot, alignment)?)
+                    Some(range(tensor, &whole, role, alignment)?)
                 }
                 None => None,
             },
@@ -41,8 +41,8 @@ pub(super) fn ranges(context: &Context, plan: &Plan, given: &[(Slot, &Tensor)]) 
 }
 
 /// The range of a caller's tensor, if it can be bound as this buffer of the plan.
-fn range(tensor: &Tensor, buffer: &Buffer, slot: Slot, alignment: u64) -> Result<Range> {
-    let what = slot.name();
+fn range(tensor: &Tensor, buffer: &Buffer, role: TensorRole, alignment: u64) -> Result<Range> {
+    let what = role.name();
     let (offset, end, found) = (tensor.offset(), tensor.offset() + buffer.bytes, tensor.buffer().size());
     // a plan rounds the smallest buffers up; a view may be exact
     let exact = tensor.offset() + tensor.bytes().next_multiple_of(4);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     CenterLoss, CenterOutput, Error, Penalty, Regularizer, Result, Shape,
-    plan::{Call, Element, Plan, Slot},
+    plan::{Call, Element, Plan, TensorRole},
 };
 
 /// Records a penalty on prototypes \[C, D\] (f32, f16 or bf16). Returns its value, \[1\]; its gradient is written into
@@ -29,7 +29,11 @@ pub fn regularize(
     expect("grad_prototypes", grad_prototypes, &[classes, dim], Element::F32)?;
     let plan = Plan::regularizer(regularizer, shape, prototypes.element(), context.limits())?;
     let value = Tensor::empty(context, &[1], Element::F32)?;
-    let given = [(Slot::Prototypes(0), prototypes), (Slot::GradPrototypes(0), grad_prototypes), (Slot::Loss, &value)];
+    let given = [
+        (TensorRole::Prototypes(0), prototypes),
+        (TensorRole::GradPrototypes(0), grad_prototypes),
+        (TensorRole::Loss, &value),
+    ];
     let call = Call { accumulate, ..Call::default() };
     Bound::record_once(context, encoder, plan, &given, &regularizer.settings_loss(), call)?;
     Ok(value)
@@ -56,11 +60,11 @@ pub fn center_loss(
     let plan = Plan::center_loss(loss, shape, embeddings.element(), context.limits())?;
     let value = Tensor::empty(context, &[1], Element::F32)?;
     let given = [
-        (Slot::Embeddings, embeddings),
-        (Slot::Prototypes(0), centers),
-        (Slot::Labels, labels),
-        (Slot::GradEmbeddings, grad_embeddings),
-        (Slot::Loss, &value),
+        (TensorRole::Embeddings, embeddings),
+        (TensorRole::Prototypes(0), centers),
+        (TensorRole::Labels, labels),
+        (TensorRole::GradEmbeddings, grad_embeddings),
+        (TensorRole::Loss, &value),
     ];
     let call = Call { accumulate, ..Call::default() };
     Bound::record_once(context, encoder, plan, &given, &loss.settings_loss(), call).map_err(of_centers)?;
@@ -79,7 +83,8 @@ pub fn update_centers(
 ) -> Result<()> {
     let shape = sizes(embeddings, labels, centers)?;
     let plan = Plan::center_update(loss, shape, embeddings.element(), context.limits())?;
-    let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), centers), (Slot::Labels, labels)];
+    let given =
+        [(TensorRole::Embeddings, embeddings), (TensorRole::Prototypes(0), centers), (TensorRole::Labels, labels)];
     Bound::record_once(context, encoder, plan, &given, &loss.update_settings_loss(), Call::default())
         .map_err(of_centers)
 }

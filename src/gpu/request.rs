@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    plan::{Kernel, Limits, PART_STRIDE},
+    plan::{CONSTANTS_STRIDE, Kernel, Limits},
 };
 
 /// The least that a device must have: what [`Context::from_device`](super::Context::from_device) refuses to do without,
@@ -91,8 +91,8 @@ pub(super) fn uniforms(device: &wgpu::Limits) -> Result<()> {
     }
     let (limit, allowed) =
         ("min_uniform_buffer_offset_alignment", u64::from(device.min_uniform_buffer_offset_alignment));
-    if allowed > PART_STRIDE {
-        return Err(Error::Limit { what: "a kernel", limit, needed: PART_STRIDE, allowed });
+    if allowed > CONSTANTS_STRIDE {
+        return Err(Error::Limit { what: "a kernel", limit, needed: CONSTANTS_STRIDE, allowed });
     }
     Ok(())
 }

@@ -4,16 +4,16 @@
 
 use bytemuck::Zeroable;
 
-use super::slices::SliceHead;
+use super::slices::DeviceHead;
 use crate::{
     Output, Result, State,
     objective::CheckedBatch,
     plan::Stage,
     shard::{RowStatistics, Statistics, Targets},
-    uniforms::{BatchState, Row, Stats, constants::NO_CLASS},
+    uniforms::{BatchState, Row, RowStatisticsF32, constants::NO_CLASS},
 };
 
-impl SliceHead {
+impl DeviceHead {
     pub fn targets(&mut self, batch: &CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let rows = self.upload(batch, state, false)?;
         let (top_k, sums) = (self.loss.top_k(), self.loss.scale_follows());
@@ -30,7 +30,7 @@ impl SliceHead {
         }
         // the sum is within the logarithm
         let sum = |row: &Row| match row.others {
-            others if others > Stats::LOWEST => [others.into(), 1.0],
+            others if others > RowStatisticsF32::LOWEST => [others.into(), 1.0],
             _ => [f64::MIN, 0.0],
         };
         let own = |row: &Row| self.range.contains(&(row.label as usize));
@@ -48,11 +48,11 @@ impl SliceHead {
     pub fn statistics(&mut self, batch: &CheckedBatch<'_>, targets: &Targets, state: &State) -> Result<Statistics> {
         let rows = self.prepare(batch, targets, state)?;
         let slots = self.bound.bound.plan().schedule().slots;
-        let found: Vec<Stats> = self.read("slots", rows * slots)?;
+        let found: Vec<RowStatisticsF32> = self.read("slots", rows * slots)?;
         let binary = self.loss.binary().is_some();
-        let row = |slots: &[Stats]| {
+        let row = |slots: &[RowStatisticsF32]| {
             slots.iter().fold(RowStatistics::EMPTY, |all, s| {
-                let below = |x: f32| if x > Stats::LOWEST { f64::from(x) } else { f64::MIN };
+                let below = |x: f32| if x > RowStatisticsF32::LOWEST { f64::from(x) } else { f64::MIN };
                 all.merged(RowStatistics {
                     most: if binary { 0.0 } else { below(s.max_logit) },
                     // the loss of such a row is no number
@@ -77,16 +77,16 @@ impl SliceHead {
         let rows = self.prepare(batch, targets, state)?;
         // all of a row's numbers in its first slot
         let slots = self.bound.bound.plan().schedule().slots;
-        let mut all = vec![Stats::EMPTY; rows * slots];
+        let mut all = vec![RowStatisticsF32::EMPTY; rows * slots];
         for (slot, row) in all.iter_mut().step_by(slots).zip(&statistics.rows) {
-            let least = |x: f64| (x as f32).max(Stats::LOWEST);
-            *slot = Stats {
+            let least = |x: f64| (x as f32).max(RowStatisticsF32::LOWEST);
+            *slot = RowStatisticsF32 {
                 max_logit: least(row.most),
                 sum: row.sum as f32,
                 value_sum: row.tilt as f32,
                 weighted: row.weighted as f32,
                 nearest: least(row.nearest),
-                ..Stats::EMPTY
+                ..RowStatisticsF32::EMPTY
             };
         }
         self.bound.bound.write("slots", bytemuck::cast_slice(&all))?;

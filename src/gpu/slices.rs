@@ -15,18 +15,18 @@ use crate::{
     MarginSoftmax, Options, Output, Result, Shape, State,
     data::NO_COSINE,
     objective::{CheckedBatch, Prepared},
-    plan::{Call, Element, Layout, Plan, Slot, Stage},
+    plan::{Call, Element, Layout, Plan, Stage, TensorRole},
     uniforms::{self, BatchState, Row, constants},
 };
 
 /// Everything is made once: tensors, staging, bindings.
-pub(crate) struct SliceHead {
+pub(crate) struct DeviceHead {
     pub(super) context: Context,
     pub(super) bound: BoundHead,
     pub(super) loss: Prepared,
     pub(super) shape: Shape,
     pub(super) range: Range<usize>,
-    inputs: Inputs,
+    inputs: BatchTensors,
     /// One per result that is read back.
     staging: Vec<Staging>,
     /// Rows of a batch whose results are mapped, or will be. Still there when the next batch comes if an error, or a
@@ -35,7 +35,7 @@ pub(crate) struct SliceHead {
 }
 
 /// The tensors that a batch is uploaded to.
-struct Inputs {
+struct BatchTensors {
     embeddings: Tensor,
     prototypes: Vec<Tensor>,
     labels: Tensor,
@@ -46,7 +46,7 @@ struct Inputs {
     upstream: Tensor,
 }
 
-impl Inputs {
+impl BatchTensors {
     fn new(context: &Context, loss: &MarginSoftmax, plan: &Plan) -> Result<Self> {
         let shape = plan.shape();
         let n = shape.rows();
@@ -64,7 +64,7 @@ impl Inputs {
 }
 
 /// The tensors that results are written to, as far as the plan computes them.
-struct Outputs {
+struct ResultTensors {
     loss: Tensor,
     grad_embeddings: Option<Tensor>,
     grad_prototypes: Vec<Tensor>,
@@ -72,20 +72,20 @@ struct Outputs {
     grad_bias: Option<Tensor>,
 }
 
-impl Outputs {
+impl ResultTensors {
     fn new(context: &Context, loss: &MarginSoftmax, plan: &Plan) -> Result<Self> {
         let shape = plan.shape();
         let tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
         let gradient = |role, shape: &[usize]| needs(plan, role).then(|| tensor(shape)).transpose();
         Ok(Self {
             loss: tensor(&[1])?,
-            grad_embeddings: gradient(Slot::GradEmbeddings, &[shape.rows(), shape.dim()])?,
-            grad_prototypes: match needs(plan, Slot::GradPrototypes(0)) {
+            grad_embeddings: gradient(TensorRole::GradEmbeddings, &[shape.rows(), shape.dim()])?,
+            grad_prototypes: match needs(plan, TensorRole::GradPrototypes(0)) {
                 true => per_shard(context, plan)?,
                 false => vec![],
             },
-            grad_scale: gradient(Slot::GradScale, &[1])?,
-            grad_bias: gradient(Slot::GradBias, &[biases(plan, loss)])?,
+            grad_scale: gradient(TensorRole::GradScale, &[1])?,
+            grad_bias: gradient(TensorRole::GradBias, &[biases(plan, loss)])?,
         })
     }
 }
@@ -126,14 +126,14 @@ impl What {
             What::GradPrototypes(_, len) | What::GradBias(len) => len * 4,
             What::GradScale => 4,
             What::State => 16,
-            What::Filtered => size_of::<uniforms::Filtered>(),
+            What::Filtered => size_of::<uniforms::FilterTotals>(),
         };
         bytes as u64
     }
 }
 
 /// One for each result that is read back.
-fn staging(context: &Context, bound: &Bound, outputs: &Outputs) -> Result<Vec<Staging>> {
+fn staging(context: &Context, bound: &Bound, outputs: &ResultTensors) -> Result<Vec<Staging>> {
     let (plan, own) = (bound.plan(), |name| bound.workspace(name));
     let mut sources = vec![(What::Rows, own("rows")?), (What::Batch, own("batch")?)];
     sources.extend(outputs.grad_embeddings.as_ref().map(|tensor| (What::GradEmbeddings, tensor.buffer())));
@@ -158,7 +158,7 @@ fn staging(context: &Context, bound: &Bound, outputs: &Outputs) -> Result<Vec<St
     sources.into_iter().map(stage).collect()
 }
 
-impl SliceHead {
+impl DeviceHead {
     pub fn new(
         context: &Context,
         loss: &Prepared,
@@ -173,7 +173,8 @@ impl SliceHead {
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
         let plan = Plan::checked(loss, (sized(shape.classes())?, range.clone()), &layout, context.limits(), options)?;
         let head = Head::of_any(context, loss, plan)?;
-        let (inputs, outputs) = (Inputs::new(context, loss, head.plan())?, Outputs::new(context, loss, head.plan())?);
+        let (inputs, outputs) =
+            (BatchTensors::new(context, loss, head.plan())?, ResultTensors::new(context, loss, head.plan())?);
         let prototypes = inputs.prototypes.iter().collect::<Vec<_>>();
         let io = Io {
             class_weights: Some(&inputs.class_weights),
@@ -349,7 +350,7 @@ impl SliceHead {
                     bytemuck::cast_slice_mut(&mut out.grad_bias)
                 }
                 What::State => bytemuck::bytes_of_mut(&mut moved),
-                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(uniforms::Filtered::zeroed())),
+                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(uniforms::FilterTotals::zeroed())),
             };
             into.copy_from_slice(view);
         }
@@ -365,7 +366,7 @@ impl SliceHead {
         out.other_cosines.clear();
         out.other_cosines.extend(states.iter().map(|r| if broken { NO_COSINE as f32 } else { r.nearest }));
         out.counts = super::head::counts(&batch);
-        let none = uniforms::Filtered::default();
+        let none = uniforms::FilterTotals::default();
         out.filtered = left_out.map(|found| {
             let found = if rows == 0 { none } else { found };
             super::head::filtered(&found, &out.counts, self.range.len())

@@ -2,7 +2,7 @@
 
 /// WGSL that several curves and transforms call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shared {
+pub(crate) enum SharedText {
     /// Arctangent, sine, cosine.
     Angle,
     /// Chebyshev series; calls [`Angle`](Self::Angle).
@@ -19,7 +19,7 @@ pub(crate) enum Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Snippet {
     pub text: &'static str,
-    pub needs: &'static [Shared],
+    pub needs: &'static [SharedText],
 }
 
 impl Snippet {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::kernel::{Kernel, Loader, Recipe};
 use crate::{
     Link, MarginSoftmax, Others, Product, Shape, Tile,
-    objective::snippet::{Shared, Snippet, wgsl},
-    uniforms::Filtered,
+    objective::snippet::{SharedText, Snippet, wgsl},
+    uniforms::FilterTotals,
 };
 
 /// The recipe of a shader file, whose entry point has the file's name.
@@ -140,18 +140,18 @@ impl Snippets {
 }
 
 /// A snippet with the texts that it calls, but for those that are there already.
-fn with(recipe: Recipe, snippet: Snippet, there: &[Shared]) -> Recipe {
+fn with(recipe: Recipe, snippet: Snippet, there: &[SharedText]) -> Recipe {
     let missing = snippet.needs.iter().filter(|shared| !there.contains(shared));
     missing.fold(recipe, |recipe, &shared| recipe.part(text(shared))).part(snippet.text)
 }
 
-fn text(shared: Shared) -> &'static str {
+fn text(shared: SharedText) -> &'static str {
     match shared {
-        Shared::Angle => ANGLE,
-        Shared::Series => SERIES,
-        Shared::Exponential => EXPONENTIAL,
-        Shared::PowerCurve => POWER_CURVE,
-        Shared::FixedMargins => wgsl!("target/fixed"),
+        SharedText::Angle => ANGLE,
+        SharedText::Series => SERIES,
+        SharedText::Exponential => EXPONENTIAL,
+        SharedText::PowerCurve => POWER_CURVE,
+        SharedText::FixedMargins => wgsl!("target/fixed"),
     }
 }
 
@@ -241,7 +241,7 @@ pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
 }
 
 pub(crate) fn filter_totals() -> Kernel {
-    recipe!("filter", "filter_totals", "rw").part(REDUCE).part(LEFT).part(Filtered::WGSL).kernel()
+    recipe!("filter", "filter_totals", "rw").part(REDUCE).part(LEFT).part(FilterTotals::WGSL).kernel()
 }
 
 /// Rows, or prototypes, that share a list of what is left, with this tile.

@@ -3,7 +3,7 @@
 use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{Context, Head, Io, Tensor, ops},
-    plan::{Role, Slot},
+    plan::{Role, TensorRole},
     shard::{Statistics, Targets},
     *,
 };
@@ -306,13 +306,13 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
 
         let before = context.allocated_bytes();
         drop(rig.tensors.bind(&rig.head)?);
-        let given = |slot: Slot| match slot {
-            Slot::RowLosses => true,
-            Slot::ClassWeights => data.weights.is_some(),
-            Slot::Upstream => data.upstream.is_some(),
-            Slot::Bias => data.bias.is_some(),
-            Slot::ClassMargins => data.class_margins.iter().any(Option::is_some),
-            Slot::RowMargins => data.row_margins.iter().any(Option::is_some),
+        let given = |slot: TensorRole| match slot {
+            TensorRole::RowLosses => true,
+            TensorRole::ClassWeights => data.weights.is_some(),
+            TensorRole::Upstream => data.upstream.is_some(),
+            TensorRole::Bias => data.bias.is_some(),
+            TensorRole::ClassMargins => data.class_margins.iter().any(Option::is_some),
+            TensorRole::RowMargins => data.row_margins.iter().any(Option::is_some),
             _ => false,
         };
         let buffers = rig.head.plan().buffers().iter();

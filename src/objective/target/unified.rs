@@ -11,7 +11,7 @@ use crate::{
     objective::{
         chebyshev::{Coefficients, Series, value_slope},
         in_range,
-        snippet::{Shared, Snippet, wgsl},
+        snippet::{SharedText, Snippet, wgsl},
     },
     uniforms::{Settings, constants::*, put},
 };
@@ -177,7 +177,7 @@ impl BuiltIn for Unified {
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("target/unified"), needs: &[Shared::Angle, Shared::Series] }
+        Snippet { text: wgsl!("target/unified"), needs: &[SharedText::Angle, SharedText::Series] }
     }
 
     fn validate(&self) -> Result<()> {

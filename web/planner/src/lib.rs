@@ -9,7 +9,7 @@ mod view;
 use margin_softmax::{
     Adaptive, Batch, Error, MarginSoftmax, Margins, Result, State,
     objective::PRESETS,
-    plan::{Call, PART_STRIDE, Plan},
+    plan::{CONSTANTS_STRIDE, Call, Plan},
 };
 use request::{Quads, Request, json};
 use serde_json::json;
@@ -75,8 +75,8 @@ impl Planned {
 
     /// What goes into the buffer of parts: one entry of 256 bytes each.
     pub fn parts(&self) -> Vec<u8> {
-        let mut table = vec![0; self.plan.parts().len() * PART_STRIDE as usize];
-        for (entry, part) in table.chunks_exact_mut(PART_STRIDE as usize).zip(self.plan.parts()) {
+        let mut table = vec![0; self.plan.constants().len() * CONSTANTS_STRIDE as usize];
+        for (entry, part) in table.chunks_exact_mut(CONSTANTS_STRIDE as usize).zip(self.plan.constants()) {
             let bytes = part.bytes();
             entry[..bytes.len()].copy_from_slice(bytes);
         }
