@@ -232,27 +232,29 @@ impl SliceHead {
     /// drives the device, so each poll looks for the answer, sleeps 50 µs and asks to be polled again. The CPU paths compute
     /// before the first await.
     pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
-        #[cfg(feature = "gpu")]
-        if let Inner::Gpu(head) = &mut self.inner {
-            let batch = batch.check(&self.loss, self.shape, &self.range)?;
-            let mut state = self.state;
-            return head.step_async(&batch, &mut state, false).await;
-        }
-        self.evaluate(batch)
+        let mut state = self.state;
+        self.step_async(batch, &mut state, false).await
     }
 
     /// [`train`](Self::train) as a future. A future that is dropped leaves the state as it was.
     pub async fn train_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
+        let mut state = self.state;
+        let out = self.step_async(batch, &mut state, true).await?;
+        state.step += 1;
+        (self.state, self.following) = (state, false);
+        Ok(out)
+    }
+
+    async fn step_async<L: Label>(&mut self, batch: &Batch<'_, L>, state: &mut State, follow: bool) -> Result<Output> {
+        self.whole()?;
         #[cfg(feature = "gpu")]
         if let Inner::Gpu(head) = &mut self.inner {
             let batch = batch.check(&self.loss, self.shape, &self.range)?;
-            let mut state = self.state;
-            let out = head.step_async(&batch, &mut state, true).await?;
-            state.step += 1;
-            (self.state, self.following) = (state, false);
-            return Ok(out);
+            return head.step_async(&batch, state, follow).await;
         }
-        self.train(batch)
+        let mut out = Output::default();
+        self.step(batch, state, follow, &mut out)?;
+        Ok(out)
     }
 
     /// Everything that this shard knows of a batch before margins apply; see [`shard`](crate::shard). The batch holds

@@ -84,8 +84,7 @@ impl Bound {
             buffers.push(match range {
                 Some(range) => range,
                 None => {
-                    let own = context.buffer(buffer.name, buffer.bytes, usage)?;
-                    Range { buffer: own, offset: 0, bytes: buffer.bytes }
+                    Range { bytes: buffer.bytes, ..Range::whole(&context.buffer(buffer.name, buffer.bytes, usage)?) }
                 }
             });
         }
@@ -115,7 +114,7 @@ impl Bound {
             let offset = (step.constants as u64 * CONSTANTS_STRIDE) as u32;
             Ok(BoundStep { pipeline: pipelines[step.kernel].clone(), group, offset, grid: step.grid, size: None })
         };
-        let steps = plan.forward().iter().chain(plan.backward()).map(&mut dispatch).collect::<Result<Vec<_>>>()?;
+        let steps = plan.steps().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
         let (context, plan) = (context.clone(), plan.clone());
         let mut bound = Self { context, plan, buffers, given: present, uniform, constants, groups, steps };
         bound.apply(&settings, call.rows)?;
@@ -167,7 +166,7 @@ impl Bound {
         }
         let mut groups = self.groups.clone();
         let mut made = vec![false; groups.len()];
-        for (step, dispatch) in self.plan.forward().iter().chain(self.plan.backward()).zip(&self.steps) {
+        for (step, dispatch) in self.plan.steps().zip(&self.steps) {
             let index = dispatch.group;
             if made[index] || !step.buffers.iter().any(|&b| changed[b]) {
                 continue;
@@ -287,7 +286,7 @@ impl Bound {
 
     /// The kernel of a step; `None` where the current number of rows leaves it nothing to do.
     pub(super) fn kernel(&self, step: usize) -> Option<&'static str> {
-        let planned = self.plan.forward().iter().chain(self.plan.backward()).nth(step)?;
+        let planned = self.plan.steps().nth(step)?;
         self.steps.get(step)?.size.and(Some(self.plan.kernels()[planned.kernel].name))
     }
 
@@ -319,12 +318,12 @@ fn group(
     storage: &[&Range],
     given: &[(TensorRole, &Tensor)],
 ) -> Result<wgpu::BindGroup> {
-    let made = context.created(|| bind(context, layout, uniforms, storage));
+    let made = context.created(|| bind_group(context, layout, uniforms, storage));
     let foreign = || given.iter().find_map(|(role, tensor)| tensor.foreign(context, role.name()));
     made.map_err(|error| foreign().unwrap_or(error))
 }
 
-fn bind(
+pub(super) fn bind_group(
     context: &Context,
     layout: &wgpu::BindGroupLayout,
     [settings, constants]: [&wgpu::Buffer; 2],

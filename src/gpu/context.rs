@@ -266,6 +266,23 @@ impl Context {
         }
     }
 
+    /// Records and submits.
+    pub(super) fn submit(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<wgpu::SubmissionIndex> {
+        self.guarded(|| {
+            let mut encoder = self.0.device.create_command_encoder(&Default::default());
+            record(&mut encoder);
+            self.0.queue.submit([encoder.finish()])
+        })
+    }
+
+    /// Records what may be refused, and submits it if it is not.
+    pub(super) fn try_submit<T>(&self, record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T>) -> Result<T> {
+        let mut encoder = self.guarded(|| self.0.device.create_command_encoder(&Default::default()))?;
+        let out = record(&mut encoder)?;
+        self.guarded(|| self.0.queue.submit([encoder.finish()]))?;
+        Ok(out)
+    }
+
     /// [`guarded`](Self::guarded), and an error where the device is gone: wgpu then makes an object that does nothing, and
     /// says so to the owner's callback alone. (Writes and mappings tell by themselves.)
     pub(super) fn created<T>(&self, create: impl FnOnce() -> T) -> Result<T> {

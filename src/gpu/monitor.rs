@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::{
     BoundHead, Context, Tensor,
-    bound::Bound,
+    bound::{Bound, bind_group},
     pipeline::Pipeline,
+    range::Range,
     tensor::write,
     tensor::{expect, nearest},
 };
 use crate::{
     DevicePreset, Error, MarginSoftmax, Result, Shape,
     monitor::{Monitor, device_words, vectors},
-    plan::{CONSTANTS_STRIDE, Call, Element, Kernel, Plan, StepConstants, TensorRole, kernels, monitor as plan},
+    plan::{CONSTANTS_STRIDE, Call, Element, Plan, StepConstants, TensorRole, kernels, monitor as plan},
 };
 
 /// A monitor of a bound head's batches: one kernel beside the forward pass, which reads what that left about its rows.
@@ -48,27 +49,11 @@ impl HeadMonitor {
         let result = Tensor::empty(context, &[device_words(bins)], Element::U32)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let constants = context.buffer("constants", CONSTANTS_STRIDE, usage)?;
-        write(
-            context,
-            &constants,
-            0,
-            bytemuck::bytes_of(&StepConstants { count: bins as u32, ..StepConstants::default() }),
-        )?;
-        let [settings_bytes, constants_bytes] = Kernel::UNIFORMS.map(std::num::NonZeroU64::new);
-        let buffers = [
-            (head.bound.settings(), settings_bytes),
-            (&constants, constants_bytes),
-            (rows, None),
-            (result.buffer(), None),
-        ];
-        let entries = [0, 1, 2, 3].map(|binding| {
-            let (buffer, size) = buffers[binding];
-            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size });
-            wgpu::BindGroupEntry { binding: binding as u32, resource }
-        });
-        let descriptor =
-            wgpu::BindGroupDescriptor { label: Some("monitor"), layout: &pipeline.layout, entries: &entries };
-        let group = context.created(|| context.device().create_bind_group(&descriptor))?;
+        let own = StepConstants { count: bins as u32, ..StepConstants::default() };
+        write(context, &constants, 0, own.bytes())?;
+        let uniforms = [head.bound.settings(), &constants];
+        let storage = [Range::whole(rows), Range::whole(result.buffer())];
+        let group = context.created(|| bind_group(context, &pipeline.layout, uniforms, &storage.each_ref()))?;
         Ok(Self { context: context.clone(), pipeline, group, result, bins })
     }
 
@@ -146,11 +131,7 @@ async fn spread(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f
                 let tiles = rows.div_ceil(tile.rows() as usize) * strip.wide;
                 let groups = rows.div_ceil(64) + other.map_or(0, |count| count.div_ceil(64));
                 let bound = bind(context, plan, &given).map_err(|e| e.renamed(&[("prototypes", "vectors")]))?;
-                context.guarded(|| {
-                    let mut encoder = context.device().create_command_encoder(&Default::default());
-                    bound.record_forward(false, &mut encoder);
-                    context.queue().submit([encoder.finish()]);
-                })?;
+                context.submit(|encoder| bound.record_forward(false, encoder))?;
                 let sums = workspace(&bound, "sums", tiles)?.read_async::<f32>(context).await?;
                 sum += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
                 if strip.first == 0 {
@@ -175,9 +156,7 @@ pub(crate) async fn mean_prototype_of(context: &Context, dim: usize, prototypes:
         return Ok(0.0);
     }
     let shards = upload(context, count, dim, prototypes)?;
-    let mut encoder = context.guarded(|| context.device().create_command_encoder(&Default::default()))?;
-    let mean = mean_prototype(context, &mut encoder, &shards.iter().collect::<Vec<_>>())?;
-    context.guarded(|| context.queue().submit([encoder.finish()]))?;
+    let mean = context.try_submit(|e| mean_prototype(context, e, &shards.iter().collect::<Vec<_>>()))?;
     let mean = mean.read_async::<f32>(context).await?;
     Ok(mean.first().map_or(0.0, |&v| f64::from(v)))
 }

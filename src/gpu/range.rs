@@ -14,6 +14,13 @@ pub(super) struct Range {
     pub bytes: u64,
 }
 
+impl Range {
+    /// All of a buffer.
+    pub fn whole(buffer: &wgpu::Buffer) -> Self {
+        Self { buffer: buffer.clone(), offset: 0, bytes: buffer.size() }
+    }
+}
+
 /// The caller's tensors in the plan's buffers, checked; `None` where the buffer is our own.
 pub(super) fn ranges(context: &Context, plan: &Plan, given: &[(TensorRole, &Tensor)]) -> Result<Vec<Option<Range>>> {
     let find = |role: TensorRole| given.iter().find(|(s, _)| *s == role).map(|(_, tensor)| *tensor);
@@ -60,7 +67,7 @@ fn range(tensor: &Tensor, buffer: &Buffer, role: TensorRole, alignment: u64) -> 
 fn overlaps(plan: &Plan, ranges: &[Option<Range>]) -> Result<()> {
     let name = |i: usize| plan.buffers()[i].name;
     let mut written = vec![false; ranges.len()];
-    for step in plan.forward().iter().chain(plan.backward()) {
+    for step in plan.steps() {
         let kinds = &plan.kernels()[step.kernel].bindings;
         for (&a, kind) in step.buffers.iter().zip(kinds) {
             if *kind != Binding::Write {

@@ -163,11 +163,7 @@ impl Download {
     ) -> Result<Self> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = context.buffer("staging", bytes, usage)?;
-        let _submission = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            copy(&mut encoder, &staging);
-            context.queue().submit([encoder.finish()])
-        })?;
+        let _submission = context.submit(|encoder| copy(encoder, &staging))?;
         Ok(Self {
             mapping: Mapping::start(context, &staging, bytes)?,
             staging,

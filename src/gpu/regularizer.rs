@@ -110,13 +110,6 @@ fn sizes(embeddings: &Tensor, labels: &Tensor, centers: &Tensor) -> Result<Shape
     Shape::new(n, c, d)
 }
 
-fn submit<T>(context: &Context, record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T>) -> Result<T> {
-    let mut encoder = context.guarded(|| context.device().create_command_encoder(&Default::default()))?;
-    let out = record(&mut encoder)?;
-    context.guarded(|| context.queue().submit([encoder.finish()]))?;
-    Ok(out)
-}
-
 /// [`regularize`] of a slice, checked before.
 pub(crate) async fn penalty(
     context: &Context,
@@ -127,7 +120,7 @@ pub(crate) async fn penalty(
     let size = [shape.classes(), shape.dim()];
     let prototypes = Tensor::upload(context, &size, prototypes)?;
     let gradient = Tensor::empty(context, &size, Element::F32)?;
-    let value = submit(context, |e| regularize(context, e, regularizer, &prototypes, &gradient, false))?;
+    let value = context.try_submit(|e| regularize(context, e, regularizer, &prototypes, &gradient, false))?;
     Ok(Penalty { value: first(value.read_async(context).await?), gradient: gradient.read_async(context).await? })
 }
 
@@ -145,7 +138,7 @@ pub(crate) async fn centers(
     }
     let (loss, [x, y, c]) = upload(context, loss, shape, embeddings, classes, centers)?;
     let gradient = Tensor::empty(context, x.shape(), Element::F32)?;
-    let value = submit(context, |e| center_loss(context, e, &loss, &x, &y, &c, &gradient, false))?;
+    let value = context.try_submit(|e| center_loss(context, e, &loss, &x, &y, &c, &gradient, false))?;
     let loss = first(value.read_async(context).await?);
     Ok(CenterOutput { loss, grad_embeddings: gradient.read_async(context).await? })
 }
@@ -163,7 +156,7 @@ pub(crate) async fn moved(
         return Ok(());
     }
     let (loss, [x, y, c]) = upload(context, loss, shape, embeddings, classes, centers)?;
-    submit(context, |e| update_centers(context, e, &loss, &x, &y, &c))?;
+    context.try_submit(|e| update_centers(context, e, &loss, &x, &y, &c))?;
     centers.copy_from_slice(&c.read_async::<f32>(context).await?);
     Ok(())
 }

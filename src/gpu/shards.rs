@@ -90,13 +90,10 @@ impl DeviceHead {
             };
         }
         self.bound.bound.write("slots", bytemuck::cast_slice(&all))?;
-        let context = self.context.clone();
-        let submission = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            self.bound.bound.record_stage(Stage::Losses, &mut encoder);
-            self.bound.record_backward(&mut encoder);
-            self.copy_results(rows, &mut encoder);
-            context.queue().submit([encoder.finish()])
+        let submission = self.context.submit(|encoder| {
+            self.bound.bound.record_stage(Stage::Losses, encoder);
+            self.bound.record_backward(encoder);
+            self.copy_results(rows, encoder);
         })?;
         for mapping in self.map(rows)? {
             mapping.wait(&submission)?;
@@ -141,14 +138,8 @@ impl DeviceHead {
     }
 
     fn run(&self, stages: &[Stage]) -> Result<()> {
-        let context = &self.context;
-        context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            for &stage in stages {
-                self.bound.bound.record_stage(stage, &mut encoder);
-            }
-            context.queue().submit([encoder.finish()]);
-        })
+        let record = |encoder: &mut _| stages.iter().for_each(|&stage| self.bound.bound.record_stage(stage, encoder));
+        self.context.submit(record).map(drop)
     }
 
     /// The first values of a buffer of the workspace.

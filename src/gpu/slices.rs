@@ -252,13 +252,10 @@ impl DeviceHead {
         follow: bool,
     ) -> Result<(usize, wgpu::SubmissionIndex)> {
         let rows = self.upload(batch, state, follow)?;
-        let context = &self.context;
-        let submission = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            self.bound.record_forward(&mut encoder);
-            self.bound.record_backward(&mut encoder);
-            self.copy_results(rows, &mut encoder);
-            context.queue().submit([encoder.finish()])
+        let submission = self.context.submit(|encoder| {
+            self.bound.record_forward(encoder);
+            self.bound.record_backward(encoder);
+            self.copy_results(rows, encoder);
         })?;
         Ok((rows, submission))
     }

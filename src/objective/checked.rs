@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Target};
 use crate::{
     Batch, Error, Label, Options, Result, Shape,
-    data::{Finite, LEAST_WEIGHT, MOST_WEIGHT},
+    data::{Finite, LEAST_WEIGHT, MOST_WEIGHT, numbers},
     shape::check_length,
 };
 
@@ -95,13 +95,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
                 check_length(what, m.len(), expected)?;
             }
         }
-        let number = |(row, label): (usize, &L)| {
-            let (label, classes) = (label.number(), shape.classes());
-            let known = Some(label) == loss.ignore_index.map(i128::from) || (0..classes as i128).contains(&label);
-            // both fit: an index is below 2^31, an ignore index an i32
-            if known { Ok(label as i64) } else { Err(Error::Label { row, label, classes }) }
-        };
-        let labels = self.labels.iter().enumerate().map(number).collect::<Result<Vec<_>>>()?;
+        let labels = numbers(self.labels, loss.ignore_index, shape.classes())?;
         let margins = self.margins(loss, &labels)?;
         Ok((labels, margins))
     }

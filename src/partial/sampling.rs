@@ -1,6 +1,6 @@
 //! The classes of a training step.
 
-use crate::{Error, Label, Result, objective::random::scramble};
+use crate::{Error, Label, Result, data::numbers, objective::random::scramble};
 
 /// Which classes a training step sees: all that label a row, and of the others as many at random as are missing to the
 /// share `rate` of all.
@@ -78,12 +78,7 @@ impl PartialFc {
     /// [`Error::Label`] for a label that names no class and is not the ignore index.
     pub fn sample<L: Label>(&self, labels: &[L], ignore_index: Option<i64>, classes: usize) -> Result<Sample> {
         self.validate()?;
-        let number = |(row, label): (usize, &L)| {
-            let label = label.number();
-            let known = Some(label) == ignore_index.map(i128::from) || (0..classes as i128).contains(&label);
-            i64::try_from(label).ok().filter(|_| known).ok_or(Error::Label { row, label, classes })
-        };
-        let labels = labels.iter().enumerate().map(number).collect::<Result<Vec<_>>>()?;
+        let labels = numbers(labels, ignore_index, classes)?;
         let mut sample = Sample::default();
         self.draw(labels, ignore_index, classes, &mut sample);
         Ok(sample)

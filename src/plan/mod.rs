@@ -203,6 +203,11 @@ impl Plan {
         &self.forward
     }
 
+    /// All steps, forward and then backward.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.forward.iter().chain(&self.backward)
+    }
+
     /// The steps of one stage among those of the forward pass.
     pub fn stage(&self, stage: Stage) -> Range<usize> {
         let [follow, statistics, losses] = self.cuts;

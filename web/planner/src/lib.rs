@@ -98,7 +98,7 @@ impl Planned {
             return Err(Error::Rows { found, allowed }.into());
         }
         let mut sizes = vec![];
-        for step in self.plan.forward().iter().chain(self.plan.backward()) {
+        for step in self.plan.steps() {
             sizes.extend(step.grid.dispatch(rows, self.most_groups)?.unwrap_or_default());
         }
         Ok(sizes)
