@@ -14,7 +14,7 @@ use std::{pin::Pin, task::Poll};
 use super::{adapters, pipeline::Pipeline, request};
 use crate::{
     Error, Result,
-    plan::{Kernel, Limits},
+    plan::{Kernel, Limits, need},
 };
 
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
@@ -207,11 +207,8 @@ impl Context {
 
     /// Makes a buffer; `what` names it in errors and labels.
     pub(super) fn buffer(&self, what: &'static str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-        let limit = "max_buffer_size";
         let bytes = bytes.max(4).next_multiple_of(4);
-        if bytes > self.0.limits.max_buffer {
-            return Err(Error::Limit { what, limit, needed: bytes, allowed: self.0.limits.max_buffer });
-        }
+        need(what, "max_buffer_size", bytes, self.0.limits.max_buffer)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation: false };
         let buffer = self.created(|| self.0.device.create_buffer(&descriptor))?;
         self.0.allocated.fetch_add(bytes, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Counts, Error, Filtered, MarginSoftmax, Result, State,
     objective::Prepared,
-    plan::{Call, Plan},
+    plan::{Call, Plan, need},
     uniforms::{self, BatchState},
 };
 
@@ -253,10 +253,8 @@ impl BoundHead {
 fn fits(context: &Context, plan: &Plan) -> Result<()> {
     let limits = context.limits();
     for buffer in plan.buffers() {
-        let (needed, (limit, allowed)) = (buffer.bytes, limits.tightest());
-        if needed > allowed {
-            return Err(Error::Limit { what: buffer.name, limit, needed, allowed });
-        }
+        let (limit, allowed) = limits.tightest();
+        need(buffer.name, limit, buffer.bytes, allowed)?;
     }
     if !limits.f16 && plan.kernels().iter().any(|kernel| kernel.source.contains("enable f16;")) {
         return Err(Error::Feature { what: "a plan made with `Limits::f16`", feature: "SHADER_F16" });

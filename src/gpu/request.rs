@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    plan::{CONSTANTS_STRIDE, Kernel, Limits},
+    plan::{CONSTANTS_STRIDE, Kernel, Limits, need},
 };
 
 /// The least that a device must have: what [`Context::from_device`](super::Context::from_device) refuses to do without,
@@ -74,23 +74,15 @@ pub(super) fn able(name: &str, adapter: &wgpu::Limits) -> Result<()> {
 
 /// Checks the limits on bindings and uniforms that every kernel needs; a device of OpenGL ES 3.1 has them.
 pub(super) fn uniforms(device: &wgpu::Limits) -> Result<()> {
-    let least = Limits::LEAST;
-    let (bindings, groups) = (device.max_bindings_per_bind_group, device.max_bind_groups);
-    let (count, dynamic) =
-        (device.max_uniform_buffers_per_shader_stage, device.max_dynamic_uniform_buffers_per_pipeline_layout);
-    for (what, limit, needed, allowed) in [
-        ("a kernel", "max_bind_groups", 1, groups.into()),
-        ("a kernel", "max_bindings_per_bind_group", u64::from(least.storage_buffers) + 2, bindings.into()),
-        ("a kernel", "max_uniform_buffers_per_shader_stage", 2, count.into()),
-        ("a kernel", "max_dynamic_uniform_buffers_per_pipeline_layout", 1, dynamic.into()),
-        ("a kernel", "max_uniform_buffer_binding_size", Kernel::UNIFORMS[0], device.max_uniform_buffer_binding_size),
-    ] {
-        if needed > allowed {
-            return Err(Error::Limit { what, limit, needed, allowed });
-        }
-    }
-    let (limit, allowed) =
-        ("min_uniform_buffer_offset_alignment", u64::from(device.min_uniform_buffer_offset_alignment));
+    let need = |limit, needed: u64, allowed: u64| need("a kernel", limit, needed, allowed);
+    need("max_bind_groups", 1, device.max_bind_groups.into())?;
+    let bindings = u64::from(Limits::LEAST.storage_buffers) + 2;
+    need("max_bindings_per_bind_group", bindings, device.max_bindings_per_bind_group.into())?;
+    need("max_uniform_buffers_per_shader_stage", 2, device.max_uniform_buffers_per_shader_stage.into())?;
+    let dynamic = device.max_dynamic_uniform_buffers_per_pipeline_layout;
+    need("max_dynamic_uniform_buffers_per_pipeline_layout", 1, dynamic.into())?;
+    need("max_uniform_buffer_binding_size", Kernel::UNIFORMS[0], device.max_uniform_buffer_binding_size)?;
+    let (limit, allowed) = ("min_uniform_buffer_offset_alignment", device.min_uniform_buffer_offset_alignment.into());
     if allowed > CONSTANTS_STRIDE {
         return Err(Error::Limit { what: "a kernel", limit, needed: CONSTANTS_STRIDE, allowed });
     }

@@ -5,9 +5,11 @@ use std::{collections::HashMap, ops::Range};
 use super::{
     Buffer, CONSTANTS_STRIDE, Element, Grid, Kernel, Limits, PassSchedule, Plan, Role, Step, StepConstants, TensorRole,
     driver_limits::{MAX_DIM, MAX_SUB_CENTER_VALUES, MAX_SUB_CENTERS, at_most},
-    kernels, workspace_bytes,
+    kernels,
+    limits::need,
+    workspace_bytes,
 };
-use crate::{Error, MarginSoftmax, Result, Shape, Tile};
+use crate::{MarginSoftmax, Result, Shape, Tile};
 
 pub(super) struct Builder {
     limits: Limits,
@@ -45,13 +47,8 @@ impl Builder {
 
     fn buffer(&mut self, name: &'static str, bytes: u64, role: Role) -> Result<usize> {
         let bytes = bytes.max(16).next_multiple_of(4);
-        for (limit, allowed) in
-            [("max_storage_buffer_binding_size", self.limits.max_binding), ("max_buffer_size", self.limits.max_buffer)]
-        {
-            if bytes > allowed {
-                return Err(Error::Limit { what: name, limit, needed: bytes, allowed });
-            }
-        }
+        need(name, "max_storage_buffer_binding_size", bytes, self.limits.max_binding)?;
+        need(name, "max_buffer_size", bytes, self.limits.max_buffer)?;
         self.buffers.push(Buffer { name, bytes, role });
         Ok(self.buffers.len() - 1)
     }
@@ -85,10 +82,7 @@ impl Builder {
             self.constants.len() - 1
         });
         let bytes = (constants as u64 + 1) * CONSTANTS_STRIDE;
-        if bytes > self.limits.max_buffer.min(u64::from(u32::MAX)) {
-            let (limit, allowed) = ("max_buffer_size", self.limits.max_buffer);
-            return Err(Error::Limit { what: "the table of constants", limit, needed: bytes, allowed });
-        }
+        need("the table of constants", "max_buffer_size", bytes, self.limits.max_buffer.min(u32::MAX.into()))?;
         Ok(Step { kernel, constants, buffers: buffers.to_vec(), grid })
     }
 

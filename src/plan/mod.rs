@@ -35,6 +35,8 @@ pub use element::Element;
 pub use grid::Grid;
 pub use kernel::{Binding, Kernel, Loader};
 pub use limits::Limits;
+#[cfg(feature = "gpu")]
+pub(crate) use limits::need;
 pub use monitor::Strip;
 pub use ops::{Batched, CrossEntropy};
 pub use schedule::{Chunk, PassSchedule};

@@ -14,12 +14,7 @@ const MAX_BLOCKS: usize = 512;
 /// The histograms of [`k::monitor`] take more workgroup memory than a head.
 #[cfg(feature = "gpu")]
 pub(crate) fn check(limits: &Limits) -> Result<()> {
-    let (needed, allowed) = (13 << 10, u64::from(limits.workgroup_bytes));
-    if needed > allowed {
-        let limit = "max_compute_workgroup_storage_size";
-        return Err(Error::Limit { what: "the monitor", limit, needed, allowed });
-    }
-    Ok(())
+    super::limits::need("the monitor", "max_compute_workgroup_storage_size", 13_u64 << 10, limits.workgroup_bytes)
 }
 
 /// The pairs that one plan of [`Plan::pairs`] works on: all left vectors with some of the right ones.
