@@ -73,7 +73,7 @@ impl Planned {
         serde_json::to_string(&view::View::new(&self.plan)).map_err(|e| request::refuse("plan", &e).into())
     }
 
-    /// What goes into the buffer of parts: one entry of 256 bytes each.
+    /// What goes into the buffer of the constants of the steps: one entry of 256 bytes each.
     pub fn parts(&self) -> Vec<u8> {
         let mut table = vec![0; self.plan.constants().len() * CONSTANTS_STRIDE as usize];
         for (entry, part) in table.chunks_exact_mut(CONSTANTS_STRIDE as usize).zip(self.plan.constants()) {
