@@ -49,7 +49,7 @@ impl HeadMonitor {
         let result = Tensor::empty(context, &[device_words(bins)], Element::U32)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let constants = context.buffer("constants", CONSTANTS_STRIDE, usage)?;
-        let own = StepConstants { count: bins as u32, ..StepConstants::default() };
+        let own = StepConstants::over(bins);
         write(context, &constants, 0, own.bytes())?;
         let uniforms = [head.bound.settings(), &constants];
         let storage = [Range::whole(rows), Range::whole(result.buffer())];

@@ -57,12 +57,7 @@ impl HeadPlan<'_> {
         let (mut first, mut group) = (0, 0);
         for (&classes, &data) in self.layout.shards.iter().zip(&own.prototypes) {
             let count = classes * self.shape.sub_centers();
-            let part = StepConstants {
-                first: first as u32,
-                count: count as u32,
-                local: group as u32,
-                ..StepConstants::default()
-            };
+            let part = StepConstants { first: first as u32, local: group as u32, ..StepConstants::over(count) };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
             steps.push(b.step(&class_norms, part, grid, &[data, own.classes, own.totals, own.weights])?);
             let buffers = own.with_bias(&[own.embeddings, data, own.inverses, own.classes, own.rows]);
@@ -97,7 +92,6 @@ impl HeadPlan<'_> {
         let PassSchedule { slots, splits, .. } = self.schedule;
         StepConstants {
             first: (chunk.first * chunk.centers) as u32,
-            count: chunk.vectors() as u32,
             local: (chunk.local * chunk.centers) as u32,
             stride: chunk.stride() as u32,
             splits: splits as u32,
@@ -108,7 +102,7 @@ impl HeadPlan<'_> {
             begin: u32::from(begin),
             row_count: ROWS_PER_PASS,
             epsilon: self.epsilon,
-            ..StepConstants::default()
+            ..StepConstants::over(chunk.vectors())
         }
     }
 

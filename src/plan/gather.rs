@@ -29,12 +29,7 @@ impl Plan {
             let values = crate::shape::elements(count, shape.dim());
             indexable("classes of a shard · dim", values)?;
             let data = b.given(TensorRole::Prototypes(i), values * layout.prototypes.bytes())?;
-            let part = StepConstants {
-                first: first as u32,
-                count: count as u32,
-                begin: u32::from(i == 0),
-                ..StepConstants::default()
-            };
+            let part = StepConstants { first: first as u32, begin: u32::from(i == 0), ..StepConstants::over(count) };
             steps.push(b.step(&kernel, part, Grid::over_rows(8, 1), &[data, labels, out])?);
             first += count;
         }

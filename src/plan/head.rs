@@ -75,7 +75,7 @@ impl Plan {
         let buffers = Buffers::new(&mut b, shape, layout, work, &schedule)?;
         let (slots, splits) = (schedule.slots as u32, schedule.splits as u32);
         let groups: usize = layout.shards.iter().map(|count| (count * whole.sub_centers()).div_ceil(64)).sum();
-        let global = StepConstants { count: groups as u32, slots, splits, ..StepConstants::default() };
+        let global = StepConstants { slots, splits, ..StepConstants::over(groups) };
         let epsilon = options.filter.map_or(0, |filter| (filter.epsilon() as f32).to_bits());
         let head = HeadPlan { shape, layout, loaders, snippets, work, schedule, buffers, global, epsilon };
 

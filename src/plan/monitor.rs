@@ -58,13 +58,12 @@ impl Plan {
             let splits = quads.div_ceil(64);
             let part = StepConstants {
                 first: first as u32,
-                count: count as u32,
                 local: group as u32,
                 splits: splits as u32,
                 slots: blocks as u32,
                 slot_span: span as u32,
                 row_first: block as u32,
-                ..StepConstants::default()
+                ..StepConstants::over(count)
             };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
             steps.push(b.step(&class_norms, part, grid, &[data, class, totals])?);
@@ -72,7 +71,7 @@ impl Plan {
             steps.push(b.step(&direction_sums, part, grid, &[data, class, sums])?);
             (first, group, block) = (first + count, group + count.div_ceil(64), block + count.div_ceil(span));
         }
-        let part = StepConstants { count: groups as u32, slots: blocks as u32, ..StepConstants::default() };
+        let part = StepConstants { slots: blocks as u32, ..StepConstants::over(groups) };
         steps.push(b.step(&k::monitor_mean(), part, Grid::fixed(1), &[sums, totals, mean])?);
         Ok(b.single(&MarginSoftmax::default(), (shape, 1, [element; 2]), Tile::Direct, [steps, vec![]]))
     }
@@ -122,12 +121,7 @@ impl Plan {
         let class_norms = k::class_norms(w, false);
         let mut steps = vec![];
         let mut measure = |b: &mut Builder, data, first: usize, count: usize, group: usize| {
-            let part = StepConstants {
-                first: first as u32,
-                count: count as u32,
-                local: group as u32,
-                ..StepConstants::default()
-            };
+            let part = StepConstants { first: first as u32, local: group as u32, ..StepConstants::over(count) };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
             steps.push(b.step(&class_norms, part, grid, &[data, class, totals])?);
             Ok::<_, Error>(())

@@ -88,7 +88,7 @@ impl Plan {
         let totals = b.totals(classes.div_ceil(64))?;
 
         // norms run over all entries at once
-        let all = StepConstants { count: classes as u32, ..StepConstants::default() };
+        let all = StepConstants::over(classes as usize);
         let flat = Grid::fixed(rows.div_ceil(8));
         let mut steps = vec![
             b.step(&k::row_norms(x), all, flat, &[embeddings, labels, weights, inverses, row])?,

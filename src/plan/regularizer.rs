@@ -66,7 +66,7 @@ impl Plan {
         let class = b.classes(classes)?;
         let totals = b.totals(groups)?;
         let batch = b.batch(1)?;
-        let all = StepConstants { count: classes as u32, ..StepConstants::default() };
+        let all = StepConstants::over(shape.classes());
         let mut steps = vec![
             b.step(&k::class_norms(w, false), all, Grid::fixed(groups), &[prototypes, class, totals])?,
             b.step(
@@ -213,7 +213,7 @@ impl Centers {
         let labels = b.given(TensorRole::Labels, rows * 4)?;
         let states = b.per_row("states", rows)?;
         let squares = b.per_row("squares", rows)?;
-        let part = StepConstants { count: shape.classes() as u32, ..StepConstants::default() };
+        let part = StepConstants::over(shape.classes());
         let grid = Grid::over_rows(8, 1);
         let buffers = [given, centers, labels, states, squares];
         let steps = vec![b.step(&k::center_rows(x, c), part, grid, &buffers)?];

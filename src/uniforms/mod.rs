@@ -291,6 +291,11 @@ pub(crate) fn put(place: &mut PackedSeries, values: &[f64]) -> u32 {
 }
 
 impl StepConstants {
+    /// Those of a step over so many prototypes.
+    pub(crate) fn over(count: usize) -> Self {
+        Self { count: count as u32, ..Self::default() }
+    }
+
     /// As they go into the uniform buffer, each at a multiple of [`PART_STRIDE`](crate::plan::PART_STRIDE).
     pub fn bytes(&self) -> &[u8] {
         bytemuck::bytes_of(self)
