@@ -42,7 +42,7 @@ fn measure(i: u32, lane: u32) -> Length {
     let endless = !short && !(inverse >= SMALLEST_NORMAL);
     let none = bad || endless;
     // a linear head divides by no length
-    if (has(PLAIN)) { return Length(select(1.0, 0.0, bad), false, most); }
+    if (has(DOT_PRODUCT)) { return Length(select(1.0, 0.0, bad), false, most); }
     let length = select(most * (safe * root), most, tiny);
     return Length(select(select(inverse, 1.0 / SHORTEST, short), 0.0, none), short && !none, length);
 }

@@ -36,7 +36,7 @@ fn within(v: f32, least: f32, most: f32) -> bool {
 // mean and deviation of the lengths, scale) as far as the loss reads it.
 // Twins: Batch::check_rest in src/objective/checked.rs, State::validate in src/objective/state.rs
 fn weight_fits(weight: f32) -> bool {
-    return (bitcast<u32>(weight) << 1u) == 0u || within(weight, LEAST_WEIGHT, MOST_WEIGHT);
+    return (bitcast<u32>(weight) << 1u) == 0u || within(weight, MIN_WEIGHT, MAX_WEIGHT);
 }
 
 // A class weight as label smoothing uses it, which alone reads those of classes without a row: one that does not fit makes

@@ -50,7 +50,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
 
     // the weights are read for label smoothing alone
     let weighs = has(WEIGHS);
-    let plain = has(PLAIN);
+    let plain = has(DOT_PRODUCT);
     var stats = RowStatistics(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
     for (var j = first + lane; j < end; j += LANES) {
         if (j != label) {

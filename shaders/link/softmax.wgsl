@@ -16,7 +16,7 @@ fn link_add(stats: RowStatistics, v: f32, z: f32, weight: f32) -> RowStatistics 
     return s;
 }
 
-// Loss and what the backward pass needs. The target joins last: softplus(others - target) keeps the digits of a tiny loss.
+// Loss and what the backward pass needs. The target joins last: softplus(others - target) keeps the precision of a tiny loss.
 fn link_finish(row: Row, all: RowStatistics, weights: f32) -> Row {
     var r = row;
     let logit = r.scale * r.value;

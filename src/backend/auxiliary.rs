@@ -8,7 +8,11 @@ use super::{
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use crate::{CenterLoss, CenterOutput, Label, Penalty, Regularizer, Result, reference};
+use crate::{
+    CenterLoss, Label, Regularizer, Result,
+    data::{CenterOutput, Penalty},
+    reference,
+};
 
 impl Backend {
     /// A penalty on prototypes \[C, D\] and its gradient; C is `prototypes.len() / dim`.
@@ -44,9 +48,9 @@ impl Backend {
         }
     }
 
-    /// The center loss of embeddings \[N, D\] with labels \[N\] around centres \[C, D\], and its gradient to the embeddings.
+    /// The center loss of embeddings \[N, D\] with labels \[N\] around centers \[C, D\], and its gradient to the embeddings.
     ///
-    /// The centres stay where they are; [`update_centers`](Self::update_centers) moves them. Errors: a number of the loss
+    /// The centers stay where they are; [`update_centers`](Self::update_centers) moves them. Errors: a number of the loss
     /// outside its range, a wrong length, a label that is neither a class nor the ignore index.
     pub fn center_loss<L: Label>(
         &self,
@@ -83,7 +87,7 @@ impl Backend {
         }
     }
 
-    /// Moves the centres \[C, D\] towards the embeddings \[N, D\] of their classes, once a step; see [`CenterLoss`].
+    /// Moves the centers \[C, D\] towards the embeddings \[N, D\] of their classes, once a step; see [`CenterLoss`].
     ///
     /// Classes without rows stay; so does everything on an error. On a GPU a call takes at most 32,768 rows.
     pub fn update_centers<L: Label>(

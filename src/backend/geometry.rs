@@ -1,4 +1,4 @@
-//! The spread of prototypes and class centres, on every backend.
+//! The spread of prototypes and class centers, on every backend.
 
 use super::{Backend, precision::wide};
 #[cfg(feature = "cpu")]
@@ -31,18 +31,18 @@ impl Backend {
     ///
     /// C²·D/2 multiplications, as many as a forward pass of C/2 rows: for a report now and then, not for every step.
     /// Beside the vectors memory grows with C only.
-    pub fn between(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
-        self.wait("between", self.between_async(dim, vectors))
+    pub fn mean_pair_angle(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
+        self.wait("mean_pair_angle", self.mean_pair_angle_async(dim, vectors))
     }
 
-    /// [`between`](Self::between) as a future: the only form that works in a browser.
-    pub async fn between_async(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
+    /// [`mean_pair_angle`](Self::mean_pair_angle) as a future: the only form that works in a browser.
+    pub async fn mean_pair_angle_async(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
         match self {
-            Self::Reference => reference::between(dim, &wide(vectors)),
+            Self::Reference => reference::mean_pair_angle(dim, &wide(vectors)),
             #[cfg(feature = "cpu")]
-            Self::Cpu => cpu::monitor::between(dim, vectors),
+            Self::Cpu => cpu::monitor::mean_pair_angle(dim, vectors),
             #[cfg(feature = "gpu")]
-            Self::Gpu(context) => gpu::monitor::between_of(context, dim, vectors).await,
+            Self::Gpu(context) => gpu::monitor::mean_pair_angle_of(context, dim, vectors).await,
         }
     }
 }

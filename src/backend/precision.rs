@@ -1,6 +1,6 @@
 //! What the f64 reference takes and gives, from and to f32.
 
-use crate::{Filtered, Output, objective::CheckedBatch};
+use crate::{Output, data::Filtered, objective::CheckedBatch};
 
 pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| x.into()).collect()

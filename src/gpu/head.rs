@@ -8,7 +8,8 @@ use super::{
     io::{Io, expect_upstream, given},
 };
 use crate::{
-    Counts, Error, Filtered, MarginSoftmax, Result, State,
+    Error, MarginSoftmax, Result, State,
+    data::{Counts, Filtered},
     objective::Prepared,
     plan::{Call, Plan, need},
     uniforms::{self, BatchState},

@@ -17,7 +17,7 @@ use crate::{
 /// assert_eq!(required_limits.max_storage_buffers_per_shader_stage, 8);
 /// ```
 pub fn required_limits() -> wgpu::Limits {
-    let least = Limits::LEAST;
+    let least = Limits::MIN;
     wgpu::Limits {
         max_storage_buffers_per_shader_stage: least.storage_buffers,
         max_compute_invocations_per_workgroup: least.invocations,
@@ -76,7 +76,7 @@ pub(super) fn able(name: &str, adapter: &wgpu::Limits) -> Result<()> {
 pub(super) fn uniforms(device: &wgpu::Limits) -> Result<()> {
     let need = |limit, needed: u64, allowed: u64| need("a kernel", limit, needed, allowed);
     need("max_bind_groups", 1, device.max_bind_groups.into())?;
-    let bindings = u64::from(Limits::LEAST.storage_buffers) + 2;
+    let bindings = u64::from(Limits::MIN.storage_buffers) + 2;
     need("max_bindings_per_bind_group", bindings, device.max_bindings_per_bind_group.into())?;
     need("max_uniform_buffers_per_shader_stage", 2, device.max_uniform_buffers_per_shader_stage.into())?;
     let dynamic = device.max_dynamic_uniform_buffers_per_pipeline_layout;

@@ -16,10 +16,10 @@ pub enum Adaptive {
     /// From the loss, and from the margins of classes and rows that a batch may bring.
     #[default]
     None,
-    /// m2 and m3 follow the length of the embedding among the lengths seen so far.
+    /// m2 and m3 follow the norm of the embedding among the lengths seen so far.
     #[cfg_attr(feature = "serde", serde(rename = "adaface"))]
     AdaFace(AdaFace),
-    /// m2 follows the length of the embedding, which gets a gradient too.
+    /// m2 follows the norm of the embedding, which gets a gradient too.
     #[cfg_attr(feature = "serde", serde(rename = "magface"))]
     MagFace(MagFace),
     /// m2 or m3 is drawn per row and step.
@@ -135,12 +135,12 @@ impl Default for Elastic {
 impl Elastic {
     /// A margin with its draw.
     pub(crate) fn moved(&self, margin: f64, draw: f64) -> f64 {
-        if self.cosine { margin + draw } else { (margin + draw).clamp(-MOST_DRAWN, MOST_DRAWN) }
+        if self.cosine { margin + draw } else { (margin + draw).clamp(-MAX_DRAWN, MAX_DRAWN) }
     }
 }
 
 impl Adaptive {
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'static str {
         match self {
             Adaptive::None => "none",
@@ -212,11 +212,11 @@ pub(crate) const LONG_LENGTH: f64 = 100.0;
 /// AdaFace: added to the deviation before it divides.
 pub(crate) const DEVIATION_FLOOR: f64 = 1e-3;
 /// ElasticFace: the largest |m2| with its draw.
-pub(crate) const MOST_DRAWN: f64 = 3.0;
+pub(crate) const MAX_DRAWN: f64 = 3.0;
 /// CurricularFace: the share of a batch in the hardness.
 pub(crate) const HARDNESS_RATE: f64 = 0.01;
 /// AdaCos: a smaller cosine of the median angle counts as this, that of 45°.
-pub(crate) const LEAST_MEDIAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
+pub(crate) const MIN_MEDIAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 /// Dynamic AdaCos stays above this: with few classes far from every embedding log B falls below 0.
 /// At the other end it stays at the largest scale of a state: where embeddings lie closer than 45° to wrong classes it grows

@@ -2,9 +2,9 @@
 
 use super::{
     AdaFace, Adaptive, Elastic, MarginSoftmax, State,
-    adaptive::{DEVIATION_FLOOR, HARDNESS_RATE, LEAST_MEDIAN, LONG_LENGTH, SHORT_LENGTH, SMALLEST_SCALE},
+    adaptive::{DEVIATION_FLOOR, HARDNESS_RATE, LONG_LENGTH, MIN_MEDIAN, SHORT_LENGTH, SMALLEST_SCALE},
     random::normal,
-    state::{LARGEST_SCALE, MOST_HARDNESS},
+    state::{LARGEST_SCALE, MAX_HARDNESS},
 };
 
 /// Facts about a row that are known before margins apply.
@@ -74,7 +74,7 @@ impl State {
             let mean = rows().map(|r| r.cosine).sum::<f64>() / n;
             // a cosine may round to more than 1
             let next = HARDNESS_RATE * mean + (1.0 - HARDNESS_RATE) * self.hardness;
-            self.hardness = next.clamp(-MOST_HARDNESS, MOST_HARDNESS);
+            self.hardness = next.clamp(-MAX_HARDNESS, MAX_HARDNESS);
         }
         if let Adaptive::AdaFace(AdaFace { rate, .. }) = loss.adaptive {
             let lengths = || rows().map(|r| r.length.clamp(SHORT_LENGTH, LONG_LENGTH));
@@ -96,7 +96,7 @@ impl State {
         // the lower median of the angles is the upper one of the cosines
         cosines.sort_by(|a, b| b.total_cmp(a));
         let middle = cosines[(cosines.len() - 1) / 2];
-        let least = middle.clamp(LEAST_MEDIAN, 1.0);
+        let least = middle.clamp(MIN_MEDIAN, 1.0);
         let scale = (log_sum - (cosines.len() as f64).ln()) / least;
         self.scale = if scale.is_finite() { scale.clamp(SMALLEST_SCALE, LARGEST_SCALE) } else { self.scale };
     }

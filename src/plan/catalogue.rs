@@ -4,7 +4,7 @@ use super::{
     kernel::{Kernel, Loader},
     kernels::{self as k, Snippets},
 };
-use crate::{Link, MarginSoftmax, Others, Product, Shape, Target, Tile};
+use crate::{Link, MarginSoftmax, Others, Shape, Similarity, Target, Tile};
 
 /// A curve from outside.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ impl crate::Margin for Straight {
 /// The losses whose kernels differ, each once.
 fn variants() -> Vec<Snippets> {
     let mut losses = vec![
-        MarginSoftmax { target: Target::Custom(crate::Custom::new(Straight)), ..Default::default() },
-        MarginSoftmax { product: Product::Linear, ..Default::default() },
+        MarginSoftmax { target: Target::Custom(crate::objective::Custom::new(Straight)), ..Default::default() },
+        MarginSoftmax { similarity: Similarity::Dot, ..Default::default() },
     ];
     for target in Target::all() {
         let loss = |others| MarginSoftmax { target: target.clone(), others, ..Default::default() };
@@ -41,7 +41,7 @@ fn variants() -> Vec<Snippets> {
     let shape = |k| Shape::new(1, 8, 1).and_then(|s| s.with_sub_centers(k));
     let mut all = vec![];
     for loss in losses {
-        for link in [Link::Softmax, Link::Binary(crate::Binary::default())] {
+        for link in [Link::Softmax, Link::Binary(crate::objective::Binary::default())] {
             let loss = MarginSoftmax { link, ..loss.clone() };
             all.extend([1, 2].into_iter().flat_map(shape).map(|shape| Snippets::of(&loss, shape)));
         }

@@ -24,7 +24,7 @@ const SEED: u64 = (1 << 60) + 7;
 struct Case {
     name: String,
     loss: MarginSoftmax,
-    /// Rows planned, classes, dim, sub-centres.
+    /// Rows planned, classes, dim, sub-centers.
     shape: [usize; 4],
     /// Rows of the batch, where they are fewer.
     rows: Option<usize>,

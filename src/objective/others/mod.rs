@@ -9,7 +9,7 @@ mod top_k;
 mod transform;
 
 pub(crate) use curricular::Harder;
-pub use filter::Filter;
+pub use filter::InterclassFilter;
 pub use identity::Identity;
 pub use rectified::Rectified;
 pub use top_k::TopK;
@@ -19,7 +19,7 @@ pub use transform::{Other, Place};
 use super::{
     list::list,
     snippet::Snippet,
-    target::{Angle, Power},
+    target::{Angle, SimilarityAdjustment},
 };
 use crate::{Result, uniforms::Settings};
 
@@ -42,14 +42,16 @@ list! {
         /// Inter-topk: the k hardest classes come closer by an angle.
         TopK(top: TopK) => top,
         /// The interclass filter: cosines above a threshold become 0.
-        Filter(filter: Filter) => filter,
+        #[cfg_attr(feature = "serde", serde(rename = "filter"))]
+        InterclassFilter(filter: InterclassFilter) => filter,
         /// SphereFace2's curve.
-        Power(power: Power) => power
+        #[cfg_attr(feature = "serde", serde(rename = "power"))]
+        SimilarityAdjustment(power: SimilarityAdjustment) => power
     }
 }
 
 impl Others {
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'static str {
         self.duties().name()
     }

@@ -13,7 +13,7 @@ pub use angle::Angle;
 use curve::BuiltIn;
 pub(crate) use curve::TargetCurve;
 pub use custom::{Custom, Margin};
-pub use power::Power;
+pub use power::SimilarityAdjustment;
 pub use unified::{Curve, Fallback, Slope, Unified};
 
 use super::{list::list, snippet::Snippet};
@@ -30,7 +30,8 @@ list! {
         /// Linear in the angle: ArcGrad, Li-ArcFace.
         Angle(angle: Angle) => angle,
         /// SphereFace2's curve.
-        Power(power: Power) => power;
+        #[cfg_attr(feature = "serde", serde(rename = "power"))]
+        SimilarityAdjustment(power: SimilarityAdjustment) => power;
         /// A curve from outside; has no JSON form.
         #[cfg_attr(feature = "serde", serde(skip))]
         Custom(custom: Custom) => custom
@@ -38,7 +39,7 @@ list! {
 }
 
 impl Target {
-    /// The name as it stands in JSON, and of the shader snippet.
+    /// The JSON name, and of the shader snippet.
     pub fn name(&self) -> &'static str {
         self.duties().name()
     }
