@@ -58,11 +58,11 @@
 //! | softmax, M-Softmax | w·x + b − m3, no normalisation | [`MarginSoftmax::softmax`], [`m_softmax`](MarginSoftmax::m_softmax) |
 //! | your own | any curve | [`Margin`] |
 //!
-//! [`objective::PRESETS`] lists every named loss with its numbers and their source; [`Fallback`] what happens where the
-//! angle passes π; [`Slope`] and [`Curve`] what the backward pass takes for dφ/dx; [`Others`] the transforms of the other
-//! classes; [`Adaptive`] the margins that follow the row; [`Similarity`] and [`Link`] what is not a softmax
-//! over cosines. [`Shape::with_sub_centers`] gives a class several prototypes, [`Batch`] brings margins of classes and rows
-//! and a bias, [`Want`] asks for the gradients of scale and bias too.
+//! [`objective::PRESETS`] lists every named loss with its numbers and their source. [`objective::Fallback`] says how φ
+//! continues where the angle passes π, [`objective::Slope`] and [`objective::Curve`] choose the dφ/dx of the backward pass.
+//! [`Others`] are the transforms of the other classes, [`Adaptive`] the margins that follow the row; [`Similarity`] and
+//! [`Link`] replace the cosine and the softmax. [`Shape::with_sub_centers`] gives a class several prototypes, [`Batch`]
+//! brings margins of classes and rows and a bias, [`Want`] asks for the gradients of scale and bias too.
 //!
 //! The numbers that a run must keep are a [`State`]: [`SliceHead::train`] moves them, [`SliceHead::evaluate`] only
 //! reads them. Classes may be divided over devices and machines, see [`shard`].
@@ -98,8 +98,8 @@
 //!   finite.)
 //! - **NaN.** A row with a NaN or infinite value has a NaN loss and makes the reduced loss NaN; the gradients are those of
 //!   the batch without it. A prototype with one makes every loss NaN and every gradient 0. A label that names no class is
-//!   an error on the host, and treated like a NaN row on a device. [`Counts`] tells how many there were. What is checked
-//!   where: [the table](reliability#input).
+//!   an error on the host, and treated like a NaN row on a device. [`data::Counts`] tells how many there were. What is
+//!   checked where: [the table](reliability#input).
 //! - **Zero vectors** (shorter than 1e-12) take part with the direction x/1e-12 and get a gradient of exactly 0.
 //! - **Determinism.** The same bits run after run on one device, driver, tile, chunk and split; on the CPU for any number
 //!   of threads. No float atomics anywhere.
@@ -140,7 +140,7 @@ mod backend;
 pub mod checkpoint;
 #[cfg(feature = "cpu")]
 mod cpu;
-mod data;
+pub mod data;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
@@ -159,15 +159,10 @@ pub mod theory;
 mod uniforms;
 
 pub use backend::{Backend, SliceHead};
-pub use data::{
-    Batch, Budget, CenterOutput, Counts, DevicePreset, Filtered, GradientFilter, Label, Margins, Options, Output,
-    Penalty, Stored, Tile, Want,
-};
+pub use data::{Batch, Budget, GradientFilter, Label, Margins, Options, Output, Tile, Want};
 pub use error::{Error, Result};
 pub use objective::{
-    AdaFace, Adaptive, Angle, Binary, CenterLoss, Coefficients, Curve, Custom, Damping, Elastic, Fallback,
-    InterclassFilter, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, Regularizer, Series, Similarity,
-    SimilarityAdjustment, Slope, State, Target, TopK, Unified,
+    Adaptive, CenterLoss, Link, Margin, MarginSoftmax, Others, Reduction, Regularizer, Similarity, State, Target,
 };
 pub use shape::Shape;
 #[cfg(feature = "gpu")]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use margin_softmax::{
+    objective::{Custom, TopK},
     plan::{Binding, Element, Kernel, Layout, Limits, Plan, catalogue::kernels},
     *,
 };

@@ -28,8 +28,8 @@ fn finite(v: vec4<f32>) -> bool {
     return all((bitcast<vec4<u32>>(v) & vec4(0x7f800000u)) != vec4(0x7f800000u));
 }
 
-fn within(v: f32, least: f32, most: f32) -> bool {
-    return finite(vec4(v)) && v >= least && v <= most;
+fn within(v: f32, low: f32, high: f32) -> bool {
+    return finite(vec4(v)) && v >= low && v <= high;
 }
 
 // Checks that the host makes for slices, and only the device can make for a tensor: a class weight, and a state (hardness,

@@ -4,9 +4,9 @@
 // where the largest logit starts
 fn link_start() -> f32 { return LOWEST; }
 
-fn link_most(most: f32, z: f32) -> f32 { return max(most, z); }
+fn link_max_logit(max_logit: f32, z: f32) -> f32 { return max(max_logit, z); }
 
-// One more class; `most` is final.
+// One more class; `max_logit` is final.
 fn link_add(stats: RowStatistics, v: f32, z: f32, weight: f32) -> RowStatistics {
     var s = stats;
     let e = exponential(z - s.max_logit);

@@ -62,8 +62,8 @@ fn update_state(@builtin(local_invocation_index) lane: u32) {
         }
     }
     if (has(OWN_SCALE)) {
-        let least = min(max(batch[0].median, MIN_MEDIAN), 1.0);
-        let scale = (first.x + logarithm(second.w) - logarithm(n)) / least;
+        let median = min(max(batch[0].median, MIN_MEDIAN), 1.0);
+        let scale = (first.x + logarithm(second.w) - logarithm(n)) / median;
         if (finite(vec4(scale))) { state[3] = clamp(scale, SMALLEST_SCALE, LARGEST_SCALE); }
     }
 }

@@ -10,7 +10,7 @@ mod families;
 use std::{error::Error, fs, path::PathBuf};
 
 use half::{bf16, f16};
-use margin_softmax::{plan::Element, *};
+use margin_softmax::{objective::*, plan::Element, *};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};

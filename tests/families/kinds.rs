@@ -3,7 +3,7 @@
 //! A line has the variant, what differs from the defaults of its facts, and a loss as an example. Every match is exhaustive, so that the
 //! compiler refuses a variant without a line.
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use super::{bent, named};
 
@@ -110,14 +110,14 @@ impl From<&Link> for LinkFacts {
     }
 }
 
-/// Facts of a product.
+/// Facts of a similarity.
 #[derive(Default)]
-pub struct ProductFacts {
+pub struct SimilarityFacts {
     /// Whether the lengths of the vectors count, and a class has a bias.
     pub linear: bool,
 }
 
-impl From<&Similarity> for ProductFacts {
+impl From<&Similarity> for SimilarityFacts {
     fn from(_: &Similarity) -> Self {
         Self::default()
     }
@@ -211,7 +211,7 @@ kinds! { adaptive: Adaptive => AdaptiveFacts, adaptives;
     Adaptive::AdaCos => { moves: true, classes: 3, }, named("adacos");
 }
 
-kinds! { similarity: Similarity => ProductFacts, products;
+kinds! { similarity: Similarity => SimilarityFacts, similarities;
     Similarity::Cosine => {}, named("arcface");
     Similarity::Dot => { linear: true, }, named("softmax");
 }
@@ -243,7 +243,7 @@ pub fn least_classes(loss: &MarginSoftmax) -> usize {
 
 /// Whether the lengths of the vectors count, a class has a bias, and one prototype.
 pub fn is_linear(loss: &MarginSoftmax) -> bool {
-    product(&loss.similarity).linear
+    similarity(&loss.similarity).linear
 }
 
 /// Whether a batch may bring margins of classes and rows.

@@ -8,7 +8,7 @@
 
 mod kinds;
 
-use margin_softmax::{objective::PRESETS, *};
+use margin_softmax::{objective::PRESETS, objective::*, *};
 
 pub use self::kinds::*;
 
@@ -129,7 +129,7 @@ pub fn all() -> Vec<Family> {
     add(transforms(), |loss| loss.others.name());
     add(links(), |loss| loss.link.name());
     add(adaptives(), |loss| loss.adaptive.name());
-    add(products(), |loss| loss.similarity.name());
+    add(similarities(), |loss| loss.similarity.name());
     all
 }
 

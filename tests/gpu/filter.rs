@@ -1,7 +1,7 @@
 //! Gradient filtering on a device: what is left out, how much that is, and that nothing else changes.
 
 use libtest_mimic::Failed;
-use margin_softmax::{gpu::Context, *};
+use margin_softmax::{data::*, gpu::Context, *};
 
 use crate::{
     Check,

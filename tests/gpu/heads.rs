@@ -2,7 +2,9 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
+    data::Counts,
     gpu::{Context, Head, Io, Tensor, ops},
+    objective::{Custom, TopK},
     plan::{Role, TensorRole},
     shard::{Statistics, Targets},
     *,

@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{
         Context, Tensor,
-        monitor::{HeadMonitor, between, between_in, mean_prototype},
+        monitor::{HeadMonitor, mean_pair_angle, mean_pair_angle_in, mean_prototype},
     },
     monitor::{Monitor, Report},
     plan::Element,
@@ -301,7 +301,7 @@ fn spreads_in_strips_are_the_same(context: &Context) -> Result<(), Failed> {
             .collect();
         let shards: Vec<&Tensor> = shards.iter().collect();
         for most in [0, 1, 7, 11, 1000] {
-            let found = pollster::block_on(between_in(context, &shards, most))?;
+            let found = pollster::block_on(mean_pair_angle_in(context, &shards, most))?;
             let off = spread_error(dim, &wide) + 5e-7;
             assert!((found - expected).abs() <= off, "{cut}, {most} tiles: {found} is not {expected}");
         }

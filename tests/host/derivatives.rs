@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use crate::{common::*, families, problems::*};
 

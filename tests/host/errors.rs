@@ -1,7 +1,10 @@
 //! Every bad input is a typed error that names the argument, the value found and the values allowed.
 
 use margin_softmax::{
-    objective::PRESETS,
+    objective::{
+        AdaFace, Angle, Binary, Coefficients, Curve, Custom, Damping, Elastic, Fallback, InterclassFilter, MagFace,
+        PRESETS, Series, SimilarityAdjustment, TopK, Unified,
+    },
     shard::{Statistics, Targets},
     *,
 };

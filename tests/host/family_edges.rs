@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_PI_2, PI};
 
-use margin_softmax::*;
+use margin_softmax::{data::*, objective::*, *};
 
 use crate::{
     common::*,

@@ -5,8 +5,12 @@ use std::{fmt::Debug, fs, path::Path};
 
 use margin_softmax::{
     checkpoint::Checkpoint,
+    data::DevicePreset,
     monitor::{Collapse, CollapseKind, CollapseThresholds, Monitor, Report},
-    objective::{CenterLoss, Ramp, Regularizer, Schedule, Schedules, SimilarityAdjustment},
+    objective::{
+        AdaFace, Angle, Binary, CenterLoss, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, MagFace,
+        Ramp, Regularizer, Schedule, Schedules, Series, SimilarityAdjustment, Slope, TopK, Unified,
+    },
     partial::PartialFc,
     plan::{Element, Limits},
     shard::{RowStatistics, Statistics, Targets},

@@ -1,7 +1,11 @@
 //! Losses as JSON: whole, partial, misspelt.
 
 use margin_softmax::{
-    objective::PRESETS,
+    data::DevicePreset,
+    objective::{
+        AdaFace, Binary, Coefficients, Curve, Damping, Fallback, InterclassFilter, MagFace, PRESETS, Series, Slope,
+        TopK, Unified,
+    },
     shard::{Statistics, Targets},
     *,
 };

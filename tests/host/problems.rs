@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 

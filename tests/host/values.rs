@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_2_PI, PI};
 
-use margin_softmax::{objective::chebyshev, *};
+use margin_softmax::{objective::chebyshev, objective::*, *};
 use rand::RngExt;
 
 use crate::{common::*, problems::*};
@@ -417,7 +417,7 @@ fn magface_margin_and_term_of_the_length() {
 fn further_presets_have_the_published_numbers() {
     let named = |name: &str| MarginSoftmax::named(name).unwrap();
     assert_eq!(named("m_softmax").unified_mut().unwrap().m3, 0.5);
-    assert_eq!((named("softmax").scale, named("softmax").product), (1.0, Similarity::Dot));
+    assert_eq!((named("softmax").scale, named("softmax").similarity), (1.0, Similarity::Dot));
     assert_eq!(named("curricularface").unified_mut().unwrap().fallback, Fallback::Sine);
     assert_eq!(named("adaface").adaptive, Adaptive::AdaFace(AdaFace { margin: 0.4, concentration: 0.333, rate: 0.01 }));
     let magface =

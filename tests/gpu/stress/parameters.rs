@@ -3,7 +3,7 @@
 use std::f64::consts::{FRAC_PI_2, PI};
 
 use libtest_mimic::Failed;
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use super::{Cases, Problem, Runner, SHAPES, Trial, losses};
 use crate::{agreement::Device, cases::FALLBACKS};
