@@ -31,7 +31,7 @@ impl Snippet {
 
 /// The text of a shader file, whose path may come in pieces.
 macro_rules! wgsl {
-    ($($path:literal),+) => {
+    ($($path:expr),+) => {
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $($path),+, ".wgsl"))
     };
 }

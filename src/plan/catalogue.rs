@@ -63,30 +63,6 @@ impl Catalogue {
         }
     }
 
-    /// Those that serve every loss, shape and element.
-    fn common(&mut self) {
-        let kernels = [
-            k::class_totals,
-            k::batch_loss,
-            k::column_sums,
-            k::logit_rows,
-            k::logit_classes,
-            k::margin_noise,
-            k::median_cosine,
-            k::row_log_sum_exp,
-            k::update_state,
-            k::sum_row_gradients,
-            k::grad_bias,
-            k::filter_totals,
-            k::monitor,
-            k::monitor_mean,
-            k::mean_direction,
-            k::pair_value,
-            k::center_loss,
-        ];
-        self.add("-", kernels.map(|kernel| kernel()));
-    }
-
     fn of_loss(&mut self, s: &Snippets) {
         let kernels = [
             k::row_stats(s),
@@ -151,7 +127,7 @@ const STORES: [Loader; 2] = [Loader::F32x4, Loader::F32];
 /// is missing here fails `tests/shaders.rs`.
 pub fn kernels() -> Vec<(String, Kernel)> {
     let mut all = Catalogue::default();
-    all.common();
+    all.add("-", k::COMMON.iter().map(|kernel| kernel()));
     variants().iter().for_each(|snippets| all.of_loss(snippets));
     for &tile in Tile::ALL {
         all.add(tile.name(), [k::list_classes(tile), k::list_rows(tile)]);
