@@ -1,4 +1,4 @@
-//! What the f64 reference takes and gives, from and to f32.
+//! Slices, batches and outputs between f32 and the f64 of the reference.
 
 use crate::{Output, data::Filtered, objective::CheckedBatch};
 

@@ -8,7 +8,7 @@ use crate::{
 
 /// Where the margins of a row, or the scale of a step, come from.
 ///
-/// What a run must keep is in [`State`](super::State): it moves in `train` calls only, never in an evaluation.
+/// The numbers that a run must keep are in [`State`](super::State): they move in `train` calls only, never in an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -17,7 +17,7 @@ pub enum Classes {
 /// Batches are those of a whole head: prototypes, class weights, bias and class margins of all C classes, labels from 0 to
 /// C − 1; the parts that the step needs are gathered. With a rate of 1 it is the whole head, bit for bit.
 ///
-/// What depends on the number of classes takes that of the sample: label smoothing spreads over the sampled classes, and the
+/// Whatever depends on the number of classes takes that of the sample: label smoothing spreads over the sampled classes, and the
 /// scale of dynamic AdaCos starts at √2·log(⌊rate·C⌋ − 1) and follows the sampled cosines; an evaluation over all classes
 /// uses that scale too. [`State::classes`] remains C.
 ///

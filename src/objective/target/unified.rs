@@ -67,7 +67,7 @@ pub enum Curve {
     Series(Series),
 }
 
-/// What the backward pass takes for dφ/dx at the target.
+/// The dφ/dx that the backward pass takes at the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
