@@ -32,9 +32,9 @@ pub struct Io<'a> {
     /// b, \[C\], f32, of a linear head; 0 if absent. One that is NaN or infinite makes all losses NaN.
     pub bias: Option<&'a Tensor>,
     /// The numbers that follow the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
-    /// [`State`]). Read, and written in training steps. If absent the head has its own, which starts as
-    /// [`State::new`] says. Numbers outside their ranges make all rows invalid, and stay as they are.
-    /// [`BoundHead::read_state`] gives what either holds.
+    /// [`State`](crate::State)). Read, and written in training steps. If absent the head has its own, which starts as
+    /// [`State::new`](crate::State::new) says. Numbers outside their ranges make all rows invalid, and stay as they are.
+    /// [`BoundHead::read_state`](super::BoundHead::read_state) gives what either holds.
     pub state: Option<&'a Tensor>,
     /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent. One that is NaN or
     /// infinite makes the gradients that it enters NaN or infinite; the loss does not depend on it.

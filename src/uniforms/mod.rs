@@ -296,7 +296,7 @@ impl StepConstants {
         Self { count: count as u32, ..Self::default() }
     }
 
-    /// As they go into the uniform buffer, each at a multiple of [`PART_STRIDE`](crate::plan::PART_STRIDE).
+    /// As they go into the uniform buffer, each at a multiple of [`CONSTANTS_STRIDE`](crate::plan::CONSTANTS_STRIDE).
     pub fn bytes(&self) -> &[u8] {
         bytemuck::bytes_of(self)
     }
