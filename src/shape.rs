@@ -1,4 +1,4 @@
-//! Sizes of a head, checked once: the only place that knows about index overflow.
+//! UncheckedShape of a head, checked once: the only place that knows about index overflow.
 
 use crate::{Error, Result};
 
@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// A batch may hold fewer rows than `rows`. `rows` may be 0; `classes` and `dim` must be at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Sizes"))]
+#[cfg_attr(feature = "serde", serde(try_from = "UncheckedShape"))]
 pub struct Shape {
     rows: usize,
     classes: usize,
@@ -19,7 +19,7 @@ pub struct Shape {
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sizes {
+struct UncheckedShape {
     rows: usize,
     classes: usize,
     dim: usize,
@@ -33,10 +33,10 @@ fn one() -> usize {
 }
 
 #[cfg(feature = "serde")]
-impl TryFrom<Sizes> for Shape {
+impl TryFrom<UncheckedShape> for Shape {
     type Error = Error;
 
-    fn try_from(Sizes { rows, classes, dim, sub_centers }: Sizes) -> Result<Self> {
+    fn try_from(UncheckedShape { rows, classes, dim, sub_centers }: UncheckedShape) -> Result<Self> {
         Self::new(rows, classes, dim)?.with_sub_centers(sub_centers)
     }
 }
@@ -114,6 +114,11 @@ impl Shape {
 /// `a · b` without overflow.
 pub(crate) fn elements(a: usize, b: usize) -> u64 {
     (a as u64).saturating_mul(b as u64)
+}
+
+/// Refuses a length other than the one that is needed.
+pub(crate) fn check_length(what: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
 }
 
 fn below(what: &'static str, needed: u64) -> Result<()> {

@@ -323,7 +323,7 @@ fn workgroups_cover_what_the_planner_believes() {
                     text.split(after).skip(1).find_map(first)
                 };
                 let name = kernel.name;
-                let part = plan.parts()[step.part];
+                let part = plan.constants()[step.constants];
                 match step.grid.rows_per_group {
                     0 => {
                         let Some(covered) = number("group * ").or(number("unfold(id, groups) * ")) else { continue };

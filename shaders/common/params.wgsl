@@ -1,5 +1,5 @@
 // What every kernel knows. Before this text Rust declares the constants (src/uniforms/constants.rs, src/plan/constants.rs),
-// and Settings, Part, Row, Stats and Batch (src/uniforms/mod.rs).
+// and Settings, StepConstants, Row, RowStatistics and Batch (src/uniforms/mod.rs).
 
 // value and slope of a curve
 struct ValueSlope { value: f32, slope: f32 }
@@ -8,7 +8,7 @@ struct ValueSlope { value: f32, slope: f32 }
 struct Place { bound: f32, hardness: f32, late: bool }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
-@group(0) @binding(1) var<uniform> part: Part;
+@group(0) @binding(1) var<uniform> part: StepConstants;
 
 fn has(flag: u32) -> bool {
     return (settings.flags & flag) != 0u;

@@ -8,7 +8,7 @@
 // Every margin formula of the forward and the backward pass is used here, N times.
 // Margins of a row win over those of its class, these over the loss' own; what no loss may have makes its row invalid, and a
 // state that none may have all of them.
-// Twin: Adaptive::apply in src/objective/adaptive.rs
+// Twin: Adaptive::apply in src/objective/follow.rs
 
 @group(0) @binding(2) var<storage, read_write> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> class_margins: array<vec4<f32>>;

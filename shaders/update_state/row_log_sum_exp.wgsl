@@ -1,9 +1,9 @@
 // row_log_sum_exp: the log-sum-exp of every row over the other classes, at the scale so far (AdaCos).
 //
-//   in      slots  [rows, slots]  Stats
+//   in      slots  [rows, slots]  RowStatistics
 //   inout   rows   [rows]         Row: writes others
 
-@group(0) @binding(2) var<storage, read> slots: array<Stats>;
+@group(0) @binding(2) var<storage, read> slots: array<RowStatistics>;
 @group(0) @binding(3) var<storage, read_write> rows: array<Row>;
 
 @compute @workgroup_size(64)

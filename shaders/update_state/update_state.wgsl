@@ -5,7 +5,7 @@
 //   inout   state  [4]     f32: hardness, mean and deviation of the lengths, scale
 //
 // One workgroup; each lane adds its rows in order, 256 at a time, then the lanes are added in a fixed tree.
-// Twin: State::follow in src/objective/adaptive.rs
+// Twin: State::follow in src/objective/follow.rs
 
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> batch: array<Batch>;

@@ -33,6 +33,16 @@ pub struct Batch<'a, L = i64, T = f32> {
     pub row_margins: Margins<'a, T>,
 }
 
+impl<'a, L: Copy, T: Copy> Batch<'a, L, T> {
+    /// With other embeddings and prototypes.
+    pub(crate) fn with<'b>(&self, embeddings: &'b [T], prototypes: &'b [T]) -> Batch<'b, L, T>
+    where
+        'a: 'b,
+    {
+        Batch { embeddings, prototypes, ..*self }
+    }
+}
+
 /// A number that embeddings and prototypes may be stored in: f32, or f16 and bf16 of the `half` crate.
 pub trait Stored: Copy {
     /// As f32, without a copy where they are.

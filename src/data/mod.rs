@@ -11,6 +11,7 @@ pub use batch::{Batch, Margins, Stored};
 pub(crate) use batch::{Finite, MAX_WEIGHT, MIN_WEIGHT};
 pub use gradient_filter::GradientFilter;
 pub use label::Label;
+pub(crate) use label::numbers;
 pub use options::{Budget, DevicePreset, Options, Tile, Want};
 pub(crate) use output::NO_COSINE;
 pub use output::{CenterOutput, Counts, Filtered, Output, Penalty};

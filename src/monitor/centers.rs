@@ -1,7 +1,7 @@
 //! The mean embedding of every class.
 
 use super::{angle, vectors};
-use crate::{Error, Label, Result, Shape, objective::SHORTEST};
+use crate::{Error, Label, Result, Shape, data::numbers, objective::SHORTEST, shape::check_length};
 
 const ABSENT: u32 = u32::MAX;
 
@@ -33,21 +33,11 @@ impl ClassCenters {
         labels: &[L],
         ignore_index: Option<i64>,
     ) -> Result<()> {
-        let (found, expected) = (embeddings.len(), labels.len().saturating_mul(self.dim));
-        if found != expected {
-            return Err(Error::Length { what: "embeddings", found, expected });
-        }
-        let ignored = |label: i128| ignore_index.is_some_and(|index| label == i128::from(index));
-        let classes = self.places.len();
-        for (row, label) in labels.iter().map(|l| l.number()).enumerate() {
-            if !ignored(label) && !(0..classes as i128).contains(&label) {
-                return Err(Error::Label { row, label, classes });
-            }
-        }
-        for (x, label) in embeddings.chunks_exact(self.dim).zip(labels.iter().map(|l| l.number())) {
-            if !ignored(label) && x.iter().all(|&v| v.into().is_finite()) {
-                let x = x.iter().map(|&v| v.into());
-                self.put(label as usize, 1, x);
+        check_length("embeddings", embeddings.len(), labels.len().saturating_mul(self.dim))?;
+        let labels = numbers(labels, ignore_index, self.places.len())?;
+        for (x, label) in embeddings.chunks_exact(self.dim).zip(labels) {
+            if Some(label) != ignore_index && x.iter().all(|&v| v.into().is_finite()) {
+                self.put(label as usize, 1, x.iter().map(|&v| v.into()));
             }
         }
         Ok(())
@@ -55,13 +45,8 @@ impl ClassCenters {
 
     /// Adds the embeddings of another. [`Error::Length`] where its classes or its dim differ.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        for (what, found, expected) in
-            [("classes", other.places.len(), self.places.len()), ("dim", other.dim, self.dim)]
-        {
-            if found != expected {
-                return Err(Error::Length { what, found, expected });
-            }
-        }
+        check_length("classes", other.places.len(), self.places.len())?;
+        check_length("dim", other.dim, self.dim)?;
         for class in other.classes() {
             if let Some((count, sum)) = other.of(class) {
                 self.put(class, count, sum.iter().copied());

@@ -1,6 +1,6 @@
 //! Companions of a head: penalties on the prototypes, and the center loss. Plain data.
 
-use crate::{Error, Label, Result, Shape};
+use crate::{Error, Label, Result, Shape, data::numbers, shape::check_length};
 
 /// A penalty on the prototypes alone, to be added to the loss of a head.
 ///
@@ -147,16 +147,10 @@ impl CenterLoss {
     ) -> Result<(Shape, Vec<Option<usize>>)> {
         self.validate()?;
         let shape = Shape::new(labels.len(), vectors("centers", dim, centers)?, dim)?;
-        if embeddings != shape.embeddings() {
-            return Err(Error::Length { what: "embeddings", found: embeddings, expected: shape.embeddings() });
-        }
-        let classes = shape.classes();
-        let class = |(row, label): (usize, &L)| match label.number() {
-            label if Some(label) == self.ignore_index.map(i128::from) => Ok(None),
-            label if (0..classes as i128).contains(&label) => Ok(Some(label as usize)),
-            label => Err(Error::Label { row, label, classes }),
-        };
-        Ok((shape, labels.iter().enumerate().map(class).collect::<Result<_>>()?))
+        check_length("embeddings", embeddings, shape.embeddings())?;
+        let class = |label| (Some(label) != self.ignore_index).then_some(label as usize);
+        let labels = numbers(labels, self.ignore_index, shape.classes())?;
+        Ok((shape, labels.into_iter().map(class).collect()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The matrix tiles: what a planner must know of each, once.
 
-use super::Limits;
-use crate::{Error, Result, Tile};
+use super::{Limits, limits::need};
+use crate::{Result, Tile};
 
 /// The outputs and the needs of a workgroup of a tile.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +77,7 @@ impl Tile {
         self.geometry().columns
     }
 
-    /// Whether a device can run it: [`Error::Limit`] names what is missing.
+    /// Whether a device can run it: [`Error::Limit`](crate::Error::Limit) names what is missing.
     pub(crate) fn check(self, limits: &Limits) -> Result<()> {
         self.check_beside(limits, 0)
     }
@@ -86,16 +86,8 @@ impl Tile {
     pub(super) fn check_beside(self, limits: &Limits, per_lane: u32) -> Result<()> {
         let TileGeometry { lanes, bytes, .. } = self.geometry();
         let bytes = bytes + lanes * per_lane;
-        for (limit, needed, allowed) in [
-            ("max_compute_invocations_per_workgroup", lanes, limits.invocations),
-            ("max_compute_workgroup_size_x", lanes, limits.size_x),
-            ("max_compute_workgroup_storage_size", bytes, limits.workgroup_bytes),
-        ] {
-            if needed > allowed {
-                let (needed, allowed) = (needed.into(), allowed.into());
-                return Err(Error::Limit { what: self.name(), limit, needed, allowed });
-            }
-        }
-        Ok(())
+        need(self.name(), "max_compute_invocations_per_workgroup", lanes, limits.invocations)?;
+        need(self.name(), "max_compute_workgroup_size_x", lanes, limits.size_x)?;
+        need(self.name(), "max_compute_workgroup_storage_size", bytes, limits.workgroup_bytes)
     }
 }

@@ -198,6 +198,12 @@ fn limits_and_budgets_are_refused_when_planning(context: &Context) -> Result<(),
     // a part of a head: its sums would be those of its own classes alone
     let part = Plan::shard(&loss, shape, 0..600, &plain(&[600]), &limits, &options)?;
     refused!(Head::new(context, &loss, part), Error::Combination { what: "shard", .. });
+    let mut shard = Backend::Gpu(context.clone()).shard(&loss, shape, 0..600, &options)?;
+    let (w, y) = (vec![0.5; 600 * 16], [0_i64; 0]);
+    let none = Batch { prototypes: &w, labels: &y, ..Default::default() };
+    for out in [pollster::block_on(shard.evaluate_async(&none)), pollster::block_on(shard.train_async(&none))] {
+        refused!(out, Error::Combination { what: "shard", .. });
+    }
     refused!(Backend::gpu(Some("no such adapter")), Error::NoAdapter(_));
     Ok(())
 }

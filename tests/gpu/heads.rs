@@ -5,7 +5,7 @@ use margin_softmax::{
     data::Counts,
     gpu::{Context, Head, Io, Tensor, ops},
     objective::{Custom, TopK},
-    plan::{Role, Slot},
+    plan::{Role, TensorRole},
     shard::{Statistics, Targets},
     *,
 };
@@ -308,13 +308,13 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
 
         let before = context.allocated_bytes();
         drop(rig.tensors.bind(&rig.head)?);
-        let given = |slot: Slot| match slot {
-            Slot::RowLosses => true,
-            Slot::ClassWeights => data.weights.is_some(),
-            Slot::Upstream => data.upstream.is_some(),
-            Slot::Bias => data.bias.is_some(),
-            Slot::ClassMargins => data.class_margins.iter().any(Option::is_some),
-            Slot::RowMargins => data.row_margins.iter().any(Option::is_some),
+        let given = |slot: TensorRole| match slot {
+            TensorRole::RowLosses => true,
+            TensorRole::ClassWeights => data.weights.is_some(),
+            TensorRole::Upstream => data.upstream.is_some(),
+            TensorRole::Bias => data.bias.is_some(),
+            TensorRole::ClassMargins => data.class_margins.iter().any(Option::is_some),
+            TensorRole::RowMargins => data.row_margins.iter().any(Option::is_some),
             _ => false,
         };
         let buffers = rig.head.plan().buffers().iter();

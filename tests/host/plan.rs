@@ -4,7 +4,7 @@ use margin_softmax::{
     Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity, Target, Tile, Want,
     data::DevicePreset,
     objective::{Curve, Damping, Series, Unified},
-    plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
+    plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Stage, TensorRole},
 };
 
 const WANTS: [Want; 4] = [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL];
@@ -133,7 +133,7 @@ fn every_plan_keeps_to_the_limits() {
         }
         for step in plan.forward().iter().chain(plan.backward()) {
             assert_eq!(step.buffers.len(), plan.kernels()[step.kernel].bindings.len());
-            assert!(step.buffers.len() <= 8 && step.part < plan.parts().len());
+            assert!(step.buffers.len() <= 8 && step.constants < plan.constants().len());
             for rows in [0, 1, shape.rows() as u32] {
                 if let Some(groups) = step.grid.dispatch(rows.min(shape.rows() as u32), 65_535).unwrap() {
                     assert!(groups.iter().all(|g| (1..=65_535).contains(g)), "{shape:?}: {groups:?}");
@@ -150,8 +150,8 @@ fn unwanted_gradients_have_no_buffers_and_no_steps() {
     for want in WANTS {
         let plan = plan(shape, &[500], &Options { want, ..Options::default() }).unwrap();
         let given = |slot| plan.buffers().iter().any(|b| b.role == Role::Given(slot));
-        assert_eq!(given(Slot::GradEmbeddings), want.grad_embeddings);
-        assert_eq!(given(Slot::GradPrototypes(0)), want.grad_prototypes);
+        assert_eq!(given(TensorRole::GradEmbeddings), want.grad_embeddings);
+        assert_eq!(given(TensorRole::GradPrototypes(0)), want.grad_prototypes);
         assert_eq!(plan.backward().is_empty(), !want.any());
         let names: Vec<&str> = plan.backward().iter().map(|s| plan.kernels()[s.kernel].name).collect();
         assert_eq!(names.contains(&"grad_embeddings"), want.grad_embeddings);
@@ -211,7 +211,7 @@ fn no_lane_of_the_statistics_takes_too_many_turns() {
                 let layout = Layout { shards: &[c], embeddings: Element::F32, prototypes: Element::F32 };
                 let plan = Plan::head(&loss, shape, &layout, &limits, &options).unwrap();
                 let steps = plan.forward().iter().filter(|s| plan.kernels()[s.kernel].name == "row_stats");
-                for span in steps.map(|s| plan.parts()[s.part].slot_span as usize) {
+                for span in steps.map(|s| plan.constants()[s.constants].slot_span as usize) {
                     let turns = 2 * span.div_ceil(64) * (centers + bends);
                     assert!(turns < 65_536, "{turns} turns: {n}x{c}x{d}, K = {centers}, {}", loss.others.name());
                 }

@@ -368,7 +368,7 @@ fn the_workspace_is_linear_in_the_number_of_classes() {
                 let most = 1100 * classes + prototypes / 4 + (16 * 256 * 4 * dim).min(1024 * 32 * 32 * 4 * 2) + 8192;
                 assert!(bytes <= most, "{} {classes}x{dim}: {bytes} bytes, expected {most}", regularizer.name());
                 // over classes, over their groups of 64, and one for each block of pairs
-                assert!(plan.parts().len() <= 3 + classes / 32, "{} parts", plan.parts().len());
+                assert!(plan.constants().len() <= 3 + classes / 32, "{} parts", plan.constants().len());
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     objective::{
         in_range,
         others::{Evaluator, Transform},
-        snippet::{Shared, Snippet, wgsl},
+        snippet::{SharedText, Snippet, wgsl},
     },
     uniforms::{Settings, constants::*},
 };
@@ -81,7 +81,7 @@ impl BuiltIn for SimilarityAdjustment {
     }
 
     fn snippet(&self) -> Snippet {
-        let needs = &[Shared::Angle, Shared::Series, Shared::FixedMargins, Shared::PowerCurve];
+        let needs = &[SharedText::Angle, SharedText::Series, SharedText::FixedMargins, SharedText::PowerCurve];
         Snippet { text: wgsl!("target/power"), needs }
     }
 
@@ -133,7 +133,7 @@ impl Transform for SimilarityAdjustment {
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("others/power"), needs: &[Shared::PowerCurve] }
+        Snippet { text: wgsl!("others/power"), needs: &[SharedText::PowerCurve] }
     }
 
     fn validate(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::{
     objective::{
         chebyshev::{Coefficients, Series, value_slope},
         in_range,
-        snippet::{Shared, Snippet, wgsl},
+        snippet::{SharedText, Snippet, wgsl},
     },
     uniforms::{Settings, constants::*, put},
 };
@@ -67,7 +67,7 @@ pub enum Curve {
     Series(Series),
 }
 
-/// What the backward pass takes for dφ/dx at the target.
+/// The dφ/dx that the backward pass takes at the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -177,7 +177,7 @@ impl BuiltIn for Unified {
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("target/unified"), needs: &[Shared::Angle, Shared::Series] }
+        Snippet { text: wgsl!("target/unified"), needs: &[SharedText::Angle, SharedText::Series] }
     }
 
     fn validate(&self) -> Result<()> {

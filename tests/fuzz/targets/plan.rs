@@ -121,7 +121,7 @@ fn check(plan: &Plan, limits: &Limits, loss: Option<&MarginSoftmax>) {
     for step in plan.forward().iter().chain(plan.backward()) {
         let bindings = &plan.kernels()[step.kernel].bindings;
         assert_eq!(step.buffers.len(), bindings.len());
-        assert!(bindings.len() <= limits.storage_buffers as usize && step.part < plan.parts().len());
+        assert!(bindings.len() <= limits.storage_buffers as usize && step.constants < plan.constants().len());
         // what one dispatch writes it binds once
         for (i, (at, binding)) in step.buffers.iter().zip(bindings).enumerate() {
             assert!(*at < plan.buffers().len());
