@@ -28,6 +28,8 @@ fn finite(v: vec4<f32>) -> bool {
     return all((bitcast<vec4<u32>>(v) & vec4(0x7f800000u)) != vec4(0x7f800000u));
 }
 
+fn largest(v: vec4<f32>) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
+
 fn within(v: f32, low: f32, high: f32) -> bool {
     return finite(vec4(v)) && v >= low && v <= high;
 }

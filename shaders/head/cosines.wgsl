@@ -48,8 +48,9 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
 fn cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
            @builtin(local_invocation_index) lane: u32) {
     let group = unfold(id, groups);
-    let wide = (part.count + TILE_N - 1u) / TILE_N;
-    if (group / wide * TILE_M >= settings.batch_rows) { return; }
+    // the tiles of the same classes follow one another, so that their prototypes are still in a cache
+    let high = (settings.batch_rows + TILE_M - 1u) / TILE_M;
+    if (group / high * TILE_N >= part.count) { return; }
     entry = id.z;
-    tile_run(group / wide * TILE_M, group % wide * TILE_N, 0u, settings.dim, lane);
+    tile_run(group % high * TILE_M, group / high * TILE_N, 0u, settings.dim, lane);
 }

@@ -8,7 +8,6 @@
 //
 // A slot goes on from chunk to chunk, in order. The labelled class stays out: it joins in row_loss.
 
-@group(0) @binding(2) var<storage, read> cosine: array<f32>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;
 @group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> slots: array<RowStatistics>;
@@ -23,12 +22,7 @@ fn combine(a: RowStatistics, b: RowStatistics) -> RowStatistics {
                  max(a.nearest, b.nearest), a.overflowed | b.overflowed, 0u, 0u);
 }
 
-fn class_cosine(start: u32, j: u32) -> f32 {
-    let place = start + j * centers();
-    var c = cosine[place];
-    for (var k = 1u; k < centers(); k++) { c = max(c, cosine[place + k]); }
-    return c + product_bias(part.first / centers() + j);
-}
+fn cosine_width() -> u32 { return part.stride; }
 
 @compute @workgroup_size(LANES)
 fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -44,31 +38,35 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     let scale = rows[row].scale;
     let bound = rows[row].bound;
     let hardness = rows[row].hardness;
-    let start = row * part.stride;
     let first = slot * part.slot_span;
     let end = min(first + part.slot_span, part.count / centers());
 
     // the weights are read for label smoothing alone
-    let weighs = has(WEIGHS);
+    let weighs = link_weighs();
     let plain = has(DOT_PRODUCT);
     var stats = RowStatistics(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
-    for (var j = first + lane; j < end; j += LANES) {
-        if (j != label) {
-            let c = class_cosine(start, j);
-            stats.nearest = max(stats.nearest, c);
-            let z = scale * other(c, Place(bound, hardness, own + j > last)).value;
-            // a plain product may overflow
-            if (plain && !finite(vec4(z))) { stats.overflowed = 1u; }
-            stats.max_logit = link_max_logit(stats.max_logit, z);
+    // once through the classes, four at a time
+    for (var j = first + 4u * lane; j < end; j += 4u * LANES) {
+        let at = vec4(j, j + 1u, j + 2u, j + 3u);
+        // the label's own class counts as beyond the end
+        let here = select(at, vec4(0xffffffffu), at == vec4(label)) < vec4(end);
+        let biases = part.first / centers() + at;
+        let c = class_cosines(row, j)
+            + vec4(product_bias(biases.x), product_bias(biases.y), product_bias(biases.z), product_bias(biases.w));
+        let late = own + at > vec4(last);
+        let v = vec4(other(c.x, Place(bound, hardness, late.x)).value, other(c.y, Place(bound, hardness, late.y)).value,
+                     other(c.z, Place(bound, hardness, late.z)).value, other(c.w, Place(bound, hardness, late.w)).value);
+        let z = scale * v;
+        stats.nearest = max(stats.nearest, largest(select(vec4(LOWEST), c, here)));
+        // a plain product may overflow
+        if (plain && !finite(select(vec4(0.0), z, here))) { stats.overflowed = 1u; }
+        if (weighs) {
+            let place = part.first + min(at, vec4(end - 1u)) * centers();
+            let weight = vec4(classes[place.x].y, classes[place.y].y, classes[place.z].y, classes[place.w].y);
+            let terms = select(vec4(0.0), weight * v, here);
+            stats.weighted += (terms.x + terms.y) + (terms.z + terms.w);
         }
-    }
-    for (var j = first + lane; j < end; j += LANES) {
-        if (j != label) {
-            let v = other(class_cosine(start, j), Place(bound, hardness, own + j > last)).value;
-            var weight = 0.0;
-            if (weighs) { weight = classes[part.first + j * centers()].y; }
-            stats = link_add(stats, v, scale * v, weight);
-        }
+        stats = link_add(stats, here, v, z);
     }
     reduce_once(lane, stats);
     if (lane == 0u) {

@@ -3,14 +3,17 @@
 
 fn link_start() -> f32 { return 0.0; }
 
-fn link_max_logit(max_logit: f32, z: f32) -> f32 { return 0.0; }
+fn link_weighs() -> bool { return false; }
 
-fn link_add(stats: RowStatistics, v: f32, z: f32, weight: f32) -> RowStatistics {
+fn link_add(stats: RowStatistics, here: vec4<bool>, v: vec4<f32>, z: vec4<f32>) -> RowStatistics {
     var s = stats;
-    let p = sigmoid(z + settings.bias);
-    s.sum += softplus(z + settings.bias);
-    s.value_sum = fma(p, v, s.value_sum);
-    s.weighted += p;
+    let d = z + settings.bias;
+    let zero = vec4(0.0);
+    let p = select(zero, vec4(sigmoid(d.x), sigmoid(d.y), sigmoid(d.z), sigmoid(d.w)), here);
+    let loss = select(zero, vec4(softplus(d.x), softplus(d.y), softplus(d.z), softplus(d.w)), here);
+    s.sum += (loss.x + loss.y) + (loss.z + loss.w);
+    s.value_sum += fma(p.x, v.x, p.y * v.y) + fma(p.z, v.z, p.w * v.w);
+    s.weighted += (p.x + p.y) + (p.z + p.w);
     return s;
 }
 

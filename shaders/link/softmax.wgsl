@@ -4,15 +4,22 @@
 // where the largest logit starts
 fn link_start() -> f32 { return LOWEST; }
 
-fn link_max_logit(max_logit: f32, z: f32) -> f32 { return max(max_logit, z); }
+fn link_weighs() -> bool { return has(WEIGHS); }
 
-// One more class; `max_logit` is final.
-fn link_add(stats: RowStatistics, v: f32, z: f32, weight: f32) -> RowStatistics {
+// Four more classes, as far as they are here. The sums are rescaled where the largest logit grows, at most once for four.
+fn link_add(stats: RowStatistics, here: vec4<bool>, v: vec4<f32>, z: vec4<f32>) -> RowStatistics {
     var s = stats;
-    let e = exponential(z - s.max_logit);
-    s.sum += e;
-    s.value_sum = fma(e, v, s.value_sum);
-    s.weighted = fma(weight, v, s.weighted);
+    let top = largest(select(vec4(LOWEST), z, here));
+    if (top > s.max_logit) {
+        let factor = exponential(s.max_logit - top);
+        s.sum *= factor;
+        s.value_sum *= factor;
+        s.max_logit = top;
+    }
+    let d = z - s.max_logit;
+    let e = select(vec4(0.0), vec4(exponential(d.x), exponential(d.y), exponential(d.z), exponential(d.w)), here);
+    s.sum += (e.x + e.y) + (e.z + e.w);
+    s.value_sum += fma(e.x, v.x, e.y * v.y) + fma(e.z, v.z, e.w * v.w);
     return s;
 }
 

@@ -65,7 +65,8 @@ impl Catalogue {
 
     fn of_loss(&mut self, s: &Snippets) {
         let kernels = [
-            k::row_stats(s),
+            k::row_stats(s, Loader::F32x4),
+            k::row_stats(s, Loader::F32),
             k::grad_cosines(s, false),
             k::grad_cosines(s, true),
             k::row_loss(s),

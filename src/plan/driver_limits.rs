@@ -14,7 +14,7 @@ pub(super) const CLASSES_PER_SPAN: usize = 1 << 13;
 /// Rows of a batch that one workgroup of 64 lanes goes through.
 pub(super) const MAX_COUNTED_ROWS: usize = 1 << 21;
 
-/// Loop iterations of one lane of row_stats: two for each of its classes and one for each prototype in both.
+/// Twice the loop iterations of one lane of row_stats: one for each of its quads of classes and one for each prototype in them.
 pub(super) const MAX_STATISTICS_ITERATIONS: usize = 1 << 15;
 
 /// A row's logits, which 64 lanes go through in one loop each; the iterations of these loops count together.

@@ -74,7 +74,7 @@ impl HeadPlan<'_> {
         let Self { loaders, schedule, buffers: own, .. } = self;
         let tile = schedule.tile;
         let products = k::cosines(tile, loaders.embeddings, loaders.prototypes, loaders.cosines);
-        let row_stats = k::row_stats(&self.snippets);
+        let row_stats = k::row_stats(&self.snippets, self.loaders.cosines);
         let mut rounds = vec![];
         for (i, (&chunk, &cosines)) in schedule.chunks.iter().zip(&own.cosines).enumerate() {
             let part = self.part(&chunk, i == 0);
@@ -98,7 +98,8 @@ impl HeadPlan<'_> {
             slots: slots as u32,
             // whole steps of the tile's loop over classes
             split_span: chunk.vectors().div_ceil(splits).next_multiple_of(16) as u32,
-            slot_span: chunk.count.div_ceil(slots) as u32,
+            // whole quads of classes
+            slot_span: chunk.count.div_ceil(slots).next_multiple_of(4) as u32,
             begin: u32::from(begin),
             row_count: ROWS_PER_PASS,
             epsilon: self.epsilon,
@@ -152,7 +153,7 @@ impl HeadPlan<'_> {
         if self.work.stages.scale {
             // sums at the scale so far
             steps.push(margins.clone());
-            let raw = k::row_stats(&self.snippets.raw());
+            let raw = k::row_stats(&self.snippets.raw(), self.loaders.cosines);
             for round in rounds {
                 if !self.schedule.keep {
                     steps.push(round.product.clone());

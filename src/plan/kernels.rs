@@ -222,8 +222,14 @@ pub(crate) fn cosines(tile: Tile, x: Loader, w: Loader, out: Loader) -> Kernel {
     recipe.load("embedding", 0, x).load("prototype", 1, w).store("store_cosine", 4, out).kernel()
 }
 
-pub(crate) fn row_stats(snippets: &Snippets) -> Kernel {
+/// `c`: of the cosines, or logits.
+pub(crate) fn row_stats(snippets: &Snippets, c: Loader) -> Kernel {
     let recipe = snippets.link(recipe!("head", "row_stats", "rrrw").part(REDUCE_TWICE));
+    let recipe = if snippets.many {
+        recipe.load("cosine", 0, Loader::F32).part(wgsl!("sub_centers/quad_of_many"))
+    } else {
+        recipe.load("cosine", 0, c).part(wgsl!("sub_centers/quad_of_one"))
+    };
     snippets.classes(snippets.other(recipe, false)).kernel()
 }
 

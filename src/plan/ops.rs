@@ -179,11 +179,20 @@ impl Plan {
         let classes = sizes.shape.classes();
         let slots = classes.div_ceil(1024).min(64);
         let slot = b.slots(rows, slots as u64)?;
-        let part = StepConstants { slots: slots as u32, slot_span: classes.div_ceil(slots) as u32, ..sizes.part() };
+        let part = StepConstants {
+            slots: slots as u32,
+            slot_span: classes.div_ceil(slots).next_multiple_of(4) as u32,
+            ..sizes.part()
+        };
         let mut steps = vec![
             b.step(&k::logit_rows(), part, Grid::fixed(rows), &[logits, labels, weights, row])?,
             b.step(&k::logit_classes(), part, Grid::fixed(1), &[class, batch, weights])?,
-            b.step(&k::row_stats(snippets), part, Grid::fixed(rows * slots as u64), &[logits, row, class, slot])?,
+            b.step(
+                &k::row_stats(snippets, Loader::plain(classes)),
+                part,
+                Grid::fixed(rows * slots as u64),
+                &[logits, row, class, slot],
+            )?,
             b.step(&k::row_loss(snippets), part, Grid::fixed(rows.div_ceil(64)), &[slot, batch, row, row_losses])?,
             b.step(&k::batch_loss(), part, Grid::fixed(entries), &[row, batch, loss_out])?,
         ];
