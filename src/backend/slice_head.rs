@@ -28,7 +28,7 @@ pub struct SliceHead {
 enum Inner {
     Reference(Options),
     #[cfg(feature = "cpu")]
-    Cpu(Box<cpu::Head>),
+    Cpu(Box<cpu::CpuHead>),
     #[cfg(feature = "gpu")]
     Gpu(Box<gpu::SliceHead>),
 }
@@ -52,7 +52,7 @@ impl SliceHead {
         let inner = match backend {
             Backend::Reference => Inner::Reference(*options),
             #[cfg(feature = "cpu")]
-            Backend::Cpu => Inner::Cpu(Box::new(cpu::Head::new(&loss, shape, range.clone(), options)?)),
+            Backend::Cpu => Inner::Cpu(Box::new(cpu::CpuHead::new(&loss, shape, range.clone(), options)?)),
             #[cfg(feature = "gpu")]
             Backend::Gpu(context) => {
                 Inner::Gpu(Box::new(gpu::SliceHead::new(context, &loss, shape, range.clone(), options)?))

@@ -6,8 +6,10 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    product::{Matrix, Pieces, product},
-    vector::{Fused, LANES, Normalize, fold, larger},
+    directions::Normalize,
+    matrix::Matrix,
+    product::{Pieces, product},
+    vector::{Fused, LANES, fold, larger},
 };
 use crate::{Result, monitor::vectors};
 
@@ -27,7 +29,7 @@ pub(crate) fn mean_prototype(dim: usize, prototypes: &[f32]) -> Result<f64> {
         .par_chunks(range * dim)
         .with_max_len(1)
         .map(|range| {
-            let (mut sum, mut tile) = (vec![0.0; dim], Tile::new(size, dim));
+            let (mut sum, mut tile) = (vec![0.0; dim], UnitVectors::new(size, dim));
             for vectors in range.chunks(size * dim) {
                 tile.fill(arch, vectors, dim);
                 for (unit, length) in tile.directions.chunks_exact(dim).zip(&tile.lengths[..vectors.len() / dim]) {
@@ -54,7 +56,7 @@ pub(crate) fn between(dim: usize, all: &[f32]) -> Result<f64> {
     let arch = Arch::new();
     let size = TILE.min(count);
     let tiles: Vec<&[f32]> = all.chunks(size * dim).collect();
-    let start = || (Tile::new(size, dim), Tile::new(size, dim), vec![0.0; size * size]);
+    let start = || (UnitVectors::new(size, dim), UnitVectors::new(size, dim), vec![0.0; size * size]);
     let sums: Vec<f64> = (0..tiles.len())
         .into_par_iter()
         .with_max_len(1)
@@ -83,12 +85,12 @@ pub(crate) fn between(dim: usize, all: &[f32]) -> Result<f64> {
 }
 
 /// The directions and lengths of one tile.
-struct Tile {
+struct UnitVectors {
     directions: Vec<f32>,
     lengths: Vec<f64>,
 }
 
-impl Tile {
+impl UnitVectors {
     fn new(rows: usize, dim: usize) -> Self {
         Self { directions: vec![0.0; rows * dim], lengths: vec![0.0; rows] }
     }
@@ -96,7 +98,7 @@ impl Tile {
     /// Normalises the vectors of a tile; returns their number.
     fn fill(&mut self, arch: Arch, vectors: &[f32], dim: usize) -> usize {
         let (to, lengths) = (&mut self.directions[..vectors.len()], &mut self.lengths[..vectors.len() / dim]);
-        arch.dispatch(Normalize { from: vectors, dim, to, lengths, exact: false });
+        arch.dispatch(Normalize { from: vectors, dim, to, lengths, plain: false, exact: false });
         vectors.len() / dim
     }
 }

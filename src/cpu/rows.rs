@@ -7,7 +7,7 @@ const NOWHERE: usize = usize::MAX;
 
 /// One row of the batch: what both sweeps read, in one line of the cache.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Row {
+pub(super) struct HeadRow {
     /// The labelled class among all, or [`NOWHERE`].
     pub class: usize,
     /// The target's cosine.
@@ -36,7 +36,7 @@ pub(super) struct RowExtras {
     /// φ, without scale.
     pub value: f64,
     /// dφ/dm2.
-    pub turn: f64,
+    pub slope_m2: f64,
     /// The labelled class' prototype with the largest cosine.
     pub center: u32,
     /// The bound of the other classes' transform, and the last class that may lie on it.
@@ -45,12 +45,12 @@ pub(super) struct RowExtras {
     /// The largest value of the other classes.
     pub best: f32,
     /// The factor of the embedding's direction in the gradient of its length.
-    pub stretch: f32,
+    pub length_gradient: f32,
 }
 
 impl RowExtras {
     pub const NONE: Self =
-        Self { value: 0.0, turn: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, stretch: 0.0 };
+        Self { value: 0.0, slope_m2: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, length_gradient: 0.0 };
 }
 
 /// The contribution of a row to the batch.
@@ -65,7 +65,7 @@ pub(super) struct Share {
     pub bias: f64,
 }
 
-impl Row {
+impl HeadRow {
     /// A row with loss 0 or NaN and no gradient.
     pub const NONE: Self = Self {
         class: NOWHERE,
@@ -186,6 +186,16 @@ pub(super) struct Weights {
 }
 
 impl Weights {
+    /// Those of a row by its labelled class.
+    pub fn by_class(given: Option<&[f32]>, classes: usize, scale: f64, epsilon: f64) -> impl Fn(usize) -> Self {
+        let all = given.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
+        let unit = if epsilon > 0.0 { unit(given) } else { 1.0 };
+        move |class| {
+            let class_weight = given.map_or(1.0, |w| f64::from(w[class]));
+            Self { scale, class_weight, all, unit, epsilon, classes }
+        }
+    }
+
     /// The share of label smoothing for each class, for all but the labelled one, and the sum of their pulls.
     fn smoothed(&self) -> (f64, f64, f64) {
         let share = self.epsilon / self.classes as f64;

@@ -3,12 +3,12 @@
 use pulp::{Simd, WithSimd};
 
 use super::{
-    rows::Row,
+    rows::HeadRow,
     vector::{LANES, fold},
 };
 
 /// An entry of G that is left: its row (or class) in the block, and its value.
-type Entry = (u32, f32);
+pub(super) type Entry = (u32, f32);
 
 /// The entries of G that one range of classes dropped.
 #[derive(Clone, Copy, Default)]
@@ -68,13 +68,13 @@ impl Lists {
         (4 * (words + rows + columns) + 2 * room * size_of::<Entry>()) as u64
     }
 
-    /// Row by row: [`Gather`] with these makes dX.
+    /// Row by row: [`Gather`](super::gather::Gather) with these makes dX.
     pub fn by_row(&self, rows: usize) -> (&[u32], &[Entry]) {
         (&self.row_starts[..=rows], &self.rows)
     }
 
     /// The entries of each column times its factor.
-    pub fn stretch(&mut self, factors: &[f32]) {
+    pub fn scale_columns(&mut self, factors: &[f32]) {
         for (ends, factor) in self.column_starts.windows(2).zip(factors) {
             let own = &mut self.columns[ends[0] as usize..ends[1] as usize];
             own.iter_mut().for_each(|(_, value)| *value *= factor);
@@ -92,7 +92,7 @@ pub(super) struct Sift<'a> {
     /// G, \[rows, columns\].
     pub values: &'a mut [f32],
     pub columns: usize,
-    pub rows: &'a [Row],
+    pub rows: &'a [HeadRow],
     pub lists: &'a mut Lists,
 }
 
@@ -270,84 +270,14 @@ fn turn(list: &[Entry], row_starts: &[u32], turned: &mut [Entry], starts: &mut [
     }
 }
 
-/// Sums of listed vectors: `to`_i = Σ value · `from`_index over the entries of list i; of `to` every `step`-th row.
-pub(super) struct Gather<'a> {
-    pub starts: &'a [u32],
-    pub entries: &'a [Entry],
-    pub from: &'a [f32],
-    pub dim: usize,
-    pub step: usize,
-    pub to: &'a mut [f32],
-    /// Added to what `to` holds.
-    pub add: bool,
-}
-
-impl WithSimd for Gather<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { starts, entries, from, dim, step, to, add } = self;
-        let lanes = S::F32_LANES;
-        for (to, ends) in to.chunks_mut(dim * step).zip(starts.windows(2)) {
-            let to = &mut to[..dim];
-            if !add {
-                to.fill(0.0);
-            }
-            let list = &entries[ends[0] as usize..ends[1] as usize];
-            if list.is_empty() {
-                continue;
-            }
-            let mut at = 0;
-            while at + 8 * lanes <= dim {
-                panel::<S, 8>(simd, list, from, dim, at, to);
-                at += 8 * lanes;
-            }
-            while at + 4 * lanes <= dim {
-                panel::<S, 4>(simd, list, from, dim, at, to);
-                at += 4 * lanes;
-            }
-            while at < dim {
-                let end = dim.min(at + lanes);
-                let mut sum = simd.partial_load_f32s(&to[at..end]);
-                for &(index, value) in list {
-                    let start = index as usize * dim;
-                    let x = simd.partial_load_f32s(&from[start + at..start + end]);
-                    sum = simd.mul_add_f32s(simd.splat_f32s(value), x, sum);
-                }
-                simd.partial_store_f32s(&mut to[at..end], sum);
-                at = end;
-            }
-        }
-    }
-}
-
-/// Some registers of the sum, from `at` on: they stay registers over the whole list.
-#[inline(always)]
-fn panel<S: Simd, const R: usize>(simd: S, list: &[Entry], from: &[f32], dim: usize, at: usize, to: &mut [f32]) {
-    let width = R * S::F32_LANES;
-    let (to, _) = S::as_mut_simd_f32s(&mut to[at..at + width]);
-    let Ok(to) = <&mut [S::f32s; R]>::try_from(to) else { return };
-    let mut sums = *to;
-    for &(index, value) in list {
-        let (x, _) = S::as_simd_f32s(&from[index as usize * dim + at..][..width]);
-        let Ok(x) = <&[S::f32s; R]>::try_from(x) else { return };
-        let value = simd.splat_f32s(value);
-        for r in 0..R {
-            sums[r] = simd.mul_add_f32s(value, x[r], sums[r]);
-        }
-    }
-    *to = sums;
-}
-
 #[cfg(test)]
 mod tests {
     use pulp::Arch;
 
-    use super::*;
+    use super::{super::gather::Gather, *};
 
-    fn row(limit: f32) -> Row {
-        let mut row = Row::NONE;
+    fn row(limit: f32) -> HeadRow {
+        let mut row = HeadRow::NONE;
         row.limit = limit;
         row
     }
@@ -359,7 +289,7 @@ mod tests {
             let number = |i: usize| ((i * 2_654_435_761) % 1009) as f32 / 1009.0 - 0.5;
             let values: Vec<f32> = (0..rows * columns).map(number).collect();
             let limits: Vec<f32> = (0..rows).map(|i| if i == 2 { 0.0 } else { 0.42 + 0.01 * (i % 5) as f32 }).collect();
-            let own: Vec<Row> = limits.iter().map(|&limit| row(limit)).collect();
+            let own: Vec<HeadRow> = limits.iter().map(|&limit| row(limit)).collect();
             let g = |i: usize, j: usize| {
                 let v = values[i * columns + j];
                 if v.abs() < limits[i] || i == 2 { 0.0 } else { v }
