@@ -111,7 +111,11 @@ impl Tiling {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{input::Input, workspace::Workspace},
+        *,
+    };
+    use crate::TopK;
 
     const BUDGETS: [u64; 8] = [0, 10 << 10, 100 << 10, 1 << 20, 4 << 20, 30 << 20, 256 << 20, u64::MAX];
 
@@ -160,5 +164,38 @@ mod tests {
         assert!(choose(8 * cosines).keep && !choose(cosines).keep);
         assert!(choose(cosines / 2).bytes() <= cosines / 2);
         assert!(!Tiling::choose(shape, Want::LOSS, 0, false, Budget::default()).unwrap().keep);
+    }
+
+    /// The bytes that are counted cover those that a head holds, in both schedules; the smaller budget means recompute.
+    #[test]
+    fn the_workspace_is_counted() {
+        let shape = Shape::new(300, 5000, 48).unwrap();
+        // arcface, arcface_topk, sphereface2
+        let kinds = [(0, 1), (TopK::default().count, 1), (0, 3)].into_iter();
+        let budgets = [(Budget::default(), true), (Budget::mib(4), false)];
+        for ((top, centers), (budget, keep)) in kinds.flat_map(|kind| budgets.map(|b| (kind, b))) {
+            let shape = shape.with_sub_centers(centers).unwrap();
+            let tiling = Tiling::choose(shape, Want::ALL, top, false, budget).unwrap();
+            let (input, work) = (Input::new(&tiling), Workspace::new(&tiling));
+            let workers = work.workers.iter().map(|w| {
+                let (t, s) = (&w.tile, &w.tile.sweep);
+                let floats = [&t.factors, &t.unit, &t.cosines, &s.cosines, &s.values, &s.slopes];
+                let wide = [&t.lengths, &w.totals, &w.bias_sums];
+                4 * (floats.map(|v| v.capacity()).iter().sum::<usize>() + s.centers.capacity())
+                    + 8 * wide.map(|v| v.capacity()).iter().sum::<usize>()
+            });
+            let floats = [&input.ones, &work.kept, &work.most, &work.shares];
+            let held = floats.iter().map(|v| 4 * v.capacity()).sum::<usize>()
+                + 4 * input.directions.capacity()
+                + 8 * input.lengths.capacity()
+                + size_of::<HeadRow>() * input.rows.capacity()
+                + size_of::<RowExtras>() * input.extras.capacity()
+                + size_of::<Partial>() * work.partials.capacity()
+                + size_of::<(f32, u32)>() * work.top.capacity()
+                + 8 * work.totals.capacity()
+                + workers.sum::<usize>();
+            assert_eq!(tiling.keep, keep);
+            assert!(held as u64 <= tiling.bytes() && tiling.bytes() <= budget.get());
+        }
     }
 }

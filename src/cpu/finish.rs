@@ -1,11 +1,10 @@
 //! Between the passes and after them: losses, counts, what pass 2 needs of every row, and dX from its shares.
 
 use super::{
-    context::Setup,
     directions::Project,
     input::{HeadCall, Input, ROWS, each},
     rows::{HeadRow, RowExtras, Share, Weights},
-    tiling::Tiling,
+    tiling::{Setup, Tiling},
     total::Finish,
     vector::AddTo,
     workspace::Workspace,
@@ -16,13 +15,6 @@ use crate::{
     objective::{Prepared, SHORTEST},
     shard::RowStatistics,
 };
-
-/// Prototypes that are left out.
-#[derive(Clone, Copy)]
-pub(super) struct Found {
-    pub zero: usize,
-    pub non_finite: usize,
-}
 
 /// A head between the passes.
 pub(super) struct Between<'a> {
@@ -40,7 +32,7 @@ impl Between<'_> {
     pub fn finish(
         self,
         call: &HeadCall<'_>,
-        found: Found,
+        found: Counts,
         sums: impl Fn(usize) -> RowStatistics,
         state: &State,
         out: &mut Output,
@@ -103,20 +95,21 @@ impl Between<'_> {
         z
     }
 
-    fn counts(&self, call: &HeadCall<'_>, found: Found) -> Counts {
+    /// `found`: the prototypes that are left out.
+    fn counts(&self, call: &HeadCall<'_>, found: Counts) -> Counts {
         let (labels, n) = (&call.batch.labels, call.batch.rows());
         let (rows, lengths) = (&self.input.rows[..n], &self.input.lengths[..n]);
         let linear = self.loss.is_linear();
         let short = |(row, length): &(&HeadRow, &f64)| row.counts() && !linear && **length < SHORTEST;
-        let counts = Counts {
-            rows: rows.iter().filter(|r| r.counts()).count(),
-            ignored: labels.iter().filter(|label| Some(**label) == self.loss.ignore_index).count(),
+        let counted = rows.iter().filter(|r| r.counts()).count();
+        let ignored = labels.iter().filter(|label| Some(**label) == self.loss.ignore_index).count();
+        Counts {
+            rows: counted,
+            ignored,
+            non_finite_rows: n - counted - ignored,
             zero_embeddings: rows.iter().zip(lengths).filter(short).count(),
-            zero_prototypes: found.zero,
-            non_finite_prototypes: found.non_finite,
-            ..Counts::default()
-        };
-        Counts { non_finite_rows: n - counts.rows - counts.ignored, ..counts }
+            ..found
+        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! Pass 2: G of a tile of classes, and the gradients that follow from it.
 
 use super::{
-    context::{PassContext, Path, Setup},
     directions::Project,
+    input::{PassContext, Path},
     ranges::RangeTask,
     rows::HeadRow,
     sparse::{Lists, Sift, Sifted},
     sweep::DirectGradients,
     table::TableGradients,
     tiles::{ClassTile, Classes},
-    tiling::Tiling,
+    tiling::{Setup, Tiling},
     total::{Total, Widen},
     vector::ScaleColumns,
     worker::{TileScratch, WorkerScratch, values_of},

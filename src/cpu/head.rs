@@ -5,19 +5,18 @@ use std::ops::Range;
 use pulp::Arch;
 
 use super::{
-    context::{PassContext, Path, Setup},
-    finish::{Between, Found, finish_embeddings, resize},
-    input::{HeadCall, Input, ROWS, each},
+    finish::{Between, finish_embeddings, resize},
+    input::{HeadCall, Input, PassContext, Path, ROWS, each},
     ranges::{Look, RangeTask},
     rows::HeadRow,
     scan,
     sparse::Sifted,
-    tiling::Tiling,
+    tiling::{Setup, Tiling},
     vector::Fused,
     workspace::{Outputs, Workspace},
 };
 use crate::{
-    Filtered, Options, Others, Output, Result, Shape, State, TopK,
+    Counts, Filtered, Options, Others, Output, Result, Shape, State, TopK,
     objective::{CheckedBatch, Prepared, RowFacts},
     shard::{RowStatistics, Statistics, Targets},
 };
@@ -25,8 +24,8 @@ use crate::{
 /// A head on the CPU, or one shard of it.
 ///
 /// All workspace is made here once. Beside it a call holds its labels and tasks, and each range the packing buffers of
-/// the `gemm` crate: all of it is counted in [`workspace_bytes`](Self::workspace_bytes). Not counted is one block of the
-/// size of the L2 cache that `gemm` keeps per thread, for all heads together, as long as the thread lives.
+/// the `gemm` crate: [`Tiling::bytes`] counts all of it, which is the most at any time beside inputs and outputs. Not counted
+/// is one block of the size of the L2 cache that `gemm` keeps per thread, for all heads together, as long as the thread lives.
 pub(crate) struct CpuHead {
     loss: Prepared,
     /// Of the whole head.
@@ -65,12 +64,6 @@ impl CpuHead {
         Ok(())
     }
 
-    /// The most bytes that this head holds at any time beside inputs and outputs; never above the budget.
-    #[cfg_attr(not(test), allow(dead_code))]
-    pub fn workspace_bytes(&self) -> u64 {
-        self.setup.tiling.bytes()
-    }
-
     /// `keep` or `recompute`.
     pub fn schedule(&self) -> &'static str {
         if self.setup.tiling.keep { "keep" } else { "recompute" }
@@ -83,31 +76,21 @@ impl CpuHead {
         let look = Look { top: self.loss.top_k(), sums: moves && self.loss.scale_follows() };
         let scanned = look.top > 0 || look.sums;
         if scanned || moves {
-            self.scan(&call, look, state);
-        }
-        if moves {
-            let found = self.found();
-            let targets = Targets {
-                range: self.range.clone(),
-                cosines: vec![],
-                top: vec![],
-                top_count: 0,
-                sums: if look.sums { self.sums(&call) } else { vec![] },
-                zero_prototypes: found.zero,
-                non_finite_prototypes: found.non_finite,
-            };
-            targets.follow(&self.loss, &self.facts(&call), state);
+            let targets = self.scan(&call, look, state);
+            if moves {
+                targets.follow(&self.loss, &self.facts(&call), state);
+            }
         }
         if look.top > 0 {
             self.set_bounds(&call, look.top);
         }
         self.set_targets(&call, state);
-        let path = self.path();
         let ready = scanned && self.setup.tiling.keep;
-        self.run_ranges(&call, path, state, Outputs::default(), |task, context| task.statistics(ready, context));
+        let into = Outputs::default();
+        self.run_ranges(&call, self.path(), state, into, |task, context| task.statistics(ready, context));
         let (found, n) = (self.found(), call.batch.rows());
         let z = self.finish(&call, found, |workspace, i| workspace.merged(n, i).wide(), state, out);
-        self.pass_two(&call, path, false, z, state, out);
+        self.pass_two(&call, false, z, state, out);
         Ok(())
     }
 
@@ -115,8 +98,7 @@ impl CpuHead {
     pub fn targets(&mut self, batch: CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let call = self.begin(batch);
         let look = Look { top: self.loss.top_k(), sums: self.loss.scale_follows() };
-        self.scan(&call, look, state);
-        let Found { zero, non_finite } = self.found();
+        let scanned = self.scan(&call, look, state);
         let best = |i: usize| {
             let (all, count) = self.best(&call, i, look.top);
             all[..count].iter().map(|&(c, class)| (c.into(), class as usize)).collect()
@@ -126,13 +108,9 @@ impl CpuHead {
             own.then_some(row.cosine)
         };
         Ok(Targets {
-            range: self.range.clone(),
             cosines: self.input.rows.iter().zip(&call.batch.labels).map(cosine).collect(),
             top: if look.top > 0 { (0..call.batch.rows()).map(best).collect() } else { vec![] },
-            top_count: look.top,
-            sums: if look.sums { self.sums(&call) } else { vec![] },
-            zero_prototypes: zero,
-            non_finite_prototypes: non_finite,
+            ..scanned
         })
     }
 
@@ -165,9 +143,10 @@ impl CpuHead {
         self.take_targets(&call, targets, state)?;
         statistics.check(&self.loss, self.shape.classes(), call.batch.rows())?;
         let mut out = Output::default();
-        let found = Found { zero: targets.zero_prototypes, non_finite: targets.non_finite_prototypes };
+        let &Targets { zero_prototypes, non_finite_prototypes, .. } = targets;
+        let found = Counts { zero_prototypes, non_finite_prototypes, ..Counts::default() };
         let z = self.finish(&call, found, |_, i| statistics.rows[i], state, &mut out);
-        self.pass_two(&call, self.path(), true, z, state, &mut out);
+        self.pass_two(&call, true, z, state, &mut out);
         Ok(out)
     }
 
@@ -197,7 +176,7 @@ impl CpuHead {
     fn finish(
         &mut self,
         call: &HeadCall<'_>,
-        found: Found,
+        found: Counts,
         sums: impl Fn(&Workspace, usize) -> RowStatistics,
         state: &State,
         out: &mut Output,
@@ -235,9 +214,14 @@ impl CpuHead {
         }
     }
 
-    fn found(&self) -> Found {
+    /// The prototypes that are left out.
+    fn found(&self) -> Counts {
         let workers = &self.workspace.workers;
-        Found { zero: workers.iter().map(|l| l.zero).sum(), non_finite: workers.iter().map(|l| l.non_finite).sum() }
+        Counts {
+            zero_prototypes: workers.iter().map(|w| w.zero).sum(),
+            non_finite_prototypes: workers.iter().map(|w| w.non_finite).sum(),
+            ..Counts::default()
+        }
     }
 
     /// The best `count` of all ranges of a row, and how many there are.
@@ -258,16 +242,6 @@ impl CpuHead {
                 (self.input.extras[i].bound, self.input.extras[i].last) = (bound, class);
             }
         }
-    }
-
-    /// The scan's sums of exp(scale·c), per row.
-    fn sums(&self, call: &HeadCall<'_>) -> Vec<[f64; 2]> {
-        let n = call.batch.rows();
-        let row = |i: usize| {
-            let all = self.workspace.merged(n, i);
-            [all.most.max(f64::MIN), all.sum]
-        };
-        (0..n).map(row).collect()
     }
 
     fn facts(&self, call: &HeadCall<'_>) -> Vec<RowFacts> {
@@ -303,12 +277,29 @@ impl CpuHead {
         });
     }
 
-    fn scan(&mut self, call: &HeadCall<'_>, look: Look, state: &State) {
+    /// What the scan tells of the rows: all of it but their cosines and the classes that it chose.
+    fn scan(&mut self, call: &HeadCall<'_>, look: Look, state: &State) -> Targets {
         self.run_ranges(call, Path::Table, state, Outputs::default(), |task, context| task.scan(look, context));
+        let Counts { zero_prototypes, non_finite_prototypes, .. } = self.found();
+        let n = call.batch.rows();
+        let sums = |i: usize| {
+            let all = self.workspace.merged(n, i);
+            [all.most.max(f64::MIN), all.sum]
+        };
+        Targets {
+            range: self.range.clone(),
+            cosines: vec![],
+            top: vec![],
+            top_count: look.top,
+            sums: if look.sums { (0..n).map(sums).collect() } else { vec![] },
+            zero_prototypes,
+            non_finite_prototypes,
+        }
     }
 
     /// All gradients, after [`Between::finish`] returned `z`.
-    fn pass_two(&mut self, call: &HeadCall<'_>, path: Path, fresh: bool, z: f64, state: &State, out: &mut Output) {
+    fn pass_two(&mut self, call: &HeadCall<'_>, fresh: bool, z: f64, state: &State, out: &mut Output) {
+        let path = self.path();
         let Tiling { dim, want, keep, .. } = self.setup.tiling;
         let (n, classes) = (call.batch.rows(), self.range.len());
         let linear = self.loss.is_linear();
@@ -367,53 +358,6 @@ impl CpuHead {
             for ((grad, unit), extra) in rows.zip(&self.input.extras) {
                 grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.length_gradient.fused(*u, *g));
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{
-        super::{
-            rows::{Partial, RowExtras},
-            table::Scratch,
-        },
-        *,
-    };
-    use crate::{Budget, MarginSoftmax};
-
-    /// The bytes that the layout counts cover those that the head holds, in both schedules; the smaller budget means recompute.
-    #[test]
-    fn the_workspace_is_counted() {
-        let shape = Shape::new(300, 5000, 48).unwrap();
-        let losses = [("arcface", 1), ("arcface_topk", 1), ("sphereface2", 3)].into_iter();
-        let budgets = [(Budget::default(), "keep"), (Budget::mib(4), "recompute")];
-        for ((name, centers), (budget, schedule)) in losses.flat_map(|l| budgets.map(|b| (l, b))) {
-            let (options, shape) = (Options { budget, ..Options::default() }, shape.with_sub_centers(centers).unwrap());
-            let loss = Prepared::new(&MarginSoftmax::named(name).unwrap(), shape).unwrap();
-            let head = CpuHead::new(&loss, shape, 0..shape.classes(), &options).unwrap();
-            let CpuHead { input, workspace: work, .. } = &head;
-            let workers = work.workers.iter();
-            let scratch = |s: &Scratch| {
-                4 * (s.cosines.capacity() + s.centers.capacity() + s.values.capacity() + s.slopes.capacity())
-            };
-            let workers = workers.map(|l| {
-                let t = &l.tile;
-                let own = 4 * (t.factors.capacity() + t.unit.capacity()) + 8 * t.lengths.capacity();
-                own + 4 * t.cosines.capacity() + scratch(&t.sweep) + 8 * (l.totals.capacity() + l.bias_sums.capacity())
-            });
-            let floats = [&input.ones, &work.kept, &work.most, &work.shares];
-            let held = floats.iter().map(|v| 4 * v.capacity()).sum::<usize>()
-                + 4 * input.directions.capacity()
-                + 8 * input.lengths.capacity()
-                + size_of::<HeadRow>() * input.rows.capacity()
-                + size_of::<RowExtras>() * input.extras.capacity()
-                + size_of::<Partial>() * work.partials.capacity()
-                + size_of::<(f32, u32)>() * work.top.capacity()
-                + 8 * work.totals.capacity()
-                + workers.sum::<usize>();
-            assert_eq!(head.schedule(), schedule);
-            assert!(held as u64 <= head.workspace_bytes() && head.workspace_bytes() <= budget.get());
         }
     }
 }

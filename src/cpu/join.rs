@@ -3,11 +3,11 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::{
-    context::{PassContext, Setup},
     directions::Project,
+    input::PassContext,
     sparse::Sifted,
     tiles::{ClassTiles, front},
-    tiling::Tiling,
+    tiling::{Setup, Tiling},
     total::Total,
     worker::WorkerScratch,
 };

@@ -21,11 +21,9 @@
 #[cfg(any(test, target_arch = "wasm32"))]
 mod blocks;
 mod budget;
-mod context;
 mod curve;
 mod directions;
 mod finish;
-mod gather;
 mod gradients;
 mod head;
 mod input;

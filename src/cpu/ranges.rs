@@ -1,12 +1,13 @@
 //! One range of consecutive class tiles, processed in order: the scan of the raw cosines, and pass 1.
 
 use super::{
-    context::{PassContext, Path, Setup},
+    input::{PassContext, Path},
     rows::Partial,
     scan::Scan,
     sweep::DirectStatistics,
     table::TableStatistics,
     tiles::ClassTiles,
+    tiling::Setup,
     worker::WorkerScratch,
 };
 use crate::objective::others::{Identity, Rectified};

@@ -68,7 +68,7 @@ impl Lists {
         (4 * (words + rows + columns) + 2 * room * size_of::<Entry>()) as u64
     }
 
-    /// Row by row: [`Gather`](super::gather::Gather) with these makes dX.
+    /// Row by row: [`Gather`](super::products::Gather) with these makes dX.
     pub fn by_row(&self, rows: usize) -> (&[u32], &[Entry]) {
         (&self.row_starts[..=rows], &self.rows)
     }
@@ -274,7 +274,7 @@ fn turn(list: &[Entry], row_starts: &[u32], turned: &mut [Entry], starts: &mut [
 mod tests {
     use pulp::Arch;
 
-    use super::{super::gather::Gather, *};
+    use super::{super::products::Gather, *};
 
     fn row(limit: f32) -> HeadRow {
         let mut row = HeadRow::NONE;

@@ -1,7 +1,9 @@
 //! How a head divides its work. Every sum follows these numbers, so they never depend on the number of threads.
 
+use pulp::Arch;
+
 use super::{product::Pieces, total::LONG};
-use crate::{Want, shape::elements};
+use crate::{GradientFilter, Want, shape::elements};
 
 /// Class tiles, row blocks and ranges of tiles, and what is kept between the passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,14 @@ pub(super) struct Tiling {
     pub joined: usize,
     /// How products take up an operand that lies across.
     pub pieces: Pieces,
+}
+
+/// The choices that stay the same from call to call.
+#[derive(Clone, Copy)]
+pub(super) struct Setup {
+    pub arch: Arch,
+    pub tiling: Tiling,
+    pub filter: Option<GradientFilter>,
 }
 
 impl Tiling {

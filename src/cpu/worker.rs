@@ -1,14 +1,14 @@
 //! The scratch of whoever works on a tile of classes.
 
 use super::{
-    context::{PassContext, Setup},
     directions::Measure,
+    input::PassContext,
     rows::HeadRow,
     sparse::Lists,
     sweep::Block,
     table::Scratch,
     tiles::Classes,
-    tiling::Tiling,
+    tiling::{Setup, Tiling},
 };
 use crate::objective::SHORTEST;
 

@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use super::{
-    context::Setup,
     input::HeadCall,
     join::Queue,
     ranges::RangeTask,
     rows::Partial,
     tiles::{ClassTile, ClassTiles, Classes, front},
-    tiling::Tiling,
+    tiling::{Setup, Tiling},
     worker::WorkerScratch,
 };
 
