@@ -1,6 +1,10 @@
 //! The numbers of one row, in f64: the target's logit, the merge over classes, the loss, and what pass 2 needs.
 
-use crate::{Binary, shard::RowStatistics};
+use crate::{
+    Binary,
+    objective::{sigmoid, softplus},
+    shard::RowStatistics,
+};
 
 /// The class of a row that does not count.
 const NOWHERE: usize = usize::MAX;
@@ -263,14 +267,4 @@ impl Partial {
             nearest: f64::from(self.nearest).max(f64::MIN),
         }
     }
-}
-
-/// log(1 + e^d) without losing a tiny result.
-pub(super) fn softplus(d: f64) -> f64 {
-    d.max(0.0) + (-d.abs()).exp().ln_1p()
-}
-
-/// 1/(1 + e^−d).
-pub(super) fn sigmoid(d: f64) -> f64 {
-    if d >= 0.0 { 1.0 / (1.0 + (-d).exp()) } else { d.exp() / (1.0 + d.exp()) }
 }

@@ -314,7 +314,7 @@ impl WithSimd for TableGradients<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::rows::{sigmoid, softplus};
+    use crate::objective::{sigmoid, softplus};
 
     #[test]
     fn softplus_and_sigmoid_are_accurate() {

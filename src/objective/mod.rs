@@ -19,6 +19,7 @@ pub use adaptive::{AdaFace, Adaptive, Elastic, MagFace};
 pub use chebyshev::{Coefficients, Damping, Series};
 pub(crate) use checked::CheckedBatch;
 pub use link::{Binary, Link};
+pub(crate) use link::{sigmoid, softplus};
 pub use others::{Filter, Others, TopK};
 pub(crate) use prepared::Prepared;
 pub use presets::{PRESETS, Preset};

@@ -1,6 +1,6 @@
 //! The spread of a set of vectors, in f64.
 
-use super::{Directions, dot};
+use super::directions::{Directions, dot};
 use crate::{
     Result,
     monitor::{angle, vectors},

@@ -1,6 +1,6 @@
 //! Regularisers and center loss in f64.
 
-use super::{Directions, dot};
+use super::directions::{Directions, dot};
 use crate::{
     CenterOutput, Label, Penalty, Result,
     objective::{CenterLoss, Regularizer},
