@@ -8,7 +8,7 @@ use super::{
     sparse::{Lists, Sift, Sifted},
     sweep::DirectGradients,
     table::TableGradients,
-    tiles::{ClassTile, Classes},
+    tiles::{ClassTile, TileClasses},
     tiling::{Setup, Tiling},
     total::{Total, Widen},
     vector::ScaleColumns,
@@ -84,7 +84,7 @@ impl TileScratch {
         fresh: bool,
         context: &PassContext<'_>,
         (at, rows): (usize, &[HeadRow]),
-        classes: Classes<'_>,
+        classes: TileClasses<'_>,
         (kept, most): (&mut [f32], &[f32]),
     ) {
         let (arch, table) = (context.setup.arch, &context.table);

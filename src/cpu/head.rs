@@ -268,7 +268,7 @@ impl CpuHead {
             for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate().filter(|(_, (row, _))| row.counts()) {
                 let m = margins.map_or(own, |all| all[block * ROWS + i]);
                 let [value, slope, slope_m2] = target.at(row.cosine, m);
-                row.set_target(scale * value, slope);
+                (row.logit, row.slope) = (scale * value, slope);
                 (extra.value, extra.slope_m2) = (value, slope_m2);
                 if bounded {
                     extra.bound = loss.others.bound(row.cosine, m[2]) as f32;
@@ -277,7 +277,7 @@ impl CpuHead {
         });
     }
 
-    /// What the scan tells of the rows: all of it but their cosines and the classes that it chose.
+    /// Scans the raw cosines. The targets lack the cosines of the rows and the chosen classes.
     fn scan(&mut self, call: &HeadCall<'_>, look: Look, state: &State) -> Targets {
         self.run_ranges(call, Path::Table, state, Outputs::default(), |task, context| task.scan(look, context));
         let Counts { zero_prototypes, non_finite_prototypes, .. } = self.found();
@@ -354,7 +354,7 @@ impl CpuHead {
                 self.setup.filter.map(|_| Filtered { dropped: dropped as f32, total: total as f32, kept, entries });
         }
         if self.loss.length_term().is_some() && !broken && self.range.start == 0 {
-            let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.chunks_exact(dim));
+            let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.values().chunks_exact(dim));
             for ((grad, unit), extra) in rows.zip(&self.input.extras) {
                 grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.length_gradient.fused(*u, *g));
             }

@@ -126,7 +126,7 @@ impl Input {
         };
         let own = self.lengths.chunks_mut(ROWS).zip(self.rows.chunks_mut(ROWS)).zip(self.extras.chunks_mut(ROWS));
         let own = own.zip(batch.labels.chunks(ROWS));
-        let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.chunks_mut(dim * ROWS));
+        let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.values_mut().chunks_mut(dim * ROWS));
         each(call.parallel, x.zip(own).collect(), |((x, to), (((lengths, rows), extras), labels))| {
             let (to, lengths) = (&mut to[..x.len()], &mut lengths[..labels.len()]);
             arch.dispatch(Normalize { from: x, dim, to, lengths: &mut *lengths, plain: linear, exact: true });
@@ -163,7 +163,7 @@ impl Input {
             },
             linear: loss.is_linear(),
             scale: state.scale_of(loss) as f32,
-            directions: &self.directions[..n * setup.tiling.dim],
+            directions: &self.directions.values()[..n * setup.tiling.dim],
             rows: &self.rows[..n],
             extras: &self.extras[..n],
             weights: (smoothed || path == Path::AllSums).then_some((call.batch.class_weights, &self.ones)),

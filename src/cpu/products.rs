@@ -8,14 +8,14 @@ use super::{
     matrix::Matrix,
     product::{product, spaced_product},
     sparse::{Entry, List, Lists},
-    tiles::Classes,
+    tiles::TileClasses,
     tiling::{Setup, Tiling},
     vector::AddTo,
 };
 
 impl PassContext<'_> {
     /// X̂ Wᵀ with its bias; X̂ Ŵᵀ if the prototypes are not ordinary. `at`: the first row.
-    pub fn cosines(&self, values: &mut [f32], at: usize, classes: Classes<'_>, with: (bool, &mut [f32])) {
+    pub fn cosines(&self, values: &mut [f32], at: usize, classes: TileClasses<'_>, with: (bool, &mut [f32])) {
         let Setup { arch, tiling: Tiling { dim, pieces, .. }, .. } = self.setup;
         let columns = classes.prototypes.len() / dim;
         let x = Matrix::new(&self.directions[at * dim..], values.len() / columns, dim);

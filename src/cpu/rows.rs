@@ -17,13 +17,13 @@ pub(super) struct HeadRow {
     /// The target's cosine.
     pub cosine: f64,
     /// Its logit, scale included.
-    logit: f64,
+    pub logit: f64,
     /// dφ/dx at the target.
-    slope: f64,
+    pub slope: f64,
     /// log Σ exp over all classes.
     log_all: f64,
-    /// upstream · scale / Z · Σ_j q_j: what turns a probability into G.
-    strength: f64,
+    /// upstream · scale / Z · Σ_j q_j: what turns a probability, or σ(z) of a binary link, into G.
+    pub strength: f64,
     /// The largest logit of the other classes, in f32 as pass 2 subtracts it.
     pub most: f32,
     /// upstream · scale / Z · ε/C, for weights in the [`unit`].
@@ -89,11 +89,6 @@ impl HeadRow {
         Self { class, cosine, ..Self::NONE }
     }
 
-    /// With its logit and slope.
-    pub fn set_target(&mut self, logit: f64, slope: f64) {
-        (self.logit, self.slope) = (logit, slope);
-    }
-
     /// Whether the row is neither ignored nor non-finite.
     #[inline(always)]
     pub fn counts(&self) -> bool {
@@ -117,12 +112,6 @@ impl HeadRow {
     #[inline(always)]
     pub fn gain_at(&self, most: f64) -> f32 {
         (self.strength * (most - self.log_all).exp()) as f32
-    }
-
-    /// The factor that turns σ(z) into G with a binary link.
-    #[inline(always)]
-    pub fn binary(&self) -> f32 {
-        self.strength as f32
     }
 
     /// The loss of a softmax, and what pass 2 needs to know. `part` is upstream / Z.

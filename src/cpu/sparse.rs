@@ -113,21 +113,17 @@ impl WithSimd for Sift<'_> {
                 continue;
             }
             let (mut total, mut dropped) = ([0.0; LANES], [0.0; LANES]);
-            let (blocks, rest) = values.as_chunks_mut::<LANES>();
-            for (block, word) in blocks.iter_mut().zip(&mut *words) {
-                *word = sift(block, limit, &mut total, &mut dropped);
-            }
-            if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
-                // 0 is small: whatever is padded is neither left nor counted
-                let mut padded = [0.0; LANES];
-                padded[..rest.len()].copy_from_slice(rest);
-                *word = sift(&mut padded, limit, &mut total, &mut dropped);
-                rest.copy_from_slice(&padded[..rest.len()]);
-            }
+            // 0 is small: whatever is padded is neither left nor counted
+            left += mark(
+                values,
+                words,
+                #[inline(always)]
+                |block| sift(block, limit, &mut total, &mut dropped),
+            );
+            values.iter_mut().for_each(|v| *v = if v.abs() < limit { 0.0 } else { *v });
             let sum = |lanes: [f32; LANES]| lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
             sifted.total += sum(total);
             sifted.dropped += sum(dropped);
-            left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
         }
         sifted.kept += left as u64;
         let sparse = left <= self.values.len() / SPARSE;
@@ -168,16 +164,7 @@ impl WithSimd for List<'_> {
         let Lists { words, rows: list, row_starts, .. } = lists;
         let mut left = 0;
         for (values, words) in values.chunks_exact(columns).zip(words.chunks_exact_mut(columns.div_ceil(LANES))) {
-            let (blocks, rest) = values.as_chunks::<LANES>();
-            for (block, word) in blocks.iter().zip(&mut *words) {
-                *word = others(block);
-            }
-            if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
-                let mut padded = [0.0; LANES];
-                padded[..rest.len()].copy_from_slice(rest);
-                *word = others(&padded);
-            }
-            left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+            left += mark(values, words, others);
         }
         let sparse = left <= values.len() / SPARSE;
         if sparse {
@@ -189,6 +176,21 @@ impl WithSimd for List<'_> {
         }
         sparse
     }
+}
+
+/// Words of bits from the blocks of a row, the last one filled up with zeros; returns the number of bits that are set.
+#[inline(always)]
+fn mark(values: &[f32], words: &mut [u32], mut bits: impl FnMut(&[f32; LANES]) -> u32) -> usize {
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    for (block, word) in blocks.iter().zip(&mut *words) {
+        *word = bits(block);
+    }
+    if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
+        let mut padded = [0.0; LANES];
+        padded[..rest.len()].copy_from_slice(rest);
+        *word = bits(&padded);
+    }
+    words.iter().map(|word| word.count_ones() as usize).sum()
 }
 
 /// A bit for each value that is not 0.
@@ -205,16 +207,15 @@ fn others(values: &[f32; LANES]) -> u32 {
     )
 }
 
-/// Small values become 0; a bit for each that is left.
+/// A bit for each value that is not small.
 #[inline(always)]
-fn sift(values: &mut [f32; LANES], limit: f32, total: &mut [f32; LANES], dropped: &mut [f32; LANES]) -> u32 {
+fn sift(values: &[f32; LANES], limit: f32, total: &mut [f32; LANES], dropped: &mut [f32; LANES]) -> u32 {
     let mut bits = [0_u32; LANES];
     for k in 0..LANES {
         let size = values[k].abs();
         let small = size < limit;
         total[k] += size;
         dropped[k] += if small { size } else { 0.0 };
-        values[k] = if small { 0.0 } else { values[k] };
         bits[k] = u32::from(!small) << k;
     }
     fold(

@@ -282,7 +282,7 @@ impl WithSimd for TableGradients<'_> {
                 (Some(bias), _) => {
                     for (v, slope) in values.iter_mut().zip(&*slopes) {
                         let (_, sigmoid) = softplus_sigmoid(scale.fused(*v, bias));
-                        *v = normal(row.binary() * sigmoid * slope);
+                        *v = normal(row.strength as f32 * sigmoid * slope);
                     }
                 }
                 (None, None) => {

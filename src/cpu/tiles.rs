@@ -4,7 +4,7 @@ use super::tiling::Tiling;
 
 /// The classes of a tile.
 #[derive(Clone, Copy)]
-pub(super) struct Classes<'a> {
+pub(super) struct TileClasses<'a> {
     /// The first one among all.
     pub first: usize,
     pub prototypes: &'a [f32],
@@ -15,7 +15,7 @@ pub(super) struct Classes<'a> {
 /// One tile.
 pub(super) struct ClassTile<'a> {
     pub index: usize,
-    pub classes: Classes<'a>,
+    pub classes: TileClasses<'a>,
     /// \[N, prototypes of the tile\]: what survives pass 1 in *keep*, at last G.
     pub kept: &'a mut [f32],
     /// \[N\]: the largest logits that `kept` refers to.
@@ -38,7 +38,7 @@ impl<'a> ClassTiles<'a> {
         let (ClassTile { index, classes: left, kept, most, grad, grad_bias }, tiling) = (&mut self.rest, self.tiling);
         let columns = (tiling.tile * tiles).min(left.prototypes.len() / tiling.dim);
         let count = (tiling.tile_classes() * tiles).min(columns);
-        let classes = Classes {
+        let classes = TileClasses {
             first: left.first,
             prototypes: left.prototypes.split_off(..columns * tiling.dim).unwrap_or_default(),
             bias: left.bias.split_off(..count.min(left.bias.len())).unwrap_or_default(),

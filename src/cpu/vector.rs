@@ -1,7 +1,7 @@
 //! Vector code without unsafe and without build flags: plain loops over blocks of [`LANES`] values, inlined into a
 //! function that `pulp` compiles for AVX-512, AVX2, NEON or neither, and chooses when the head is made.
 
-use std::ops::{Add, Deref, DerefMut};
+use std::ops::Add;
 
 use pulp::{Simd, WithSimd};
 
@@ -28,23 +28,17 @@ impl Aligned {
         Self { data, start }
     }
 
+    pub fn values(&self) -> &[f32] {
+        &self.data[self.start..]
+    }
+
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.data[self.start..]
+    }
+
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.data.capacity()
-    }
-}
-
-impl Deref for Aligned {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.data[self.start..]
-    }
-}
-
-impl DerefMut for Aligned {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data[self.start..]
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     sparse::Lists,
     sweep::Block,
     table::Scratch,
-    tiles::Classes,
+    tiles::TileClasses,
     tiling::{Setup, Tiling},
 };
 use crate::objective::SHORTEST;
@@ -87,7 +87,7 @@ impl TileScratch {
         &'b mut self,
         context: &'b PassContext<'_>,
         (at, rows): (usize, &'b [HeadRow]),
-        classes: Classes<'_>,
+        classes: TileClasses<'_>,
         kept: &'b mut [f32],
         ready: bool,
     ) -> (Block<'b>, &'b mut Scratch) {

@@ -7,7 +7,7 @@ use super::{
     join::Queue,
     ranges::RangeTask,
     rows::Partial,
-    tiles::{ClassTile, ClassTiles, Classes, front},
+    tiles::{ClassTile, ClassTiles, TileClasses, front},
     tiling::{Setup, Tiling},
     worker::WorkerScratch,
 };
@@ -106,6 +106,6 @@ fn all<'a>(
     (grad, grad_bias): (&'a mut [f32], &'a mut [f32]),
 ) -> ClassTile<'a> {
     let (prototypes, bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
-    let classes = Classes { first: range.start, prototypes, bias };
+    let classes = TileClasses { first: range.start, prototypes, bias };
     ClassTile { index: 0, classes, kept, most, grad, grad_bias }
 }

@@ -30,6 +30,15 @@ impl Directions {
         &self.unit[i * self.dim..(i + 1) * self.dim]
     }
 
+    /// The mean direction.
+    pub fn mean(&self) -> Vec<f64> {
+        let (count, mut mean) = (self.length.len(), vec![0.0; self.dim]);
+        for j in 0..count {
+            mean.iter_mut().zip(self.row(j)).for_each(|(m, unit)| *m += unit / count as f64);
+        }
+        mean
+    }
+
     /// A linear head divides by no length.
     pub fn short(&self, i: usize) -> bool {
         self.normalised && !self.non_finite[i] && self.length[i] < SHORTEST

@@ -61,10 +61,7 @@ impl Shard<'_> {
             out.target_cosines[i] = targets.cosines[i].unwrap_or(0.0);
             let linear = loss.is_linear() && self.classes > 1;
             out.other_cosines[i] = if linear { sums.nearest } else { sums.nearest.max(NO_COSINE) };
-            let terms = match loss.binary() {
-                None => self.softmax(i, &row, sums, scale, &other),
-                Some(link) => self.binary(i, &row, sums, scale, &other, link),
-            };
+            let terms = self.terms(i, &row, sums, scale, &other);
             out.row_losses[i] = terms.loss;
             grad_scale += gain(terms.scale);
             grad_bias += gain(terms.bias);
@@ -135,54 +132,43 @@ impl Shard<'_> {
         self.batch.class_weights.map_or(1.0, |w| w[self.batch.labels[i] as usize])
     }
 
-    fn softmax(&self, i: usize, row: &RowTarget, sums: &RowStatistics, scale: f64, other: &Evaluator<'_>) -> RowTerms {
-        let (classes, w) = (self.classes, self.label_weight(i));
-        let share = self.loss.label_smoothing / classes as f64;
+    fn terms(&self, i: usize, row: &RowTarget, sums: &RowStatistics, scale: f64, other: &Evaluator<'_>) -> RowTerms {
+        let (loss, classes, w) = (&self.loss, self.classes, self.label_weight(i));
+        let others = |pull: &dyn Fn(usize, f64) -> f64| {
+            let term = |j: usize| {
+                let (value, slope) = other(self.cosine(i, j), self.place(row, j));
+                (j, pull(j, scale * value), slope)
+            };
+            self.others(i).map(term).collect()
+        };
+        if let Some(Binary { weight, factor, bias }) = loss.binary() {
+            let (own, rest) = (w * factor * weight, w * factor * (1.0 - weight));
+            let zy = scale * row.value + bias;
+            let pull = -own * sigmoid(-zy);
+            return RowTerms {
+                loss: own * softplus(-zy) + rest * sums.sum,
+                pull,
+                scale: pull * row.value + rest * sums.tilt,
+                bias: pull + rest * sums.weighted,
+                others: others(&|_, z| rest * sigmoid(z + bias)),
+            };
+        }
+        let share = loss.label_smoothing / classes as f64;
         let weights = self.batch.class_weights.map_or(classes as f64, |w| w.iter().sum());
         let zy = scale * row.value;
         let log_others = if classes > 1 { sums.most + sums.sum.ln() } else { f64::NEG_INFINITY };
         let d = log_others - zy;
         let log_all = zy.max(log_others) + (-d.abs()).exp().ln_1p();
-        let mass = (1.0 - self.loss.label_smoothing) * w + share * weights;
+        let mass = (1.0 - loss.label_smoothing) * w + share * weights;
         let rest = share * (weights - w);
         let smoothed = rest * row.value - share * sums.weighted;
         let mean = if classes > 1 { sums.tilt / sums.sum } else { row.value };
-        let pull = |j: usize| {
-            let (value, slope) = other(self.cosine(i, j), self.place(row, j));
-            (j, mass * (scale * value - log_all).exp() - share * self.weight(j), slope)
-        };
         RowTerms {
             loss: mass * softplus(d) + scale * smoothed,
             pull: rest - mass * sigmoid(d),
             scale: mass * sigmoid(d) * (mean - row.value) + smoothed,
             bias: 0.0,
-            others: self.others(i).map(pull).collect(),
-        }
-    }
-
-    fn binary(
-        &self,
-        i: usize,
-        row: &RowTarget,
-        sums: &RowStatistics,
-        scale: f64,
-        other: &Evaluator<'_>,
-        Binary { weight, factor, bias }: Binary,
-    ) -> RowTerms {
-        let w = self.label_weight(i);
-        let (own, rest) = (w * factor * weight, w * factor * (1.0 - weight));
-        let zy = scale * row.value + bias;
-        let pull = -own * sigmoid(-zy);
-        let other_pull = |j: usize| {
-            let (value, slope) = other(self.cosine(i, j), self.place(row, j));
-            (j, rest * sigmoid(scale * value + bias), slope)
-        };
-        RowTerms {
-            loss: own * softplus(-zy) + rest * sums.sum,
-            pull,
-            scale: pull * row.value + rest * sums.tilt,
-            bias: pull + rest * sums.weighted,
-            others: self.others(i).map(other_pull).collect(),
+            others: others(&|j, z| mass * (z - log_all).exp() - share * self.weight(j)),
         }
     }
 
