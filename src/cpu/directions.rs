@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::vector::{Fused, dot, sum_products};
+use super::vector::{Fused, LANES, dot, fold};
 use crate::objective::SHORTEST;
 
 /// Lengths and directions of the rows of `from`, `dim` values each.
@@ -146,13 +146,17 @@ impl WithSimd for Project<'_> {
 /// (pull − <pull, u>·u)·factor, where u is what `unit` makes of `from`.
 #[inline(always)]
 fn project(pull: &mut [f32], from: &[f32], factor: f32, unit: impl Fn(f32) -> f32) {
-    let radial = -sum_products(
-        pull,
-        from,
-        #[inline(always)]
-        |p| p,
-        &unit,
-    );
+    let ((p, p_rest), (x, x_rest)) = (pull.as_chunks::<LANES>(), from.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (p, x) in p.iter().zip(x) {
+        for k in 0..LANES {
+            sums[k] = p[k].fused(unit(x[k]), sums[k]);
+        }
+    }
+    for (k, (p, x)) in p_rest.iter().zip(x_rest).enumerate() {
+        sums[k] = p.fused(unit(*x), sums[k]);
+    }
+    let radial = -fold(sums, |a, b| a + b);
     pull.iter_mut().zip(from).for_each(|(p, x)| *p = radial.fused(unit(*x), *p) * factor);
 }
 

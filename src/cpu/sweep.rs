@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     rows::{HeadRow, Partial},
-    vector::{Fused, LANES, exp, fold, larger, normal, scale_values, sum_products},
+    vector::{Fused, LANES, exp, fold, larger, normal, scale_values},
 };
 use crate::objective::others::{Other, Place};
 
@@ -200,11 +200,15 @@ fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f
 /// Σ weight · value.
 #[inline(always)]
 pub(super) fn weighted<O: Other>(others: O, cosines: &[f32], weights: &[f32]) -> f64 {
-    sum_products(
-        cosines,
-        weights,
-        #[inline(always)]
-        |c| f64::from(others.value_slope(c, NOWHERE).0),
-        f64::from,
-    )
+    let ((c, c_rest), (w, w_rest)) = (cosines.as_chunks::<LANES>(), weights.as_chunks::<LANES>());
+    let mut sums = [0.0_f64; LANES];
+    for (c, w) in c.iter().zip(w) {
+        for k in 0..LANES {
+            sums[k] = f64::from(others.value_slope(c[k], NOWHERE).0).fused(f64::from(w[k]), sums[k]);
+        }
+    }
+    for (k, (c, w)) in c_rest.iter().zip(w_rest).enumerate() {
+        sums[k] = f64::from(others.value_slope(*c, NOWHERE).0).fused(f64::from(*w), sums[k]);
+    }
+    fold(sums, |a, b| a + b)
 }

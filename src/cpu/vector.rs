@@ -101,29 +101,20 @@ pub(super) fn fold<T: Copy, const N: usize>(mut lanes: [T; N], combine: impl Fn(
     lanes[0]
 }
 
-/// Σ f(a)·g(b), in [`LANES`] sums.
+/// <a, b> in [`LANES`] sums of `T`.
 #[inline(always)]
-pub(super) fn sum_products<T>(a: &[f32], b: &[f32], f: impl Fn(f32) -> T, g: impl Fn(f32) -> T) -> T
-where
-    T: Fused + Copy + Default + Add<Output = T>,
-{
+pub(super) fn dot<T: Fused + Copy + Default + Add<Output = T> + From<f32>>(a: &[f32], b: &[f32]) -> T {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [T::default(); LANES];
     for (a, b) in a.iter().zip(b) {
         for k in 0..LANES {
-            sums[k] = f(a[k]).fused(g(b[k]), sums[k]);
+            sums[k] = T::from(a[k]).fused(T::from(b[k]), sums[k]);
         }
     }
     for (k, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        sums[k] = f(*a).fused(g(*b), sums[k]);
+        sums[k] = T::from(*a).fused(T::from(*b), sums[k]);
     }
     fold(sums, |a, b| a + b)
-}
-
-/// <a, b>, summed in `T`.
-#[inline(always)]
-pub(super) fn dot<T: Fused + Copy + Default + Add<Output = T> + From<f32>>(a: &[f32], b: &[f32]) -> T {
-    sum_products(a, b, T::from, T::from)
 }
 
 /// Every row of `values` times `factors`, number by number.
