@@ -11,7 +11,6 @@ use super::{
     tiles::{ClassTile, TileClasses},
     tiling::{Setup, Tiling},
     total::{Total, Widen},
-    vector::ScaleColumns,
     worker::{TileScratch, WorkerScratch, values_of},
 };
 use crate::objective::others::{Identity, Rectified};
@@ -112,14 +111,8 @@ impl TileScratch {
         kept: &mut [f32],
         lists: &mut Lists,
     ) -> bool {
-        let arch = context.setup.arch;
         let values = values_of(kept, &mut self.cosines, (at, rows.len()), columns);
-        let sparse = arch.dispatch(Sift { values: &mut *values, columns, rows, lists });
-        if self.ordinary && !context.linear {
-            let factors = &self.factors[..columns];
-            arch.dispatch(ScaleColumns { values, factors });
-            lists.scale_columns(if sparse { factors } else { &[] });
-        }
-        sparse
+        let factors = (self.ordinary && !context.linear).then(|| &self.factors[..columns]);
+        context.setup.arch.dispatch(Sift { values, columns, rows, lists, factors })
     }
 }

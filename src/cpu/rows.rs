@@ -10,7 +10,7 @@ use crate::{
 const NOWHERE: usize = usize::MAX;
 
 /// One row of the batch: what both sweeps read, in one line of the cache.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct HeadRow {
     /// The labelled class among all, or [`NOWHERE`].
     pub class: usize,
@@ -58,7 +58,7 @@ impl RowExtras {
 }
 
 /// The contribution of a row to the batch.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Share {
     pub loss: f64,
     /// dL/dφ, upstream, Z and scale included.
@@ -71,22 +71,22 @@ pub(super) struct Share {
 
 impl HeadRow {
     /// A row with loss 0 or NaN and no gradient.
-    pub const NONE: Self = Self {
-        class: NOWHERE,
-        cosine: 0.0,
-        logit: 0.0,
-        slope: 0.0,
-        log_all: 0.0,
-        strength: 0.0,
-        most: 0.0,
-        smoothing: 0.0,
-        pull: 0.0,
-        limit: 0.0,
-    };
+    pub const NONE: Self = Self::new(NOWHERE, 0.0);
 
     /// A row with its target cosine; 0 where the label lies in another shard.
-    pub fn new(class: usize, cosine: f64) -> Self {
-        Self { class, cosine, ..Self::NONE }
+    pub const fn new(class: usize, cosine: f64) -> Self {
+        Self {
+            class,
+            cosine,
+            logit: 0.0,
+            slope: 0.0,
+            log_all: 0.0,
+            strength: 0.0,
+            most: 0.0,
+            smoothing: 0.0,
+            pull: 0.0,
+            limit: 0.0,
+        }
     }
 
     /// Whether the row is neither ignored nor non-finite.

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     rows::HeadRow,
-    vector::{LANES, fold},
+    vector::{LANES, fold, scale_values},
 };
 
 /// An entry of G that is left: its row (or class) in the block, and its value.
@@ -73,14 +73,6 @@ impl Lists {
         (&self.row_starts[..=rows], &self.rows)
     }
 
-    /// The entries of each column times its factor.
-    pub fn scale_columns(&mut self, factors: &[f32]) {
-        for (ends, factor) in self.column_starts.windows(2).zip(factors) {
-            let own = &mut self.columns[ends[0] as usize..ends[1] as usize];
-            own.iter_mut().for_each(|(_, value)| *value *= factor);
-        }
-    }
-
     /// Column by column: dW.
     pub fn by_column(&self, columns: usize) -> (&[u32], &[Entry]) {
         (&self.column_starts[..=columns], &self.columns)
@@ -94,6 +86,8 @@ pub(super) struct Sift<'a> {
     pub columns: usize,
     pub rows: &'a [HeadRow],
     pub lists: &'a mut Lists,
+    /// Factors of the columns, applied last.
+    pub factors: Option<&'a [f32]>,
 }
 
 impl WithSimd for Sift<'_> {
@@ -140,7 +134,12 @@ impl WithSimd for Sift<'_> {
                 |column| starts[column + 1] += 1,
             );
             turn(&list[..left], &row_starts[..=ends], turned, starts);
+            for (ends, factor) in starts.windows(2).zip(self.factors.unwrap_or_default()) {
+                let own = &mut turned[ends[0] as usize..ends[1] as usize];
+                own.iter_mut().for_each(|(_, value)| *value *= factor);
+            }
         }
+        self.values.chunks_exact_mut(self.columns).for_each(|row| scale_values(row, self.factors));
         sparse
     }
 }
@@ -298,7 +297,13 @@ mod tests {
             let mut sifted: Vec<f32> = values.clone();
             sifted.chunks_exact_mut(columns).skip(2).take(1).for_each(|row| row.fill(0.0));
             let mut lists = Lists::new((rows + 1, columns + 2));
-            let sparse = Arch::new().dispatch(Sift { values: &mut sifted, columns, rows: &own, lists: &mut lists });
+            let sparse = Arch::new().dispatch(Sift {
+                values: &mut sifted,
+                columns,
+                rows: &own,
+                lists: &mut lists,
+                factors: None,
+            });
             let cells = || (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
             assert!(cells().all(|(i, j)| sifted[i * columns + j] == g(i, j)), "{rows}x{columns}");
             let counted = || cells().filter(|&(i, _)| i != 2);
@@ -349,7 +354,13 @@ mod tests {
         for (every, expected) in [(1, false), (2, false), (5, true)] {
             let mut values: Vec<f32> = (0..rows * columns).map(|i| if i % every == 0 { 1.0 } else { 0.1 }).collect();
             let mut lists = Lists::new((rows, columns));
-            let sparse = Arch::new().dispatch(Sift { values: &mut values, columns, rows: &own, lists: &mut lists });
+            let sparse = Arch::new().dispatch(Sift {
+                values: &mut values,
+                columns,
+                rows: &own,
+                lists: &mut lists,
+                factors: None,
+            });
             assert_eq!(sparse, expected);
             assert_eq!(lists.sifted.kept as usize, rows * columns / every);
         }

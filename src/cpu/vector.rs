@@ -117,21 +117,6 @@ pub(super) fn dot<T: Fused + Copy + Default + Add<Output = T> + From<f32>>(a: &[
     fold(sums, |a, b| a + b)
 }
 
-/// Every row of `values` times `factors`, number by number.
-pub(super) struct ScaleColumns<'a> {
-    pub values: &'a mut [f32],
-    pub factors: &'a [f32],
-}
-
-impl WithSimd for ScaleColumns<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        self.values.chunks_exact_mut(self.factors.len()).for_each(|row| scale_values(row, Some(self.factors)));
-    }
-}
-
 /// Each number times its factor.
 #[inline(always)]
 pub(super) fn scale_values(values: &mut [f32], factors: Option<&[f32]>) {

@@ -70,8 +70,7 @@ impl Workspace {
         let mut first_share = into.embeddings;
         let (mut partials, mut top, mut shares) = (&mut self.partials[..], &mut self.top[..], &mut self.shares[..]);
         let mut totals = &mut self.totals[..];
-        let rest = all(range, call, (&mut self.kept, &mut self.most), (into.prototypes, into.bias));
-        let mut tiles = ClassTiles { tiling, rows, rest };
+        let mut tiles = all(tiling, range, call, (&mut self.kept, &mut self.most), (into.prototypes, into.bias));
         let task = |(index, worker): (usize, &'a mut WorkerScratch)| RangeTask {
             tiles: ClassTiles { tiling, rows, rest: tiles.front(tiling.range_tiles()) },
             worker,
@@ -92,20 +91,21 @@ impl Workspace {
         lengths: &'a [f64],
         into: Outputs<'a>,
     ) -> (&'a mut [WorkerScratch], Queue<'a>) {
-        let rest = all(range, call, (&mut self.kept, &mut self.most), (into.prototypes, into.bias));
-        let tiles = ClassTiles { tiling, rows: call.batch.rows(), rest };
+        let tiles = all(tiling, range, call, (&mut self.kept, &mut self.most), (into.prototypes, into.bias));
         (&mut self.workers, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings, &mut self.totals))
     }
 }
 
-/// All tiles in one.
+/// All tiles.
 fn all<'a>(
+    tiling: Tiling,
     range: &Range<usize>,
     call: &HeadCall<'a>,
     (kept, most): (&'a mut [f32], &'a mut [f32]),
     (grad, grad_bias): (&'a mut [f32], &'a mut [f32]),
-) -> ClassTile<'a> {
+) -> ClassTiles<'a> {
     let (prototypes, bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
     let classes = TileClasses { first: range.start, prototypes, bias };
-    ClassTile { index: 0, classes, kept, most, grad, grad_bias }
+    let rest = ClassTile { index: 0, classes, kept, most, grad, grad_bias };
+    ClassTiles { tiling, rows: call.batch.rows(), rest }
 }
