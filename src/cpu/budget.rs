@@ -4,7 +4,7 @@ use super::{
     join::Queue,
     product::{Pieces, packing_bytes},
     rows::{HeadRow, Partial, RowExtras},
-    sparse::Lists,
+    sparse::SparseGradient,
     table::Scratch,
     tiling::Tiling,
     vector::Aligned,
@@ -91,7 +91,7 @@ impl Tiling {
             worker.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES), (1, size_of::<WorkerScratch>())]);
         let worker = worker.chain([(self.worker_totals() as u64, 8), (self.bias_sums() as u64, 8)]);
         let (listed_rows, listed) = self.listed();
-        let worker = worker.fold(packing + 256 + Lists::bytes(listed_rows, listed), add); // and its task
+        let worker = worker.fold(packing + 256 + SparseGradient::bytes(listed_rows, listed), add); // and its task
         [
             (elements(self.rows, dim), 4), // directions
             (1, Aligned::EXTRA),

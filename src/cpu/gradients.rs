@@ -5,7 +5,7 @@ use super::{
     input::{PassContext, Path},
     ranges::RangeTask,
     rows::HeadRow,
-    sparse::{Lists, Sift, Sifted},
+    sparse::{ApplyFilter, FilterSums, SparseGradient},
     sweep::DirectGradients,
     table::TableGradients,
     tiles::{ClassTile, TileClasses},
@@ -19,7 +19,7 @@ impl RangeTask<'_> {
     /// Pass 2 of *recompute*: this range's share of dX, and its dW and db.
     pub fn gradients(self, context: &PassContext<'_>) {
         let Self { mut tiles, worker, share, total, .. } = self;
-        worker.lists.sifted = Sifted::default();
+        worker.lists.sums = FilterSums::default();
         let mut total = Total::new(total);
         while let Some(tile) = tiles.next() {
             tile.gradients(true, context, worker, Some((&mut *share, total.adds())));
@@ -109,10 +109,10 @@ impl TileScratch {
         (at, rows): (usize, &[HeadRow]),
         columns: usize,
         kept: &mut [f32],
-        lists: &mut Lists,
+        lists: &mut SparseGradient,
     ) -> bool {
         let values = values_of(kept, &mut self.cosines, (at, rows.len()), columns);
         let factors = (self.ordinary && !context.linear).then(|| &self.factors[..columns]);
-        context.setup.arch.dispatch(Sift { values, columns, rows, lists, factors })
+        context.setup.arch.dispatch(ApplyFilter { values, columns, rows, lists, factors })
     }
 }

@@ -10,7 +10,7 @@ use super::{
     ranges::{Look, RangeTask},
     rows::HeadRow,
     scan,
-    sparse::Sifted,
+    sparse::FilterSums,
     tiling::{Setup, Tiling},
     vector::Fused,
     workspace::{Outputs, Workspace},
@@ -327,7 +327,7 @@ impl CpuHead {
                 prototypes: &mut out.grad_prototypes,
                 bias: if linear { &mut out.grad_bias } else { &mut [] },
             };
-            let sifted = if keep {
+            let filter_sums = if keep {
                 let context = self.input.context(self.setup, &self.loss, path, call, state);
                 let (workers, queue) = self.workspace.queue(self.setup, &self.range, call, &self.input.lengths, into);
                 let count = workers.len();
@@ -336,7 +336,7 @@ impl CpuHead {
                     let workers = workers.iter_mut().enumerate().collect();
                     each(call.parallel, workers, |(first, worker)| queue.finish(first, count, &context, worker));
                 }
-                queue.sifted().fold(Sifted::default(), Sifted::plus)
+                queue.filter_sums().fold(FilterSums::default(), FilterSums::plus)
             } else {
                 self.run_ranges(call, path, state, into, |task, context| task.gradients(context));
                 finish_embeddings(
@@ -347,9 +347,13 @@ impl CpuHead {
                     &self.workspace,
                     &mut out.grad_embeddings,
                 );
-                self.workspace.workers.iter().map(|worker| worker.lists.sifted).fold(Sifted::default(), Sifted::plus)
+                self.workspace
+                    .workers
+                    .iter()
+                    .map(|worker| worker.lists.sums)
+                    .fold(FilterSums::default(), FilterSums::plus)
             };
-            let Sifted { dropped, total, kept } = sifted;
+            let FilterSums { dropped, total, kept } = filter_sums;
             out.filtered =
                 self.setup.filter.map(|_| Filtered { dropped: dropped as f32, total: total as f32, kept, entries });
         }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::{
     directions::Project,
     input::PassContext,
-    sparse::Sifted,
+    sparse::FilterSums,
     tiles::{ClassTiles, front},
     tiling::{Setup, Tiling},
     total::Total,
@@ -18,7 +18,7 @@ struct Done<'a> {
     values: &'a [f32],
     prototypes: &'a [f32],
     ordinary: bool,
-    sifted: Sifted,
+    filter_sums: FilterSums,
 }
 
 /// dX in *keep*, row block by row block: the tiles join each of them in order, by whoever finds it free and a tile done.
@@ -72,10 +72,10 @@ impl<'a> Queue<'a> {
     pub fn work(&self, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) {
         let next = || self.tiles.lock().unwrap_or_else(PoisonError::into_inner).next();
         while let Some(tile) = next() {
-            worker.lists.sifted = Sifted::default();
+            worker.lists.sums = FilterSums::default();
             let (index, prototypes) = (tile.index, tile.classes.prototypes);
             let values = tile.gradients(fresh, context, worker, None);
-            let done = Done { values, prototypes, ordinary: worker.tile.ordinary, sifted: worker.lists.sifted };
+            let done = Done { values, prototypes, ordinary: worker.tile.ordinary, filter_sums: worker.lists.sums };
             // every index comes once
             let _ = self.done[index].set(done);
             for (b, block) in self.blocks.iter().enumerate() {
@@ -118,7 +118,7 @@ impl<'a> Queue<'a> {
     }
 
     /// The entries of G that every tile dropped, in order.
-    pub fn sifted(&self) -> impl Iterator<Item = Sifted> {
-        self.done.iter().filter_map(|done| done.get().map(|done| done.sifted))
+    pub fn filter_sums(&self) -> impl Iterator<Item = FilterSums> {
+        self.done.iter().filter_map(|done| done.get().map(|done| done.filter_sums))
     }
 }

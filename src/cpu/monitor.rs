@@ -73,7 +73,7 @@ pub(crate) fn between(dim: usize, all: &[f32]) -> Result<f64> {
                 for (row, cosines) in cosines[..rows * columns].chunks_exact(columns).enumerate() {
                     // each pair once
                     let first = if j == i { row + 1 } else { 0 };
-                    sum += arch.dispatch(Leans(&cosines[first..]));
+                    sum += arch.dispatch(RightAngleGaps(&cosines[first..]));
                 }
             }
             sum
@@ -104,9 +104,9 @@ impl UnitVectors {
 }
 
 /// Σ (π/2 − θ) of cosines: small where angles are nearly right, so that their sum keeps its digits.
-struct Leans<'a>(&'a [f32]);
+struct RightAngleGaps<'a>(&'a [f32]);
 
-impl WithSimd for Leans<'_> {
+impl WithSimd for RightAngleGaps<'_> {
     type Output = f64;
 
     #[inline(always)]
@@ -116,17 +116,17 @@ impl WithSimd for Leans<'_> {
         let mut sums = [0.0; LANES];
         for block in blocks {
             for k in 0..LANES {
-                sums[k] += lean(block[k]);
+                sums[k] += arcsin(block[k]);
             }
         }
-        let rest: f64 = rest.iter().map(|&c| f64::from(lean(c))).sum();
+        let rest: f64 = rest.iter().map(|&c| f64::from(arcsin(c))).sum();
         f64::from(fold(sums, |a, b| a + b)) + rest
     }
 }
 
 /// π/2 − θ = atan2(c, √((1−c)(1+c))) without a branch; error below 2e-7. One that rounded past ±1 gives ±π/2.
 #[inline(always)]
-fn lean(c: f32) -> f32 {
+fn arcsin(c: f32) -> f32 {
     let a = c.abs();
     let s = larger((1.0 - a) * (1.0 + a), 0.0).sqrt();
     let steep = a > s;
@@ -148,15 +148,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lean_is_the_arc_sine() {
+    fn arcsin_is_the_arc_sine() {
         let cosines: Vec<f32> = (-200_000..=200_000).map(|i| i as f32 / 200_000.0).collect();
         for &c in &cosines {
             // in f64 from the same f32
             let exact = f64::from(c).asin();
-            assert!((f64::from(lean(c)) - exact).abs() <= 2e-7, "{c}: {} is not {exact}", lean(c));
+            assert!((f64::from(arcsin(c)) - exact).abs() <= 2e-7, "{c}: {} is not {exact}", arcsin(c));
         }
         for past in [1.000_000_1_f32, 1.000_000_2] {
-            assert_eq!((lean(past), lean(-past)), (std::f32::consts::FRAC_PI_2, -std::f32::consts::FRAC_PI_2));
+            assert_eq!((arcsin(past), arcsin(-past)), (std::f32::consts::FRAC_PI_2, -std::f32::consts::FRAC_PI_2));
         }
     }
 }

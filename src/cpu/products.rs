@@ -7,7 +7,7 @@ use super::{
     input::PassContext,
     matrix::Matrix,
     product::{product, spaced_product},
-    sparse::{Entry, List, Lists},
+    sparse::{Entry, List, SparseGradient},
     tiles::TileClasses,
     tiling::{Setup, Tiling},
     vector::AddTo,
@@ -34,7 +34,7 @@ impl PassContext<'_> {
         values: &[f32],
         prototypes: &[f32],
         with: (bool, &mut [f32]),
-        lists: &mut Lists,
+        lists: &mut SparseGradient,
     ) {
         let Setup { arch, tiling: Tiling { dim, centers, pieces, .. }, filter } = self.setup;
         let columns = prototypes.len() / dim;
@@ -57,7 +57,7 @@ impl PassContext<'_> {
         values: &[f32],
         columns: usize,
         at: usize,
-        lists: Option<&Lists>,
+        lists: Option<&SparseGradient>,
     ) {
         let Setup { arch, tiling: Tiling { dim, centers, pieces, .. }, .. } = self.setup;
         let (width, rows) = (columns / centers, values.len() / columns);

@@ -12,13 +12,13 @@ pub(super) type Entry = (u32, f32);
 
 /// The entries of G that one range of classes dropped.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Sifted {
+pub(super) struct FilterSums {
     pub dropped: f64,
     pub total: f64,
     pub kept: u64,
 }
 
-impl Sifted {
+impl FilterSums {
     /// Both together.
     pub fn plus(self, other: Self) -> Self {
         Self { dropped: self.dropped + other.dropped, total: self.total + other.total, kept: self.kept + other.kept }
@@ -26,7 +26,7 @@ impl Sifted {
 }
 
 /// The entries that are left of one block, row by row and column by column.
-pub(super) struct Lists {
+pub(super) struct SparseGradient {
     /// A bit per entry, whole words for every row: it is left.
     words: Vec<u32>,
     rows: Vec<Entry>,
@@ -34,13 +34,13 @@ pub(super) struct Lists {
     row_starts: Vec<u32>,
     columns: Vec<Entry>,
     column_starts: Vec<u32>,
-    pub sifted: Sifted,
+    pub sums: FilterSums,
 }
 
 /// One of so many entries may be left for the lists to be used; more are multiplied faster by the dense products.
 const SPARSE: usize = 4;
 
-impl Lists {
+impl SparseGradient {
     /// Room for a block of G; none without a filter.
     pub fn new((block, tile): (usize, usize)) -> Self {
         let [words, room, rows, columns] = Self::room(block, tile);
@@ -50,7 +50,7 @@ impl Lists {
             row_starts: vec![0; rows],
             columns: vec![(0, 0.0); room],
             column_starts: vec![0; columns],
-            sifted: Sifted::default(),
+            sums: FilterSums::default(),
         }
     }
 
@@ -80,22 +80,22 @@ impl Lists {
 }
 
 /// Small entries of a block become 0; the others are listed. Returns whether they are few enough for that.
-pub(super) struct Sift<'a> {
+pub(super) struct ApplyFilter<'a> {
     /// G, \[rows, columns\].
     pub values: &'a mut [f32],
     pub columns: usize,
     pub rows: &'a [HeadRow],
-    pub lists: &'a mut Lists,
+    pub lists: &'a mut SparseGradient,
     /// Factors of the columns, applied last.
     pub factors: Option<&'a [f32]>,
 }
 
-impl WithSimd for Sift<'_> {
+impl WithSimd for ApplyFilter<'_> {
     type Output = bool;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> bool {
-        let Lists { words, rows: list, row_starts, columns: turned, column_starts, sifted } = self.lists;
+        let SparseGradient { words, rows: list, row_starts, columns: transposed, column_starts, sums } = self.lists;
         let wide = self.columns.div_ceil(LANES);
         let values = self.values.chunks_exact_mut(self.columns);
         let mut left = 0;
@@ -112,14 +112,14 @@ impl WithSimd for Sift<'_> {
                 values,
                 words,
                 #[inline(always)]
-                |block| sift(block, limit, &mut total, &mut dropped),
+                |block| kept_bits(block, limit, &mut total, &mut dropped),
             );
             values.iter_mut().for_each(|v| *v = if v.abs() < limit { 0.0 } else { *v });
             let sum = |lanes: [f32; LANES]| lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
-            sifted.total += sum(total);
-            sifted.dropped += sum(dropped);
+            sums.total += sum(total);
+            sums.dropped += sum(dropped);
         }
-        sifted.kept += left as u64;
+        sums.kept += left as u64;
         let sparse = left <= self.values.len() / SPARSE;
         if sparse {
             let starts = &mut column_starts[..=self.columns];
@@ -133,9 +133,9 @@ impl WithSimd for Sift<'_> {
                 #[inline(always)]
                 |column| starts[column + 1] += 1,
             );
-            turn(&list[..left], &row_starts[..=ends], turned, starts);
+            by_columns(&list[..left], &row_starts[..=ends], transposed, starts);
             for (ends, factor) in starts.windows(2).zip(self.factors.unwrap_or_default()) {
-                let own = &mut turned[ends[0] as usize..ends[1] as usize];
+                let own = &mut transposed[ends[0] as usize..ends[1] as usize];
                 own.iter_mut().for_each(|(_, value)| *value *= factor);
             }
         }
@@ -151,7 +151,7 @@ pub(super) struct List<'a> {
     pub values: &'a [f32],
     pub columns: usize,
     pub centers: usize,
-    pub lists: &'a mut Lists,
+    pub lists: &'a mut SparseGradient,
 }
 
 impl WithSimd for List<'_> {
@@ -160,10 +160,10 @@ impl WithSimd for List<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> bool {
         let Self { values, columns, centers, lists } = self;
-        let Lists { words, rows: list, row_starts, .. } = lists;
+        let SparseGradient { words, rows: list, row_starts, .. } = lists;
         let mut left = 0;
         for (values, words) in values.chunks_exact(columns).zip(words.chunks_exact_mut(columns.div_ceil(LANES))) {
-            left += mark(values, words, others);
+            left += mark(values, words, nonzero_bits);
         }
         let sparse = left <= values.len() / SPARSE;
         if sparse {
@@ -194,7 +194,7 @@ fn mark(values: &[f32], words: &mut [u32], mut bits: impl FnMut(&[f32; LANES]) -
 
 /// A bit for each value that is not 0.
 #[inline(always)]
-fn others(values: &[f32; LANES]) -> u32 {
+fn nonzero_bits(values: &[f32; LANES]) -> u32 {
     let mut bits = [0_u32; LANES];
     for k in 0..LANES {
         bits[k] = u32::from(values[k] != 0.0) << k;
@@ -208,7 +208,7 @@ fn others(values: &[f32; LANES]) -> u32 {
 
 /// A bit for each value that is not small.
 #[inline(always)]
-fn sift(values: &[f32; LANES], limit: f32, total: &mut [f32; LANES], dropped: &mut [f32; LANES]) -> u32 {
+fn kept_bits(values: &[f32; LANES], limit: f32, total: &mut [f32; LANES], dropped: &mut [f32; LANES]) -> u32 {
     let mut bits = [0_u32; LANES];
     for k in 0..LANES {
         let size = values[k].abs();
@@ -255,7 +255,7 @@ fn collect(
 
 /// The same entries column by column, each column's rows in order. `starts` holds counts at first.
 #[inline(always)]
-fn turn(list: &[Entry], row_starts: &[u32], turned: &mut [Entry], starts: &mut [u32]) {
+fn by_columns(list: &[Entry], row_starts: &[u32], transposed: &mut [Entry], starts: &mut [u32]) {
     // where each column begins, one place further on: its entries move that up to where it ends
     let mut sum = 0;
     for place in &mut starts[1..] {
@@ -264,7 +264,7 @@ fn turn(list: &[Entry], row_starts: &[u32], turned: &mut [Entry], starts: &mut [
     for (i, ends) in row_starts.windows(2).enumerate() {
         for &(column, value) in &list[ends[0] as usize..ends[1] as usize] {
             let place = &mut starts[column as usize + 1];
-            turned[*place as usize] = (i as u32, value);
+            transposed[*place as usize] = (i as u32, value);
             *place += 1;
         }
     }
@@ -294,25 +294,25 @@ mod tests {
                 let v = values[i * columns + j];
                 if v.abs() < limits[i] || i == 2 { 0.0 } else { v }
             };
-            let mut sifted: Vec<f32> = values.clone();
-            sifted.chunks_exact_mut(columns).skip(2).take(1).for_each(|row| row.fill(0.0));
-            let mut lists = Lists::new((rows + 1, columns + 2));
-            let sparse = Arch::new().dispatch(Sift {
-                values: &mut sifted,
+            let mut filtered: Vec<f32> = values.clone();
+            filtered.chunks_exact_mut(columns).skip(2).take(1).for_each(|row| row.fill(0.0));
+            let mut lists = SparseGradient::new((rows + 1, columns + 2));
+            let sparse = Arch::new().dispatch(ApplyFilter {
+                values: &mut filtered,
                 columns,
                 rows: &own,
                 lists: &mut lists,
                 factors: None,
             });
             let cells = || (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
-            assert!(cells().all(|(i, j)| sifted[i * columns + j] == g(i, j)), "{rows}x{columns}");
+            assert!(cells().all(|(i, j)| filtered[i * columns + j] == g(i, j)), "{rows}x{columns}");
             let counted = || cells().filter(|&(i, _)| i != 2);
             let total: f64 = counted().map(|(i, j)| f64::from(values[i * columns + j].abs())).sum();
             let kept: f64 = counted().map(|(i, j)| f64::from(g(i, j).abs())).sum();
-            assert!((lists.sifted.total - total).abs() < 1e-5 * total);
-            assert!((lists.sifted.dropped - (total - kept)).abs() < 1e-5 * total);
-            assert_eq!(lists.sifted.kept, cells().filter(|&(i, j)| g(i, j) != 0.0).count() as u64);
-            assert!(sparse, "{rows}x{columns}: {} of {}", lists.sifted.kept, rows * columns);
+            assert!((lists.sums.total - total).abs() < 1e-5 * total);
+            assert!((lists.sums.dropped - (total - kept)).abs() < 1e-5 * total);
+            assert_eq!(lists.sums.kept, cells().filter(|&(i, j)| g(i, j) != 0.0).count() as u64);
+            assert!(sparse, "{rows}x{columns}: {} of {}", lists.sums.kept, rows * columns);
 
             let (x, w): (Vec<f32>, Vec<f32>) =
                 ((0..rows * dim).map(number).collect(), (0..columns * dim).map(number).collect());
@@ -333,7 +333,7 @@ mod tests {
                     continue;
                 }
                 let mut dx = vec![if add { 1.0 } else { f32::NAN }; rows * dim];
-                assert!(Arch::new().dispatch(List { values: &sifted, columns, centers, lists: &mut lists }));
+                assert!(Arch::new().dispatch(List { values: &filtered, columns, centers, lists: &mut lists }));
                 let (starts, entries) = lists.by_row(rows);
                 Arch::new().dispatch(Gather { starts, entries, from: &w, dim, step: 1, to: &mut dx, add });
                 let (first, width) = (if add { 1.0 } else { 0.0 }, columns / centers);
@@ -353,8 +353,8 @@ mod tests {
         let own = vec![row(0.5); rows];
         for (every, expected) in [(1, false), (2, false), (5, true)] {
             let mut values: Vec<f32> = (0..rows * columns).map(|i| if i % every == 0 { 1.0 } else { 0.1 }).collect();
-            let mut lists = Lists::new((rows, columns));
-            let sparse = Arch::new().dispatch(Sift {
+            let mut lists = SparseGradient::new((rows, columns));
+            let sparse = Arch::new().dispatch(ApplyFilter {
                 values: &mut values,
                 columns,
                 rows: &own,
@@ -362,7 +362,7 @@ mod tests {
                 factors: None,
             });
             assert_eq!(sparse, expected);
-            assert_eq!(lists.sifted.kept as usize, rows * columns / every);
+            assert_eq!(lists.sums.kept as usize, rows * columns / every);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     directions::Measure,
     input::PassContext,
     rows::HeadRow,
-    sparse::Lists,
+    sparse::SparseGradient,
     sweep::Block,
     table::Scratch,
     tiles::TileClasses,
@@ -32,7 +32,7 @@ pub(super) struct TileScratch {
 pub(super) struct WorkerScratch {
     pub tile: TileScratch,
     /// The entries of G that a filter keeps.
-    pub lists: Lists,
+    pub lists: SparseGradient,
     /// Of dW, \[prototypes of a tile, D\], where that is a long sum.
     pub totals: Vec<f64>,
     /// Of the gradient of a tile's biases.
@@ -119,7 +119,7 @@ impl WorkerScratch {
     pub fn new(tiling: &Tiling) -> Self {
         Self {
             tile: TileScratch::new(tiling),
-            lists: Lists::new(tiling.listed()),
+            lists: SparseGradient::new(tiling.listed()),
             totals: vec![0.0; tiling.worker_totals()],
             bias_sums: vec![0.0; tiling.bias_sums()],
             zero: 0,
