@@ -189,7 +189,7 @@ pub enum Classes {
 ///
 /// # The optimiser
 ///
-/// `grad_prototypes` has a row for each sampled class (K rows with sub-centres) and none for the others. Each class is there
+/// `grad_prototypes` has a row for each sampled class (K rows with sub-centers) and none for the others. Each class is there
 /// once, so rows can be updated in place. An unsampled row has no gradient *and takes no step*: let weight decay and momentum
 /// rest with it, as insightface does, which gathers the momentum of the sampled classes with their prototypes. (A dense
 /// gradient with zeros would go on moving absent classes by their momentum, and Adam by its running mean.)
@@ -210,7 +210,7 @@ pub enum Classes {
 /// let step = head.train(&batch)?;
 /// assert_eq!((step.classes.len(), step.output.grad_prototypes.len()), (5, 5 * dim));
 /// for (gradient, &class) in step.output.grad_prototypes.chunks_exact(dim).zip(&step.classes) {
-///     let row = class * dim..(class + 1) * dim; // with K sub-centres: chunks and rows of K * dim
+///     let row = class * dim..(class + 1) * dim; // with K sub-centers: chunks and rows of K * dim
 ///     for ((w, m), g) in prototypes[row.clone()].iter_mut().zip(&mut momentum[row]).zip(gradient) {
 ///         *m = 0.9 * *m + g + 5e-4 * *w;
 ///         *w -= 0.1 * *m;

@@ -15,7 +15,7 @@ pub struct Shape {
     sub_centers: usize,
 }
 
-/// A shape as it stands in a file, not checked yet.
+/// A shape as read from a file, before its checks.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +42,7 @@ impl TryFrom<Sizes> for Shape {
 }
 
 /// Shaders index with `u32`; one bit is kept free so that an index past the end of a tile cannot wrap.
-pub(crate) const MOST: u64 = 1 << 31;
+pub(crate) const INDEX_END: u64 = 1 << 31;
 
 impl Shape {
     /// Checks the sizes: each below 2³¹, `rows · dim` below 2³¹ elements.
@@ -117,5 +117,5 @@ pub(crate) fn elements(a: usize, b: usize) -> u64 {
 }
 
 fn below(what: &'static str, needed: u64) -> Result<()> {
-    if needed >= MOST { Err(Error::Size { what, needed, allowed: MOST - 1 }) } else { Ok(()) }
+    if needed >= INDEX_END { Err(Error::Size { what, needed, allowed: INDEX_END - 1 }) } else { Ok(()) }
 }

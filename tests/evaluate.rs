@@ -292,7 +292,7 @@ fn every_device_agrees_with_the_reference() {
     }
 }
 
-/// What a loss may ask for beyond the four tensors: sub-centres, bias, margins of classes and rows, a state.
+/// What a loss may ask for beyond the four tensors: sub-centers, bias, margins of classes and rows, a state.
 #[test]
 fn every_device_takes_every_input() {
     let (n, c, d, k) = (70, 131, 17, 2);
@@ -681,7 +681,7 @@ fn bad_files_are_refused() {
     // a hole: no bytes on the disk, and none is read
     #[cfg(unix)]
     {
-        fs::File::options().write(true).open(&batch).unwrap().set_len(input::MOST_BYTES + 1).unwrap();
+        fs::File::options().write(true).open(&batch).unwrap().set_len(input::MAX_BYTES + 1).unwrap();
         refused(&place, CPU, "batch.safetensors: 8589934593 bytes, at most 8589934592 are allowed");
     }
     fs::remove_file(&batch).unwrap();

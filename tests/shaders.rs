@@ -9,6 +9,7 @@ use std::{
 };
 
 use margin_softmax::{
+    objective::{Custom, TopK},
     plan::{Binding, Element, Kernel, Layout, Limits, Plan, catalogue::kernels},
     *,
 };
@@ -217,17 +218,17 @@ fn every_shared_number_has_a_reader_and_its_value() {
     for (name, expected) in [
         ("PI", std::f64::consts::PI),
         ("SHORTEST", objective::SHORTEST),
-        ("MOST_BINS", monitor::MOST_BINS as f64),
-        ("MOST_CHOSEN", TopK::MOST as f64),
-        ("MOST_PARAMETERS", Custom::PARAMETERS as f64),
+        ("MAX_BINS", monitor::MAX_BINS as f64),
+        ("MAX_TOP_K", TopK::MAX as f64),
+        ("MAX_PARAMETERS", Custom::PARAMETERS as f64),
         ("NO_CLASS", f64::from(u32::MAX)),
         ("LOWEST", -3e38),
     ] {
         assert_eq!(shared[name], expected, "{name}");
     }
     // flags are bits of their own
-    let flags = "HAS_IGNORE LINEAR DETACHED SERIES CLASS_WEIGHTS UPSTREAM UPSTREAM_ROWS MEAN ADD_EMBEDDINGS \
-                 ADD_PROTOTYPES PLAIN CLASS_MARGINS ROW_MARGINS VARIED CLOSED OWN_SCALE CURRICULAR OTHER_SERIES \
+    let flags = "HAS_IGNORE STRAIGHT DETACHED SERIES CLASS_WEIGHTS UPSTREAM UPSTREAM_ROWS MEAN ADD_EMBEDDINGS \
+                 ADD_PROTOTYPES DOT_PRODUCT CLASS_MARGINS ROW_MARGINS VARIED CLOSED OWN_SCALE CURRICULAR OTHER_SERIES \
                  OTHER_DETACHED ANGULAR OTHER_ANGULAR WEIGHS SORTED GIVEN";
     let bits: BTreeSet<u32> = flags.split(' ').map(|flag| shared[flag] as u32).collect();
     assert!(bits.len() == 24 && bits.iter().all(|bit| bit.is_power_of_two()), "{bits:?}");
@@ -238,14 +239,14 @@ fn every_shared_number_has_a_reader_and_its_value() {
         let (norm_mean, norm_deviation) = (length, length);
         State { hardness, norm_mean, norm_deviation, scale, ..state }.validate(shape).is_ok()
     };
-    let [hardness, smallest, largest] = ["MOST_HARDNESS", "SMALLEST_SCALE", "LARGEST_SCALE"].map(|name| shared[name]);
+    let [hardness, smallest, largest] = ["MAX_HARDNESS", "SMALLEST_SCALE", "LARGEST_SCALE"].map(|name| shared[name]);
     assert!(holds(hardness, 0.0, smallest) && holds(-hardness, 1e30, largest));
     assert!(
         !holds(hardness + 1e-5, 0.0, 1.0)
             && !holds(0.0, 1e30_f64.next_up(), 1.0)
             && !holds(0.0, 0.0, largest.next_up())
     );
-    let [margin, factor, drawn] = ["MOST_MARGIN", "MOST_FACTOR", "MOST_DRAWN"].map(|name| shared[name]);
+    let [margin, factor, drawn] = ["MAX_MARGIN", "MAX_FACTOR", "MAX_DRAWN"].map(|name| shared[name]);
     let fits = |m0, m1, m2, m3| MarginSoftmax::unified(m0, m1, m2, m3).validate().is_ok();
     assert!(fits(margin, factor, drawn, margin) && fits(margin, factor, drawn, -margin));
     assert!(!fits(margin.next_up(), 1.0, 0.0, 0.0) && !fits(1.0, factor.next_up(), 0.0, 0.0));

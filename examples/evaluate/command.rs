@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use margin_softmax::{Backend, Budget, Counts, MarginSoftmax, Options, Shape, State, Tile, Want, reference};
+use margin_softmax::{Backend, Budget, MarginSoftmax, Options, Shape, State, Tile, Want, data::Counts, reference};
 
 use crate::{files, input, input::Input, loss, output};
 
@@ -167,8 +167,8 @@ fn fits(shape: Shape) -> Result {
     // a cosine and the prototype it belongs to, and a gradient for each prototype; rows and classes each below 2^31
     let cells = shape.rows() as u64 * shape.classes() as u64;
     let needed = cells.saturating_mul(16 + 8 * shape.sub_centers() as u64);
-    if needed > input::MOST_BYTES {
-        let (gib, most) = (needed >> 30, input::MOST_BYTES >> 30);
+    if needed > input::MAX_BYTES {
+        let (gib, most) = (needed >> 30, input::MAX_BYTES >> 30);
         return Err(format!("the reference needs {gib} GiB for N·C·K values, at most {most} GiB are allowed").into());
     }
     Ok(())

@@ -55,7 +55,7 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     let blocks = (settings.batch_rows + 63u) / 64u;
     var radial = 0.0;
     // a linear head has no radial part to take out
-    let blocks_end = select((min(piece + PIECE, row_end()) + 63u) / 64u, 0u, has(PLAIN));
+    let blocks_end = select((min(piece + PIECE, row_end()) + 63u) / 64u, 0u, has(DOT_PRODUCT));
     for (var i = piece / 64u; i < blocks_end; i++) {
         radial += columns[(entry * blocks + i) * part.stride + m];
     }

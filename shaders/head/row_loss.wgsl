@@ -37,10 +37,10 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
         r.loss = bitcast<u32>(fma(r.weight * settings.strength, r.length_gradient, bitcast<f32>(r.loss)));
     }
     // plain products have no lower end
-    r.nearest = select(max(all.nearest, NO_COSINE), all.nearest, has(PLAIN) && settings.classes > 1u);
+    r.nearest = select(max(all.nearest, NO_COSINE), all.nearest, has(DOT_PRODUCT) && settings.classes > 1u);
 
     // a logit of a linear head that f32 cannot hold: such a row counts as one that is not finite, in place of a wrong loss
-    if (has(PLAIN) && counts(r.state)) {
+    if (has(DOT_PRODUCT) && counts(r.state)) {
         let held = finite(vec4(r.cosine, r.scale * r.value, bitcast<f32>(r.loss), r.grad_scale));
         if (all.overflowed != 0u || !held) { r.state = NON_FINITE; }
     }

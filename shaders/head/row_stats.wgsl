@@ -16,10 +16,10 @@
 alias Reduced = Stats;
 const SIDE = 8u;
 fn combine(a: Stats, b: Stats) -> Stats {
-    let most = max(a.max_logit, b.max_logit);
-    let fa = exponential(a.max_logit - most);
-    let fb = exponential(b.max_logit - most);
-    return Stats(most, a.sum * fa + b.sum * fb, a.value_sum * fa + b.value_sum * fb, a.weighted + b.weighted,
+    let max_logit = max(a.max_logit, b.max_logit);
+    let fa = exponential(a.max_logit - max_logit);
+    let fb = exponential(b.max_logit - max_logit);
+    return Stats(max_logit, a.sum * fa + b.sum * fb, a.value_sum * fa + b.value_sum * fb, a.weighted + b.weighted,
                  max(a.nearest, b.nearest), a.overflowed | b.overflowed, 0u, 0u);
 }
 
@@ -50,7 +50,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
 
     // the weights are read for label smoothing alone
     let weighs = has(WEIGHS);
-    let plain = has(PLAIN);
+    let plain = has(DOT_PRODUCT);
     var stats = Stats(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
     for (var j = first + lane; j < end; j += LANES) {
         if (j != label) {
@@ -59,7 +59,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
             let z = scale * other(c, Place(bound, hardness, own + j > last)).value;
             // a plain product may overflow
             if (plain && !finite(vec4(z))) { stats.overflowed = 1u; }
-            stats.max_logit = link_most(stats.max_logit, z);
+            stats.max_logit = link_max_logit(stats.max_logit, z);
         }
     }
     for (var j = first + lane; j < end; j += LANES) {

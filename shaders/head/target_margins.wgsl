@@ -40,7 +40,7 @@ fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
             m.z = min(fma(settings.rise, length - settings.lower, settings.base), settings.top);
             r.length_gradient = length / (settings.upper * settings.upper) + 1.0 / length;
         }
-        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.margin_noise, -MOST_DRAWN, MOST_DRAWN); }
+        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.margin_noise, -MAX_DRAWN, MAX_DRAWN); }
         case ELASTIC_COSINE: { m.w += r.margin_noise; }
         default: {}
     }

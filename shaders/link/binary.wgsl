@@ -3,7 +3,7 @@
 
 fn link_start() -> f32 { return 0.0; }
 
-fn link_most(most: f32, z: f32) -> f32 { return 0.0; }
+fn link_max_logit(max_logit: f32, z: f32) -> f32 { return 0.0; }
 
 fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
     var s = stats;

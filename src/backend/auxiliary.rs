@@ -7,7 +7,11 @@ use super::{Backend, thin, wide};
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use crate::{CenterLoss, CenterOutput, Label, Penalty, Regularizer, Result, reference};
+use crate::{
+    CenterLoss, Label, Regularizer, Result,
+    data::{CenterOutput, Penalty},
+    reference,
+};
 
 impl Backend {
     /// A penalty on prototypes \[C, D\] and its gradient; C is `prototypes.len() / dim`.
@@ -50,9 +54,9 @@ impl Backend {
         self.regularize(regularizer, dim, prototypes)
     }
 
-    /// The center loss of embeddings \[N, D\] with labels \[N\] around centres \[C, D\], and its gradient to the embeddings.
+    /// The center loss of embeddings \[N, D\] with labels \[N\] around centers \[C, D\], and its gradient to the embeddings.
     ///
-    /// The centres stay where they are; [`update_centers`](Self::update_centers) moves them. Errors: a number of the loss
+    /// The centers stay where they are; [`update_centers`](Self::update_centers) moves them. Errors: a number of the loss
     /// outside its range, a wrong length, a label that is neither a class nor the ignore index.
     pub fn center_loss<L: Label>(
         &self,
@@ -94,7 +98,7 @@ impl Backend {
         self.center_loss(loss, dim, embeddings, labels, centers)
     }
 
-    /// Moves the centres \[C, D\] towards the embeddings \[N, D\] of their classes, once a step; see [`CenterLoss`].
+    /// Moves the centers \[C, D\] towards the embeddings \[N, D\] of their classes, once a step; see [`CenterLoss`].
     ///
     /// Classes without rows stay; so does everything on an error. On a GPU a call takes at most 32,768 rows.
     pub fn update_centers<L: Label>(

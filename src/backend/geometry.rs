@@ -1,4 +1,4 @@
-//! The spread of prototypes and class centres, on every backend.
+//! The spread of prototypes and class centers, on every backend.
 
 #[cfg(feature = "gpu")]
 use super::block;
@@ -37,22 +37,22 @@ impl Backend {
     ///
     /// C²·D/2 multiplications, as many as a forward pass of C/2 rows: for a report now and then, not for every step.
     /// Beside the vectors memory grows with C only.
-    pub fn between(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
+    pub fn mean_pair_angle(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
         match self {
-            Self::Reference => reference::between(dim, &wide(vectors)),
+            Self::Reference => reference::mean_pair_angle(dim, &wide(vectors)),
             #[cfg(feature = "cpu")]
-            Self::Cpu => cpu::monitor::between(dim, vectors),
+            Self::Cpu => cpu::monitor::mean_pair_angle(dim, vectors),
             #[cfg(feature = "gpu")]
-            Self::Gpu(context) => block("between", gpu::monitor::between_of(context, dim, vectors)),
+            Self::Gpu(context) => block("mean_pair_angle", gpu::monitor::mean_pair_angle_of(context, dim, vectors)),
         }
     }
 
-    /// [`between`](Self::between) as a future: the only form that works in a browser.
-    pub async fn between_async(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
+    /// [`mean_pair_angle`](Self::mean_pair_angle) as a future: the only form that works in a browser.
+    pub async fn mean_pair_angle_async(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
         #[cfg(feature = "gpu")]
         if let Self::Gpu(context) = self {
-            return gpu::monitor::between_of(context, dim, vectors).await;
+            return gpu::monitor::mean_pair_angle_of(context, dim, vectors).await;
         }
-        self.between(dim, vectors)
+        self.mean_pair_angle(dim, vectors)
     }
 }

@@ -8,7 +8,8 @@ use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
 use crate::{
-    Batch, Error, Filtered, Label, MarginSoftmax, Options, Output, Result, Shape, State, Stored,
+    Batch, Error, Label, MarginSoftmax, Options, Output, Result, Shape, State,
+    data::{Filtered, Stored},
     objective::{CheckedBatch, Prepared},
     reference,
     shard::{Statistics, Targets},

@@ -61,7 +61,7 @@ impl Tiling {
             }
         };
         let recompute = recompute.into_iter().chain(small).map(again(Pieces::USUAL));
-        let all = || keep.clone().chain(recompute.clone()).chain(least.map(again(Pieces::LEAST)));
+        let all = || keep.clone().chain(recompute.clone()).chain(least.map(again(Pieces::MIN)));
         // indices are isize whatever the caller allows
         let allowed = budget.get().min(isize::MAX as u64);
         let needed = all().map(|l| l.bytes()).min().unwrap_or(0);
@@ -115,7 +115,7 @@ mod tests {
         super::{input::Input, workspace::Workspace},
         *,
     };
-    use crate::TopK;
+    use crate::objective::TopK;
 
     const BUDGETS: [u64; 8] = [0, 10 << 10, 100 << 10, 1 << 20, 4 << 20, 30 << 20, 256 << 20, u64::MAX];
 

@@ -63,7 +63,7 @@ impl WithSimd for DotLength<'_> {
 const SAFE_SQUARES: Range<f32> = 1e-18..1e30;
 
 /// Lengths between which a vector stands for its direction: neither the products with it nor the products of its
-/// inverse length leave the range where f32 has all its digits.
+/// inverse length leave the range where f32 has its full precision.
 const ORDINARY: Range<f64> = 1e-6..1e6;
 
 /// The lengths of every `step`-th row of `from`, and what multiplies the rows to unit vectors (0 for a row of zeros).
@@ -164,7 +164,7 @@ fn project(pull: &mut [f32], from: &[f32], factor: f32, unit: impl Fn(f32) -> f3
 mod tests {
     use super::{super::vector::scale_values, *};
 
-    /// Lengths keep their digits from the smallest to the largest f32, and tell what is not finite.
+    /// Lengths keep their precision from the smallest to the largest f32, and tell what is not finite.
     #[test]
     fn normalize_survives_every_magnitude() {
         for (dim, exact) in [1, 2, 31, 32, 33, 70].into_iter().flat_map(|dim| [(dim, false), (dim, true)]) {

@@ -10,8 +10,8 @@ use super::{
     workspace::Workspace,
 };
 use crate::{
-    Counts, Output, Shape, State,
-    data::NO_COSINE,
+    Output, Shape, State,
+    data::{Counts, NO_COSINE},
     objective::{Prepared, SHORTEST},
     shard::RowStatistics,
 };

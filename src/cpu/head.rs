@@ -16,8 +16,9 @@ use super::{
     workspace::{Outputs, Workspace},
 };
 use crate::{
-    Counts, Filtered, Options, Others, Output, Result, Shape, State, TopK,
-    objective::{CheckedBatch, Prepared, RowFacts},
+    Options, Others, Output, Result, Shape, State,
+    data::{Counts, Filtered},
+    objective::{CheckedBatch, Prepared, RowFacts, TopK},
     shard::{RowStatistics, Statistics, Targets},
 };
 
@@ -225,8 +226,8 @@ impl CpuHead {
     }
 
     /// The best `count` of all ranges of a row, and how many there are.
-    fn best(&self, call: &HeadCall<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MOST], usize) {
-        let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MOST];
+    fn best(&self, call: &HeadCall<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MAX], usize) {
+        let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MAX];
         let room = call.batch.rows() * self.setup.tiling.top;
         for range in self.workspace.top.chunks_exact(room).take(self.workspace.workers.len()) {
             range[i * count..(i + 1) * count].iter().for_each(|&new| scan::insert(&mut all[..count], new));

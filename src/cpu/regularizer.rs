@@ -7,7 +7,7 @@ use super::{
     product::{Pieces, product},
 };
 use crate::{
-    CenterOutput, Penalty,
+    data::{CenterOutput, Penalty},
     objective::{CenterLoss, Regularizer, SHORTEST},
 };
 
@@ -15,7 +15,7 @@ use crate::{
 const BLOCK: usize = 64;
 /// Columns of a tile of pairs.
 const TILE: usize = 512;
-/// Pairs nearer than this, squared, are taken from the vectors as they came: 2 − 2·cosine would lose their digits.
+/// Pairs nearer than this, squared, are taken from the vectors as they came: 2 − 2·cosine would lose their precision.
 const NEAR: f64 = 0.5;
 
 struct Vectors<'a> {

@@ -1,8 +1,7 @@
 //! The numbers of one row, in f64: the target's logit, the merge over classes, the loss, and what pass 2 needs.
 
 use crate::{
-    Binary,
-    objective::{sigmoid, softplus},
+    objective::{Binary, sigmoid, softplus},
     shard::RowStatistics,
 };
 
@@ -117,7 +116,7 @@ impl HeadRow {
     /// The loss of a softmax, and what pass 2 needs to know. `part` is upstream / Z.
     pub fn finish(&mut self, value: f64, others: &RowStatistics, weights: Weights, part: f64) -> Share {
         let (Weights { scale, unit, .. }, (share, rest, mass)) = (weights, weights.smoothed());
-        // never divided by again: a subnormal scale has few digits
+        // never divided by again: a subnormal scale has little precision
         let gain = part * scale;
         // a NaN sum is no empty one
         let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.most + others.sum.ln() };

@@ -9,7 +9,7 @@ use crate::{GradientFilter, Want, shape::elements};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tiling {
     pub rows: usize,
-    /// Prototypes, all sub-centres counted: columns of the products.
+    /// Prototypes, all sub-centers counted: columns of the products.
     pub columns: usize,
     pub centers: usize,
     pub dim: usize,

@@ -433,7 +433,7 @@ fn able(name: &str, adapter: &wgpu::Limits) -> Result<()> {
 
 /// Checks the limits on bindings and uniforms that every kernel needs; a device of OpenGL ES 3.1 has them.
 fn uniforms(device: &wgpu::Limits) -> Result<()> {
-    let least = Limits::LEAST;
+    let least = Limits::MIN;
     let (bindings, groups) = (device.max_bindings_per_bind_group, device.max_bind_groups);
     let (count, dynamic) =
         (device.max_uniform_buffers_per_shader_stage, device.max_dynamic_uniform_buffers_per_pipeline_layout);

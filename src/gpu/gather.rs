@@ -16,7 +16,7 @@ use crate::{
 /// several tensors, [classes of the shard, D] each, of one element.
 ///
 /// That head's dW \[Q, D\] belongs to the same classes; the rows of all others are 0. A class that does not exist is
-/// gathered as NaN, which makes every loss NaN. With K sub-centres reshape the prototypes to \[C, K·D\] and back.
+/// gathered as NaN, which makes every loss NaN. With K sub-centers reshape the prototypes to \[C, K·D\] and back.
 pub fn gather(
     context: &Context,
     encoder: &mut wgpu::CommandEncoder,

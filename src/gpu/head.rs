@@ -7,7 +7,8 @@ use super::{
     bound::{Bound, expect},
 };
 use crate::{
-    Counts, Error, Filtered, MarginSoftmax, Result, State,
+    Error, MarginSoftmax, Result, State,
+    data::{Counts, Filtered},
     objective::Prepared,
     plan::{Call, Element, Plan, Slot},
     uniforms::{self, BatchState},
@@ -30,18 +31,18 @@ pub struct Head {
 pub struct Io<'a> {
     /// X, \[N, D\].
     pub embeddings: &'a Tensor,
-    /// W, one tensor [classes of the shard, D] per shard; with K > 1 sub-centres [classes of the shard, K, D].
+    /// W, one tensor [classes of the shard, D] per shard; with K > 1 sub-centers [classes of the shard, K, D].
     pub prototypes: &'a [&'a Tensor],
     /// y, \[N\], i32. A label that names no class makes its row's loss NaN.
     pub labels: &'a Tensor,
     /// w, \[C\], f32, 0 or within \[1e-30, 1e24\]; 1 if absent. Any other makes the rows of its class invalid, like a label
     /// that names no class; with label smoothing it makes all losses NaN.
     pub class_weights: Option<&'a Tensor>,
-    /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN stands for the loss' own. Margins that no loss may
+    /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN means the loss' own. Margins that no loss may
     /// have make the rows of the class invalid, like a label that names no class; so do other m1 (and m2) where the series
     /// is fitted (given), and any m1 and m2 in a linear head.
     pub class_margins: Option<&'a Tensor>,
-    /// m0..m3 of every row, \[N, 4\], f32; NaN stands for those of the class, or the loss' own.
+    /// m0..m3 of every row, \[N, 4\], f32; NaN means those of the class, or the loss' own.
     pub row_margins: Option<&'a Tensor>,
     /// b, \[C\], f32, of a linear head; 0 if absent. One that is NaN or infinite makes all losses NaN.
     pub bias: Option<&'a Tensor>,

@@ -9,7 +9,8 @@ use super::{
     tensor::write,
 };
 use crate::{
-    DevicePreset, Error, MarginSoftmax, Result, Shape,
+    Error, MarginSoftmax, Result, Shape,
+    data::DevicePreset,
     monitor::{Monitor, device_words, vectors},
     plan::{Call, Element, Kernel, PART_STRIDE, Part, Plan, Slot, kernels, monitor as plan},
 };
@@ -38,7 +39,7 @@ pub struct HeadMonitor {
 
 impl HeadMonitor {
     /// Compiles the kernel, or finds it, and binds it to this head's workspace and settings: the rows of
-    /// [`BoundHead::update`] hold here too. Histograms have `bins` bins, 1 to [`MOST_BINS`](crate::monitor::MOST_BINS).
+    /// [`BoundHead::update`] hold here too. Histograms have `bins` bins, 1 to [`MAX_BINS`](crate::monitor::MAX_BINS).
     pub fn new(context: &Context, head: &BoundHead, bins: usize) -> Result<Self> {
         Monitor::new(bins)?;
         let missing = Error::Missing { what: "rows", why: "the workspace of a head has them" };
@@ -104,23 +105,23 @@ pub fn mean_prototype(context: &Context, encoder: &mut wgpu::CommandEncoder, pro
 }
 
 /// The mean angle between all pairs of vectors, one tensor [vectors of the shard, D] per shard (f32, f16 or bf16): W-Inter
-/// of prototypes, C-Inter of class centres. NaN where one is not finite, 0 where there is no pair. Submits and waits.
+/// of prototypes, C-Inter of class centers. NaN where one is not finite, 0 where there is no pair. Submits and waits.
 ///
 /// C²·D/2 multiplications, in submits of bounded time. Each has a workspace of 8 bytes per vector and 256 KiB or 4 bytes
 /// per 64 vectors, whichever is more: never C×C values.
 #[cfg(not(target_arch = "wasm32"))]
-pub fn between(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
-    pollster::block_on(between_async(context, vectors))
+pub fn mean_pair_angle(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
+    pollster::block_on(mean_pair_angle_async(context, vectors))
 }
 
-/// [`between`] as a future: the only form that works in a browser.
-pub async fn between_async(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
+/// [`mean_pair_angle`] as a future: the only form that works in a browser.
+pub async fn mean_pair_angle_async(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
     spread(context, vectors, 1 << 16).await
 }
 
-/// [`between_async`] in submits of about this many tiles.
+/// [`mean_pair_angle_async`] in submits of about this many tiles.
 #[cfg(feature = "catalogue")]
-pub async fn between_in(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f64> {
+pub async fn mean_pair_angle_in(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f64> {
     spread(context, vectors, most).await
 }
 
@@ -173,14 +174,14 @@ pub(crate) async fn mean_prototype_of(context: &Context, dim: usize, prototypes:
     Ok(mean.first().map_or(0.0, |&v| f64::from(v)))
 }
 
-/// [`between`] of a slice.
-pub(crate) async fn between_of(context: &Context, dim: usize, all: &[f32]) -> Result<f64> {
+/// [`mean_pair_angle`] of a slice.
+pub(crate) async fn mean_pair_angle_of(context: &Context, dim: usize, all: &[f32]) -> Result<f64> {
     let count = vectors("vectors", dim, all.len())?;
     if count == 0 {
         return Ok(0.0);
     }
     let shards = upload(context, count, dim, all)?;
-    between_async(context, &shards.iter().collect::<Vec<_>>()).await
+    mean_pair_angle_async(context, &shards.iter().collect::<Vec<_>>()).await
 }
 
 /// In as many shards as the device's bindings need.

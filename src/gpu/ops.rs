@@ -12,7 +12,8 @@ use super::{
 };
 pub use crate::plan::CrossEntropy;
 use crate::{
-    DevicePreset, Error, MarginSoftmax, Reduction, Result, Shape, Tile,
+    Error, MarginSoftmax, Reduction, Result, Shape, Tile,
+    data::DevicePreset,
     plan::{Batched, Call, Element, Limits, Plan, Slot},
 };
 

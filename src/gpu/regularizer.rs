@@ -8,7 +8,8 @@ use super::{
     bound::{Bound, expect, nearest},
 };
 use crate::{
-    CenterLoss, CenterOutput, Error, MarginSoftmax, Penalty, Regularizer, Result, Shape,
+    CenterLoss, Error, MarginSoftmax, Regularizer, Result, Shape,
+    data::{CenterOutput, Penalty},
     plan::{Call, Element, Plan, Slot},
 };
 
@@ -35,11 +36,11 @@ pub fn regularize(
     Ok(value)
 }
 
-/// Records the center loss of embeddings \[N, D\] (f32, f16 or bf16) with labels \[N\] (i32) around centres \[C, D\] (f32).
+/// Records the center loss of embeddings \[N, D\] (f32, f16 or bf16) with labels \[N\] (i32) around centers \[C, D\] (f32).
 /// Returns its value, \[1\]; its gradient is written into `grad_embeddings` \[N, D\] (f32), or with `accumulate` added to
 /// what is there.
 ///
-/// At least one and at most 2²² rows. A difference of embedding and centre beyond f32 counts as not finite.
+/// At least one and at most 2²² rows. A difference of embedding and center beyond f32 counts as not finite.
 #[allow(clippy::too_many_arguments)]
 pub fn center_loss(
     context: &Context,
@@ -66,7 +67,7 @@ pub fn center_loss(
     Ok(value)
 }
 
-/// Records one move of the centres \[C, D\] (f32), in place, towards the embeddings \[N, D\] (f32, f16 or bf16) of their
+/// Records one move of the centers \[C, D\] (f32), in place, towards the embeddings \[N, D\] (f32, f16 or bf16) of their
 /// classes; labels \[N\] (i32). At least one and at most 32,768 rows.
 pub fn update_centers(
     context: &Context,
@@ -82,7 +83,7 @@ pub fn update_centers(
     run(context, encoder, plan, &given, &loss.update_settings_loss(), false).map_err(of_centers)
 }
 
-/// The centres are the plan's prototypes.
+/// The centers are the plan's prototypes.
 fn of_centers(error: Error) -> Error {
     error.renamed(&[("prototypes", "centers")])
 }
@@ -175,7 +176,7 @@ pub(crate) async fn moved(
     Ok(())
 }
 
-/// Embeddings, labels and centres; an ignored row has the label −1.
+/// Embeddings, labels and centers; an ignored row has the label −1.
 fn upload(
     context: &Context,
     loss: &CenterLoss,

@@ -14,7 +14,7 @@ use crate::plan::Limits;
 /// assert_eq!(required_limits.max_storage_buffers_per_shader_stage, 8);
 /// ```
 pub fn required_limits() -> wgpu::Limits {
-    let least = Limits::LEAST;
+    let least = Limits::MIN;
     wgpu::Limits {
         max_storage_buffers_per_shader_stage: least.storage_buffers,
         max_compute_invocations_per_workgroup: least.invocations,

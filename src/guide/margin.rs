@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # #[cfg(feature = "cpu")] {
-//! use margin_softmax::{Backend, Batch, Custom, Margin, MarginSoftmax, Shape, Target};
+//! use margin_softmax::{Backend, Batch, Margin, MarginSoftmax, Shape, Target, objective::Custom};
 //!
 //! /// φ(x) = x − m·(1 − x)²: no margin on the prototype itself, more with the distance.
 //! #[derive(Debug)]

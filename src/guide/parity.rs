@@ -28,7 +28,7 @@
 //! | in | shape | type | |
 //! |---|---|---|---|
 //! | `embeddings` | \[N, D\] | F32, F16 or BF16 | need not be normalised; half types are widened to f32 before anything else |
-//! | `prototypes` | \[C, D\] or \[C, K, D\] | F32, F16 or BF16 | one row per class (PyTorch: the weight of the last layer), or K sub-centres; its type may differ |
+//! | `prototypes` | \[C, D\] or \[C, K, D\] | F32, F16 or BF16 | one row per class (PyTorch: the weight of the last layer), or K sub-centers; its type may differ |
 //! | `labels` | \[N\] | any integer type | 0 ≤ label < C, or the `ignore_index` |
 //! | `class_weights` | \[C\] | F32 | optional: as `weight` of `cross_entropy`; 0, or from 1e-30 to 1e24; all 1 if absent |
 //! | `upstream` | \[1\], or \[N\] with the reduction `none` | F32 | optional: the gradient of your objective with respect to this loss; 1 if absent |

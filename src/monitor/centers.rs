@@ -7,7 +7,7 @@ const ABSENT: u32 = u32::MAX;
 
 /// Sums raw embeddings by label over any number of batches, in f64. Memory grows with the classes present, and by four bytes per class.
 ///
-/// For C-Inter pass [`vectors`](Self::vectors) to [`Backend::between`](crate::Backend::between).
+/// For C-Inter pass [`vectors`](Self::vectors) to [`Backend::mean_pair_angle`](crate::Backend::mean_pair_angle).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassCenters {
     dim: usize,
@@ -75,7 +75,7 @@ impl ClassCenters {
         (0..self.places.len()).filter(|&class| self.of(class).is_some()).collect()
     }
 
-    /// Their centres, the means of their embeddings, in the same order: \[classes present, D\].
+    /// Their centers, the means of their embeddings, in the same order: \[classes present, D\].
     pub fn vectors(&self) -> Vec<f32> {
         let mut all = Vec::with_capacity(self.sums.len());
         for class in 0..self.places.len() {
@@ -86,9 +86,9 @@ impl ClassCenters {
         all
     }
 
-    /// WC-Intra: the mean angle, over the classes present, between centre and prototype; prototypes \[C, D\]. In f64, 0 where
+    /// WC-Intra: the mean angle, over the classes present, between center and prototype; prototypes \[C, D\]. In f64, 0 where
     /// no class is present, NaN where the prototype of one is not finite.
-    pub fn within<T: Copy + Into<f64>>(&self, prototypes: &[T]) -> Result<f64> {
+    pub fn mean_center_angle<T: Copy + Into<f64>>(&self, prototypes: &[T]) -> Result<f64> {
         let (found, expected) = (vectors("prototypes", self.dim, prototypes.len())?, self.places.len());
         if found != expected {
             let (found, expected) = (prototypes.len(), expected.saturating_mul(self.dim));

@@ -11,7 +11,7 @@
 //! | target cosine | mean cosine of the labelled class | N |
 //! | \|mean prototype\| | length of the mean of the prototypes' directions: 1 if all agree, about 1/√C at random | C·D |
 //! | WC-Intra | mean angle between a class' prototype and the mean of its embeddings | C·D |
-//! | W-Inter, C-Inter | mean angle between all pairs of prototypes, or of class centres | C²·D |
+//! | W-Inter, C-Inter | mean angle between all pairs of prototypes, or of class centers | C²·D |
 //!
 //! M_intra, M_inter and the mean prototype as in "Unifying Margin-Based Softmax Losses in Face Recognition" (WACV 2023);
 //! the last three as in "ArcGrad: Angular Gradient Margin Loss for Classification".
@@ -46,7 +46,7 @@ pub use collapse::{Collapse, CollapseDetector, CollapseKind, CollapseThresholds}
 use crate::{Error, Label, Output, Result};
 
 /// The most bins of a histogram: both of them fit into the workgroup memory of every device.
-pub const MOST_BINS: usize = 1024;
+pub const MAX_BINS: usize = 1024;
 
 /// Sums over the rows of any number of batches, from which a [`Report`] is made.
 ///
@@ -65,7 +65,7 @@ pub struct Monitor {
     inter_histogram: Vec<u64>,
 }
 
-/// A monitor as it stands in a file, not checked yet.
+/// A monitor as read from a file, before its checks.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,13 +106,13 @@ impl TryFrom<Sums> for Monitor {
 }
 
 impl Monitor {
-    /// No rows yet; histograms of `bins` equal bins over \[0, π\], 1 ≤ `bins` ≤ [`MOST_BINS`].
+    /// No rows yet; histograms of `bins` equal bins over \[0, π\], 1 ≤ `bins` ≤ [`MAX_BINS`].
     pub fn new(bins: usize) -> Result<Self> {
         if bins == 0 {
             return Err(Error::Zero { what: "bins" });
         }
-        if bins > MOST_BINS {
-            return Err(Error::Size { what: "bins", needed: bins as u64, allowed: MOST_BINS as u64 });
+        if bins > MAX_BINS {
+            return Err(Error::Size { what: "bins", needed: bins as u64, allowed: MAX_BINS as u64 });
         }
         let empty = vec![0; bins];
         let (intra_histogram, inter_histogram) = (empty.clone(), empty);

@@ -2,7 +2,7 @@
 
 use super::{
     State, in_range,
-    state::{LARGEST_SCALE, MOST_HARDNESS},
+    state::{LARGEST_SCALE, MAX_HARDNESS},
 };
 use crate::{
     Error, Result,
@@ -19,10 +19,10 @@ pub enum Adaptive {
     /// From the loss, and from the margins of classes and rows that a batch may bring.
     #[default]
     None,
-    /// m2 and m3 follow the length of the embedding among the lengths seen so far.
+    /// m2 and m3 follow the norm of the embedding among the lengths seen so far.
     #[cfg_attr(feature = "serde", serde(rename = "adaface"))]
     AdaFace(AdaFace),
-    /// m2 follows the length of the embedding, which gets a gradient too.
+    /// m2 follows the norm of the embedding, which gets a gradient too.
     #[cfg_attr(feature = "serde", serde(rename = "magface"))]
     MagFace(MagFace),
     /// m2 or m3 is drawn per row and step.
@@ -149,12 +149,12 @@ impl Elastic {
 
     /// A margin with its draw.
     pub(crate) fn moved(&self, margin: f64, draw: f64) -> f64 {
-        if self.cosine { margin + draw } else { (margin + draw).clamp(-MOST_DRAWN, MOST_DRAWN) }
+        if self.cosine { margin + draw } else { (margin + draw).clamp(-MAX_DRAWN, MAX_DRAWN) }
     }
 }
 
 impl Adaptive {
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'static str {
         match self {
             Adaptive::None => "none",
@@ -266,11 +266,11 @@ pub(crate) const LONG_LENGTH: f64 = 100.0;
 /// AdaFace: added to the deviation before it divides.
 pub(crate) const DEVIATION_FLOOR: f64 = 1e-3;
 /// ElasticFace: the largest |m2| with its draw.
-pub(crate) const MOST_DRAWN: f64 = 3.0;
+pub(crate) const MAX_DRAWN: f64 = 3.0;
 /// CurricularFace: the share of a batch in the hardness.
 pub(crate) const HARDNESS_RATE: f64 = 0.01;
 /// AdaCos: a smaller cosine of the median angle counts as this, that of 45°.
-pub(crate) const LEAST_MEDIAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
+pub(crate) const MIN_MEDIAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 impl State {
     /// Moves the running statistics of a training step that follow from target cosines and lengths, before they are used.
@@ -284,7 +284,7 @@ impl State {
             let mean = rows().map(|r| r.cosine).sum::<f64>() / n;
             // a cosine may round to more than 1
             let next = HARDNESS_RATE * mean + (1.0 - HARDNESS_RATE) * self.hardness;
-            self.hardness = next.clamp(-MOST_HARDNESS, MOST_HARDNESS);
+            self.hardness = next.clamp(-MAX_HARDNESS, MAX_HARDNESS);
         }
         if let Adaptive::AdaFace(AdaFace { rate, .. }) = loss.adaptive {
             let lengths = || rows().map(|r| r.length.clamp(SHORT_LENGTH, LONG_LENGTH));
@@ -306,7 +306,7 @@ impl State {
         // the lower median of the angles is the upper one of the cosines
         cosines.sort_by(|a, b| b.total_cmp(a));
         let middle = cosines[(cosines.len() - 1) / 2];
-        let least = middle.clamp(LEAST_MEDIAN, 1.0);
+        let least = middle.clamp(MIN_MEDIAN, 1.0);
         let scale = (log_sum - (cosines.len() as f64).ln()) / least;
         self.scale = if scale.is_finite() { scale.clamp(SMALLEST_SCALE, LARGEST_SCALE) } else { self.scale };
     }

@@ -170,7 +170,7 @@ pub fn fit(f: impl Fn(f64) -> f64, degree: usize) -> Vec<f64> {
     let node = |j: usize| PI * j as f64 / M as f64;
     let values: Vec<f64> = (0..=M).map(|j| f(node(j).cos())).collect();
     let raw = |k: usize| {
-        // the angle is reduced in integers: k·j·π/M loses digits for large k·j
+        // the angle is reduced in integers: k·j·π/M loses precision for large k·j
         let sum: f64 = values.iter().enumerate().map(|(j, v)| v * node(k * j % (2 * M)).cos()).sum();
         sum / weight(k)
     };

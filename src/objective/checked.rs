@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Target};
 use crate::{
     Batch, Error, Label, Options, Result, Shape,
-    data::{Finite, LEAST_WEIGHT, MOST_WEIGHT},
+    data::{Finite, MAX_WEIGHT, MIN_WEIGHT},
 };
 
 /// m0..m3 of every row.
@@ -69,9 +69,8 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         if let Some(weights) = self.class_weights {
             length("class_weights", weights.len(), shape.classes())?;
             // beyond, sums of weights and gradients divided by them leave f32
-            let bad = weights
-                .iter()
-                .find(|w| !(w.wide() == 0.0 || (LEAST_WEIGHT..=MOST_WEIGHT).contains(&(w.wide() as f32))));
+            let bad =
+                weights.iter().find(|w| !(w.wide() == 0.0 || (MIN_WEIGHT..=MAX_WEIGHT).contains(&(w.wide() as f32))));
             if let Some(found) = bad.map(|w| w.wide()) {
                 return Err(Error::Parameter { what: "class_weights", found, allowed: "0, or 1e-30 <= w <= 1e24" });
             }

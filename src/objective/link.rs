@@ -50,7 +50,7 @@ impl Link {
         Snippet { text, needs: &[Shared::Exponential] }
     }
 
-    /// The name as it stands in JSON, and of the shader snippet.
+    /// The JSON name, and of the shader snippet.
     pub fn name(&self) -> &'static str {
         match self {
             Link::Softmax => "softmax",

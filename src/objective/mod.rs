@@ -20,7 +20,7 @@ pub use chebyshev::{Coefficients, Damping, Series};
 pub(crate) use checked::CheckedBatch;
 pub use link::{Binary, Link};
 pub(crate) use link::{sigmoid, softplus};
-pub use others::{Filter, Others, TopK};
+pub use others::{InterclassFilter, Others, TopK};
 pub(crate) use prepared::Prepared;
 pub use presets::{PRESETS, Preset};
 pub(crate) use range::in_range;
@@ -42,7 +42,7 @@ pub const SHORTEST: f64 = 1e-12;
 /// loss_i = cross_entropy(z_i, y_i), label smoothing and class weights as in torch.nn.functional.cross_entropy
 /// ```
 ///
-/// [`product`](Self::product) may put plain products in the place of cosines, [`link`](Self::link) one binary problem per
+/// [`similarity`](Self::similarity) may put plain products in the place of cosines, [`link`](Self::link) one binary problem per
 /// class in the place of the cross entropy, [`adaptive`](Self::adaptive) margins that follow the row.
 ///
 /// Fields are public; change a margin or the scale between steps and pass the loss to `update`: nothing is
@@ -56,7 +56,8 @@ pub struct MarginSoftmax {
     /// The transform of every other class; default: the cosine itself.
     pub others: Others,
     /// Cosines, or plain products; default cosines.
-    pub product: Product,
+    #[cfg_attr(feature = "serde", serde(rename = "product"))]
+    pub similarity: Similarity,
     /// How logits become a loss; default softmax.
     pub link: Link,
     /// Where the margins of a row come from; default: from here.
@@ -75,13 +76,14 @@ pub struct MarginSoftmax {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Product {
+pub enum Similarity {
     /// The cosine of embedding and prototype.
     #[default]
     Cosine,
     /// The plain product with an optional bias per class: w_j·x_i + b_j, the linear layer of a classifier. Takes a straight
     /// target (m0·x − m3), no transform of the other classes, and nothing adaptive.
-    Linear,
+    #[cfg_attr(feature = "serde", serde(rename = "linear"))]
+    Dot,
 }
 
 /// How the rows' losses become one value.
@@ -101,7 +103,7 @@ pub enum Reduction {
 }
 
 impl Reduction {
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(self) -> &'static str {
         match self {
             Reduction::Mean => "mean",
@@ -116,7 +118,7 @@ impl Default for MarginSoftmax {
         Self {
             target: Target::Unified(Unified::default()),
             others: Others::Identity,
-            product: Product::Cosine,
+            similarity: Similarity::Cosine,
             link: Link::Softmax,
             adaptive: Adaptive::None,
             scale: 64.0,
@@ -127,12 +129,12 @@ impl Default for MarginSoftmax {
     }
 }
 
-impl Product {
-    /// The name as it stands in JSON.
+impl Similarity {
+    /// The JSON name.
     pub fn name(self) -> &'static str {
         match self {
-            Product::Cosine => "cosine",
-            Product::Linear => "linear",
+            Similarity::Cosine => "cosine",
+            Similarity::Dot => "linear",
         }
     }
 }
@@ -229,7 +231,7 @@ impl MarginSoftmax {
             return Err(Error::Parameter { what: "top_k.count", found, allowed });
         }
         if self.is_linear() && shape.sub_centers() > 1 {
-            let why = "sub-centres are compared by cosine";
+            let why = "sub-centers are compared by cosine";
             return Err(Error::Combination { what: "product.linear", why });
         }
         State::new(self, shape).map(|_| ())

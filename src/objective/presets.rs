@@ -1,8 +1,8 @@
 //! Every named loss with its numbers and their source: one table.
 
 use super::{
-    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Elastic, Fallback, Filter, Link, MagFace, MarginSoftmax,
-    Others, Power, Product, Series, Slope, Target, TopK, Unified,
+    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Elastic, Fallback, InterclassFilter, Link, MagFace,
+    MarginSoftmax, Others, Series, Similarity, SimilarityAdjustment, Slope, Target, TopK, Unified,
 };
 use crate::{Error, Result};
 
@@ -46,8 +46,8 @@ impl Preset {
 /// | `arcgrad_series` | the same, slope of the Chebyshev series of degree 31 | 30 | ArcGrad |
 /// | `li_arcface` | (π − 2(θ + 0.4))/π, others (π − 2θ)/π | 64 | Li-ArcFace (AirFace) |
 /// | `curricularface` | m2 = 0.5, fallback sine, hard others c·(t + c) | 64 | CurricularFace |
-/// | `adaface` | m2, m3 by the length of the embedding, m = 0.4, h = 0.333, fallback clip 1e-3 | 64 | AdaFace |
-/// | `magface` | m2 by the length of the embedding, fallback easy, λ = 35 | 64 | MagFace |
+/// | `adaface` | m2, m3 by the norm of the embedding, m = 0.4, h = 0.333, fallback clip 1e-3 | 64 | AdaFace |
+/// | `magface` | m2 by the norm of the embedding, fallback easy, λ = 35 | 64 | MagFace |
 /// | `elasticface_arc` | m2 ~ Normal(0.5, 0.05), fallback none | 64 | ElasticFace |
 /// | `elasticface_arc_plus` | m2 ~ Normal(0.5, 0.0175), the largest for the hardest row | 64 | ElasticFace |
 /// | `elasticface_cos` | m3 ~ Normal(0.35, 0.05) | 64 | ElasticFace |
@@ -143,7 +143,9 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "sphereface2_angular",
         source: "SphereFace2, wespeaker",
-        make: || MarginSoftmax::sphereface2_of(Power { margin: 0.15, angular: true, ..Default::default() }),
+        make: || {
+            MarginSoftmax::sphereface2_of(SimilarityAdjustment { margin: 0.15, angular: true, ..Default::default() })
+        },
     },
     Preset {
         name: "sphereface2_opensphere",
@@ -151,7 +153,11 @@ pub const PRESETS: &[Preset] = &[
         make: || MarginSoftmax {
             scale: 40.0,
             link: Link::Binary(Binary { factor: 50.0 / 40.0, ..Default::default() }),
-            ..MarginSoftmax::sphereface2_of(Power { margin: 0.4, slope: Slope::Detached, ..Default::default() })
+            ..MarginSoftmax::sphereface2_of(SimilarityAdjustment {
+                margin: 0.4,
+                slope: Slope::Detached,
+                ..Default::default()
+            })
         },
     },
     Preset { name: "adacos", source: "AdaCos", make: MarginSoftmax::adacos },
@@ -166,7 +172,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "arcface_filter",
         source: "insightface",
-        make: || MarginSoftmax::arcface().with_others(Others::Filter(Filter::default())),
+        make: || MarginSoftmax::arcface().with_others(Others::InterclassFilter(InterclassFilter::default())),
     },
     Preset {
         name: "ampface_rectified",
@@ -221,7 +227,7 @@ impl MarginSoftmax {
 
     /// The linear layer of a classifier, w·x + b, with softmax cross entropy: no normalisation, scale 1.
     pub fn softmax() -> Self {
-        Self { product: Product::Linear, scale: 1.0, ..Self::normface() }
+        Self { similarity: Similarity::Dot, scale: 1.0, ..Self::normface() }
     }
 
     /// M-Softmax: the linear layer with 0.5 taken off at the label, scale 1.
@@ -273,12 +279,18 @@ impl MarginSoftmax {
 
     /// SphereFace2-C: m = 0.2, t = 3, λ = 0.7, κ = 1, b = 0, scale 32.
     pub fn sphereface2() -> Self {
-        Self::sphereface2_of(Power::default())
+        Self::sphereface2_of(SimilarityAdjustment::default())
     }
 
-    fn sphereface2_of(power: Power) -> Self {
+    fn sphereface2_of(power: SimilarityAdjustment) -> Self {
         let link = Link::Binary(Binary::default());
-        Self { target: Target::Power(power), others: Others::Power(power), link, scale: 32.0, ..Default::default() }
+        Self {
+            target: Target::SimilarityAdjustment(power),
+            others: Others::SimilarityAdjustment(power),
+            link,
+            scale: 32.0,
+            ..Default::default()
+        }
     }
 
     /// AdaCos with a dynamic scale. For the fixed one take [`normface`](Self::normface) with

@@ -43,14 +43,14 @@ pub(super) fn fit(
 /// The most classes of a chunk whose cosines one binding, and an index, can hold: whole quads of a row's cosines.
 fn most_classes(rows: u64, centers: usize, smallest: usize, limits: &Limits) -> Result<usize> {
     let (limit, allowed) = limits.tightest();
-    let values = (allowed / 4).min(crate::shape::MOST - 1);
+    let values = (allowed / 4).min(crate::shape::INDEX_END - 1);
     let most = (values / rows / 4 * 4) as usize / centers;
     let most = if most < 64 { most } else { most / 64 * 64 };
     if most < smallest {
         let what = "a chunk of cosines";
         let needed = rows * ((smallest * centers) as u64).next_multiple_of(4) * 4;
         if needed <= allowed {
-            return Err(Error::Size { what, needed: needed / 4, allowed: crate::shape::MOST - 1 });
+            return Err(Error::Size { what, needed: needed / 4, allowed: crate::shape::INDEX_END - 1 });
         }
         return Err(Error::Limit { what, limit, needed, allowed });
     }

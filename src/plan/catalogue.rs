@@ -4,7 +4,7 @@ use super::{
     kernel::{Kernel, Loader},
     kernels::{self as k, Snippets},
 };
-use crate::{Link, MarginSoftmax, Others, Product, Shape, Target, Tile};
+use crate::{Link, MarginSoftmax, Others, Shape, Similarity, Target, Tile};
 
 /// A curve from outside.
 #[derive(Debug)]
@@ -33,14 +33,16 @@ fn variants() -> Vec<Snippets> {
     let shape = |k| Shape::new(1, 8, 1).and_then(|s| s.with_sub_centers(k));
     let plain = MarginSoftmax::default();
     let mut losses: Vec<MarginSoftmax> = Others::all().into_iter().map(|o| plain.clone().with_others(o)).collect();
-    let links = [Link::Softmax, Link::Binary(crate::Binary::default())];
-    for target in [Target::Angle(Default::default()), Target::Power(Default::default())] {
-        for others in [Others::Identity, Others::Angle(Default::default()), Others::Power(Default::default())] {
+    let links = [Link::Softmax, Link::Binary(crate::objective::Binary::default())];
+    for target in [Target::Angle(Default::default()), Target::SimilarityAdjustment(Default::default())] {
+        for others in
+            [Others::Identity, Others::Angle(Default::default()), Others::SimilarityAdjustment(Default::default())]
+        {
             losses.push(MarginSoftmax { target: target.clone(), others, ..plain.clone() });
         }
     }
-    losses.push(MarginSoftmax { target: Target::Custom(crate::Custom::new(Straight)), ..plain.clone() });
-    losses.push(MarginSoftmax { product: Product::Linear, ..plain });
+    losses.push(MarginSoftmax { target: Target::Custom(crate::objective::Custom::new(Straight)), ..plain.clone() });
+    losses.push(MarginSoftmax { similarity: Similarity::Dot, ..plain });
     let mut all = vec![];
     for loss in losses {
         for link in links {

@@ -99,7 +99,7 @@ impl Plan {
         // the gradients are f32, whatever the prototypes are
         let values = crate::shape::elements(shape.dim(), shape.sub_centers());
         let bytes = values.saturating_mul(prototypes.bytes().max(4));
-        let ((limit, allowed), index) = (limits.tightest(), crate::shape::MOST - 1);
+        let ((limit, allowed), index) = (limits.tightest(), crate::shape::INDEX_END - 1);
         let most = (allowed / bytes).min(index / values) as usize;
         if most >= shape.classes() {
             return Ok(vec![shape.classes()]);

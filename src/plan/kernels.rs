@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::kernel::{Kernel, Loader, Recipe};
 use crate::{
-    Link, MarginSoftmax, Others, Product, Shape, Tile,
+    Link, MarginSoftmax, Others, Shape, Similarity, Tile,
     objective::snippet::{Shared, Snippet, wgsl},
     uniforms::Filtered,
 };
@@ -39,7 +39,7 @@ pub(crate) struct Snippets {
     custom: Option<Arc<str>>,
     others: Snippet,
     link: Snippet,
-    product: Product,
+    similarity: Similarity,
     /// For people: the target, the transform of the others, and the link if it is not the usual one.
     names: [Arc<str>; 3],
     /// More than one prototype per class.
@@ -75,7 +75,7 @@ impl Snippets {
             custom: custom.map(|margin| margin.wgsl().into()),
             others: loss.others.snippet(),
             link: loss.link.snippet(),
-            product: loss.product,
+            similarity: loss.similarity,
             names: [target, loss.others.name(), loss.link.name()].map(Arc::from),
             many: shape.sub_centers() > 1,
             stages,
@@ -96,8 +96,8 @@ impl Snippets {
         if **link != *Link::default().name() {
             name += &format!(" + {link}");
         }
-        if self.product != Product::default() {
-            name += &format!(" + {}", self.product.name());
+        if self.similarity != Similarity::default() {
+            name += &format!(" + {}", self.similarity.name());
         }
         let Stages { update_state, scale, margin_noise, top_k } = self.stages;
         for (on, what) in [(update_state && !scale, "state"), (scale, "scale"), (margin_noise, "margin noise")] {
@@ -132,9 +132,9 @@ impl Snippets {
     /// How a class' cosine follows from those of its prototypes; a linear head binds its bias last.
     fn classes(&self, recipe: Recipe) -> Recipe {
         let recipe = recipe.part(if self.many { wgsl!("sub_centers/many") } else { wgsl!("sub_centers/one") });
-        recipe.bound_part(match self.product {
-            Product::Cosine => wgsl!("similarity/cosine"),
-            Product::Linear => wgsl!("similarity/linear"),
+        recipe.bound_part(match self.similarity {
+            Similarity::Cosine => wgsl!("similarity/cosine"),
+            Similarity::Dot => wgsl!("similarity/linear"),
         })
     }
 }

@@ -26,7 +26,7 @@ pub struct Limits {
     /// Whether shaders know the type f16; tensors of that element do without it too.
     #[cfg_attr(feature = "serde", serde(default))]
     pub f16: bool,
-    /// Whether the device computes in software: what [`DevicePreset::Auto`](crate::DevicePreset) goes by.
+    /// Whether the device computes in software: what [`DevicePreset::Auto`](crate::data::DevicePreset) goes by.
     #[cfg_attr(feature = "serde", serde(default))]
     pub software: bool,
 }
@@ -52,7 +52,7 @@ impl Limits {
     };
 
     /// The least that every head needs, apart from sizes and alignment, which decide what fits.
-    pub(crate) const LEAST: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
+    pub(crate) const MIN: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
 
     /// The most bytes of a buffer that is bound whole, and the limit that says so.
     pub(crate) fn tightest(&self) -> (&'static str, u64) {
@@ -64,7 +64,7 @@ impl Limits {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let least = Self::LEAST;
+        let least = Self::MIN;
         let need = |what, limit, needed: u32, allowed: u32| {
             let (needed, allowed) = (u64::from(needed), u64::from(allowed));
             if allowed >= needed { Ok(()) } else { Err(Error::Limit { what, limit, needed, allowed }) }

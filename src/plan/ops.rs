@@ -49,7 +49,7 @@ impl Batched {
         Part {
             count: classes,
             stride: classes,
-            // no loop over classes takes too many turns
+            // no loop over classes takes too many iterations
             splits: classes.div_ceil(ROWS_PER_PASS),
             slots: 1,
             split_span: ROWS_PER_PASS,

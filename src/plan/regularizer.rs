@@ -79,7 +79,7 @@ impl Plan {
         Ok(finish(b, shape, [Element::F32, element], steps))
     }
 
-    /// The center loss of `shape.rows()` embeddings of this element around f32 centres, which are given as
+    /// The center loss of `shape.rows()` embeddings of this element around f32 centers, which are given as
     /// [`Slot::Prototypes`]`(0)`.
     pub fn center_loss(loss: &CenterLoss, shape: Shape, embeddings: Element, limits: &Limits) -> Result<Plan> {
         let mut center = Centers::new(loss, shape, embeddings, limits, MAX_CENTER_LOSS_ROWS)?;
@@ -94,7 +94,7 @@ impl Plan {
         Ok(finish(center.b, shape, [embeddings, Element::F32], center.steps))
     }
 
-    /// One move of the centres, in place; at most 32,768 rows.
+    /// One move of the centers, in place; at most 32,768 rows.
     pub fn center_update(loss: &CenterLoss, shape: Shape, embeddings: Element, limits: &Limits) -> Result<Plan> {
         let mut center = Centers::new(loss, shape, embeddings, limits, MAX_CENTER_UPDATE_ROWS)?;
         let Centers { b, x, part, buffers: [embeddings_at, centers, labels, states, _], steps, .. } = &mut center;
@@ -147,7 +147,7 @@ impl Common {
             rows -= PAIRS;
         }
         let wide = dim.div_ceil(PAIRS);
-        // enough workgroups to fill a device, no loop with too many turns
+        // enough workgroups to fill a device, no loop with too many iterations
         let most = (1024 / (rows.div_ceil(PAIRS) * wide)).clamp(1, 16).min(classes.div_ceil(256));
         let splits = most.max(classes.div_ceil(PAIRS_PER_SPLIT));
         let span = classes.div_ceil(splits).next_multiple_of(4);

@@ -5,9 +5,9 @@ use super::{
     shard::{RowTarget, Shard},
 };
 use crate::{
-    Binary, Counts, Filtered, Output, Result, State, Want,
-    data::NO_COSINE,
-    objective::{others::Evaluator, sigmoid, softplus},
+    Output, Result, State, Want,
+    data::{Counts, Filtered, NO_COSINE},
+    objective::{Binary, others::Evaluator, sigmoid, softplus},
     shard::{RowStatistics, Statistics, Targets},
 };
 

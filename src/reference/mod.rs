@@ -7,7 +7,7 @@ mod monitor;
 mod regularizer;
 mod shard;
 
-pub use monitor::{between, mean_prototype};
+pub use monitor::{mean_pair_angle, mean_prototype};
 pub use regularizer::{center_loss, regularize, update_centers};
 pub use shard::Shard;
 

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::directions::{Directions, dot};
 use crate::{
-    Batch, Binary, Error, GradientFilter, Label, MarginSoftmax, Result, Shape, State,
-    objective::{CheckedBatch, Prepared, RowFacts, others::Place, sigmoid, softplus},
+    Batch, Error, GradientFilter, Label, MarginSoftmax, Result, Shape, State,
+    objective::{Binary, CheckedBatch, Prepared, RowFacts, others::Place, sigmoid, softplus},
     shard::{RowStatistics, Statistics, Targets},
 };
 

@@ -249,7 +249,7 @@ fn operations_refuse_shapes_that_do_not_match(context: &Context) -> Result<(), F
     let centers = odd(&[5, 8], Element::F32);
     let moved = regularizer::update_centers(context, e, &center, &f(&[4, 8]), &y(&[4]), &centers);
     refused!(moved, Error::Alignment { what: "centers", offset: 4, .. });
-    refused!(monitor::between(context, &[&centers]), Error::Alignment { what: "vectors", .. });
+    refused!(monitor::mean_pair_angle(context, &[&centers]), Error::Alignment { what: "vectors", .. });
     refused!(ops::cosine(context, e, &y(&[4, 8]), &f(&[5, 8])), Error::Element { what: "embeddings", .. });
     refused!(ops::margin(context, e, &arcface, &f(&[4, 5]), &y(&[3])), Error::Shape { what: "labels", .. });
     refused!(ops::margin(context, e, &arcface, &f(&[4, 5]), &f(&[4])), Error::Element { what: "labels", .. });

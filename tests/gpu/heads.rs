@@ -2,7 +2,9 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
+    data::Counts,
     gpu::{Context, Head, Io, Tensor, ops},
+    objective::{Custom, TopK},
     plan::{Role, Slot},
     shard::{Statistics, Targets},
     *,
@@ -151,7 +153,7 @@ fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
             sum.grad_embeddings.iter_mut().zip(&out.grad_embeddings).for_each(|(a, b)| *a += b);
             sum.grad_prototypes.extend(&out.grad_prototypes);
             sum.grad_scale += out.grad_scale;
-            if case.loss.product == Product::Linear {
+            if case.loss.similarity == Similarity::Dot {
                 sum.grad_bias.extend(&out.grad_bias);
             }
         }
@@ -283,7 +285,7 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
         let (data, shards) = (Data::new(&case), [case.shape.1]);
         let options = Options { want: case.want(), ..Default::default() };
         let mut other = case.loss.clone().with_scale(case.loss.scale * 0.5);
-        if let Others::Filter(filter) = &mut other.others {
+        if let Others::InterclassFilter(filter) = &mut other.others {
             filter.threshold = 0.3;
         }
         if let Link::Binary(link) = &mut other.link {
@@ -463,7 +465,7 @@ fn tensors_of_further_families_are_checked(context: &Context) -> Result<(), Fail
         ("db", &linear, Io { grad_bias: Some(&one), ..io }, |e| matches!(e, Error::Shape { what: "grad_bias", .. })),
         ("ds", &binary, Io { grad_bias: Some(&one), ..io }, |e| matches!(e, Error::Missing { what: "grad_scale", .. })),
         ("db", &binary, Io { grad_scale: Some(&one), ..io }, |e| matches!(e, Error::Missing { what: "grad_bias", .. })),
-        ("sub-centres", &centers, io, |e| matches!(e, Error::Shape { what: "prototypes", .. })),
+        ("sub-centers", &centers, io, |e| matches!(e, Error::Shape { what: "prototypes", .. })),
     ];
     for (what, head, io, expected) in refused {
         match head.bind(&io) {

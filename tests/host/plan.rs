@@ -1,8 +1,9 @@
 //! The planner as plain data: budgets, chunks, shards, geometry; no device.
 
 use margin_softmax::{
-    Backend, Batch, Budget, Curve, Damping, DevicePreset, Error, MarginSoftmax, Margins, Options, Product, Reduction,
-    Series, Shape, Target, Tile, Unified, Want,
+    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity, Target, Tile, Want,
+    data::DevicePreset,
+    objective::{Curve, Damping, Series, Unified},
     plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
 };
 
@@ -77,7 +78,7 @@ fn the_smallest_budget_is_exact_for_every_loss() {
                 let half = c / 128 * 64;
                 let shards = if half > 0 { vec![half, c - half] } else { vec![c] };
                 let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
-                if loss.product == Product::Linear && centers > 1 {
+                if loss.similarity == Similarity::Dot && centers > 1 {
                     continue;
                 }
                 for want in wants {

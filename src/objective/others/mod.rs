@@ -9,7 +9,7 @@ mod top_k;
 mod transform;
 
 pub(crate) use curricular::Harder;
-pub use filter::Filter;
+pub use filter::InterclassFilter;
 pub use identity::Identity;
 pub use rectified::Rectified;
 pub use top_k::TopK;
@@ -18,7 +18,7 @@ pub use transform::{Other, Place};
 
 use super::{
     snippet::Snippet,
-    target::{Angle, Power},
+    target::{Angle, SimilarityAdjustment},
 };
 use crate::{Result, uniforms::Settings};
 
@@ -40,9 +40,11 @@ pub enum Others {
     /// Inter-topk: the k hardest classes come closer by an angle.
     TopK(TopK),
     /// The interclass filter: cosines above a threshold become 0.
-    Filter(Filter),
+    #[cfg_attr(feature = "serde", serde(rename = "filter"))]
+    InterclassFilter(InterclassFilter),
     /// SphereFace2's curve.
-    Power(Power),
+    #[cfg_attr(feature = "serde", serde(rename = "power"))]
+    SimilarityAdjustment(SimilarityAdjustment),
 }
 
 impl Others {
@@ -54,8 +56,8 @@ impl Others {
             Others::Angle(Angle::default()),
             Others::Curricular,
             Others::TopK(TopK::default()),
-            Others::Filter(Filter::default()),
-            Others::Power(Power::default()),
+            Others::InterclassFilter(InterclassFilter::default()),
+            Others::SimilarityAdjustment(SimilarityAdjustment::default()),
         ]
     }
 
@@ -66,12 +68,12 @@ impl Others {
             Others::Angle(angle) => angle,
             Others::Curricular => &Harder { hardness: 0.0 },
             Others::TopK(top) => top,
-            Others::Filter(filter) => filter,
-            Others::Power(power) => power,
+            Others::InterclassFilter(filter) => filter,
+            Others::SimilarityAdjustment(power) => power,
         }
     }
 
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'static str {
         self.transform().name()
     }

@@ -13,7 +13,7 @@ pub use angle::Angle;
 use curve::BuiltIn;
 pub(crate) use curve::TargetCurve;
 pub use custom::{Custom, Margin};
-pub use power::Power;
+pub use power::SimilarityAdjustment;
 pub use unified::{Curve, Fallback, Slope, Unified};
 
 use super::snippet::Snippet;
@@ -29,7 +29,8 @@ pub enum Target {
     /// Linear in the angle: ArcGrad, Li-ArcFace.
     Angle(Angle),
     /// SphereFace2's curve.
-    Power(Power),
+    #[cfg_attr(feature = "serde", serde(rename = "power"))]
+    SimilarityAdjustment(SimilarityAdjustment),
     /// A curve from outside; has no JSON form.
     #[cfg_attr(feature = "serde", serde(skip))]
     Custom(Custom),
@@ -40,12 +41,12 @@ impl Target {
         match self {
             Target::Unified(margin) => margin,
             Target::Angle(angle) => angle,
-            Target::Power(power) => power,
+            Target::SimilarityAdjustment(power) => power,
             Target::Custom(custom) => custom,
         }
     }
 
-    /// The name as it stands in JSON, and of the shader snippet.
+    /// The JSON name, and of the shader snippet.
     pub fn name(&self) -> &'static str {
         self.built_in().name()
     }

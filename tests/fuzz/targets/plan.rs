@@ -12,10 +12,7 @@ mod seeds;
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use margin_softmax::{
-    Budget, CenterLoss, DevicePreset, GradientFilter, MarginSoftmax, Options, Regularizer, Shape, Tile, Want,
-    plan::{Batched, Binding, Call, CrossEntropy, Element, Layout, Limits, Plan, Role},
-};
+use margin_softmax::{Budget, CenterLoss, GradientFilter, MarginSoftmax, Options, Regularizer, Shape, Tile, Want, plan::{Batched, Binding, Call, CrossEntropy, Element, Layout, Limits, Plan, Role}, data::DevicePreset};
 
 const ELEMENTS: [Element; 5] = [Element::F32, Element::F16, Element::Bf16, Element::I32, Element::U32];
 

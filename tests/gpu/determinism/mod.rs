@@ -11,7 +11,9 @@ use std::{
 
 use libtest_mimic::Failed;
 use margin_softmax::{
+    data::DevicePreset,
     gpu::{Context, Tensor},
+    objective::TopK,
     plan::{Element, Layout, Plan, catalogue::kernels},
     shard::{Statistics, Targets},
     *,
