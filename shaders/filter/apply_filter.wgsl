@@ -1,6 +1,6 @@
 // Small entries of the gradient become 0. Of every block of 64 x 64 rows and classes stays which rows and which classes have
 // an entry left, and what was left out.
-// Twin: Shard::gradients in src/reference/mod.rs
+// Twin: Shard::gradients in src/reference/gradients.rs
 
 @group(0) @binding(BINDING) var<storage, read_write> blocks: array<Block>;
 

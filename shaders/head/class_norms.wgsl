@@ -8,7 +8,7 @@
 //   in      weights    [classes]           f32; where class_weights.wgsl says so, and unused without class weights
 //
 // Eight lanes per prototype, eight at a time, 64 per workgroup.
-// Twin: Directions in src/reference/mod.rs
+// Twin: Directions in src/reference/directions.rs
 
 @group(0) @binding(3) var<storage, read_write> classes: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read_write> totals: array<vec4<f32>>;

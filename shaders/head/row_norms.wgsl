@@ -7,7 +7,7 @@
 //   out     rows       [rows]       Row
 //
 // Eight rows per workgroup, eight lanes per row.
-// Twin: Directions in src/reference/mod.rs
+// Twin: Directions in src/reference/directions.rs
 
 @group(0) @binding(3) var<storage, read> labels: array<i32>;
 @group(0) @binding(4) var<storage, read> weights: array<f32>;

@@ -1,5 +1,5 @@
 // binary: one binary problem per class (SphereFace2).
-// Twin: Shard::statistics and Shard::gradients in src/reference/mod.rs
+// Twin: Shard::statistics in src/reference/shard.rs and Shard::gradients in src/reference/gradients.rs
 
 fn link_start() -> f32 { return 0.0; }
 

@@ -1,5 +1,5 @@
 // softmax: cross entropy over all classes, with label smoothing.
-// Twin: Shard::statistics and Shard::gradients in src/reference/mod.rs
+// Twin: Shard::statistics in src/reference/shard.rs and Shard::gradients in src/reference/gradients.rs
 
 // where the largest logit starts
 fn link_start() -> f32 { return LOWEST; }

@@ -32,7 +32,7 @@ pub struct SliceHead {
 enum Inner {
     Reference(Options),
     #[cfg(feature = "cpu")]
-    Cpu(Box<cpu::Head>),
+    Cpu(Box<cpu::CpuHead>),
     #[cfg(feature = "gpu")]
     Gpu(Box<gpu::DeviceHead>),
 }
@@ -67,7 +67,7 @@ impl Backend {
         let inner = match self {
             Self::Reference => Inner::Reference(*options),
             #[cfg(feature = "cpu")]
-            Self::Cpu => Inner::Cpu(Box::new(cpu::Head::new(&loss, shape, range.clone(), options)?)),
+            Self::Cpu => Inner::Cpu(Box::new(cpu::CpuHead::new(&loss, shape, range.clone(), options)?)),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => {
                 Inner::Gpu(Box::new(gpu::DeviceHead::new(context, &loss, shape, range.clone(), options)?))

@@ -3,7 +3,7 @@
 //!
 //! Built with `-C target-feature=+simd128` it takes four values at a time, with `+relaxed-simd` a multiply-add of four.
 
-use super::product::Matrix;
+use super::matrix::Matrix;
 
 /// Rows of a block of the result, and vectors of four columns: 8 sums hide the latency of an addition, and with 2 vectors
 /// and a factor leave registers free. 12 sums are half as fast: browsers then keep some in memory.
@@ -14,9 +14,8 @@ const COLS: usize = 4 * VECTORS;
 /// Four numbers, side by side.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod four {
+    pub use core::arch::wasm32::v128 as Four;
     use core::arch::wasm32::*;
-
-    pub type Four = v128;
 
     #[inline(always)]
     pub fn four(x: &[f32; 4]) -> Four {

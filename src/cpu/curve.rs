@@ -76,67 +76,27 @@ impl OthersF32 {
     ) {
         let place = Place { bound: row.bound, late: true };
         match self {
-            Self::Identity => each::<SLOPES>(
-                cosines,
-                values,
-                slopes,
-                #[inline(always)]
-                |c| Identity.value_slope(c, place),
-            ),
-            Self::Rectified => each::<SLOPES>(
-                cosines,
-                values,
-                slopes,
-                #[inline(always)]
-                |c| Rectified.value_slope(c, place),
-            ),
-            Self::Harder(harder) => each::<SLOPES>(
-                cosines,
-                values,
-                slopes,
-                #[inline(always)]
-                |c| harder.value_slope(c, place),
-            ),
-            Self::InterclassFilter(filter) => each::<SLOPES>(
-                cosines,
-                values,
-                slopes,
-                #[inline(always)]
-                |c| filter.value_slope(c, place),
-            ),
+            Self::Identity => transform::<SLOPES>(Identity, place, (cosines, values, slopes)),
+            Self::Rectified => transform::<SLOPES>(Rectified, place, (cosines, values, slopes)),
+            Self::Harder(harder) => transform::<SLOPES>(*harder, place, (cosines, values, slopes)),
+            Self::InterclassFilter(filter) => transform::<SLOPES>(*filter, place, (cosines, values, slopes)),
             Self::TopK(top) => {
                 // classes up to the last chosen one may lie on the bound
                 let early = (row.last as usize + 1).saturating_sub(first).min(cosines.len());
                 let ((a, b), (va, vb), (sa, sb)) =
                     (cosines.split_at(early), values.split_at_mut(early), slopes.split_at_mut(early));
-                each::<SLOPES>(
-                    a,
-                    va,
-                    sa,
-                    #[inline(always)]
-                    |c| top.value_slope(c, Place { late: false, ..place }),
-                );
-                each::<SLOPES>(
-                    b,
-                    vb,
-                    sb,
-                    #[inline(always)]
-                    |c| top.value_slope(c, place),
-                );
+                transform::<SLOPES>(*top, Place { late: false, ..place }, (a, va, sa));
+                transform::<SLOPES>(*top, place, (b, vb, sb));
             }
             Self::Angle(line) => {
                 each::<SLOPES>(
-                    cosines,
-                    values,
-                    slopes,
+                    (cosines, values, slopes),
                     #[inline(always)]
                     |c| line.at(arcsine(c), 1.0 / sine(c).max(SMALLEST_SINE)),
                 );
             }
             Self::Series(line, terms) => blocks::<SLOPES>(
-                cosines,
-                values,
-                slopes,
+                (cosines, values, slopes),
                 #[inline(always)]
                 |x| {
                     let (mut values, mut slopes) = clenshaw::<SLOPES>(terms, x);
@@ -146,12 +106,10 @@ impl OthersF32 {
                     (values, slopes)
                 },
             ),
-            Self::SimilarityAdjustment(stretch) => blocks::<SLOPES>(
-                cosines,
-                values,
-                slopes,
+            Self::SimilarityAdjustment(power) => blocks::<SLOPES>(
+                (cosines, values, slopes),
                 #[inline(always)]
-                |x| stretch.at(x),
+                |x| power.at(x),
             ),
         }
     }
@@ -207,8 +165,20 @@ impl PowerF32 {
     }
 }
 
+/// Cosines, and where their values and slopes go.
+type Columns<'a> = (&'a [f32], &'a mut [f32], &'a mut [f32]);
+
 #[inline(always)]
-fn each<const SLOPES: bool>(cosines: &[f32], values: &mut [f32], slopes: &mut [f32], f: impl Fn(f32) -> (f32, f32)) {
+fn transform<const SLOPES: bool>(other: impl Other, place: Place<f32>, columns: Columns<'_>) {
+    each::<SLOPES>(
+        columns,
+        #[inline(always)]
+        |c| other.value_slope(c, place),
+    );
+}
+
+#[inline(always)]
+fn each<const SLOPES: bool>((cosines, values, slopes): Columns<'_>, f: impl Fn(f32) -> (f32, f32)) {
     if SLOPES {
         for ((&c, value), slope) in cosines.iter().zip(values).zip(slopes) {
             (*value, *slope) = f(c);
@@ -221,9 +191,7 @@ fn each<const SLOPES: bool>(cosines: &[f32], values: &mut [f32], slopes: &mut [f
 /// The same with [`SIDE`] values at a time; the last block is filled up.
 #[inline(always)]
 fn blocks<const SLOPES: bool>(
-    cosines: &[f32],
-    values: &mut [f32],
-    slopes: &mut [f32],
+    (cosines, values, slopes): Columns<'_>,
     f: impl Fn(&[f32; SIDE]) -> ([f32; SIDE], [f32; SIDE]),
 ) {
     for ((cosines, values), slopes) in cosines.chunks(SIDE).zip(values.chunks_mut(SIDE)).zip(slopes.chunks_mut(SIDE)) {

@@ -1,10 +1,13 @@
 //! Between the passes and after them: losses, counts, what pass 2 needs of every row, and dX from its shares.
 
 use super::{
-    rows::{Row, RowExtras, Share, Weights, unit},
+    directions::Project,
+    input::{HeadCall, Input, ROWS, each},
+    rows::{HeadRow, RowExtras, Share, Weights},
+    tiling::{Setup, Tiling},
     total::Finish,
-    vector::{Add, Project},
-    work::{Call, Input, ROWS, Setup, Work, each},
+    vector::AddTo,
+    workspace::Workspace,
 };
 use crate::{
     Output, Shape, State,
@@ -12,13 +15,6 @@ use crate::{
     objective::{Prepared, SHORTEST},
     shard::RowStatistics,
 };
-
-/// Prototypes that are left out.
-#[derive(Clone, Copy)]
-pub(super) struct Found {
-    pub zero: usize,
-    pub non_finite: usize,
-}
 
 /// A head between the passes.
 pub(super) struct Between<'a> {
@@ -35,37 +31,28 @@ impl Between<'_> {
     /// Losses, counts, and what pass 2 needs of every row. Returns Z.
     pub fn finish(
         self,
-        call: &Call<'_>,
-        found: Found,
+        call: &HeadCall<'_>,
+        found: Counts,
         sums: impl Fn(usize) -> RowStatistics,
         state: &State,
         out: &mut Output,
     ) -> f64 {
         let batch = &call.batch;
         let (n, classes, loss, first) = (batch.rows(), self.shape.classes(), self.loss, self.first);
-        let (want, scale, linear) = (self.setup.want, state.scale_of(loss), loss.is_linear());
-        let weight = |class: usize| batch.class_weights.map_or(1.0, |w| f64::from(w[class]));
-        let same = Weights {
-            scale,
-            class_weight: 1.0,
-            all: batch.class_weights.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum()),
-            unit: if loss.label_smoothing > 0.0 { unit(batch.class_weights) } else { 1.0 },
-            epsilon: loss.label_smoothing,
-            classes,
-        };
-        let weights = |class| Weights { class_weight: weight(class), ..same };
+        let (want, scale, linear) = (self.setup.tiling.want, state.scale_of(loss), loss.is_linear());
+        let weights = Weights::by_class(batch.class_weights, classes, scale, loss.label_smoothing);
         if linear {
             // products of finite vectors may leave f32
             for (i, row) in self.input.rows[..n].iter_mut().enumerate().filter(|(_, row)| row.counts()) {
                 if !row.fits(&sums(i), weights(row.class)) {
-                    *row = Row::NONE;
+                    *row = HeadRow::NONE;
                 }
             }
         }
         let counts = self.counts(call, found);
         let broken = counts.non_finite_prototypes > 0;
         let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
-        let z = loss.normalizer(rows.iter().filter(|r| r.counts()).map(|r| weight(r.class)));
+        let z = loss.normalizer(rows.iter().filter(|r| r.counts()).map(|r| weights(r.class).class_weight));
         resize(&mut out.row_losses, n);
         resize(&mut out.target_cosines, n);
         resize(&mut out.other_cosines, n);
@@ -74,7 +61,7 @@ impl Between<'_> {
         for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate() {
             let ignored = Some(batch.labels[i]) == loss.ignore_index;
             let (mut own, mut cosine, mut nearest) = (if ignored { 0.0 } else { f64::NAN }, 0.0, NO_COSINE as f32);
-            extra.stretch = 0.0;
+            extra.length_gradient = 0.0;
             if row.counts() && !broken {
                 let others = sums(i);
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
@@ -108,27 +95,28 @@ impl Between<'_> {
         z
     }
 
-    fn counts(&self, call: &Call<'_>, found: Found) -> Counts {
+    /// `found`: the prototypes that are left out.
+    fn counts(&self, call: &HeadCall<'_>, found: Counts) -> Counts {
         let (labels, n) = (&call.batch.labels, call.batch.rows());
         let (rows, lengths) = (&self.input.rows[..n], &self.input.lengths[..n]);
         let linear = self.loss.is_linear();
-        let short = |(row, length): &(&Row, &f64)| row.counts() && !linear && **length < SHORTEST;
-        let counts = Counts {
-            rows: rows.iter().filter(|r| r.counts()).count(),
-            ignored: labels.iter().filter(|label| Some(**label) == self.loss.ignore_index).count(),
+        let short = |(row, length): &(&HeadRow, &f64)| row.counts() && !linear && **length < SHORTEST;
+        let counted = rows.iter().filter(|r| r.counts()).count();
+        let ignored = labels.iter().filter(|label| Some(**label) == self.loss.ignore_index).count();
+        Counts {
+            rows: counted,
+            ignored,
+            non_finite_rows: n - counted - ignored,
             zero_embeddings: rows.iter().zip(lengths).filter(short).count(),
-            zero_prototypes: found.zero,
-            non_finite_prototypes: found.non_finite,
-            ..Counts::default()
-        };
-        Counts { non_finite_rows: n - counts.rows - counts.ignored, ..counts }
+            ..found
+        }
     }
 }
 
 /// The contribution of one row to the batch; writes the numbers of it that pass 2 needs. `part` is upstream / Z.
 fn finish_row(
     loss: &Prepared,
-    (row, extra): (&mut Row, &mut RowExtras),
+    (row, extra): (&mut HeadRow, &mut RowExtras),
     others: &RowStatistics,
     weights: Weights,
     part: f64,
@@ -145,7 +133,7 @@ fn finish_row(
         let rise = if family.length(length).1 { family.rise() } else { 0.0 };
         let (value, slope) = family.length_term(length);
         share.loss += weights.class_weight * value;
-        extra.stretch = (share.pull * extra.turn * rise + part * weights.class_weight * slope) as f32;
+        extra.length_gradient = (share.pull * extra.slope_m2 * rise + part * weights.class_weight * slope) as f32;
     }
     share
 }
@@ -154,31 +142,32 @@ fn finish_row(
 pub(super) fn finish_embeddings(
     setup: Setup,
     linear: bool,
-    call: &Call<'_>,
+    call: &HeadCall<'_>,
     lengths: &[f64],
-    work: &Work,
+    workspace: &Workspace,
     grad: &mut [f32],
 ) {
-    let Setup { arch, dim, layout, .. } = setup;
-    let (len, ranges) = (grad.len(), layout.ranges);
+    let Setup { arch, tiling, .. } = setup;
+    let Tiling { dim, ranges, .. } = tiling;
+    let len = grad.len();
     let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
     let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
     each(call.parallel, blocks, |(block, (pull, (from, lengths)))| {
         let first = block * dim * ROWS;
-        let shares = || work.shares.chunks_exact(len).take(ranges - 1);
+        let shares = || workspace.shares.chunks_exact(len).take(ranges - 1);
         let project = |pull| Project { pull, from, step: 1, dim, lengths, divided: false };
-        if layout.long_ranges() {
-            let totals = || work.totals.chunks_exact(len).take(ranges);
+        if tiling.long_ranges() {
+            let totals = || workspace.totals.chunks_exact(len).take(ranges);
             let total = |i: usize, _| totals().map(|total| total[first + i]).sum();
             return arch.dispatch(Finish { total, project: project(pull), linear });
         }
-        if layout.long_embeddings() {
+        if tiling.long_embeddings() {
             let others = |i: usize| shares().map(|share| f64::from(share[first + i])).sum::<f64>();
             let total = |i: usize, own: f32| f64::from(own) + others(i);
             return arch.dispatch(Finish { total, project: project(pull), linear });
         }
         for share in shares() {
-            arch.dispatch(Add { from: &share[first..][..pull.len()], to: pull });
+            arch.dispatch(AddTo { from: &share[first..][..pull.len()], to: pull });
         }
         if !linear {
             arch.dispatch(project(pull));

@@ -20,23 +20,33 @@
 
 #[cfg(any(test, target_arch = "wasm32"))]
 mod blocks;
+mod budget;
 mod curve;
+mod directions;
 mod finish;
+mod gradients;
 mod head;
-mod layout;
+mod input;
+mod join;
+mod matrix;
 pub(crate) mod monitor;
-mod pass;
 mod product;
+mod products;
+mod ranges;
 pub(crate) mod regularizer;
 mod rows;
+mod scan;
 mod sparse;
 mod sweep;
 mod table;
+mod tiles;
+mod tiling;
 mod total;
 mod vector;
-mod work;
+mod worker;
+mod workspace;
 
-pub(crate) use head::Head;
+pub(crate) use head::CpuHead;
 use pulp::Arch;
 
 /// The name for people: threads, and the instructions that this machine was found to have.

@@ -6,8 +6,10 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    product::{Matrix, Pieces, product},
-    vector::{Fused, LANES, Normalize, fold, larger},
+    directions::Normalize,
+    matrix::Matrix,
+    product::{Pieces, product},
+    vector::{Fused, LANES, fold, larger},
 };
 use crate::{Result, monitor::vectors};
 
@@ -27,7 +29,7 @@ pub(crate) fn mean_prototype(dim: usize, prototypes: &[f32]) -> Result<f64> {
         .par_chunks(range * dim)
         .with_max_len(1)
         .map(|range| {
-            let (mut sum, mut tile) = (vec![0.0; dim], Tile::new(size, dim));
+            let (mut sum, mut tile) = (vec![0.0; dim], UnitVectors::new(size, dim));
             for vectors in range.chunks(size * dim) {
                 tile.fill(arch, vectors, dim);
                 for (unit, length) in tile.directions.chunks_exact(dim).zip(&tile.lengths[..vectors.len() / dim]) {
@@ -54,7 +56,7 @@ pub(crate) fn mean_pair_angle(dim: usize, all: &[f32]) -> Result<f64> {
     let arch = Arch::new();
     let size = TILE.min(count);
     let tiles: Vec<&[f32]> = all.chunks(size * dim).collect();
-    let start = || (Tile::new(size, dim), Tile::new(size, dim), vec![0.0; size * size]);
+    let start = || (UnitVectors::new(size, dim), UnitVectors::new(size, dim), vec![0.0; size * size]);
     let sums: Vec<f64> = (0..tiles.len())
         .into_par_iter()
         .with_max_len(1)
@@ -71,7 +73,7 @@ pub(crate) fn mean_pair_angle(dim: usize, all: &[f32]) -> Result<f64> {
                 for (row, cosines) in cosines[..rows * columns].chunks_exact(columns).enumerate() {
                     // each pair once
                     let first = if j == i { row + 1 } else { 0 };
-                    sum += arch.dispatch(Leans(&cosines[first..]));
+                    sum += arch.dispatch(RightAngleGaps(&cosines[first..]));
                 }
             }
             sum
@@ -83,12 +85,12 @@ pub(crate) fn mean_pair_angle(dim: usize, all: &[f32]) -> Result<f64> {
 }
 
 /// The directions and lengths of one tile.
-struct Tile {
+struct UnitVectors {
     directions: Vec<f32>,
     lengths: Vec<f64>,
 }
 
-impl Tile {
+impl UnitVectors {
     fn new(rows: usize, dim: usize) -> Self {
         Self { directions: vec![0.0; rows * dim], lengths: vec![0.0; rows] }
     }
@@ -96,15 +98,15 @@ impl Tile {
     /// Normalises the vectors of a tile; returns their number.
     fn fill(&mut self, arch: Arch, vectors: &[f32], dim: usize) -> usize {
         let (to, lengths) = (&mut self.directions[..vectors.len()], &mut self.lengths[..vectors.len() / dim]);
-        arch.dispatch(Normalize { from: vectors, dim, to, lengths, exact: false });
+        arch.dispatch(Normalize { from: vectors, dim, to, lengths, plain: false, exact: false });
         vectors.len() / dim
     }
 }
 
 /// Σ (π/2 − θ) of cosines: small where angles are nearly right, so that their sum keeps its precision.
-struct Leans<'a>(&'a [f32]);
+struct RightAngleGaps<'a>(&'a [f32]);
 
-impl WithSimd for Leans<'_> {
+impl WithSimd for RightAngleGaps<'_> {
     type Output = f64;
 
     #[inline(always)]
@@ -114,17 +116,17 @@ impl WithSimd for Leans<'_> {
         let mut sums = [0.0; LANES];
         for block in blocks {
             for k in 0..LANES {
-                sums[k] += lean(block[k]);
+                sums[k] += arcsin(block[k]);
             }
         }
-        let rest: f64 = rest.iter().map(|&c| f64::from(lean(c))).sum();
+        let rest: f64 = rest.iter().map(|&c| f64::from(arcsin(c))).sum();
         f64::from(fold(sums, |a, b| a + b)) + rest
     }
 }
 
 /// π/2 − θ = atan2(c, √((1−c)(1+c))) without a branch; error below 2e-7. One that rounded past ±1 gives ±π/2.
 #[inline(always)]
-fn lean(c: f32) -> f32 {
+fn arcsin(c: f32) -> f32 {
     let a = c.abs();
     let s = larger((1.0 - a) * (1.0 + a), 0.0).sqrt();
     let steep = a > s;
@@ -146,15 +148,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lean_is_the_arc_sine() {
+    fn arcsin_is_the_arc_sine() {
         let cosines: Vec<f32> = (-200_000..=200_000).map(|i| i as f32 / 200_000.0).collect();
         for &c in &cosines {
             // in f64 from the same f32
             let exact = f64::from(c).asin();
-            assert!((f64::from(lean(c)) - exact).abs() <= 2e-7, "{c}: {} is not {exact}", lean(c));
+            assert!((f64::from(arcsin(c)) - exact).abs() <= 2e-7, "{c}: {} is not {exact}", arcsin(c));
         }
         for past in [1.000_000_1_f32, 1.000_000_2] {
-            assert_eq!((lean(past), lean(-past)), (std::f32::consts::FRAC_PI_2, -std::f32::consts::FRAC_PI_2));
+            assert_eq!((arcsin(past), arcsin(-past)), (std::f32::consts::FRAC_PI_2, -std::f32::consts::FRAC_PI_2));
         }
     }
 }

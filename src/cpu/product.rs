@@ -7,6 +7,8 @@
 #[cfg(not(target_arch = "wasm32"))]
 use gemm::Parallelism;
 
+use super::matrix::Matrix;
+
 /// No product handed to `gemm` is longer than this in any direction, so that its packing buffers are bounded.
 const BLOCK: usize = 512;
 
@@ -30,56 +32,6 @@ impl Pieces {
     };
     /// The least memory.
     pub const MIN: Self = Self { rows: 24, cols: 64, depth: 64 };
-}
-
-/// A view of a row-major matrix or of its transpose.
-#[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    pub(super) row_stride: usize,
-    pub(super) col_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// `rows` × `cols` values, row by row, from the front of `data`.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        // saturated, a product that overflows is longer than any slice
-        let data = &data[..rows.saturating_mul(cols)];
-        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
-    }
-
-    /// The same with `stride` values from one row to the next.
-    pub fn spaced(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(cols <= stride, "rows that overlap");
-        let data = &data[..rows.saturating_sub(1).saturating_mul(stride).saturating_add(cols.min(rows * cols))];
-        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
-    }
-
-    /// Rows and columns exchanged; nothing moves.
-    pub fn transposed(self) -> Self {
-        Self {
-            data: self.data,
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-        }
-    }
-
-    /// `count` columns from `first` on.
-    pub fn columns(self, first: usize, count: usize) -> Self {
-        assert!(first <= self.cols && count <= self.cols - first, "columns outside the matrix");
-        let start = (first * self.col_stride).min(self.data.len());
-        Self { data: &self.data[start..], cols: count, ..self }
-    }
-
-    /// `rows` × `cols` values from (`row`, `col`) on.
-    fn part(self, row: usize, col: usize, rows: usize, cols: usize) -> Self {
-        let data = &self.data[row * self.row_stride + col * self.col_stride..];
-        Self { data, rows, cols, ..self }
-    }
 }
 
 /// `out = a·b`, or `out += a·b`, with `out` row-major at the front of its slice. On the calling thread.

@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::product::{Matrix, Pieces, product};
+use super::{
+    matrix::Matrix,
+    product::{Pieces, product},
+};
 use crate::{
     data::{CenterOutput, Penalty},
     objective::{CenterLoss, Regularizer, SHORTEST},

@@ -1,25 +1,28 @@
 //! The numbers of one row, in f64: the target's logit, the merge over classes, the loss, and what pass 2 needs.
 
-use crate::{objective::Binary, shard::RowStatistics};
+use crate::{
+    objective::{Binary, sigmoid, softplus},
+    shard::RowStatistics,
+};
 
 /// The class of a row that does not count.
 const NOWHERE: usize = usize::MAX;
 
 /// One row of the batch: what both sweeps read, in one line of the cache.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Row {
+#[derive(Clone, Copy)]
+pub(super) struct HeadRow {
     /// The labelled class among all, or [`NOWHERE`].
     pub class: usize,
     /// The target's cosine.
     pub cosine: f64,
     /// Its logit, scale included.
-    logit: f64,
+    pub logit: f64,
     /// dφ/dx at the target.
-    slope: f64,
+    pub slope: f64,
     /// log Σ exp over all classes.
     log_all: f64,
-    /// upstream · scale / Z · Σ_j q_j: what turns a probability into G.
-    strength: f64,
+    /// upstream · scale / Z · Σ_j q_j: what turns a probability, or σ(z) of a binary link, into G.
+    pub strength: f64,
     /// The largest logit of the other classes, in f32 as pass 2 subtracts it.
     pub most: f32,
     /// upstream · scale / Z · ε/C, for weights in the [`unit`].
@@ -36,7 +39,7 @@ pub(super) struct RowExtras {
     /// φ, without scale.
     pub value: f64,
     /// dφ/dm2.
-    pub turn: f64,
+    pub slope_m2: f64,
     /// The labelled class' prototype with the largest cosine.
     pub center: u32,
     /// The bound of the other classes' transform, and the last class that may lie on it.
@@ -45,16 +48,16 @@ pub(super) struct RowExtras {
     /// The largest value of the other classes.
     pub best: f32,
     /// The factor of the embedding's direction in the gradient of its length.
-    pub stretch: f32,
+    pub length_gradient: f32,
 }
 
 impl RowExtras {
     pub const NONE: Self =
-        Self { value: 0.0, turn: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, stretch: 0.0 };
+        Self { value: 0.0, slope_m2: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, length_gradient: 0.0 };
 }
 
 /// The contribution of a row to the batch.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Share {
     pub loss: f64,
     /// dL/dφ, upstream, Z and scale included.
@@ -65,29 +68,24 @@ pub(super) struct Share {
     pub bias: f64,
 }
 
-impl Row {
+impl HeadRow {
     /// A row with loss 0 or NaN and no gradient.
-    pub const NONE: Self = Self {
-        class: NOWHERE,
-        cosine: 0.0,
-        logit: 0.0,
-        slope: 0.0,
-        log_all: 0.0,
-        strength: 0.0,
-        most: 0.0,
-        smoothing: 0.0,
-        pull: 0.0,
-        limit: 0.0,
-    };
+    pub const NONE: Self = Self::new(NOWHERE, 0.0);
 
     /// A row with its target cosine; 0 where the label lies in another shard.
-    pub fn new(class: usize, cosine: f64) -> Self {
-        Self { class, cosine, ..Self::NONE }
-    }
-
-    /// With its logit and slope.
-    pub fn set_target(&mut self, logit: f64, slope: f64) {
-        (self.logit, self.slope) = (logit, slope);
+    pub const fn new(class: usize, cosine: f64) -> Self {
+        Self {
+            class,
+            cosine,
+            logit: 0.0,
+            slope: 0.0,
+            log_all: 0.0,
+            strength: 0.0,
+            most: 0.0,
+            smoothing: 0.0,
+            pull: 0.0,
+            limit: 0.0,
+        }
     }
 
     /// Whether the row is neither ignored nor non-finite.
@@ -113,12 +111,6 @@ impl Row {
     #[inline(always)]
     pub fn gain_at(&self, most: f64) -> f32 {
         (self.strength * (most - self.log_all).exp()) as f32
-    }
-
-    /// The factor that turns σ(z) into G with a binary link.
-    #[inline(always)]
-    pub fn binary(&self) -> f32 {
-        self.strength as f32
     }
 
     /// The loss of a softmax, and what pass 2 needs to know. `part` is upstream / Z.
@@ -186,6 +178,16 @@ pub(super) struct Weights {
 }
 
 impl Weights {
+    /// Those of a row by its labelled class.
+    pub fn by_class(given: Option<&[f32]>, classes: usize, scale: f64, epsilon: f64) -> impl Fn(usize) -> Self {
+        let all = given.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
+        let unit = if epsilon > 0.0 { unit(given) } else { 1.0 };
+        move |class| {
+            let class_weight = given.map_or(1.0, |w| f64::from(w[class]));
+            Self { scale, class_weight, all, unit, epsilon, classes }
+        }
+    }
+
     /// The share of label smoothing for each class, for all but the labelled one, and the sum of their pulls.
     fn smoothed(&self) -> (f64, f64, f64) {
         let share = self.epsilon / self.classes as f64;
@@ -253,14 +255,4 @@ impl Partial {
             nearest: f64::from(self.nearest).max(f64::MIN),
         }
     }
-}
-
-/// log(1 + e^d) without losing a tiny result.
-pub(super) fn softplus(d: f64) -> f64 {
-    d.max(0.0) + (-d.abs()).exp().ln_1p()
-}
-
-/// 1/(1 + e^−d).
-pub(super) fn sigmoid(d: f64) -> f64 {
-    if d >= 0.0 { 1.0 / (1.0 + (-d).exp()) } else { d.exp() / (1.0 + d.exp()) }
 }

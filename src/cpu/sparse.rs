@@ -3,22 +3,22 @@
 use pulp::{Simd, WithSimd};
 
 use super::{
-    rows::Row,
-    vector::{LANES, fold},
+    rows::HeadRow,
+    vector::{LANES, fold, scale_values},
 };
 
 /// An entry of G that is left: its row (or class) in the block, and its value.
-type Entry = (u32, f32);
+pub(super) type Entry = (u32, f32);
 
 /// The entries of G that one range of classes dropped.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Sifted {
+pub(super) struct FilterSums {
     pub dropped: f64,
     pub total: f64,
     pub kept: u64,
 }
 
-impl Sifted {
+impl FilterSums {
     /// Both together.
     pub fn plus(self, other: Self) -> Self {
         Self { dropped: self.dropped + other.dropped, total: self.total + other.total, kept: self.kept + other.kept }
@@ -26,7 +26,7 @@ impl Sifted {
 }
 
 /// The entries that are left of one block, row by row and column by column.
-pub(super) struct Lists {
+pub(super) struct SparseGradient {
     /// A bit per entry, whole words for every row: it is left.
     words: Vec<u32>,
     rows: Vec<Entry>,
@@ -34,13 +34,13 @@ pub(super) struct Lists {
     row_starts: Vec<u32>,
     columns: Vec<Entry>,
     column_starts: Vec<u32>,
-    pub sifted: Sifted,
+    pub sums: FilterSums,
 }
 
 /// One of so many entries may be left for the lists to be used; more are multiplied faster by the dense products.
 const SPARSE: usize = 4;
 
-impl Lists {
+impl SparseGradient {
     /// Room for a block of G; none without a filter.
     pub fn new((block, tile): (usize, usize)) -> Self {
         let [words, room, rows, columns] = Self::room(block, tile);
@@ -50,7 +50,7 @@ impl Lists {
             row_starts: vec![0; rows],
             columns: vec![(0, 0.0); room],
             column_starts: vec![0; columns],
-            sifted: Sifted::default(),
+            sums: FilterSums::default(),
         }
     }
 
@@ -68,17 +68,9 @@ impl Lists {
         (4 * (words + rows + columns) + 2 * room * size_of::<Entry>()) as u64
     }
 
-    /// Row by row: [`Gather`] with these makes dX.
+    /// Row by row: [`Gather`](super::products::Gather) with these makes dX.
     pub fn by_row(&self, rows: usize) -> (&[u32], &[Entry]) {
         (&self.row_starts[..=rows], &self.rows)
-    }
-
-    /// The entries of each column times its factor.
-    pub fn stretch(&mut self, factors: &[f32]) {
-        for (ends, factor) in self.column_starts.windows(2).zip(factors) {
-            let own = &mut self.columns[ends[0] as usize..ends[1] as usize];
-            own.iter_mut().for_each(|(_, value)| *value *= factor);
-        }
     }
 
     /// Column by column: dW.
@@ -88,20 +80,22 @@ impl Lists {
 }
 
 /// Small entries of a block become 0; the others are listed. Returns whether they are few enough for that.
-pub(super) struct Sift<'a> {
+pub(super) struct ApplyFilter<'a> {
     /// G, \[rows, columns\].
     pub values: &'a mut [f32],
     pub columns: usize,
-    pub rows: &'a [Row],
-    pub lists: &'a mut Lists,
+    pub rows: &'a [HeadRow],
+    pub lists: &'a mut SparseGradient,
+    /// Factors of the columns, applied last.
+    pub factors: Option<&'a [f32]>,
 }
 
-impl WithSimd for Sift<'_> {
+impl WithSimd for ApplyFilter<'_> {
     type Output = bool;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> bool {
-        let Lists { words, rows: list, row_starts, columns: turned, column_starts, sifted } = self.lists;
+        let SparseGradient { words, rows: list, row_starts, columns: transposed, column_starts, sums } = self.lists;
         let wide = self.columns.div_ceil(LANES);
         let values = self.values.chunks_exact_mut(self.columns);
         let mut left = 0;
@@ -113,23 +107,19 @@ impl WithSimd for Sift<'_> {
                 continue;
             }
             let (mut total, mut dropped) = ([0.0; LANES], [0.0; LANES]);
-            let (blocks, rest) = values.as_chunks_mut::<LANES>();
-            for (block, word) in blocks.iter_mut().zip(&mut *words) {
-                *word = sift(block, limit, &mut total, &mut dropped);
-            }
-            if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
-                // 0 is small: whatever is padded is neither left nor counted
-                let mut padded = [0.0; LANES];
-                padded[..rest.len()].copy_from_slice(rest);
-                *word = sift(&mut padded, limit, &mut total, &mut dropped);
-                rest.copy_from_slice(&padded[..rest.len()]);
-            }
+            // 0 is small: whatever is padded is neither left nor counted
+            left += mark(
+                values,
+                words,
+                #[inline(always)]
+                |block| kept_bits(block, limit, &mut total, &mut dropped),
+            );
+            values.iter_mut().for_each(|v| *v = if v.abs() < limit { 0.0 } else { *v });
             let sum = |lanes: [f32; LANES]| lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
-            sifted.total += sum(total);
-            sifted.dropped += sum(dropped);
-            left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+            sums.total += sum(total);
+            sums.dropped += sum(dropped);
         }
-        sifted.kept += left as u64;
+        sums.kept += left as u64;
         let sparse = left <= self.values.len() / SPARSE;
         if sparse {
             let starts = &mut column_starts[..=self.columns];
@@ -143,8 +133,13 @@ impl WithSimd for Sift<'_> {
                 #[inline(always)]
                 |column| starts[column + 1] += 1,
             );
-            turn(&list[..left], &row_starts[..=ends], turned, starts);
+            by_columns(&list[..left], &row_starts[..=ends], transposed, starts);
+            for (ends, factor) in starts.windows(2).zip(self.factors.unwrap_or_default()) {
+                let own = &mut transposed[ends[0] as usize..ends[1] as usize];
+                own.iter_mut().for_each(|(_, value)| *value *= factor);
+            }
         }
+        self.values.chunks_exact_mut(self.columns).for_each(|row| scale_values(row, self.factors));
         sparse
     }
 }
@@ -156,7 +151,7 @@ pub(super) struct List<'a> {
     pub values: &'a [f32],
     pub columns: usize,
     pub centers: usize,
-    pub lists: &'a mut Lists,
+    pub lists: &'a mut SparseGradient,
 }
 
 impl WithSimd for List<'_> {
@@ -165,19 +160,10 @@ impl WithSimd for List<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> bool {
         let Self { values, columns, centers, lists } = self;
-        let Lists { words, rows: list, row_starts, .. } = lists;
+        let SparseGradient { words, rows: list, row_starts, .. } = lists;
         let mut left = 0;
         for (values, words) in values.chunks_exact(columns).zip(words.chunks_exact_mut(columns.div_ceil(LANES))) {
-            let (blocks, rest) = values.as_chunks::<LANES>();
-            for (block, word) in blocks.iter().zip(&mut *words) {
-                *word = others(block);
-            }
-            if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
-                let mut padded = [0.0; LANES];
-                padded[..rest.len()].copy_from_slice(rest);
-                *word = others(&padded);
-            }
-            left += words.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+            left += mark(values, words, nonzero_bits);
         }
         let sparse = left <= values.len() / SPARSE;
         if sparse {
@@ -191,9 +177,24 @@ impl WithSimd for List<'_> {
     }
 }
 
+/// Words of bits from the blocks of a row, the last one filled up with zeros; returns the number of bits that are set.
+#[inline(always)]
+fn mark(values: &[f32], words: &mut [u32], mut bits: impl FnMut(&[f32; LANES]) -> u32) -> usize {
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    for (block, word) in blocks.iter().zip(&mut *words) {
+        *word = bits(block);
+    }
+    if let (false, Some(word)) = (rest.is_empty(), words.last_mut()) {
+        let mut padded = [0.0; LANES];
+        padded[..rest.len()].copy_from_slice(rest);
+        *word = bits(&padded);
+    }
+    words.iter().map(|word| word.count_ones() as usize).sum()
+}
+
 /// A bit for each value that is not 0.
 #[inline(always)]
-fn others(values: &[f32; LANES]) -> u32 {
+fn nonzero_bits(values: &[f32; LANES]) -> u32 {
     let mut bits = [0_u32; LANES];
     for k in 0..LANES {
         bits[k] = u32::from(values[k] != 0.0) << k;
@@ -205,16 +206,15 @@ fn others(values: &[f32; LANES]) -> u32 {
     )
 }
 
-/// Small values become 0; a bit for each that is left.
+/// A bit for each value that is not small.
 #[inline(always)]
-fn sift(values: &mut [f32; LANES], limit: f32, total: &mut [f32; LANES], dropped: &mut [f32; LANES]) -> u32 {
+fn kept_bits(values: &[f32; LANES], limit: f32, total: &mut [f32; LANES], dropped: &mut [f32; LANES]) -> u32 {
     let mut bits = [0_u32; LANES];
     for k in 0..LANES {
         let size = values[k].abs();
         let small = size < limit;
         total[k] += size;
         dropped[k] += if small { size } else { 0.0 };
-        values[k] = if small { 0.0 } else { values[k] };
         bits[k] = u32::from(!small) << k;
     }
     fold(
@@ -255,7 +255,7 @@ fn collect(
 
 /// The same entries column by column, each column's rows in order. `starts` holds counts at first.
 #[inline(always)]
-fn turn(list: &[Entry], row_starts: &[u32], turned: &mut [Entry], starts: &mut [u32]) {
+fn by_columns(list: &[Entry], row_starts: &[u32], transposed: &mut [Entry], starts: &mut [u32]) {
     // where each column begins, one place further on: its entries move that up to where it ends
     let mut sum = 0;
     for place in &mut starts[1..] {
@@ -264,90 +264,20 @@ fn turn(list: &[Entry], row_starts: &[u32], turned: &mut [Entry], starts: &mut [
     for (i, ends) in row_starts.windows(2).enumerate() {
         for &(column, value) in &list[ends[0] as usize..ends[1] as usize] {
             let place = &mut starts[column as usize + 1];
-            turned[*place as usize] = (i as u32, value);
+            transposed[*place as usize] = (i as u32, value);
             *place += 1;
         }
     }
-}
-
-/// Sums of listed vectors: `to`_i = Σ value · `from`_index over the entries of list i; of `to` every `step`-th row.
-pub(super) struct Gather<'a> {
-    pub starts: &'a [u32],
-    pub entries: &'a [Entry],
-    pub from: &'a [f32],
-    pub dim: usize,
-    pub step: usize,
-    pub to: &'a mut [f32],
-    /// Added to what `to` holds.
-    pub add: bool,
-}
-
-impl WithSimd for Gather<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { starts, entries, from, dim, step, to, add } = self;
-        let lanes = S::F32_LANES;
-        for (to, ends) in to.chunks_mut(dim * step).zip(starts.windows(2)) {
-            let to = &mut to[..dim];
-            if !add {
-                to.fill(0.0);
-            }
-            let list = &entries[ends[0] as usize..ends[1] as usize];
-            if list.is_empty() {
-                continue;
-            }
-            let mut at = 0;
-            while at + 8 * lanes <= dim {
-                panel::<S, 8>(simd, list, from, dim, at, to);
-                at += 8 * lanes;
-            }
-            while at + 4 * lanes <= dim {
-                panel::<S, 4>(simd, list, from, dim, at, to);
-                at += 4 * lanes;
-            }
-            while at < dim {
-                let end = dim.min(at + lanes);
-                let mut sum = simd.partial_load_f32s(&to[at..end]);
-                for &(index, value) in list {
-                    let start = index as usize * dim;
-                    let x = simd.partial_load_f32s(&from[start + at..start + end]);
-                    sum = simd.mul_add_f32s(simd.splat_f32s(value), x, sum);
-                }
-                simd.partial_store_f32s(&mut to[at..end], sum);
-                at = end;
-            }
-        }
-    }
-}
-
-/// Some registers of the sum, from `at` on: they stay registers over the whole list.
-#[inline(always)]
-fn panel<S: Simd, const R: usize>(simd: S, list: &[Entry], from: &[f32], dim: usize, at: usize, to: &mut [f32]) {
-    let width = R * S::F32_LANES;
-    let (to, _) = S::as_mut_simd_f32s(&mut to[at..at + width]);
-    let Ok(to) = <&mut [S::f32s; R]>::try_from(to) else { return };
-    let mut sums = *to;
-    for &(index, value) in list {
-        let (x, _) = S::as_simd_f32s(&from[index as usize * dim + at..][..width]);
-        let Ok(x) = <&[S::f32s; R]>::try_from(x) else { return };
-        let value = simd.splat_f32s(value);
-        for r in 0..R {
-            sums[r] = simd.mul_add_f32s(value, x[r], sums[r]);
-        }
-    }
-    *to = sums;
 }
 
 #[cfg(test)]
 mod tests {
     use pulp::Arch;
 
-    use super::*;
+    use super::{super::products::Gather, *};
 
-    fn row(limit: f32) -> Row {
-        let mut row = Row::NONE;
+    fn row(limit: f32) -> HeadRow {
+        let mut row = HeadRow::NONE;
         row.limit = limit;
         row
     }
@@ -359,24 +289,30 @@ mod tests {
             let number = |i: usize| ((i * 2_654_435_761) % 1009) as f32 / 1009.0 - 0.5;
             let values: Vec<f32> = (0..rows * columns).map(number).collect();
             let limits: Vec<f32> = (0..rows).map(|i| if i == 2 { 0.0 } else { 0.42 + 0.01 * (i % 5) as f32 }).collect();
-            let own: Vec<Row> = limits.iter().map(|&limit| row(limit)).collect();
+            let own: Vec<HeadRow> = limits.iter().map(|&limit| row(limit)).collect();
             let g = |i: usize, j: usize| {
                 let v = values[i * columns + j];
                 if v.abs() < limits[i] || i == 2 { 0.0 } else { v }
             };
-            let mut sifted: Vec<f32> = values.clone();
-            sifted.chunks_exact_mut(columns).skip(2).take(1).for_each(|row| row.fill(0.0));
-            let mut lists = Lists::new((rows + 1, columns + 2));
-            let sparse = Arch::new().dispatch(Sift { values: &mut sifted, columns, rows: &own, lists: &mut lists });
+            let mut filtered: Vec<f32> = values.clone();
+            filtered.chunks_exact_mut(columns).skip(2).take(1).for_each(|row| row.fill(0.0));
+            let mut lists = SparseGradient::new((rows + 1, columns + 2));
+            let sparse = Arch::new().dispatch(ApplyFilter {
+                values: &mut filtered,
+                columns,
+                rows: &own,
+                lists: &mut lists,
+                factors: None,
+            });
             let cells = || (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
-            assert!(cells().all(|(i, j)| sifted[i * columns + j] == g(i, j)), "{rows}x{columns}");
+            assert!(cells().all(|(i, j)| filtered[i * columns + j] == g(i, j)), "{rows}x{columns}");
             let counted = || cells().filter(|&(i, _)| i != 2);
             let total: f64 = counted().map(|(i, j)| f64::from(values[i * columns + j].abs())).sum();
             let kept: f64 = counted().map(|(i, j)| f64::from(g(i, j).abs())).sum();
-            assert!((lists.sifted.total - total).abs() < 1e-5 * total);
-            assert!((lists.sifted.dropped - (total - kept)).abs() < 1e-5 * total);
-            assert_eq!(lists.sifted.kept, cells().filter(|&(i, j)| g(i, j) != 0.0).count() as u64);
-            assert!(sparse, "{rows}x{columns}: {} of {}", lists.sifted.kept, rows * columns);
+            assert!((lists.sums.total - total).abs() < 1e-5 * total);
+            assert!((lists.sums.dropped - (total - kept)).abs() < 1e-5 * total);
+            assert_eq!(lists.sums.kept, cells().filter(|&(i, j)| g(i, j) != 0.0).count() as u64);
+            assert!(sparse, "{rows}x{columns}: {} of {}", lists.sums.kept, rows * columns);
 
             let (x, w): (Vec<f32>, Vec<f32>) =
                 ((0..rows * dim).map(number).collect(), (0..columns * dim).map(number).collect());
@@ -397,7 +333,7 @@ mod tests {
                     continue;
                 }
                 let mut dx = vec![if add { 1.0 } else { f32::NAN }; rows * dim];
-                assert!(Arch::new().dispatch(List { values: &sifted, columns, centers, lists: &mut lists }));
+                assert!(Arch::new().dispatch(List { values: &filtered, columns, centers, lists: &mut lists }));
                 let (starts, entries) = lists.by_row(rows);
                 Arch::new().dispatch(Gather { starts, entries, from: &w, dim, step: 1, to: &mut dx, add });
                 let (first, width) = (if add { 1.0 } else { 0.0 }, columns / centers);
@@ -417,10 +353,16 @@ mod tests {
         let own = vec![row(0.5); rows];
         for (every, expected) in [(1, false), (2, false), (5, true)] {
             let mut values: Vec<f32> = (0..rows * columns).map(|i| if i % every == 0 { 1.0 } else { 0.1 }).collect();
-            let mut lists = Lists::new((rows, columns));
-            let sparse = Arch::new().dispatch(Sift { values: &mut values, columns, rows: &own, lists: &mut lists });
+            let mut lists = SparseGradient::new((rows, columns));
+            let sparse = Arch::new().dispatch(ApplyFilter {
+                values: &mut values,
+                columns,
+                rows: &own,
+                lists: &mut lists,
+                factors: None,
+            });
             assert_eq!(sparse, expected);
-            assert_eq!(lists.sifted.kept as usize, rows * columns / every);
+            assert_eq!(lists.sums.kept as usize, rows * columns / every);
         }
     }
 }

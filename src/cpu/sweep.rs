@@ -4,8 +4,8 @@
 use pulp::{Simd, WithSimd};
 
 use super::{
-    rows::{Partial, Row},
-    vector::{Fused, LANES, exp, fold, larger, normal, stretch},
+    rows::{HeadRow, Partial},
+    vector::{Fused, LANES, exp, fold, larger, normal, scale_values},
 };
 use crate::objective::others::{Other, Place};
 
@@ -16,7 +16,7 @@ const NOWHERE: Place<f32> = Place { bound: f32::INFINITY, late: true };
 pub(super) struct Block<'a> {
     /// [rows, width]: cosines, what became of them, or G.
     pub values: &'a mut [f32],
-    pub rows: &'a [Row],
+    pub rows: &'a [HeadRow],
     /// The tile's classes.
     pub first: usize,
     pub width: usize,
@@ -35,7 +35,7 @@ pub(super) struct Block<'a> {
 ///
 /// With `STORE` the block then holds exp(z − most), where `most` is the row's largest logit in this block, so that pass
 /// 2 only rescales; else it keeps its cosines. The labelled class is left out, and its cell undefined.
-pub(super) struct Statistics<'a, O, const STORE: bool> {
+pub(super) struct DirectStatistics<'a, O, const STORE: bool> {
     pub others: O,
     pub block: Block<'a>,
     /// Joined by this tile.
@@ -44,7 +44,7 @@ pub(super) struct Statistics<'a, O, const STORE: bool> {
     pub most: &'a mut [f32],
 }
 
-impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
+impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
     type Output = ();
 
     #[inline(always)]
@@ -55,7 +55,7 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
             if !row.counts() {
                 continue;
             }
-            stretch(cosines, before);
+            scale_values(cosines, before);
             let label = row.class.wrapping_sub(first);
             if let Some(weights) = weights {
                 partial.weighted += weighted(self.others, cosines, weights);
@@ -83,15 +83,15 @@ impl<O: Other, const STORE: bool> WithSimd for Statistics<'_, O, STORE> {
 
 /// Pass 2: the block becomes G = dL/d(cosine).
 ///
-/// With `STORED` it holds the exp of [`Statistics`], else cosines.
-pub(super) struct Gradients<'a, O, const STORED: bool> {
+/// With `STORED` it holds the exp of [`DirectStatistics`], else cosines.
+pub(super) struct DirectGradients<'a, O, const STORED: bool> {
     pub others: O,
     pub block: Block<'a>,
     /// The values that pass 1 stored; not read without `STORED`.
     pub most: &'a [f32],
 }
 
-impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
+impl<O: Other, const STORED: bool> WithSimd for DirectGradients<'_, O, STORED> {
     type Output = ();
 
     #[inline(always)]
@@ -102,7 +102,7 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
                 values.fill(0.0);
                 continue;
             }
-            stretch(values, before);
+            scale_values(values, before);
             let most = if STORED { self.most[i] } else { row.most };
             let gain = row.gain_at(f64::from(most));
             match weights {
@@ -122,7 +122,7 @@ impl<O: Other, const STORED: bool> WithSimd for Gradients<'_, O, STORED> {
             if let Some(label) = values.get_mut(row.class.wrapping_sub(first)) {
                 *label = row.pull;
             }
-            stretch(values, after);
+            scale_values(values, after);
         }
     }
 }

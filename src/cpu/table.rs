@@ -9,7 +9,7 @@ use super::{
     curve::OthersF32,
     rows::{Partial, RowExtras},
     sweep::{Block, weighted},
-    vector::{Fused, LANES, exp, fold, larger, normal, stretch},
+    vector::{Fused, LANES, exp, fold, larger, normal, scale_values},
 };
 use crate::objective::others::Identity;
 
@@ -44,7 +44,7 @@ impl Scratch {
 /// The largest cosine of each class, from its first prototypes, its second ones, ...; the first on ties. With `WHICH`
 /// also which that is.
 #[inline(always)]
-fn largest<'a, const WHICH: bool>(
+pub(super) fn largest<'a, const WHICH: bool>(
     columns: &'a [f32],
     centers: usize,
     cosines: &'a mut [f32],
@@ -84,13 +84,13 @@ fn spread(columns: &mut [f32], centers: usize, which: &[u32], values: &[f32]) {
 
 /// The row left and right of the labelled class; all of it where the label lies elsewhere.
 #[inline(always)]
-fn without(row: &[f32], label: usize) -> [&[f32]; 2] {
+pub(super) fn without(row: &[f32], label: usize) -> [&[f32]; 2] {
     if label < row.len() { [&row[..label], &row[label + 1..]] } else { [row, &[]] }
 }
 
 /// The largest of all; −∞ of none.
 #[inline(always)]
-fn most(values: &[f32]) -> f32 {
+pub(super) fn most(values: &[f32]) -> f32 {
     let (blocks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for v in blocks {
@@ -149,7 +149,7 @@ fn weight(scale: f32, value: f32, best: f32) -> f32 {
 
 /// The logit of a value, exact.
 #[inline(always)]
-fn logit(scale: f32, value: f32) -> f64 {
+pub(super) fn logit(scale: f32, value: f32) -> f64 {
     f64::from(scale) * f64::from(value)
 }
 
@@ -173,7 +173,7 @@ fn softplus_sigmoid(z: f32) -> (f32, f32) {
 
 /// Σ exp(scale·(v − best)), and the same with each term times its value.
 #[inline(always)]
-fn softmax(values: &[f32], scale: f32, best: f32) -> [f32; 2] {
+pub(super) fn softmax(values: &[f32], scale: f32, best: f32) -> [f32; 2] {
     sums(
         values,
         #[inline(always)]
@@ -197,75 +197,8 @@ fn sigmoids(values: &[f32], scale: f32, bias: f32) -> [f32; 3] {
     )
 }
 
-/// Before the passes: what a selection or a scale needs of the raw cosines.
-pub(super) struct Scan<'a> {
-    pub centers: usize,
-    pub block: Block<'a>,
-    pub scratch: &'a mut Scratch,
-    /// Joined by this tile where the sums of exp(scale·c) are wanted.
-    pub partials: Option<&'a mut [Partial]>,
-    /// \[rows, count\], the best first: the largest cosines so far with their classes.
-    pub top: &'a mut [(f32, u32)],
-    pub count: usize,
-}
-
-impl WithSimd for Scan<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Block { values, rows, first, width, scale, before, .. } = self.block;
-        let Scratch { cosines, centers, .. } = self.scratch;
-        let mut partials = self.partials;
-        for (i, (columns, row)) in values.chunks_exact_mut(width * self.centers).zip(rows).enumerate() {
-            if !row.counts() {
-                continue;
-            }
-            stretch(columns, before);
-            let label = row.class.wrapping_sub(first);
-            let raw = largest::<false>(columns, self.centers, &mut cosines[..width], &mut centers[..width]);
-            let [left, right] = without(raw, label);
-            if let Some(partial) = partials.as_mut().and_then(|p| p.get_mut(i))
-                && (!left.is_empty() || !right.is_empty())
-            {
-                let nearest = larger(most(left), most(right));
-                let sum = softmax(left, scale, nearest)[0] + softmax(right, scale, nearest)[0];
-                partial.join(logit(scale, nearest), [f64::from(sum), 0.0], nearest);
-            }
-            if self.count > 0 {
-                let top = &mut self.top[i * self.count..(i + 1) * self.count];
-                select(top, left, first);
-                select(top, right, row.class.wrapping_add(1));
-            }
-        }
-    }
-}
-
-/// Takes up the cosines of the classes from `first` on; of equal ones the first stays.
-#[inline(always)]
-fn select(top: &mut [(f32, u32)], cosines: &[f32], first: usize) {
-    for (b, block) in cosines.chunks(LANES).enumerate() {
-        if most(block) > top[top.len() - 1].0 {
-            for (j, &c) in block.iter().enumerate() {
-                insert(top, (c, (first + b * LANES + j) as u32));
-            }
-        }
-    }
-}
-
-/// Puts a class in its place behind all that are as near, if it is among the nearest.
-#[inline(always)]
-pub(super) fn insert(top: &mut [(f32, u32)], new: (f32, u32)) {
-    let Some(mut at) = top.len().checked_sub(1).filter(|&last| new.0 > top[last].0) else { return };
-    while at > 0 && new.0 > top[at - 1].0 {
-        top[at] = top[at - 1];
-        at -= 1;
-    }
-    top[at] = new;
-}
-
 /// Pass 1: the rows' statistics over the other classes. The block keeps its cosines.
-pub(super) struct Statistics<'a> {
+pub(super) struct TableStatistics<'a> {
     pub table: &'a Table,
     pub block: Block<'a>,
     pub extras: &'a [RowExtras],
@@ -274,7 +207,7 @@ pub(super) struct Statistics<'a> {
     pub partials: &'a mut [Partial],
 }
 
-impl WithSimd for Statistics<'_> {
+impl WithSimd for TableStatistics<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -289,7 +222,7 @@ impl WithSimd for Statistics<'_> {
             if !row.counts() {
                 continue;
             }
-            stretch(columns, before);
+            scale_values(columns, before);
             if label == 0 && width == 1 {
                 continue;
             }
@@ -320,14 +253,14 @@ impl WithSimd for Statistics<'_> {
 }
 
 /// Pass 2: the block of cosines becomes G = dL/d(cosine); with sub-centers at the nearest one of each class alone.
-pub(super) struct Gradients<'a> {
+pub(super) struct TableGradients<'a> {
     pub table: &'a Table,
     pub block: Block<'a>,
     pub extras: &'a [RowExtras],
     pub scratch: &'a mut Scratch,
 }
 
-impl WithSimd for Gradients<'_> {
+impl WithSimd for TableGradients<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -342,14 +275,14 @@ impl WithSimd for Gradients<'_> {
                 columns.fill(0.0);
                 continue;
             }
-            stretch(columns, before);
+            scale_values(columns, before);
             let raw = largest::<true>(columns, centers, &mut cosines[..width], which);
             curve.fill::<true>(raw, (extra, first), values, slopes);
             match (*binary, weights) {
                 (Some(bias), _) => {
                     for (v, slope) in values.iter_mut().zip(&*slopes) {
                         let (_, sigmoid) = softplus_sigmoid(scale.fused(*v, bias));
-                        *v = normal(row.binary() * sigmoid * slope);
+                        *v = normal(row.strength as f32 * sigmoid * slope);
                     }
                 }
                 (None, None) => {
@@ -373,7 +306,7 @@ impl WithSimd for Gradients<'_> {
                     columns[label] = if k == extra.center { row.pull } else { 0.0 };
                 }
             }
-            stretch(columns, after);
+            scale_values(columns, after);
         }
     }
 }
@@ -381,7 +314,7 @@ impl WithSimd for Gradients<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::rows::{sigmoid, softplus};
+    use crate::objective::{sigmoid, softplus};
 
     #[test]
     fn softplus_and_sigmoid_are_accurate() {
@@ -394,22 +327,5 @@ mod tests {
         }
         assert_eq!(softplus_sigmoid(-1e30), (0.0, 0.0));
         assert_eq!(softplus_sigmoid(1e30), (1e30, 1.0));
-    }
-
-    /// The k largest, best first, the lower class first on ties; whatever comes in one piece or in several.
-    #[test]
-    fn select_keeps_the_largest() {
-        let cosines: Vec<f32> = (0..200).map(|i| ((i * 37) % 50) as f32 / 50.0 - 0.3).collect();
-        for count in [1, 5, 64] {
-            let mut all: Vec<(f32, u32)> = cosines.iter().enumerate().map(|(j, &c)| (c, 10 + j as u32)).collect();
-            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            all.truncate(count);
-            for cut in [0, 1, 77, 200] {
-                let mut top = vec![(f32::NEG_INFINITY, u32::MAX); count];
-                select(&mut top, &cosines[..cut], 10);
-                select(&mut top, &cosines[cut..], 10 + cut);
-                assert_eq!(top, all, "{count} of {cut}");
-            }
-        }
     }
 }

@@ -5,7 +5,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::vector::Project;
+use super::directions::Project;
 use crate::objective::SHORTEST;
 
 /// Products of a sum in f32; a longer one has a [`Total`] in f64. Each covers at most 512 terms.

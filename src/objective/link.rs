@@ -90,3 +90,13 @@ impl Binary {
         }
     }
 }
+
+/// log(1 + e^d) without losing a tiny result. ln σ(d) = −softplus(−d).
+pub(crate) fn softplus(d: f64) -> f64 {
+    d.max(0.0) + (-d.abs()).exp().ln_1p()
+}
+
+/// 1/(1 + e^−d).
+pub(crate) fn sigmoid(d: f64) -> f64 {
+    if d >= 0.0 { 1.0 / (1.0 + (-d).exp()) } else { d.exp() / (1.0 + d.exp()) }
+}

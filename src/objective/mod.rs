@@ -23,6 +23,7 @@ pub use chebyshev::{Coefficients, Damping, Series};
 pub(crate) use checked::CheckedBatch;
 pub(crate) use follow::RowFacts;
 pub use link::{Binary, Link};
+pub(crate) use link::{sigmoid, softplus};
 pub use loss::{MarginSoftmax, Reduction, Similarity};
 pub use others::{InterclassFilter, Others, TopK};
 pub(crate) use prepared::Prepared;

@@ -152,17 +152,10 @@ impl SampledHead {
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
         loss.validate_for(self.shape)?;
         let inner = inner(loss, self.shape);
-        let mut first = true;
-        let mut result = Ok(());
+        self.heads[0].update(&inner)?;
         // a further head that refuses is made anew when it is needed
-        self.heads.retain_mut(|head| {
-            if std::mem::take(&mut first) {
-                result = head.update(&inner);
-                return true;
-            }
-            result.is_err() || head.update(&inner).is_ok()
-        });
-        result?;
+        let further = self.heads.split_off(1).into_iter();
+        self.heads.extend(further.filter_map(|mut head| head.update(&inner).is_ok().then_some(head)));
         self.loss.clone_from(loss);
         Ok(())
     }
@@ -255,24 +248,19 @@ impl SampledHead {
         };
         let head = &mut heads[at];
         head.set_state(&State { classes: count, ..*state })?;
+        let Batch { embeddings, prototypes, class_weights, upstream, bias, class_margins, row_margins, .. } = *batch;
         let labels = &sample.labels;
+        let part = Batch { embeddings, prototypes, labels, class_weights, upstream, bias, class_margins, row_margins };
         if count == classes {
-            let Batch { embeddings, prototypes, class_weights, upstream, bias, class_margins, row_margins, .. } =
-                *batch;
-            let part =
-                Batch { embeddings, prototypes, labels, class_weights, upstream, bias, class_margins, row_margins };
             return Ok((head, part));
         }
         gathered.fill(batch, &sample.classes, shape.sub_centers() * shape.dim());
         let part = Batch {
-            embeddings: batch.embeddings,
             prototypes: &gathered.prototypes,
-            labels,
             class_weights: gathered.class_weights.as_deref(),
-            upstream: batch.upstream,
             bias: gathered.bias.as_deref(),
             class_margins: Margins::of(&gathered.class_margins),
-            row_margins: batch.row_margins,
+            ..part
         };
         Ok((head, part))
     }

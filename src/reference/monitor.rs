@@ -1,6 +1,6 @@
 //! The spread of a set of vectors, in f64.
 
-use super::{Directions, dot};
+use super::directions::{Directions, dot};
 use crate::{
     Result,
     monitor::{angle, vectors},
@@ -8,12 +8,9 @@ use crate::{
 
 /// Length of the mean direction of prototypes \[C, D\]: 1 if all agree. NaN where one is not finite, 0 where there is none.
 pub fn mean_prototype(dim: usize, prototypes: &[f64]) -> Result<f64> {
-    let count = vectors("prototypes", dim, prototypes.len())?;
+    vectors("prototypes", dim, prototypes.len())?;
     let w = Directions::new(prototypes, dim, true);
-    let mut mean = vec![0.0; dim];
-    for j in 0..count {
-        mean.iter_mut().zip(w.row(j)).for_each(|(m, v)| *m += v / count as f64);
-    }
+    let mean = w.mean();
     Ok(if w.non_finite.contains(&true) { f64::NAN } else { dot(&mean, &mean).sqrt() })
 }
 

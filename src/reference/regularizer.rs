@@ -1,6 +1,6 @@
 //! Regularisers and center loss in f64.
 
-use super::{Directions, dot};
+use super::directions::{Directions, dot};
 use crate::{
     Label, Result,
     data::{CenterOutput, Penalty},
@@ -28,10 +28,7 @@ pub fn regularize(regularizer: &Regularizer, dim: usize, prototypes: &[f64]) -> 
 }
 
 fn mean_direction(w: &Directions, classes: usize) -> (f64, Vec<f64>) {
-    let mut mean = vec![0.0; w.dim];
-    for j in 0..classes {
-        mean.iter_mut().zip(w.row(j)).for_each(|(m, unit)| *m += unit / classes as f64);
-    }
+    let mean = w.mean();
     let length = mean.iter().fold(0.0_f64, |h, x| h.hypot(*x));
     let along = |x: f64| if length > 0.0 { x / length / classes as f64 } else { 0.0 };
     let one: Vec<f64> = mean.into_iter().map(along).collect();

@@ -7,9 +7,8 @@ use super::{
     pull::{ln_gradient, logit},
     range, scale_in_range,
     search::first_reached,
-    special::softplus,
 };
-use crate::Result;
+use crate::{Result, objective::softplus};
 
 /// Four margins, each of which alone puts the termination angle where it should be; `None` where no value in the
 /// family's range does.

@@ -2,10 +2,10 @@
 
 use std::f64::consts::{FRAC_PI_2, PI};
 
-use super::{any_finite, range, search::first_reached, special::softplus};
+use super::{any_finite, range, search::first_reached};
 use crate::{
     Adaptive, Error, MarginSoftmax, Result, Target,
-    objective::{Fallback, Unified},
+    objective::{Fallback, Unified, softplus},
 };
 
 /// When training counts as finished for an embedding.

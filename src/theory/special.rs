@@ -105,11 +105,6 @@ pub(super) fn ln_hyper_0f1(b: f64, z: f64) -> f64 {
     ln_unit + sum.ln()
 }
 
-/// ln(1 + eᵈ) without losing a tiny result. ln σ(d) = −softplus(−d).
-pub(super) fn softplus(d: f64) -> f64 {
-    d.max(0.0) + (-d.abs()).exp().ln_1p()
-}
-
 /// ∫ f from `from` to `to` by the tanh-sinh rule; the nodes double until two results agree to 1e-14.
 pub(super) fn integrate(f: impl Fn(f64) -> f64, from: f64, to: f64) -> f64 {
     let (middle, half) = ((from + to) / 2.0, (to - from) / 2.0);

@@ -1,43 +1,16 @@
-//! How a head divides its work: chosen once from sizes, wishes and budget, never from the number of threads, since every
-//! sum follows it.
+//! The fastest tiling within a budget, and the bytes that a head with it holds.
 
 use super::{
-    pass::{Prototypes, Queue, WorkerScratch},
+    join::Queue,
     product::{Pieces, packing_bytes},
-    rows::{Partial, Row, RowExtras},
-    sparse::Lists,
+    rows::{HeadRow, Partial, RowExtras},
+    sparse::SparseGradient,
     table::Scratch,
-    total::LONG,
+    tiling::Tiling,
     vector::Aligned,
+    worker::{TileScratch, WorkerScratch},
 };
 use crate::{Budget, Error, Result, Shape, Want, shape::elements};
-
-/// Class tiles, row blocks and ranges of tiles, and what is kept between the passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    rows: usize,
-    /// Prototypes, all sub-centers counted: columns of the products.
-    columns: usize,
-    centers: usize,
-    dim: usize,
-    want: Want,
-    /// Cosines that are chosen per row and range before the passes.
-    pub top: usize,
-    /// Whether entries of G are listed.
-    filter: bool,
-    /// Whether N·C·K values survive pass 1; else pass 2 computes the cosines again.
-    pub keep: bool,
-    /// Prototypes of a tile, whole classes: what one product computes and one sweep reads while it is in the cache.
-    pub tile: usize,
-    /// Rows of a block: the other side of it.
-    pub block: usize,
-    /// Ranges of consecutive tiles, each processed in order by one thread at a time; pass 2 of *keep* has as many workers.
-    pub ranges: usize,
-    /// Rows of dX that a tile joins at once in *keep*.
-    pub joined: usize,
-    /// How products take up an operand that lies across.
-    pub pieces: Pieces,
-}
 
 /// Bytes of the prototypes and cosines of a tile that should stay in a core's own cache.
 const CACHE: usize = 1 << 20;
@@ -51,8 +24,8 @@ const FOLLOWED: usize = 12 * size_of::<f64>();
 /// Whatever the sizes: a series fitted anew, and small lists.
 const FIXED: u64 = 20 << 10;
 
-impl Layout {
-    /// The fastest layout within the budget.
+impl Tiling {
+    /// The fastest tiling within the budget.
     pub fn choose(shape: Shape, want: Want, top: usize, filter: bool, budget: Budget) -> Result<Self> {
         let (rows, columns, dim, centers) = (shape.rows(), shape.vectors(), shape.dim(), shape.sub_centers());
         let whole = |tile: usize| (tile / centers).max(1) * centers;
@@ -95,85 +68,6 @@ impl Layout {
         all().find(|l| l.bytes() <= allowed).ok_or(Error::Budget { needed, allowed: budget.get() })
     }
 
-    /// With at most `ranges` ranges of equally many tiles.
-    fn with_ranges(mut self, ranges: usize) -> Self {
-        let tiles = self.columns.div_ceil(self.tile);
-        self.ranges = tiles.div_ceil(tiles.div_ceil(ranges));
-        self
-    }
-
-    /// Tiles of every range but the last, which may have fewer.
-    pub fn range_tiles(&self) -> usize {
-        self.columns.div_ceil(self.tile).div_ceil(self.ranges)
-    }
-
-    /// Values kept between the passes.
-    pub fn kept(&self) -> u64 {
-        if self.keep { elements(self.rows, self.columns) } else { 0 }
-    }
-
-    /// Largest logits kept with them, one per row and tile.
-    pub fn most(&self) -> u64 {
-        if self.keep { elements(self.rows, self.columns.div_ceil(self.tile)) } else { 0 }
-    }
-
-    /// Values of the ranges' shares of dX in *recompute*; the first lies in the output.
-    pub fn shares(&self) -> u64 {
-        let held = if self.want.grad_embeddings && !self.keep { self.ranges as u64 - 1 } else { 0 };
-        elements(self.rows, self.dim).saturating_mul(held)
-    }
-
-    /// Whether dX is the sum of so many tiles that it is added up in f64.
-    pub fn long_embeddings(&self) -> bool {
-        self.want.grad_embeddings && self.columns.div_ceil(self.tile) > LONG
-    }
-
-    /// Whether the share of one range is that long already.
-    pub fn long_ranges(&self) -> bool {
-        self.long_embeddings() && !self.keep && self.range_tiles() > LONG
-    }
-
-    /// Values of the totals of dX in f64.
-    pub fn totals(&self) -> u64 {
-        let held = match self.keep {
-            true => u64::from(self.long_embeddings()),
-            false if self.long_ranges() => self.ranges as u64,
-            false => 0,
-        };
-        elements(self.rows, self.dim).saturating_mul(held)
-    }
-
-    /// Values of the total of dW of a tile, where that is a sum of so many blocks of rows.
-    pub fn worker_totals(&self) -> usize {
-        let long = self.want.grad_prototypes && self.rows.div_ceil(self.block) > LONG;
-        if long { self.tile * self.dim } else { 0 }
-    }
-
-    /// Classes of a tile whose biases get a gradient.
-    pub fn slides(&self) -> usize {
-        if self.want.grad_bias { self.tile_classes() } else { 0 }
-    }
-
-    /// Classes of a tile.
-    pub fn tile_classes(&self) -> usize {
-        self.tile / self.centers
-    }
-
-    /// Chosen cosines of all ranges.
-    pub fn chosen(&self) -> u64 {
-        elements(self.rows, self.ranges).saturating_mul(self.top as u64)
-    }
-
-    /// Cosines in the scratch of a worker.
-    pub fn worker_cosines(&self) -> usize {
-        if self.keep { 0 } else { self.block * self.tile }
-    }
-
-    /// The rows and prototypes of a block of G whose entries are listed.
-    pub fn listed(&self) -> (usize, usize) {
-        if self.filter { (self.block, self.tile) } else { (0, 0) }
-    }
-
     /// The bytes of what pass 2 of *keep* takes its tiles from.
     fn queue(&self) -> u64 {
         if !self.keep {
@@ -187,17 +81,17 @@ impl Layout {
         let (block, tile, dim) = (self.block, self.tile, self.dim);
         let add = |sum: u64, (count, size): (u64, usize)| sum.saturating_add(count.saturating_mul(size as u64));
         // with its label, its length and its part of the list of blocks
-        let row = size_of::<Row>() + size_of::<RowExtras>() + 5 * size_of::<f64>() + MARGINS + FOLLOWED;
+        let row = size_of::<HeadRow>() + size_of::<RowExtras>() + 5 * size_of::<f64>() + MARGINS + FOLLOWED;
         let packing = |m, n, k, across| packing_bytes(self.pieces, m, n, k, across);
         let packing = packing(block, tile, dim, (false, true))
             .max(packing(block, dim, tile, (false, false)))
             .max(packing(tile, dim, block, (true, false)));
-        let worker = [(self.worker_cosines() as u64, 4), (tile as u64, Prototypes::BYTES), (dim as u64, 4)];
+        let worker = [(self.worker_cosines() as u64, 4), (tile as u64, TileScratch::BYTES), (dim as u64, 4)];
         let worker =
             worker.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES), (1, size_of::<WorkerScratch>())]);
-        let worker = worker.chain([(self.worker_totals() as u64, 8), (self.slides() as u64, 8)]);
+        let worker = worker.chain([(self.worker_totals() as u64, 8), (self.bias_sums() as u64, 8)]);
         let (listed_rows, listed) = self.listed();
-        let worker = worker.fold(packing + 256 + Lists::bytes(listed_rows, listed), add); // and its task
+        let worker = worker.fold(packing + 256 + SparseGradient::bytes(listed_rows, listed), add); // and its task
         [
             (elements(self.rows, dim), 4), // directions
             (1, Aligned::EXTRA),
@@ -217,7 +111,11 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{input::Input, workspace::Workspace},
+        *,
+    };
+    use crate::objective::TopK;
 
     const BUDGETS: [u64; 8] = [0, 10 << 10, 100 << 10, 1 << 20, 4 << 20, 30 << 20, 256 << 20, u64::MAX];
 
@@ -233,7 +131,7 @@ mod tests {
                     for want in [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL] {
                         let mut kept = false;
                         for budget in BUDGETS.map(Budget::bytes) {
-                            match Layout::choose(shape, want, top, top == 5, budget) {
+                            match Tiling::choose(shape, want, top, top == 5, budget) {
                                 Ok(layout) => {
                                     assert!(layout.bytes() <= budget.get());
                                     assert!(layout.tile * layout.ranges.max(1) > 0 && layout.tile <= columns);
@@ -245,7 +143,7 @@ mod tests {
                                 }
                                 Err(Error::Budget { needed, allowed }) => {
                                     assert!(needed > allowed.min(isize::MAX as u64) && allowed == budget.get());
-                                    let again = Layout::choose(shape, want, top, top == 5, Budget::bytes(needed));
+                                    let again = Tiling::choose(shape, want, top, top == 5, Budget::bytes(needed));
                                     assert!(again.is_ok_and(|l| l.bytes() == needed) || needed > isize::MAX as u64);
                                 }
                                 other => panic!("{other:?}"),
@@ -262,9 +160,42 @@ mod tests {
     fn keep_needs_room_for_all_cosines() {
         let shape = Shape::new(256, 5994, 192).unwrap();
         let cosines = 256 * 5994 * 4;
-        let choose = |bytes| Layout::choose(shape, Want::ALL, 0, false, Budget::bytes(bytes)).unwrap();
+        let choose = |bytes| Tiling::choose(shape, Want::ALL, 0, false, Budget::bytes(bytes)).unwrap();
         assert!(choose(8 * cosines).keep && !choose(cosines).keep);
         assert!(choose(cosines / 2).bytes() <= cosines / 2);
-        assert!(!Layout::choose(shape, Want::LOSS, 0, false, Budget::default()).unwrap().keep);
+        assert!(!Tiling::choose(shape, Want::LOSS, 0, false, Budget::default()).unwrap().keep);
+    }
+
+    /// The bytes that are counted cover those that a head holds, in both schedules; the smaller budget means recompute.
+    #[test]
+    fn the_workspace_is_counted() {
+        let shape = Shape::new(300, 5000, 48).unwrap();
+        // arcface, arcface_topk, sphereface2
+        let kinds = [(0, 1), (TopK::default().count, 1), (0, 3)].into_iter();
+        let budgets = [(Budget::default(), true), (Budget::mib(4), false)];
+        for ((top, centers), (budget, keep)) in kinds.flat_map(|kind| budgets.map(|b| (kind, b))) {
+            let shape = shape.with_sub_centers(centers).unwrap();
+            let tiling = Tiling::choose(shape, Want::ALL, top, false, budget).unwrap();
+            let (input, work) = (Input::new(&tiling), Workspace::new(&tiling));
+            let workers = work.workers.iter().map(|w| {
+                let (t, s) = (&w.tile, &w.tile.sweep);
+                let floats = [&t.factors, &t.unit, &t.cosines, &s.cosines, &s.values, &s.slopes];
+                let wide = [&t.lengths, &w.totals, &w.bias_sums];
+                4 * (floats.map(|v| v.capacity()).iter().sum::<usize>() + s.centers.capacity())
+                    + 8 * wide.map(|v| v.capacity()).iter().sum::<usize>()
+            });
+            let floats = [&input.ones, &work.kept, &work.most, &work.shares];
+            let held = floats.iter().map(|v| 4 * v.capacity()).sum::<usize>()
+                + 4 * input.directions.capacity()
+                + 8 * input.lengths.capacity()
+                + size_of::<HeadRow>() * input.rows.capacity()
+                + size_of::<RowExtras>() * input.extras.capacity()
+                + size_of::<Partial>() * work.partials.capacity()
+                + size_of::<(f32, u32)>() * work.top.capacity()
+                + 8 * work.totals.capacity()
+                + workers.sum::<usize>();
+            assert_eq!(tiling.keep, keep);
+            assert!(held as u64 <= tiling.bytes() && tiling.bytes() <= budget.get());
+        }
     }
 }

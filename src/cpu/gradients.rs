@@ -1,0 +1,118 @@
+//! Pass 2: G of a tile of classes, and the gradients that follow from it.
+
+use super::{
+    directions::Project,
+    input::{PassContext, Path},
+    ranges::RangeTask,
+    rows::HeadRow,
+    sparse::{ApplyFilter, FilterSums, SparseGradient},
+    sweep::DirectGradients,
+    table::TableGradients,
+    tiles::{ClassTile, TileClasses},
+    tiling::{Setup, Tiling},
+    total::{Total, Widen},
+    worker::{TileScratch, WorkerScratch, values_of},
+};
+use crate::objective::others::{Identity, Rectified};
+
+impl RangeTask<'_> {
+    /// Pass 2 of *recompute*: this range's share of dX, and its dW and db.
+    pub fn gradients(self, context: &PassContext<'_>) {
+        let Self { mut tiles, worker, share, total, .. } = self;
+        worker.lists.sums = FilterSums::default();
+        let mut total = Total::new(total);
+        while let Some(tile) = tiles.next() {
+            tile.gradients(true, context, worker, Some((&mut *share, total.adds())));
+            let last = tiles.rest.classes.prototypes.is_empty();
+            total.joined(context.setup.arch, share, last || !worker.tile.ordinary);
+        }
+    }
+}
+
+impl<'a> ClassTile<'a> {
+    /// dW and db, and G in what is kept, its columns multiplied by the factors if the prototypes are ordinary. Where nothing
+    /// is kept, dX = G Ŵ goes to `share`, or is added to it. `fresh`: nothing of pass 1 is there any more.
+    pub fn gradients(
+        self,
+        fresh: bool,
+        context: &PassContext<'_>,
+        worker: &mut WorkerScratch,
+        mut share: Option<(&mut [f32], bool)>,
+    ) -> &'a [f32] {
+        let Self { classes, kept, most, grad, grad_bias, .. } = self;
+        let Setup { arch, tiling: Tiling { dim, centers, want, .. }, filter } = context.setup;
+        let columns = classes.prototypes.len() / dim;
+        let width = columns / centers;
+        let WorkerScratch { tile, lists, totals, bias_sums, .. } = worker;
+        tile.measure(context, classes.prototypes);
+        let mut total = Total::new(totals);
+        for (at, rows) in context.row_blocks() {
+            tile.block_gradients(fresh, context, (at, rows), classes, (kept, most));
+            let sparse = filter.is_some() && tile.apply_filter(context, (at, rows), columns, kept, lists);
+            let values = &*values_of(kept, &mut tile.cosines, (at, rows.len()), columns);
+            if want.grad_prototypes {
+                context.grad_prototypes((grad, total.adds()), values, columns, at, sparse.then_some(lists));
+            }
+            total.joined(arch, grad, at + rows.len() == context.rows.len());
+            if !grad_bias.is_empty() {
+                let rows = values.chunks_exact(width).enumerate();
+                rows.for_each(|(i, from)| arch.dispatch(Widen { from, to: bias_sums, add: at + i > 0 }));
+            }
+            if let (Some((share, add)), true) = (&mut share, want.grad_embeddings) {
+                let with = (tile.ordinary, &mut tile.unit[..]);
+                context.grad_embeddings((&mut share[at * dim..], *add), values, classes.prototypes, with, lists);
+            }
+        }
+        grad_bias.iter_mut().zip(&*bias_sums).for_each(|(to, sum)| *to = *sum as f32);
+        if want.grad_prototypes {
+            let divided = tile.ordinary && !context.linear;
+            for (k, lengths) in tile.lengths.chunks_exact(width).take(centers).enumerate() {
+                let (pull, from) = (&mut grad[k * dim..], &classes.prototypes[k * dim..]);
+                let project = Project { pull, from, step: centers, dim, lengths, divided };
+                total.finish(arch, k * dim, project, context.linear);
+            }
+        }
+        kept
+    }
+}
+
+impl TileScratch {
+    /// A block of cosines, or of what pass 1 stored of them, becomes G.
+    fn block_gradients(
+        &mut self,
+        fresh: bool,
+        context: &PassContext<'_>,
+        (at, rows): (usize, &[HeadRow]),
+        classes: TileClasses<'_>,
+        (kept, most): (&mut [f32], &[f32]),
+    ) {
+        let (arch, table) = (context.setup.arch, &context.table);
+        let (block, scratch) = self.block(context, (at, rows), classes, kept, !fresh);
+        match context.path {
+            Path::Identity if !fresh => {
+                let most = &most[at..at + rows.len()];
+                arch.dispatch(DirectGradients::<_, true> { others: Identity, block, most });
+            }
+            Path::Identity => arch.dispatch(DirectGradients::<_, false> { others: Identity, block, most: &[] }),
+            Path::Rectified => arch.dispatch(DirectGradients::<_, false> { others: Rectified, block, most: &[] }),
+            Path::Table | Path::AllSums => {
+                arch.dispatch(TableGradients { table, block, extras: &context.extras[at..], scratch });
+            }
+        }
+    }
+
+    /// Small entries of G become 0, then its columns are multiplied by the factors. Returns whether the entries that are
+    /// left are few enough to be listed.
+    fn apply_filter(
+        &mut self,
+        context: &PassContext<'_>,
+        (at, rows): (usize, &[HeadRow]),
+        columns: usize,
+        kept: &mut [f32],
+        lists: &mut SparseGradient,
+    ) -> bool {
+        let values = values_of(kept, &mut self.cosines, (at, rows.len()), columns);
+        let factors = (self.ordinary && !context.linear).then(|| &self.factors[..columns]);
+        context.setup.arch.dispatch(ApplyFilter { values, columns, rows, lists, factors })
+    }
+}

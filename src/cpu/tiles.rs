@@ -1,0 +1,70 @@
+//! Tiles of classes, taken one by one or range by range, each with the parts of the buffers that belong to it alone.
+
+use super::tiling::Tiling;
+
+/// The classes of a tile.
+#[derive(Clone, Copy)]
+pub(super) struct TileClasses<'a> {
+    /// The first one among all.
+    pub first: usize,
+    pub prototypes: &'a [f32],
+    /// Of a linear head, one per class; else empty.
+    pub bias: &'a [f32],
+}
+
+/// One tile.
+pub(super) struct ClassTile<'a> {
+    pub index: usize,
+    pub classes: TileClasses<'a>,
+    /// \[N, prototypes of the tile\]: what survives pass 1 in *keep*, at last G.
+    pub kept: &'a mut [f32],
+    /// \[N\]: the largest logits that `kept` refers to.
+    pub most: &'a mut [f32],
+    pub grad: &'a mut [f32],
+    pub grad_bias: &'a mut [f32],
+}
+
+/// Consecutive tiles.
+pub(super) struct ClassTiles<'a> {
+    pub tiling: Tiling,
+    pub rows: usize,
+    /// The part that is left.
+    pub rest: ClassTile<'a>,
+}
+
+impl<'a> ClassTiles<'a> {
+    /// So many tiles, taken off; fewer where there are no more.
+    pub fn front(&mut self, tiles: usize) -> ClassTile<'a> {
+        let (ClassTile { index, classes: left, kept, most, grad, grad_bias }, tiling) = (&mut self.rest, self.tiling);
+        let columns = (tiling.tile * tiles).min(left.prototypes.len() / tiling.dim);
+        let count = (tiling.tile_classes() * tiles).min(columns);
+        let classes = TileClasses {
+            first: left.first,
+            prototypes: left.prototypes.split_off(..columns * tiling.dim).unwrap_or_default(),
+            bias: left.bias.split_off(..count.min(left.bias.len())).unwrap_or_default(),
+        };
+        left.first += count;
+        *index += tiles;
+        ClassTile {
+            index: *index - tiles,
+            classes,
+            kept: front(kept, self.rows * columns),
+            most: front(most, self.rows * columns.div_ceil(tiling.tile)),
+            grad: front(grad, columns * tiling.dim),
+            grad_bias: front(grad_bias, count),
+        }
+    }
+}
+
+impl<'a> Iterator for ClassTiles<'a> {
+    type Item = ClassTile<'a>;
+
+    fn next(&mut self) -> Option<ClassTile<'a>> {
+        (!self.rest.classes.prototypes.is_empty()).then(|| self.front(1))
+    }
+}
+
+/// The first `len` values, taken off; fewer where there are no more.
+pub(super) fn front<'a, T>(rest: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    rest.split_off_mut(..len.min(rest.len())).unwrap_or_default()
+}

@@ -1,0 +1,188 @@
+//! Loss and gradients of a shard, given the merged statistics of all.
+
+use super::{
+    directions::gradient,
+    shard::{RowTarget, Shard},
+};
+use crate::{
+    Output, Result, State, Want,
+    data::{Counts, Filtered, NO_COSINE},
+    objective::{Binary, others::Evaluator, sigmoid, softplus},
+    shard::{RowStatistics, Statistics, Targets},
+};
+
+/// The loss of one row and its derivatives, before class margins act on the cosine and before upstream / Z.
+struct RowTerms {
+    loss: f64,
+    /// By the label's logit.
+    pull: f64,
+    /// By the scale, and by the bias of a binary link.
+    scale: f64,
+    bias: f64,
+    /// Of the other classes: the place of each in the shard, the derivative by its logit, and its transform's slope.
+    others: Vec<(usize, f64, f64)>,
+}
+
+impl Shard<'_> {
+    /// The loss of the batch, dW of this shard, and its share of everything else: dX, and the gradients of scale and bias,
+    /// which the shard from class 0 alone reports where they are sums over rows.
+    pub fn gradients(
+        &self,
+        want: Want,
+        targets: &Targets,
+        statistics: &Statistics,
+        state: &State,
+    ) -> Result<Output<f64>> {
+        self.complete(targets)?;
+        let (n, loss, first) = (self.batch.rows(), &self.loss, self.range.start == 0);
+        statistics.check(loss, self.classes, n)?;
+        let (scale, other) = (state.scale_of(loss), loss.other(state.hardness));
+        let broken = targets.non_finite_prototypes > 0;
+        let z = loss.normalizer((0..n).filter(|&i| self.counts(i)).map(|i| self.label_weight(i)));
+        let mut out = Output {
+            row_losses: (0..n).map(|i| if self.ignored(i) { 0.0 } else { f64::NAN }).collect(),
+            target_cosines: vec![0.0; n],
+            other_cosines: vec![NO_COSINE; n],
+            counts: self.tally(targets),
+            ..Default::default()
+        };
+        // G[i][v] = dL/dc of row i with prototype v
+        let vectors = self.shape.vectors();
+        let mut g = vec![0.0_f64; n * vectors];
+        let mut length_gradients = vec![0.0; n];
+        let (mut grad_scale, mut grad_bias) = (0.0, 0.0);
+        let entries = (out.counts.rows * self.range.len()) as u64;
+        let mut filtered = Filtered { entries, ..Filtered::default() };
+        let rows = self.rows(targets, state).into_iter().zip(&statistics.rows).enumerate();
+        for (i, (row, sums)) in rows.filter(|(i, _)| self.counts(*i) && !broken) {
+            let upstream = self.batch.upstream.map_or(1.0, |up| if up.len() == 1 { up[0] } else { up[i] });
+            // divided by z last: a tiny z must not overflow
+            let gain = |pull: f64| if z > 0.0 { upstream * (pull / z) } else { 0.0 };
+            out.target_cosines[i] = targets.cosines[i].unwrap_or(0.0);
+            let linear = loss.is_linear() && self.classes > 1;
+            out.other_cosines[i] = if linear { sums.nearest } else { sums.nearest.max(NO_COSINE) };
+            let terms = self.terms(i, &row, sums, scale, &other);
+            out.row_losses[i] = terms.loss;
+            grad_scale += gain(terms.scale);
+            grad_bias += gain(terms.bias);
+            let own = self.local(i).map(|j| (j, terms.pull, row.slope));
+            for (j, pull, slope) in terms.others.into_iter().chain(own) {
+                g[i * vectors + self.vector(i, j)] = scale * gain(pull) * slope;
+            }
+            if let Some(filter) = self.filter {
+                let limit = filter.epsilon() * scale * gain(1.0).abs();
+                self.apply_filter(i, limit, &mut g[i * vectors..][..vectors], &mut filtered);
+            }
+            if let Some(family) = loss.length_term() {
+                let (length, w) = (self.x.length[i], self.label_weight(i));
+                let (value, slope) = family.length_term(length);
+                out.row_losses[i] += w * value;
+                // every shard knows the length, the first gives its gradient
+                if first {
+                    let rise = if family.length(length).1 { family.rise() } else { 0.0 };
+                    length_gradients[i] = scale * gain(terms.pull) * row.slope_m2 * rise + gain(w * slope);
+                }
+            }
+        }
+        // an empty sum of f64 is -0.0
+        let sum = out.row_losses.iter().fold(0.0, |sum, loss| sum + loss);
+        out.loss = if broken { f64::NAN } else { loss.reduced(sum, z) };
+        out.filtered = self.filter.map(|_| filtered);
+        out.grad_scale = if want.grad_scale && first { grad_scale } else { 0.0 };
+        if want.grad_bias && loss.binary().is_some() {
+            out.grad_bias = vec![if first { grad_bias } else { 0.0 }];
+        }
+        self.vector_gradients(want, &g, &length_gradients, &mut out);
+        Ok(out)
+    }
+
+    /// dX, dW, and db of a linear head.
+    fn vector_gradients(&self, want: Want, g: &[f64], length_gradients: &[f64], out: &mut Output<f64>) {
+        let (n, vectors) = (self.batch.rows(), self.shape.vectors());
+        if want.grad_embeddings {
+            out.grad_embeddings = gradient(&self.x, &self.w, n, |i, v| g[i * vectors + v]);
+            for (i, row) in out.grad_embeddings.chunks_exact_mut(self.shape.dim()).enumerate() {
+                row.iter_mut().zip(self.x.row(i)).for_each(|(d, unit)| *d += length_gradients[i] * unit);
+            }
+        }
+        if want.grad_prototypes {
+            out.grad_prototypes = gradient(&self.w, &self.x, vectors, |v, i| g[i * vectors + v]);
+        }
+        if want.grad_bias && self.loss.is_linear() {
+            out.grad_bias = (0..vectors).map(|j| (0..n).map(|i| g[i * vectors + j]).sum()).collect();
+        }
+    }
+
+    fn tally(&self, targets: &Targets) -> Counts {
+        let n = self.batch.rows();
+        let count = |counts: &dyn Fn(usize) -> bool| (0..n).filter(|&i| counts(i)).count();
+        Counts {
+            rows: count(&|i| self.counts(i)),
+            ignored: count(&|i| self.ignored(i)),
+            non_finite_rows: count(&|i| !self.ignored(i) && self.x.non_finite[i]),
+            invalid_labels: 0,
+            zero_embeddings: count(&|i| self.counts(i) && self.x.short(i)),
+            zero_prototypes: targets.zero_prototypes,
+            non_finite_prototypes: targets.non_finite_prototypes,
+        }
+    }
+
+    /// The weight of a row's label, which may lie in another shard.
+    fn label_weight(&self, i: usize) -> f64 {
+        self.batch.class_weights.map_or(1.0, |w| w[self.batch.labels[i] as usize])
+    }
+
+    fn terms(&self, i: usize, row: &RowTarget, sums: &RowStatistics, scale: f64, other: &Evaluator<'_>) -> RowTerms {
+        let (loss, classes, w) = (&self.loss, self.classes, self.label_weight(i));
+        let others = |pull: &dyn Fn(usize, f64) -> f64| {
+            let term = |j: usize| {
+                let (value, slope) = other(self.cosine(i, j), self.place(row, j));
+                (j, pull(j, scale * value), slope)
+            };
+            self.others(i).map(term).collect()
+        };
+        if let Some(Binary { weight, factor, bias }) = loss.binary() {
+            let (own, rest) = (w * factor * weight, w * factor * (1.0 - weight));
+            let zy = scale * row.value + bias;
+            let pull = -own * sigmoid(-zy);
+            return RowTerms {
+                loss: own * softplus(-zy) + rest * sums.sum,
+                pull,
+                scale: pull * row.value + rest * sums.tilt,
+                bias: pull + rest * sums.weighted,
+                others: others(&|_, z| rest * sigmoid(z + bias)),
+            };
+        }
+        let share = loss.label_smoothing / classes as f64;
+        let weights = self.batch.class_weights.map_or(classes as f64, |w| w.iter().sum());
+        let zy = scale * row.value;
+        let log_others = if classes > 1 { sums.most + sums.sum.ln() } else { f64::NEG_INFINITY };
+        let d = log_others - zy;
+        let log_all = zy.max(log_others) + (-d.abs()).exp().ln_1p();
+        let mass = (1.0 - loss.label_smoothing) * w + share * weights;
+        let rest = share * (weights - w);
+        let smoothed = rest * row.value - share * sums.weighted;
+        let mean = if classes > 1 { sums.tilt / sums.sum } else { row.value };
+        RowTerms {
+            loss: mass * softplus(d) + scale * smoothed,
+            pull: rest - mass * sigmoid(d),
+            scale: mass * sigmoid(d) * (mean - row.value) + smoothed,
+            bias: 0.0,
+            others: others(&|j, z| mass * (z - log_all).exp() - share * self.weight(j)),
+        }
+    }
+
+    /// Entries of a row of G below `limit` become 0.
+    fn apply_filter(&self, i: usize, limit: f64, g: &mut [f64], filtered: &mut Filtered<f64>) {
+        for j in 0..self.range.len() {
+            let g = &mut g[self.vector(i, j)];
+            filtered.total += g.abs();
+            if g.abs() < limit || *g == 0.0 {
+                filtered.dropped += g.abs();
+                *g = 0.0;
+            } else {
+                filtered.kept += 1;
+            }
+        }
+    }
+}
