@@ -45,11 +45,13 @@ pub struct Targets {
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct RowStatistics {
     /// The largest logit M; 0 with a binary link.
-    pub most: f64,
+    #[cfg_attr(feature = "serde", serde(rename = "most"))]
+    pub max_logit: f64,
     /// Σ exp(z − M); with a binary link Σ softplus(z).
     pub sum: f64,
     /// Σ exp(z − M)·v, with v the logit without scale; with a binary link Σ σ(z)·v.
-    pub tilt: f64,
+    #[cfg_attr(feature = "serde", serde(rename = "tilt"))]
+    pub value_sum: f64,
     /// Σ w·v over the class weights; with a binary link Σ σ(z).
     pub weighted: f64,
     /// The largest raw cosine.
@@ -58,17 +60,17 @@ pub struct RowStatistics {
 
 impl RowStatistics {
     /// Of no class. (Finite, since JSON has no infinity.)
-    pub const EMPTY: Self = Self { most: f64::MIN, sum: 0.0, tilt: 0.0, weighted: 0.0, nearest: f64::MIN };
+    pub const EMPTY: Self = Self { max_logit: f64::MIN, sum: 0.0, value_sum: 0.0, weighted: 0.0, nearest: f64::MIN };
 
     /// Both together.
     pub fn merged(self, other: Self) -> Self {
-        let most = self.most.max(other.most);
-        let factor = |one: &Self| if one.most == most { 1.0 } else { (one.most - most).exp() };
+        let max_logit = self.max_logit.max(other.max_logit);
+        let factor = |one: &Self| if one.max_logit == max_logit { 1.0 } else { (one.max_logit - max_logit).exp() };
         let (a, b) = (factor(&self), factor(&other));
         Self {
-            most,
+            max_logit,
             sum: a * self.sum + b * other.sum,
-            tilt: a * self.tilt + b * other.tilt,
+            value_sum: a * self.value_sum + b * other.value_sum,
             weighted: self.weighted + other.weighted,
             nearest: self.nearest.max(other.nearest),
         }
@@ -114,11 +116,11 @@ fn merged<T: Clone>(
 
 const SUMS: &str = "finite numbers, sums of at least 0";
 
-/// The part of a sum of exp(z − most) that is no valid number, if one is not.
-fn no_sum(most: f64, sum: f64) -> Option<f64> {
-    match most.is_finite() {
+/// The part of a sum of exp(z − max_logit) that is no valid number, if one is not.
+fn no_sum(max_logit: f64, sum: f64) -> Option<f64> {
+    match max_logit.is_finite() {
         true => (!(sum.is_finite() && sum >= 0.0)).then_some(sum),
-        false => Some(most),
+        false => Some(max_logit),
     }
 }
 
@@ -147,7 +149,7 @@ impl Targets {
             let allowed = "finite numbers, each of a class of the head";
             return Err(Error::Parameter { what: "targets.top", found: *found, allowed });
         }
-        match self.sums.iter().find_map(|[most, sum]| no_sum(*most, *sum)) {
+        match self.sums.iter().find_map(|[max_logit, sum]| no_sum(*max_logit, *sum)) {
             Some(found) => Err(Error::Parameter { what: "targets.sums", found, allowed: SUMS }),
             None => Ok(()),
         }
@@ -177,9 +179,9 @@ impl Targets {
         state.follow(loss, rows);
         if loss.scale_follows() {
             let counted = self.sums.iter().zip(rows).filter(|(_, row)| row.counts);
-            let logs: Vec<f64> = counted.map(|([most, sum], _)| most + sum.ln()).collect();
-            let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            state.follow_scale(most + logs.iter().map(|l| (l - most).exp()).sum::<f64>().ln(), rows);
+            let logs: Vec<f64> = counted.map(|([max_logit, sum], _)| max_logit + sum.ln()).collect();
+            let max_logit = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            state.follow_scale(max_logit + logs.iter().map(|l| (l - max_logit).exp()).sum::<f64>().ln(), rows);
         }
     }
 
@@ -202,9 +204,9 @@ impl Targets {
             a.truncate(self.top_count);
         }
         for (a, b) in self.sums.iter_mut().zip(&part.sums) {
-            let most = a[0].max(b[0]);
-            let scaled = |[m, sum]: [f64; 2]| if sum > 0.0 { sum * (m - most).exp() } else { 0.0 };
-            *a = [most, scaled(*a) + scaled(*b)];
+            let max_logit = a[0].max(b[0]);
+            let scaled = |[m, sum]: [f64; 2]| if sum > 0.0 { sum * (m - max_logit).exp() } else { 0.0 };
+            *a = [max_logit, scaled(*a) + scaled(*b)];
         }
         // from another machine: any number
         self.zero_prototypes = self.zero_prototypes.saturating_add(part.zero_prototypes);
@@ -220,7 +222,7 @@ impl Statistics {
             return Err(Error::Shards { found: self.range.clone(), expected: 0, classes });
         }
         check_length("statistics.rows", self.rows.len(), rows)?;
-        match self.rows.iter().find_map(|row| no_sum(row.most, row.sum)) {
+        match self.rows.iter().find_map(|row| no_sum(row.max_logit, row.sum)) {
             // the logits of a linear head may leave f32: such a row counts as one that is not finite
             Some(found) if !loss.is_linear() => Err(Error::Parameter { what: "statistics.rows", found, allowed: SUMS }),
             _ => Ok(()),

@@ -97,7 +97,7 @@ impl Tiling {
             (1, Aligned::EXTRA),
             (self.rows as u64, row),
             (elements(self.rows, self.ranges), size_of::<Partial>()),
-            (self.kept().saturating_add(self.most()), 4),
+            (self.kept().saturating_add(self.max_logits()), 4),
             (self.shares(), 4),
             (self.totals(), 8),
             (self.chosen(), size_of::<(f32, u32)>()),
@@ -184,7 +184,7 @@ mod tests {
                 4 * (floats.map(|v| v.capacity()).iter().sum::<usize>() + s.centers.capacity())
                     + 8 * wide.map(|v| v.capacity()).iter().sum::<usize>()
             });
-            let floats = [&input.ones, &work.kept, &work.most, &work.shares];
+            let floats = [&input.ones, &work.kept, &work.max_logit, &work.shares];
             let held = floats.iter().map(|v| 4 * v.capacity()).sum::<usize>()
                 + 4 * input.directions.capacity()
                 + 8 * input.lengths.capacity()

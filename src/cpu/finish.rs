@@ -123,7 +123,7 @@ fn finish_row(
     length: f64,
 ) -> Share {
     // a scale that is 0 in f32 leaves no largest value; what is subtracted then is multiplied by 0 too
-    let best = (others.most / f64::from(weights.scale as f32)) as f32;
+    let best = (others.max_logit / f64::from(weights.scale as f32)) as f32;
     extra.best = if best.is_nan() { 0.0 } else { best };
     let mut share = match loss.binary() {
         None => row.finish(extra.value, others, weights, part),

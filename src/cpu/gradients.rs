@@ -39,7 +39,7 @@ impl<'a> ClassTile<'a> {
         worker: &mut WorkerScratch,
         mut share: Option<(&mut [f32], bool)>,
     ) -> &'a [f32] {
-        let Self { classes, kept, most, grad, grad_bias, .. } = self;
+        let Self { classes, kept, max_logit, grad, grad_bias, .. } = self;
         let Setup { arch, tiling: Tiling { dim, centers, want, .. }, filter } = context.setup;
         let columns = classes.prototypes.len() / dim;
         let width = columns / centers;
@@ -47,7 +47,7 @@ impl<'a> ClassTile<'a> {
         tile.measure(context, classes.prototypes);
         let mut total = Total::new(totals);
         for (at, rows) in context.row_blocks() {
-            tile.block_gradients(fresh, context, (at, rows), classes, (kept, most));
+            tile.block_gradients(fresh, context, (at, rows), classes, (kept, max_logit));
             let sparse = filter.is_some() && tile.apply_filter(context, (at, rows), columns, kept, lists);
             let values = &*values_of(kept, &mut tile.cosines, (at, rows.len()), columns);
             if want.grad_prototypes {
@@ -84,17 +84,17 @@ impl TileScratch {
         context: &PassContext<'_>,
         (at, rows): (usize, &[HeadRow]),
         classes: TileClasses<'_>,
-        (kept, most): (&mut [f32], &[f32]),
+        (kept, max_logit): (&mut [f32], &[f32]),
     ) {
         let (arch, table) = (context.setup.arch, &context.table);
         let (block, scratch) = self.block(context, (at, rows), classes, kept, !fresh);
         match context.path {
             Path::Identity if !fresh => {
-                let most = &most[at..at + rows.len()];
-                arch.dispatch(DirectGradients::<_, true> { others: Identity, block, most });
+                let max_logit = &max_logit[at..at + rows.len()];
+                arch.dispatch(DirectGradients::<_, true> { others: Identity, block, max_logit });
             }
-            Path::Identity => arch.dispatch(DirectGradients::<_, false> { others: Identity, block, most: &[] }),
-            Path::Rectified => arch.dispatch(DirectGradients::<_, false> { others: Rectified, block, most: &[] }),
+            Path::Identity => arch.dispatch(DirectGradients::<_, false> { others: Identity, block, max_logit: &[] }),
+            Path::Rectified => arch.dispatch(DirectGradients::<_, false> { others: Rectified, block, max_logit: &[] }),
             Path::Table | Path::AllSums => {
                 arch.dispatch(TableGradients { table, block, extras: &context.extras[at..], scratch });
             }

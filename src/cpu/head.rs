@@ -125,7 +125,7 @@ impl CpuHead {
         let rows = (0..n).map(|i| {
             let mut sums = self.workspace.merged(n, i).wide();
             if self.loss.binary().is_some() {
-                sums.most = 0.0;
+                sums.max_logit = 0.0;
             }
             sums
         });
@@ -285,7 +285,7 @@ impl CpuHead {
         let n = call.batch.rows();
         let sums = |i: usize| {
             let all = self.workspace.merged(n, i);
-            [all.most.max(f64::MIN), all.sum]
+            [all.max_logit.max(f64::MIN), all.sum]
         };
         Targets {
             range: self.range.clone(),

@@ -72,20 +72,20 @@ impl RangeTask<'_> {
                 let partials = &mut self.partials[at..at + rows.len()];
                 match context.path {
                     Path::Identity if tiling.keep => {
-                        let most = &mut tile.most[at..at + rows.len()];
-                        arch.dispatch(DirectStatistics::<_, true> { others: Identity, block, partials, most });
+                        let max_logit = &mut tile.max_logit[at..at + rows.len()];
+                        arch.dispatch(DirectStatistics::<_, true> { others: Identity, block, partials, max_logit });
                     }
                     Path::Identity => {
                         arch.dispatch(DirectStatistics::<_, false> {
                             others: Identity,
                             block,
                             partials,
-                            most: &mut [],
+                            max_logit: &mut [],
                         });
                     }
                     Path::Rectified => {
                         let others = Rectified;
-                        arch.dispatch(DirectStatistics::<_, false> { others, block, partials, most: &mut [] });
+                        arch.dispatch(DirectStatistics::<_, false> { others, block, partials, max_logit: &mut [] });
                     }
                     Path::Table | Path::AllSums => {
                         let extras = &context.extras[at..];

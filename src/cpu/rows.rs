@@ -24,7 +24,7 @@ pub(super) struct HeadRow {
     /// upstream · scale / Z · Σ_j q_j: what turns a probability, or σ(z) of a binary link, into G.
     pub strength: f64,
     /// The largest logit of the other classes, in f32 as pass 2 subtracts it.
-    pub most: f32,
+    pub max_logit: f32,
     /// upstream · scale / Z · ε/C, for weights in the [`unit`].
     pub smoothing: f32,
     /// G at the target.
@@ -81,7 +81,7 @@ impl HeadRow {
             slope: 0.0,
             log_all: 0.0,
             strength: 0.0,
-            most: 0.0,
+            max_logit: 0.0,
             smoothing: 0.0,
             pull: 0.0,
             limit: 0.0,
@@ -95,22 +95,22 @@ impl HeadRow {
     }
 
     /// Whether f32 holds the logits of a linear head, the sums of them that are asked for, and the loss. Of a class at −∞ only
-    /// `tilt` knows.
+    /// `value_sum` knows.
     pub fn fits(&self, others: &RowStatistics, weights: Weights) -> bool {
         let held = |x: f64| x.abs() <= f64::from(f32::MAX);
         let (share, rest, mass) = weights.smoothed();
-        let apart = if others.sum == 0.0 { 0.0 } else { (others.most - self.logit).max(0.0) };
+        let apart = if others.sum == 0.0 { 0.0 } else { (others.max_logit - self.logit).max(0.0) };
         let weighted = if weights.epsilon > 0.0 { others.weighted } else { 0.0 };
         let loss = mass * apart + rest * self.logit - share * weights.scale * weighted;
-        [self.cosine, self.logit, apart, loss, others.tilt, weighted].into_iter().all(held)
+        [self.cosine, self.logit, apart, loss, others.value_sum, weighted].into_iter().all(held)
             && others.sum.is_finite()
-            && (others.sum == 0.0 || held(others.most))
+            && (others.sum == 0.0 || held(others.max_logit))
     }
 
-    /// The factor that turns exp(z − `most`) into G: upstream · scale / Z · Σ_j q_j · exp(most − log Σ exp).
+    /// The factor that turns exp(z − `max_logit`) into G: upstream · scale / Z · Σ_j q_j · exp(max_logit − log Σ exp).
     #[inline(always)]
-    pub fn gain_at(&self, most: f64) -> f32 {
-        (self.strength * (most - self.log_all).exp()) as f32
+    pub fn gain_at(&self, max_logit: f64) -> f32 {
+        (self.strength * (max_logit - self.log_all).exp()) as f32
     }
 
     /// The loss of a softmax, and what pass 2 needs to know. `part` is upstream / Z.
@@ -119,21 +119,21 @@ impl HeadRow {
         // never divided by again: a subnormal scale has little precision
         let gain = part * scale;
         // a NaN sum is no empty one
-        let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.most + others.sum.ln() };
+        let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.max_logit + others.sum.ln() };
         let d = log_others - self.logit;
         // not logit + softplus(d), which cancels where the target lies far below the others
         self.log_all = self.logit.max(log_others) + (-d.abs()).exp().ln_1p();
         self.strength = gain * mass;
-        self.most = others.most as f32;
+        self.max_logit = others.max_logit as f32;
         self.smoothing = (gain * share * f64::from(unit)) as f32;
         let pull = gain * (rest - mass * sigmoid(d));
         self.pull = (pull * self.slope) as f32;
-        let mean = if others.sum == 0.0 { value } else { others.tilt / others.sum };
-        let tilt = mass * sigmoid(d) * (mean - value) + rest * value - share * others.weighted;
+        let mean = if others.sum == 0.0 { value } else { others.value_sum / others.sum };
+        let grad_scale = mass * sigmoid(d) * (mean - value) + rest * value - share * others.weighted;
         Share {
             loss: mass * softplus(d) + rest * self.logit - share * scale * others.weighted,
             pull,
-            scale: part * tilt,
+            scale: part * grad_scale,
             bias: 0.0,
         }
     }
@@ -157,7 +157,7 @@ impl HeadRow {
         Share {
             loss: own * softplus(-logit) + rest * others.sum,
             pull: gain * pull,
-            scale: part * (pull * value + rest * others.tilt),
+            scale: part * (pull * value + rest * others.value_sum),
             bias: part * (pull + rest * others.weighted),
         }
     }
@@ -198,40 +198,40 @@ impl Weights {
 /// A power of two near the largest class weight: counted in it, neither the weights nor a row's part of the smoothing
 /// leave f32 where their product does not.
 pub(super) fn unit(weights: Option<&[f32]>) -> f32 {
-    let most = weights.map_or(1.0, |weights| weights.iter().fold(0.0, |most, &w| w.max(most)));
+    let largest = weights.map_or(1.0, |weights| weights.iter().fold(0.0, |largest, &w| w.max(largest)));
     // the exponent alone; 0 if every weight is 0
-    f32::from_bits(most.to_bits() & f32::INFINITY.to_bits()).max(f32::MIN_POSITIVE)
+    f32::from_bits(largest.to_bits() & f32::INFINITY.to_bits()).max(f32::MIN_POSITIVE)
 }
 
 /// Statistics of one row over some of the other classes.
 #[derive(Clone, Copy)]
 pub(super) struct Partial {
     /// The largest logit, 0 with a binary link; −∞ before the first class.
-    pub most: f64,
+    pub max_logit: f64,
     /// The largest cosine.
     pub nearest: f32,
-    /// Σ exp(z − most); with a binary link Σ softplus(z).
+    /// Σ exp(z − max_logit); with a binary link Σ softplus(z).
     pub sum: f64,
     /// The same sum with each term times its value; with a binary link Σ σ(z)·value.
-    pub tilt: f64,
+    pub value_sum: f64,
     /// Σ weight · value, for label smoothing; with a binary link Σ σ(z).
     pub weighted: f64,
 }
 
 impl Partial {
     pub const EMPTY: Self =
-        Self { most: f64::NEG_INFINITY, nearest: f32::NEG_INFINITY, sum: 0.0, tilt: 0.0, weighted: 0.0 };
+        Self { max_logit: f64::NEG_INFINITY, nearest: f32::NEG_INFINITY, sum: 0.0, value_sum: 0.0, weighted: 0.0 };
 
     /// With more classes, at least one; the order of the calls decides the last bits.
     #[inline(always)]
-    pub fn join(&mut self, most: f64, [sum, tilt]: [f64; 2], nearest: f32) {
-        if most > self.most {
-            let factor = (self.most - most).exp();
-            (self.sum, self.tilt) = (self.sum * factor + sum, self.tilt * factor + tilt);
-            self.most = most;
+    pub fn join(&mut self, max_logit: f64, [sum, value_sum]: [f64; 2], nearest: f32) {
+        if max_logit > self.max_logit {
+            let factor = (self.max_logit - max_logit).exp();
+            (self.sum, self.value_sum) = (self.sum * factor + sum, self.value_sum * factor + value_sum);
+            self.max_logit = max_logit;
         } else {
-            let factor = (most - self.most).exp();
-            (self.sum, self.tilt) = (self.sum + sum * factor, self.tilt + tilt * factor);
+            let factor = (max_logit - self.max_logit).exp();
+            (self.sum, self.value_sum) = (self.sum + sum * factor, self.value_sum + value_sum * factor);
         }
         self.nearest = self.nearest.max(nearest);
     }
@@ -239,8 +239,8 @@ impl Partial {
     /// Both together.
     pub fn merged(mut self, other: &Self) -> Self {
         self.weighted += other.weighted;
-        if other.most > f64::NEG_INFINITY || other.sum.is_nan() {
-            self.join(other.most, [other.sum, other.tilt], other.nearest);
+        if other.max_logit > f64::NEG_INFINITY || other.sum.is_nan() {
+            self.join(other.max_logit, [other.sum, other.value_sum], other.nearest);
         }
         self
     }
@@ -248,9 +248,9 @@ impl Partial {
     /// As shards exchange it.
     pub fn wide(&self) -> RowStatistics {
         RowStatistics {
-            most: self.most.max(f64::MIN),
+            max_logit: self.max_logit.max(f64::MIN),
             sum: self.sum,
-            tilt: self.tilt,
+            value_sum: self.value_sum,
             weighted: self.weighted,
             nearest: f64::from(self.nearest).max(f64::MIN),
         }

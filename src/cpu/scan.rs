@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 use super::{
     rows::Partial,
     sweep::Block,
-    table::{Scratch, largest, logit, most, softmax, without},
+    table::{Scratch, largest, logit, max_of, softmax, without},
     vector::{LANES, larger, scale_values},
 };
 
@@ -40,7 +40,7 @@ impl WithSimd for Scan<'_> {
             if let Some(partial) = partials.as_mut().and_then(|p| p.get_mut(i))
                 && (!left.is_empty() || !right.is_empty())
             {
-                let nearest = larger(most(left), most(right));
+                let nearest = larger(max_of(left), max_of(right));
                 let sum = softmax(left, scale, nearest)[0] + softmax(right, scale, nearest)[0];
                 partial.join(logit(scale, nearest), [f64::from(sum), 0.0], nearest);
             }
@@ -57,7 +57,7 @@ impl WithSimd for Scan<'_> {
 #[inline(always)]
 fn select(top: &mut [(f32, u32)], cosines: &[f32], first: usize) {
     for (b, block) in cosines.chunks(LANES).enumerate() {
-        if most(block) > top[top.len() - 1].0 {
+        if max_of(block) > top[top.len() - 1].0 {
             for (j, &c) in block.iter().enumerate() {
                 insert(top, (c, (first + b * LANES + j) as u32));
             }

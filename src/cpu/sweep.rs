@@ -33,7 +33,7 @@ pub(super) struct Block<'a> {
 
 /// Pass 1: cosines become the rows' statistics over the other classes.
 ///
-/// With `STORE` the block then holds exp(z − most), where `most` is the row's largest logit in this block, so that pass
+/// With `STORE` the block then holds exp(z − max_logit), where `max_logit` is the row's largest logit in this block, so that pass
 /// 2 only rescales; else it keeps its cosines. The labelled class is left out, and its cell undefined.
 pub(super) struct DirectStatistics<'a, O, const STORE: bool> {
     pub others: O,
@@ -41,7 +41,7 @@ pub(super) struct DirectStatistics<'a, O, const STORE: bool> {
     /// Joined by this tile.
     pub partials: &'a mut [Partial],
     /// The largest logits, one per row; not read or written without `STORE`.
-    pub most: &'a mut [f32],
+    pub max_logit: &'a mut [f32],
 }
 
 impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
@@ -70,12 +70,12 @@ impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
                 continue;
             }
             let (a, b) = (extremes(self.others, left), extremes(self.others, right));
-            let most = scale * larger(a.0, b.0);
-            let sum = exp_sum::<O, STORE>(self.others, left, scale, most)
-                + exp_sum::<O, STORE>(self.others, right, scale, most);
-            partial.join(f64::from(most), [f64::from(sum), 0.0], larger(a.1, b.1));
+            let max_logit = scale * larger(a.0, b.0);
+            let sum = exp_sum::<O, STORE>(self.others, left, scale, max_logit)
+                + exp_sum::<O, STORE>(self.others, right, scale, max_logit);
+            partial.join(f64::from(max_logit), [f64::from(sum), 0.0], larger(a.1, b.1));
             if STORE {
-                self.most[i] = most;
+                self.max_logit[i] = max_logit;
             }
         }
     }
@@ -88,7 +88,7 @@ pub(super) struct DirectGradients<'a, O, const STORED: bool> {
     pub others: O,
     pub block: Block<'a>,
     /// The values that pass 1 stored; not read without `STORED`.
-    pub most: &'a [f32],
+    pub max_logit: &'a [f32],
 }
 
 impl<O: Other, const STORED: bool> WithSimd for DirectGradients<'_, O, STORED> {
@@ -103,18 +103,18 @@ impl<O: Other, const STORED: bool> WithSimd for DirectGradients<'_, O, STORED> {
                 continue;
             }
             scale_values(values, before);
-            let most = if STORED { self.most[i] } else { row.most };
-            let gain = row.gain_at(f64::from(most));
+            let max_logit = if STORED { self.max_logit[i] } else { row.max_logit };
+            let gain = row.gain_at(f64::from(max_logit));
             match weights {
                 None => {
                     for x in values.iter_mut() {
-                        let (p, slope) = force::<O, STORED>(self.others, *x, scale, most, gain);
+                        let (p, slope) = force::<O, STORED>(self.others, *x, scale, max_logit, gain);
                         *x = normal(p * slope);
                     }
                 }
                 Some(weights) => {
                     for (x, w) in values.iter_mut().zip(weights) {
-                        let (p, slope) = force::<O, STORED>(self.others, *x, scale, most, gain);
+                        let (p, slope) = force::<O, STORED>(self.others, *x, scale, max_logit, gain);
                         *x = normal((-row.smoothing).fused(*w * per_unit, p) * slope);
                     }
                 }
@@ -127,14 +127,14 @@ impl<O: Other, const STORED: bool> WithSimd for DirectGradients<'_, O, STORED> {
     }
 }
 
-/// `gain · exp(z − most)` from a cosine, or from that exp as stored, and the slope of the transform.
+/// `gain · exp(z − max_logit)` from a cosine, or from that exp as stored, and the slope of the transform.
 #[inline(always)]
-fn force<O: Other, const STORED: bool>(others: O, x: f32, scale: f32, most: f32, gain: f32) -> (f32, f32) {
+fn force<O: Other, const STORED: bool>(others: O, x: f32, scale: f32, max_logit: f32, gain: f32) -> (f32, f32) {
     if STORED {
         return (gain * x, 1.0); // only the identity is stored so
     }
     let (value, slope) = others.value_slope(x, NOWHERE);
-    (gain * exp(scale.fused(value, -most)), slope)
+    (gain * exp(scale.fused(value, -max_logit)), slope)
 }
 
 /// The row left and right of the labelled class; all of it where the label lies elsewhere.
@@ -166,14 +166,14 @@ fn extremes<O: Other>(others: O, cosines: &[f32]) -> (f32, f32) {
     (fold(values, larger), fold(nearest, larger))
 }
 
-/// Σ exp(z − most); with `STORE` the terms replace the cosines.
+/// Σ exp(z − max_logit); with `STORE` the terms replace the cosines.
 #[inline(always)]
-fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f32, most: f32) -> f32 {
+fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f32, max_logit: f32) -> f32 {
     let mut sums = [0.0; LANES];
     let (blocks, rest) = cosines.as_chunks_mut::<LANES>();
     for c in blocks {
         for k in 0..LANES {
-            let e = exp(scale.fused(others.value_slope(c[k], NOWHERE).0, -most));
+            let e = exp(scale.fused(others.value_slope(c[k], NOWHERE).0, -max_logit));
             sums[k] += e;
             if STORE {
                 c[k] = e;
@@ -185,7 +185,7 @@ fn exp_sum<O: Other, const STORE: bool>(others: O, cosines: &mut [f32], scale: f
         let mut padded = [0.0; LANES];
         padded[..rest.len()].copy_from_slice(rest);
         for e in &mut padded {
-            *e = exp(scale.fused(others.value_slope(*e, NOWHERE).0, -most));
+            *e = exp(scale.fused(others.value_slope(*e, NOWHERE).0, -max_logit));
         }
         for ((sum, e), c) in sums.iter_mut().zip(padded).zip(rest) {
             *sum += e;

@@ -90,7 +90,7 @@ pub(super) fn without(row: &[f32], label: usize) -> [&[f32]; 2] {
 
 /// The largest of all; −∞ of none.
 #[inline(always)]
-pub(super) fn most(values: &[f32]) -> f32 {
+pub(super) fn max_of(values: &[f32]) -> f32 {
     let (blocks, rest) = values.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for v in blocks {
@@ -229,12 +229,12 @@ impl WithSimd for TableStatistics<'_> {
             let raw = largest::<false>(columns, *centers, &mut cosines[..width], &mut which[..width]);
             curve.fill::<false>(raw, (extra, first), values, slopes);
             let ([a, b], [c, d]) = (without(values, label), without(raw, label));
-            let nearest = larger(most(c), most(d));
+            let nearest = larger(max_of(c), max_of(d));
             match *binary {
                 None => {
-                    let best = larger(most(a), most(b));
-                    let ([sum, tilt], [more, slant]) = (softmax(a, scale, best), softmax(b, scale, best));
-                    let both = [f64::from(sum + more), f64::from(tilt + slant)];
+                    let best = larger(max_of(a), max_of(b));
+                    let ([sum, value_sum], [more, slant]) = (softmax(a, scale, best), softmax(b, scale, best));
+                    let both = [f64::from(sum + more), f64::from(value_sum + slant)];
                     partial.join(logit(scale, best), both, nearest);
                     if let Some(weights) = weights {
                         let [left, right] = without(weights, label);
@@ -242,9 +242,9 @@ impl WithSimd for TableStatistics<'_> {
                     }
                 }
                 Some(bias) => {
-                    let ([sum, tilt, share], [more, slant, rest]) =
+                    let ([sum, value_sum, share], [more, slant, rest]) =
                         (sigmoids(a, scale, bias), sigmoids(b, scale, bias));
-                    partial.join(0.0, [f64::from(sum + more), f64::from(tilt + slant)], nearest);
+                    partial.join(0.0, [f64::from(sum + more), f64::from(value_sum + slant)], nearest);
                     partial.weighted += f64::from(share + rest);
                 }
             }

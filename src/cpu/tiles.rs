@@ -19,7 +19,7 @@ pub(super) struct ClassTile<'a> {
     /// \[N, prototypes of the tile\]: what survives pass 1 in *keep*, at last G.
     pub kept: &'a mut [f32],
     /// \[N\]: the largest logits that `kept` refers to.
-    pub most: &'a mut [f32],
+    pub max_logit: &'a mut [f32],
     pub grad: &'a mut [f32],
     pub grad_bias: &'a mut [f32],
 }
@@ -35,7 +35,8 @@ pub(super) struct ClassTiles<'a> {
 impl<'a> ClassTiles<'a> {
     /// So many tiles, taken off; fewer where there are no more.
     pub fn front(&mut self, tiles: usize) -> ClassTile<'a> {
-        let (ClassTile { index, classes: left, kept, most, grad, grad_bias }, tiling) = (&mut self.rest, self.tiling);
+        let (ClassTile { index, classes: left, kept, max_logit, grad, grad_bias }, tiling) =
+            (&mut self.rest, self.tiling);
         let columns = (tiling.tile * tiles).min(left.prototypes.len() / tiling.dim);
         let count = (tiling.tile_classes() * tiles).min(columns);
         let classes = TileClasses {
@@ -49,7 +50,7 @@ impl<'a> ClassTiles<'a> {
             index: *index - tiles,
             classes,
             kept: front(kept, self.rows * columns),
-            most: front(most, self.rows * columns.div_ceil(tiling.tile)),
+            max_logit: front(max_logit, self.rows * columns.div_ceil(tiling.tile)),
             grad: front(grad, columns * tiling.dim),
             grad_bias: front(grad_bias, count),
         }

@@ -59,7 +59,7 @@ impl Tiling {
     }
 
     /// Largest logits kept with them, one per row and tile.
-    pub fn most(&self) -> u64 {
+    pub fn max_logits(&self) -> u64 {
         if self.keep { elements(self.rows, self.columns.div_ceil(self.tile)) } else { 0 }
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Workspace {
     /// \[tiles\]\[N, prototypes of the tile\]: what survives pass 1.
     pub kept: Vec<f32>,
     /// \[tiles, N\]: the largest logits that `kept` refers to.
-    pub most: Vec<f32>,
+    pub max_logit: Vec<f32>,
     /// \[ranges\]\[N, k\]: the largest cosines and their classes.
     pub top: Vec<(f32, u32)>,
     /// \[ranges − 1, N, D\] in *recompute*: the first range's share of dX lies in the output.
@@ -45,7 +45,7 @@ impl Workspace {
             workers: (0..tiling.ranges).map(|_| WorkerScratch::new(tiling)).collect(),
             partials: vec![Partial::EMPTY; tiling.rows * tiling.ranges],
             kept: vec![0.0; tiling.kept() as usize],
-            most: vec![0.0; tiling.most() as usize],
+            max_logit: vec![0.0; tiling.max_logits() as usize],
             top: vec![(0.0, 0); tiling.chosen() as usize],
             shares: vec![0.0; tiling.shares() as usize],
             totals: vec![0.0; tiling.totals() as usize],
@@ -70,7 +70,7 @@ impl Workspace {
         let mut first_share = into.embeddings;
         let (mut partials, mut top, mut shares) = (&mut self.partials[..], &mut self.top[..], &mut self.shares[..]);
         let mut totals = &mut self.totals[..];
-        let mut tiles = all(tiling, range, call, (&mut self.kept, &mut self.most), (into.prototypes, into.bias));
+        let mut tiles = all(tiling, range, call, (&mut self.kept, &mut self.max_logit), (into.prototypes, into.bias));
         let task = |(index, worker): (usize, &'a mut WorkerScratch)| RangeTask {
             tiles: ClassTiles { tiling, rows, rest: tiles.front(tiling.range_tiles()) },
             worker,
@@ -91,7 +91,7 @@ impl Workspace {
         lengths: &'a [f64],
         into: Outputs<'a>,
     ) -> (&'a mut [WorkerScratch], Queue<'a>) {
-        let tiles = all(tiling, range, call, (&mut self.kept, &mut self.most), (into.prototypes, into.bias));
+        let tiles = all(tiling, range, call, (&mut self.kept, &mut self.max_logit), (into.prototypes, into.bias));
         (&mut self.workers, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings, &mut self.totals))
     }
 }
@@ -101,11 +101,11 @@ fn all<'a>(
     tiling: Tiling,
     range: &Range<usize>,
     call: &HeadCall<'a>,
-    (kept, most): (&'a mut [f32], &'a mut [f32]),
+    (kept, max_logit): (&'a mut [f32], &'a mut [f32]),
     (grad, grad_bias): (&'a mut [f32], &'a mut [f32]),
 ) -> ClassTiles<'a> {
     let (prototypes, bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
     let classes = TileClasses { first: range.start, prototypes, bias };
-    let rest = ClassTile { index: 0, classes, kept, most, grad, grad_bias };
+    let rest = ClassTile { index: 0, classes, kept, max_logit, grad, grad_bias };
     ClassTiles { tiling, rows: call.batch.rows(), rest }
 }

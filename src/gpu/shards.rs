@@ -54,10 +54,10 @@ impl DeviceHead {
             slots.iter().fold(RowStatistics::EMPTY, |all, s| {
                 let below = |x: f32| if x > RowStatisticsF32::LOWEST { f64::from(x) } else { f64::MIN };
                 all.merged(RowStatistics {
-                    most: if binary { 0.0 } else { below(s.max_logit) },
+                    max_logit: if binary { 0.0 } else { below(s.max_logit) },
                     // the loss of such a row is no number
                     sum: if s.overflowed == 0 { s.sum.into() } else { f64::NAN },
-                    tilt: s.value_sum.into(),
+                    value_sum: s.value_sum.into(),
                     weighted: s.weighted.into(),
                     nearest: below(s.nearest),
                 })
@@ -81,9 +81,9 @@ impl DeviceHead {
         for (slot, row) in all.iter_mut().step_by(slots).zip(&statistics.rows) {
             let least = |x: f64| (x as f32).max(RowStatisticsF32::LOWEST);
             *slot = RowStatisticsF32 {
-                max_logit: least(row.most),
+                max_logit: least(row.max_logit),
                 sum: row.sum as f32,
-                value_sum: row.tilt as f32,
+                value_sum: row.value_sum as f32,
                 weighted: row.weighted as f32,
                 nearest: least(row.nearest),
                 ..RowStatisticsF32::EMPTY

@@ -148,7 +148,7 @@ impl Shard<'_> {
             return RowTerms {
                 loss: own * softplus(-zy) + rest * sums.sum,
                 pull,
-                scale: pull * row.value + rest * sums.tilt,
+                scale: pull * row.value + rest * sums.value_sum,
                 bias: pull + rest * sums.weighted,
                 others: others(&|_, z| rest * sigmoid(z + bias)),
             };
@@ -156,13 +156,13 @@ impl Shard<'_> {
         let share = loss.label_smoothing / classes as f64;
         let weights = self.batch.class_weights.map_or(classes as f64, |w| w.iter().sum());
         let zy = scale * row.value;
-        let log_others = if classes > 1 { sums.most + sums.sum.ln() } else { f64::NEG_INFINITY };
+        let log_others = if classes > 1 { sums.max_logit + sums.sum.ln() } else { f64::NEG_INFINITY };
         let d = log_others - zy;
         let log_all = zy.max(log_others) + (-d.abs()).exp().ln_1p();
         let mass = (1.0 - loss.label_smoothing) * w + share * weights;
         let rest = share * (weights - w);
         let smoothed = rest * row.value - share * sums.weighted;
-        let mean = if classes > 1 { sums.tilt / sums.sum } else { row.value };
+        let mean = if classes > 1 { sums.value_sum / sums.sum } else { row.value };
         RowTerms {
             loss: mass * softplus(d) + scale * smoothed,
             pull: rest - mass * sigmoid(d),

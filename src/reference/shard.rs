@@ -178,23 +178,23 @@ impl<'a> Shard<'a> {
         let statistics = |(i, row): (usize, &RowTarget)| {
             let mut all = RowStatistics::EMPTY;
             let values = self.others(i).map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
-            all.most = match binary {
-                None => values.clone().map(|(_, v)| scale * v).fold(all.most, f64::max),
+            all.max_logit = match binary {
+                None => values.clone().map(|(_, v)| scale * v).fold(all.max_logit, f64::max),
                 Some(_) => 0.0,
             };
             for (j, v) in values {
                 all.nearest = all.nearest.max(self.cosine(i, j));
                 match binary {
                     None => {
-                        let e = (scale * v - all.most).exp();
+                        let e = (scale * v - all.max_logit).exp();
                         all.sum += e;
-                        all.tilt += e * v;
+                        all.value_sum += e * v;
                         all.weighted += self.weight(j) * v;
                     }
                     Some(Binary { bias, .. }) => {
                         let z = scale * v + bias;
                         all.sum += softplus(z);
-                        all.tilt += sigmoid(z) * v;
+                        all.value_sum += sigmoid(z) * v;
                         all.weighted += sigmoid(z);
                     }
                 }

@@ -147,9 +147,12 @@ fn a_shard_exchanges_what_the_reference_exchanges() {
         let expected = theirs.statistics(&batch, &targets).unwrap();
         assert_eq!(found.range, expected.range);
         for (a, b) in found.rows.iter().zip(&expected.rows) {
-            assert!(close(a.most, b.most, 1.0) && close(a.nearest, b.nearest, 1.0), "{a:?} {b:?}");
-            let factor = (a.most - b.most).exp();
-            assert!(close(a.sum * factor, b.sum, 0.0) && close(a.tilt * factor, b.tilt, b.sum), "{loss:?} {a:?} {b:?}");
+            assert!(close(a.max_logit, b.max_logit, 1.0) && close(a.nearest, b.nearest, 1.0), "{a:?} {b:?}");
+            let factor = (a.max_logit - b.max_logit).exp();
+            assert!(
+                close(a.sum * factor, b.sum, 0.0) && close(a.value_sum * factor, b.value_sum, b.sum),
+                "{loss:?} {a:?} {b:?}"
+            );
             assert!(close(a.weighted, b.weighted, 1.0), "{loss:?} {a:?} {b:?}");
         }
 

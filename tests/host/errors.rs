@@ -803,7 +803,7 @@ fn statistics_of_another_batch_or_loss_are_refused() {
     };
     for (bad, shown) in [([f64::NAN, 1.0], "NaN"), ([0.0, -1.0], "-1"), ([0.0, f64::INFINITY], "inf")] {
         let mut sums = sums.clone();
-        [sums.rows[1].most, sums.rows[1].sum] = bad;
+        [sums.rows[1].max_logit, sums.rows[1].sum] = bad;
         let expected = ("statistics.rows", shown.to_string());
         assert_eq!(parameter(shard(&problem, &gradients(&targets, &sums))), expected);
         let mut found = of(&adacos).0;

@@ -315,7 +315,7 @@ fn shards_keep_their_names() {
             },
         )],
     );
-    let row = RowStatistics { most: 3.5, sum: 1.25, tilt: -0.75, weighted: 0.125, nearest: 0.875 };
+    let row = RowStatistics { max_logit: 3.5, sum: 1.25, value_sum: -0.75, weighted: 0.125, nearest: 0.875 };
     check("shards.json", "statistics", &[("all", Statistics { range: 0..7, rows: vec![row, RowStatistics::EMPTY] })]);
 }
 
