@@ -72,7 +72,7 @@
 //! [`Regularizer`] is a penalty on the prototypes beside the head: Reg_ss, the length of the mean direction, or UniformFace,
 //! the mean inverse distance of all pairs in memory linear in C. [`CenterLoss`] draws embeddings to centers that the caller
 //! holds. [`Backend::regularize`], [`Backend::center_loss`] and [`Backend::update_centers`] take slices;
-//! [`gpu::regularizer`] records the same on tensors, and adds to a gradient that is already there if asked.
+//! [`gpu::auxiliary`] records the same on tensors, and adds to a gradient that is already there if asked.
 //!
 //! # Guides
 //!
@@ -82,7 +82,7 @@
 //!
 //! On a device of the caller's the library works on the caller's buffers and encoder; recording only records: nothing is
 //! created, written, submitted or polled. The device needs nothing beyond WebGPU's default limits. The pieces (cosines,
-//! margin, cross entropy) are in [`gpu::ops`], each with its backward; a [`plan`] is plain data that any WebGPU runtime can
+//! margin, cross entropy) are in [`gpu::operations`], each with its backward; a [`plan`] is plain data that any WebGPU runtime can
 //! execute.
 //!
 //! # Numbers

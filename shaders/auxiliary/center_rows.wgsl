@@ -7,7 +7,7 @@
 //   out     squared    [rows]          f32; 0 for a row that does not count
 //
 // Eight rows per workgroup, eight lanes per row.
-// Twin: center_loss in src/reference/regularizer.rs
+// Twin: center_loss in src/reference/auxiliary.rs
 
 @group(0) @binding(4) var<storage, read> labels: array<i32>;
 @group(0) @binding(5) var<storage, read_write> states: array<u32>;

@@ -7,7 +7,7 @@
 //
 // A workgroup per row and 256 values; the first row of a class does the work of all, in order, the others none. So a
 // center is read and written by one lane only.
-// Twin: update_centers in src/reference/regularizer.rs
+// Twin: update_centers in src/reference/auxiliary.rs
 
 @group(0) @binding(3) var<storage, read> labels: array<i32>;
 @group(0) @binding(4) var<storage, read> states: array<u32>;

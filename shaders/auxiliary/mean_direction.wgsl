@@ -7,7 +7,7 @@
 //
 // One workgroup; blocks are added in order, lanes in a fixed tree. Scaled by the largest value before squares are taken:
 // the mean may be very short.
-// Twin: mean_direction in src/reference/regularizer.rs
+// Twin: mean_direction in src/reference/auxiliary.rs
 
 @group(0) @binding(2) var<storage, read> sums: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> batch: array<Batch>;

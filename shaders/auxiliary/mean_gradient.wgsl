@@ -6,7 +6,7 @@
 //   inout   store_gradient  [classes, dim]
 //
 // Eight prototypes per workgroup, eight lanes per prototype.
-// Twin: regularize in src/reference/regularizer.rs
+// Twin: regularize in src/reference/auxiliary.rs
 
 @group(0) @binding(3) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read> mean: array<vec4<f32>>;

@@ -9,7 +9,7 @@
 //   inout   store_gradient  [classes, dim]
 //
 // One workgroup per row; row 0 is prototype part.row_first.
-// Twin: regularize in src/reference/regularizer.rs
+// Twin: regularize in src/reference/auxiliary.rs
 
 @group(0) @binding(3) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(4) var<storage, read> batch: array<Batch>;

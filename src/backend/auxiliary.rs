@@ -18,7 +18,7 @@ impl Backend {
     /// A penalty on prototypes \[C, D\] and its gradient; C is `prototypes.len() / dim`.
     ///
     /// On a GPU every call uploads the prototypes, which must fit one binding; for tensors that are already there see
-    /// [`gpu::regularizer`]. Errors: a weight outside its range, a length that is no multiple of `dim`, no prototype.
+    /// [`gpu::auxiliary`]. Errors: a weight outside its range, a length that is no multiple of `dim`, no prototype.
     ///
     /// ```
     /// use margin_softmax::{Backend, Regularizer};
@@ -42,9 +42,9 @@ impl Backend {
                 Ok(Penalty { value: value as f32, gradient: thin(&gradient) })
             }
             #[cfg(feature = "cpu")]
-            Self::Cpu => Ok(cpu::regularizer::regularize(regularizer, dim, prototypes)),
+            Self::Cpu => Ok(cpu::auxiliary::regularize(regularizer, dim, prototypes)),
             #[cfg(feature = "gpu")]
-            Self::Gpu(context) => gpu::regularizer::penalty(context, regularizer, _shape, prototypes).await,
+            Self::Gpu(context) => gpu::auxiliary::penalty(context, regularizer, _shape, prototypes).await,
         }
     }
 
@@ -79,11 +79,9 @@ impl Backend {
                 Ok(CenterOutput { loss: out.loss as f32, grad_embeddings: thin(&out.grad_embeddings) })
             }
             #[cfg(feature = "cpu")]
-            Self::Cpu => Ok(cpu::regularizer::center_loss(loss, dim, embeddings, &_classes, centers)),
+            Self::Cpu => Ok(cpu::auxiliary::center_loss(loss, dim, embeddings, &_classes, centers)),
             #[cfg(feature = "gpu")]
-            Self::Gpu(context) => {
-                gpu::regularizer::centers(context, loss, _shape, embeddings, &_classes, centers).await
-            }
+            Self::Gpu(context) => gpu::auxiliary::centers(context, loss, _shape, embeddings, &_classes, centers).await,
         }
     }
 
@@ -118,10 +116,10 @@ impl Backend {
                 centers.copy_from_slice(&thin(&moved));
             }
             #[cfg(feature = "cpu")]
-            Self::Cpu => cpu::regularizer::update_centers(loss, dim, embeddings, &_classes, centers),
+            Self::Cpu => cpu::auxiliary::update_centers(loss, dim, embeddings, &_classes, centers),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => {
-                gpu::regularizer::moved(context, loss, _shape, embeddings, &_classes, centers).await?;
+                gpu::auxiliary::moved(context, loss, _shape, embeddings, &_classes, centers).await?;
             }
         }
         Ok(())

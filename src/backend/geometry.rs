@@ -20,7 +20,7 @@ impl Backend {
         match self {
             Self::Reference => reference::mean_prototype(dim, &wide(prototypes)),
             #[cfg(feature = "cpu")]
-            Self::Cpu => cpu::monitor::mean_prototype(dim, prototypes),
+            Self::Cpu => cpu::geometry::mean_prototype(dim, prototypes),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => gpu::monitor::mean_prototype_of(context, dim, prototypes).await,
         }
@@ -40,7 +40,7 @@ impl Backend {
         match self {
             Self::Reference => reference::mean_pair_angle(dim, &wide(vectors)),
             #[cfg(feature = "cpu")]
-            Self::Cpu => cpu::monitor::mean_pair_angle(dim, vectors),
+            Self::Cpu => cpu::geometry::mean_pair_angle(dim, vectors),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => gpu::monitor::mean_pair_angle_of(context, dim, vectors).await,
         }

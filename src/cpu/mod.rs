@@ -18,22 +18,22 @@
 //!
 //! A whole head is the shard of all classes. The pieces of a shard are calls of their own: each computes the cosines anew.
 
+pub(crate) mod auxiliary;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod blocks;
 mod budget;
 mod curve;
 mod directions;
 mod finish;
+pub(crate) mod geometry;
 mod gradients;
 mod head;
 mod input;
 mod join;
 mod matrix;
-pub(crate) mod monitor;
 mod product;
 mod products;
 mod ranges;
-pub(crate) mod regularizer;
 mod rows;
 mod scan;
 mod sparse;

@@ -1,6 +1,7 @@
 //! Executes a plan with wgpu: the only folder that creates wgpu objects. How to use it: [the guide](crate::guide::device).
 
 mod adapters;
+pub mod auxiliary;
 mod bound;
 mod context;
 mod custom;
@@ -8,11 +9,10 @@ mod gather;
 mod head;
 mod io;
 pub mod monitor;
-pub mod ops;
+pub mod operations;
 mod pipeline;
 mod range;
 mod readback;
-pub mod regularizer;
 mod request;
 #[cfg(not(target_arch = "wasm32"))]
 mod shards;

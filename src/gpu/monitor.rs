@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Error, MarginSoftmax, Result, Shape,
     monitor::{Monitor, device_words, vectors},
-    plan::{CONSTANTS_STRIDE, Call, Element, Plan, StepConstants, TensorRole, kernels, monitor as plan},
+    plan::{CONSTANTS_STRIDE, Call, Element, Plan, StepConstants, TensorRole, geometry as plan, kernels},
 };
 
 /// A monitor of a bound head's batches: one kernel beside the forward pass, which reads what that left about its rows.

@@ -123,6 +123,6 @@
 //!
 //! # Beside the head
 //!
-//! On the same encoder: cosines, margin and cross entropy by themselves ([`gpu::ops`](crate::gpu::ops)), histograms of
-//! angles ([`gpu::monitor`](crate::gpu::monitor)), penalties ([`gpu::regularizer`](crate::gpu::regularizer)), sampled classes
+//! On the same encoder: cosines, margin and cross entropy by themselves ([`gpu::operations`](crate::gpu::operations)), histograms of
+//! angles ([`gpu::monitor`](crate::gpu::monitor)), penalties ([`gpu::auxiliary`](crate::gpu::auxiliary)), sampled classes
 //! ([`gpu::gather`](crate::gpu::gather())), timestamps ([`gpu::timing`](crate::gpu::timing)).

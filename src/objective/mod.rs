@@ -1,6 +1,7 @@
 //! WHAT is computed: a loss as plain, validated data, and its scalar formulas. No device, no threads.
 
 pub(crate) mod adaptive;
+mod auxiliary;
 pub mod chebyshev;
 mod checked;
 mod follow;
@@ -12,13 +13,13 @@ mod prepared;
 mod presets;
 pub(crate) mod random;
 mod range;
-mod regularizer;
 mod schedule;
 pub(crate) mod snippet;
 pub(crate) mod state;
 mod target;
 
 pub use adaptive::{AdaFace, Adaptive, Elastic, MagFace};
+pub use auxiliary::{CenterLoss, Regularizer};
 pub use chebyshev::{Coefficients, Damping, Series};
 pub(crate) use checked::CheckedBatch;
 pub(crate) use follow::RowFacts;
@@ -29,7 +30,6 @@ pub use others::{InterclassFilter, Others, TopK};
 pub(crate) use prepared::Prepared;
 pub use presets::{PRESETS, Preset};
 pub(crate) use range::in_range;
-pub use regularizer::{CenterLoss, Regularizer};
 pub use schedule::{Epochs, Ramp, Schedule, Schedules};
 pub use state::State;
 pub use target::*;

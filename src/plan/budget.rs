@@ -5,8 +5,8 @@ use super::{
     buffers::Buffers,
     builder::Builder,
     driver_limits::{CLASSES_PER_SPAN, MAX_ROUNDS, MAX_STATISTICS_ITERATIONS, at_most, indexable},
-    presets::Tuning,
     schedule::{MAX_SUMMED, cut},
+    tuning::Tuning,
     work::{Bias, Work},
 };
 use crate::{Error, Options, Result, Shape, Tile};

@@ -3,6 +3,7 @@
 //! A plan is what an executor needs: the buffers with their sizes, the WGSL text of every kernel, and two lists of steps.
 //! [`gpu::Head`](crate::gpu::Head) runs it through wgpu; any other WebGPU runtime can.
 
+mod auxiliary;
 mod backward;
 mod budget;
 mod buffers;
@@ -14,31 +15,30 @@ mod driver_limits;
 mod element;
 mod forward;
 mod gather;
+pub(crate) mod geometry;
 mod grid;
 mod head;
 pub(crate) mod kernel;
 pub(crate) mod kernels;
 mod limits;
-pub(crate) mod monitor;
-mod ops;
-mod presets;
-mod regularizer;
+mod operations;
 mod schedule;
 mod settings;
 mod tile;
+mod tuning;
 mod work;
 
 use std::ops::Range;
 
 pub use buffers::Layout;
 pub use element::Element;
+pub use geometry::Strip;
 pub use grid::Grid;
 pub use kernel::{Binding, Kernel, Loader};
 pub use limits::Limits;
 #[cfg(feature = "gpu")]
 pub(crate) use limits::need;
-pub use monitor::Strip;
-pub use ops::{Batched, CrossEntropy};
+pub use operations::{Batched, CrossEntropy};
 pub use schedule::{Chunk, PassSchedule};
 pub use settings::Call;
 pub use tile::TileGeometry;

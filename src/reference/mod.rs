@@ -1,14 +1,14 @@
 //! The f64 oracle on slices: short, obvious, slow. The CPU and GPU paths are judged by it, and it is judged by finite
 //! differences and by golden vectors.
 
+mod auxiliary;
 mod directions;
+mod geometry;
 mod gradients;
-mod monitor;
-mod regularizer;
 mod shard;
 
-pub use monitor::{mean_pair_angle, mean_prototype};
-pub use regularizer::{center_loss, regularize, update_centers};
+pub use auxiliary::{center_loss, regularize, update_centers};
+pub use geometry::{mean_pair_angle, mean_prototype};
 pub use shard::Shard;
 
 use crate::{

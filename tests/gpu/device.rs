@@ -11,7 +11,7 @@ use std::{
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    gpu::{self, Context, Head, Io, Tensor, monitor, ops, regularizer},
+    gpu::{self, Context, Head, Io, Tensor, auxiliary, monitor, operations},
     objective::{Custom, Fallback},
     plan::{Element, Layout, Plan},
     *,
@@ -279,13 +279,13 @@ fn recording_neither_submits_nor_polls(context: &Context) -> Result<(), Failed> 
     bound.record_forward(&mut encoder);
     let Tensors { x, w, y, dx, dw, .. } = &rig.tensors;
     let e = &mut encoder;
-    let cosines = ops::cosine(context, e, x, &w[0])?;
-    let logits = ops::margin(context, e, &loss(), &cosines, y)?;
-    ops::cross_entropy(context, e, &ops::CrossEntropy::default(), &logits, y, None)?;
+    let cosines = operations::cosine(context, e, x, &w[0])?;
+    let logits = operations::margin(context, e, &loss(), &cosines, y)?;
+    operations::cross_entropy(context, e, &operations::CrossEntropy::default(), &logits, y, None)?;
     gpu::gather(context, e, &[&w[0]], y)?;
     monitor::mean_prototype(context, e, &[&w[0]])?;
-    regularizer::regularize(context, e, &Regularizer::RegSs { weight: 1.0 }, &w[0], &dw[0], true)?;
-    regularizer::center_loss(context, e, &CenterLoss::default(), x, y, &w[0], dx, true)?;
+    auxiliary::regularize(context, e, &Regularizer::RegSs { weight: 1.0 }, &w[0], &dw[0], true)?;
+    auxiliary::center_loss(context, e, &CenterLoss::default(), x, y, &w[0], dx, true)?;
     assert_eq!(watch.stop(context), (false, numbers));
     context.queue().submit([encoder.finish()]);
     Ok(())

@@ -2,7 +2,7 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    gpu::{Context, Head, Io, Tensor, gather, monitor, ops, regularizer},
+    gpu::{Context, Head, Io, Tensor, auxiliary, gather, monitor, operations},
     plan::{Element, Layout, Plan},
     *,
 };
@@ -227,17 +227,17 @@ fn operations_refuse_shapes_that_do_not_match(context: &Context) -> Result<(), F
         (&[2, 3, 4, 8], &[5, 8], "embeddings", &[6, 4, 8]),
     ] {
         let found = if what == "embeddings" { x } else { w };
-        assert_eq!(ops::cosine(context, e, &f(x), &f(w)).err(), wrong(what, found, expected));
+        assert_eq!(operations::cosine(context, e, &f(x), &f(w)).err(), wrong(what, found, expected));
     }
-    let (arcface, options) = (MarginSoftmax::arcface(), ops::CrossEntropy::default());
-    let logits = ops::margin(context, e, &arcface, &f(&[20]), &y(&[4]));
+    let (arcface, options) = (MarginSoftmax::arcface(), operations::CrossEntropy::default());
+    let logits = operations::margin(context, e, &arcface, &f(&[20]), &y(&[4]));
     assert_eq!(logits.err(), wrong("cosines", &[20], &[1, 20]));
-    let losses = ops::cross_entropy(context, e, &options, &f(&[2, 2, 4, 5]), &y(&[4]), None);
+    let losses = operations::cross_entropy(context, e, &options, &f(&[2, 2, 4, 5]), &y(&[4]), None);
     assert_eq!(losses.err(), wrong("logits", &[2, 2, 4, 5], &[4, 4, 5]));
     // the names of the caller's function, not of the plan
     let center = CenterLoss::default();
     let mut moved =
-        |x: &[usize], w: &[usize]| regularizer::update_centers(context, e, &center, &f(x), &y(&[4]), &f(w)).err();
+        |x: &[usize], w: &[usize]| auxiliary::update_centers(context, e, &center, &f(x), &y(&[4]), &f(w)).err();
     assert_eq!(moved(&[4, 8], &[5, 7]), wrong("centers", &[5, 7], &[5, 8]));
     assert_eq!(moved(&[4, 8], &[5, 3, 8]), wrong("centers", &[5, 3, 8], &[15, 8]));
     assert_eq!(moved(&[32], &[5, 8]), wrong("embeddings", &[32], &[1, 32]));
@@ -253,23 +253,23 @@ fn operations_refuse_shapes_that_do_not_match(context: &Context) -> Result<(), F
     let odd = |shape: &[usize], element| Tensor::from_buffer(&buffer, 4, shape, element).unwrap();
     refused!(gather(context, e, &[&f(&[5, 8])], &odd(&[2], Element::I32)), Error::Alignment { what: "classes", .. });
     let centers = odd(&[5, 8], Element::F32);
-    let moved = regularizer::update_centers(context, e, &center, &f(&[4, 8]), &y(&[4]), &centers);
+    let moved = auxiliary::update_centers(context, e, &center, &f(&[4, 8]), &y(&[4]), &centers);
     refused!(moved, Error::Alignment { what: "centers", offset: 4, .. });
     refused!(monitor::mean_pair_angle(context, &[&centers]), Error::Alignment { what: "vectors", .. });
-    refused!(ops::cosine(context, e, &y(&[4, 8]), &f(&[5, 8])), Error::Element { what: "embeddings", .. });
-    refused!(ops::margin(context, e, &arcface, &f(&[4, 5]), &y(&[3])), Error::Shape { what: "labels", .. });
-    refused!(ops::margin(context, e, &arcface, &f(&[4, 5]), &f(&[4])), Error::Element { what: "labels", .. });
+    refused!(operations::cosine(context, e, &y(&[4, 8]), &f(&[5, 8])), Error::Element { what: "embeddings", .. });
+    refused!(operations::margin(context, e, &arcface, &f(&[4, 5]), &y(&[3])), Error::Shape { what: "labels", .. });
+    refused!(operations::margin(context, e, &arcface, &f(&[4, 5]), &f(&[4])), Error::Element { what: "labels", .. });
     let bad = arcface.with_scale(f64::NAN);
-    refused!(ops::margin(context, e, &bad, &f(&[4, 5]), &y(&[4])), Error::Parameter { what: "scale", .. });
-    let options = ops::CrossEntropy { label_smoothing: 1.0, ..Default::default() };
+    refused!(operations::margin(context, e, &bad, &f(&[4, 5]), &y(&[4])), Error::Parameter { what: "scale", .. });
+    let options = operations::CrossEntropy { label_smoothing: 1.0, ..Default::default() };
     refused!(
-        ops::cross_entropy(context, e, &options, &f(&[4, 5]), &y(&[4]), None),
+        operations::cross_entropy(context, e, &options, &f(&[4, 5]), &y(&[4]), None),
         Error::Parameter { what: "label_smoothing", .. }
     );
-    let options = ops::CrossEntropy::default();
+    let options = operations::CrossEntropy::default();
     let weights = f(&[4]);
     refused!(
-        ops::cross_entropy(context, e, &options, &f(&[4, 5]), &y(&[4]), Some(&weights)),
+        operations::cross_entropy(context, e, &options, &f(&[4, 5]), &y(&[4]), Some(&weights)),
         Error::Shape { what: "class_weights", .. }
     );
     Ok(())

@@ -13,7 +13,7 @@ use std::{
 
 use libtest_mimic::{Failed, Trial};
 use margin_softmax::{
-    gpu::{self, Context, Head, Io, Tensor, monitor, ops, regularizer, timing::Timing},
+    gpu::{self, Context, Head, Io, Tensor, auxiliary, monitor, operations, timing::Timing},
     partial::{Classes, PartialFc, SampledHead},
     plan::{Element, Plan},
     *,
@@ -222,15 +222,15 @@ impl Everything {
         let e = &mut encoder;
         let center = CenterLoss::default();
         lost!(
-            ops::cosine(context, e, x, w[0]),
-            ops::margin(context, e, &loss, x, y),
-            ops::cross_entropy(context, e, &Default::default(), x, y, None),
-            ops::cross_entropy_backward(context, e, &Default::default(), x, y, None, None),
+            operations::cosine(context, e, x, w[0]),
+            operations::margin(context, e, &loss, x, y),
+            operations::cross_entropy(context, e, &Default::default(), x, y, None),
+            operations::cross_entropy_backward(context, e, &Default::default(), x, y, None, None),
             gpu::gather(context, e, &w, y),
             monitor::mean_prototype(context, e, &w),
-            regularizer::regularize(context, e, &Regularizer::reg_ss(), w[0], dw[0], false),
-            regularizer::center_loss(context, e, &center, x, y, w[0], dx, false),
-            regularizer::update_centers(context, e, &center, x, y, w[0]),
+            auxiliary::regularize(context, e, &Regularizer::reg_ss(), w[0], dw[0], false),
+            auxiliary::center_loss(context, e, &center, x, y, w[0], dx, false),
+            auxiliary::update_centers(context, e, &center, x, y, w[0]),
         );
         if let Some(timing) = timing {
             timing.span("one").map(drop).ok(); // its query set is there

@@ -3,7 +3,7 @@
 use libtest_mimic::Failed;
 use margin_softmax::{
     data::Counts,
-    gpu::{Context, Head, Io, Tensor, ops},
+    gpu::{Context, Head, Io, Tensor, operations},
     objective::{Custom, TopK},
     plan::{Role, TensorRole},
     shard::{Statistics, Targets},
@@ -549,14 +549,14 @@ fn operations_know_every_curve_of_one_cosine(context: &Context) -> Result<(), Fa
     for (Family { name, loss, .. }, _) in families::turns() {
         let loss = loss.with_scale(1.0);
         let mut encoder = context.device().create_command_encoder(&Default::default());
-        let logits = ops::margin(context, &mut encoder, &loss, &tc, &ty);
+        let logits = operations::margin(context, &mut encoder, &loss, &tc, &ty);
         let alone = loss.adaptive == Adaptive::None && families::others(&loss.others).largest.is_none();
         let logits = match logits {
             Ok(logits) if alone => logits,
             Err(Error::Combination { .. }) if !alone => continue,
             other => return Err(format!("{name}: {:?}", other.err()).into()),
         };
-        let slopes = ops::margin_backward(context, &mut encoder, &loss, &tc, &ty, &ones)?;
+        let slopes = operations::margin_backward(context, &mut encoder, &loss, &tc, &ty, &ones)?;
         context.queue().submit([encoder.finish()]);
         let (logits, slopes) = (logits.read::<f32>(context)?, slopes.read::<f32>(context)?);
         let bias = if let Link::Binary(binary) = loss.link { binary.bias } else { 0.0 };

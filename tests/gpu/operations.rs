@@ -4,7 +4,7 @@ use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{
         Context, Tensor,
-        ops::{self, CrossEntropy},
+        operations::{self, CrossEntropy},
     },
     objective::Fallback,
     plan::Element,
@@ -68,7 +68,7 @@ fn cosines_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
                     .collect()
             };
             let (tx, tw) = (upload(context, &[n, d], &x, element), upload(context, &[c, d], &w, element));
-            let out = submit(context, |e| ops::cosine(context, e, &tx, &tw))?;
+            let out = submit(context, |e| operations::cosine(context, e, &tx, &tw))?;
             assert_eq!(out.shape(), [n, c]);
             let found = out.read::<f32>(context)?;
             let (x, w) = (back(&x), back(&w));
@@ -82,7 +82,7 @@ fn cosines_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
                 }
             }
             let tg = Tensor::upload(context, &[n, c], &grad)?;
-            let (dx, dw) = submit(context, |e| ops::cosine_backward(context, e, &tx, &tw, &out, &tg))?;
+            let (dx, dw) = submit(context, |e| operations::cosine_backward(context, e, &tx, &tw, &out, &tg))?;
             let expect = |own: &[(Vec<f64>, f64)], other: &[(Vec<f64>, f64)], g: &dyn Fn(usize, usize) -> f64| {
                 let mut all = vec![];
                 for (a, (direction, length)) in own.iter().enumerate() {
@@ -199,8 +199,9 @@ fn every_curve_and_slope_is_right_at_every_angle(context: &Context) -> Result<()
                 let tc = Tensor::upload(context, &[n, 2], &cells)?;
                 let ty = Tensor::upload(context, &[n], &labels)?;
                 let ones = Tensor::upload(context, &[n, 2], &vec![1.0_f32; 2 * n])?;
-                let logits = submit(context, |e| ops::margin(context, e, &loss, &tc, &ty))?.read::<f32>(context)?;
-                let slopes = submit(context, |e| ops::margin_backward(context, e, &loss, &tc, &ty, &ones))?;
+                let logits =
+                    submit(context, |e| operations::margin(context, e, &loss, &tc, &ty))?.read::<f32>(context)?;
+                let slopes = submit(context, |e| operations::margin_backward(context, e, &loss, &tc, &ty, &ones))?;
                 let slopes = slopes.read::<f32>(context)?;
                 for (i, &c) in cosines.iter().enumerate() {
                     for j in 0..2 {
@@ -275,7 +276,7 @@ fn cross_entropy_agrees_with_the_reference(context: &Context) -> Result<(), Fail
             let tw = weights.as_ref().map(|w| Tensor::upload(context, &[c], w)).transpose()?;
             let tu = Tensor::upload(context, &[ups], &up)?;
             let (losses, dz) = submit(context, |e| {
-                ops::cross_entropy_backward(context, e, &options, &tz, &ty, tw.as_ref(), Some(&tu))
+                operations::cross_entropy_backward(context, e, &options, &tz, &ty, tw.as_ref(), Some(&tu))
             })?;
             let close = |what: &str, found: &[f32], expected: &[f64], unit: f64| {
                 assert_eq!(found.len(), expected.len(), "{what}");
@@ -290,7 +291,7 @@ fn cross_entropy_agrees_with_the_reference(context: &Context) -> Result<(), Fail
             let most = gradient.iter().fold(0.0, |m: f64, g| m.max(g.abs()));
             close("gradient", &dz.read(context)?, &gradient, most);
             // the forward call alone says the same, and leaves the logits as they were
-            let alone = submit(context, |e| ops::cross_entropy(context, e, &options, &tz, &ty, tw.as_ref()))?;
+            let alone = submit(context, |e| operations::cross_entropy(context, e, &options, &tz, &ty, tw.as_ref()))?;
             same_bits("loss", &alone.loss.read(context)?, &losses.loss.read(context)?)?;
             same_bits("logits", &tz.read(context)?, &logits)?;
         }
@@ -310,11 +311,11 @@ fn the_pieces_make_a_head(context: &Context) -> Result<(), Failed> {
     let y = Tensor::upload(context, &[n], &data.labels)?;
     let options = CrossEntropy { label_smoothing: 0.1, ..Default::default() };
     let (losses, dx, dw) = submit(context, |e| {
-        let cosines = ops::cosine(context, e, &x, &w)?;
-        let logits = ops::margin(context, e, &loss, &cosines, &y)?;
-        let (losses, dz) = ops::cross_entropy_backward(context, e, &options, &logits, &y, None, None)?;
-        let dc = ops::margin_backward(context, e, &loss, &cosines, &y, &dz)?;
-        let (dx, dw) = ops::cosine_backward(context, e, &x, &w, &cosines, &dc)?;
+        let cosines = operations::cosine(context, e, &x, &w)?;
+        let logits = operations::margin(context, e, &loss, &cosines, &y)?;
+        let (losses, dz) = operations::cross_entropy_backward(context, e, &options, &logits, &y, None, None)?;
+        let dc = operations::margin_backward(context, e, &loss, &cosines, &y, &dz)?;
+        let (dx, dw) = operations::cosine_backward(context, e, &x, &w, &cosines, &dc)?;
         Ok((losses, dx, dw))
     })?;
     let found = losses.loss.read::<f32>(context)?[0];
@@ -347,11 +348,11 @@ fn a_batch_of_three_equals_three_calls(context: &Context) -> Result<(), Failed> 
         let tg = Tensor::upload(context, &lead(&[n, c]), &cut(&gradient, n * c))?;
         let ty = Tensor::upload(context, &lead(&[n]), &labels[entries.start * n..entries.end * n])?;
         let outputs = submit(context, |e| {
-            let cosines = ops::cosine(context, e, &tx, &tw)?;
-            let (dx, dw) = ops::cosine_backward(context, e, &tx, &tw, &cosines, &tg)?;
-            let logits = ops::margin(context, e, &loss, &cosines, &ty)?;
-            let dc = ops::margin_backward(context, e, &loss, &cosines, &ty, &tg)?;
-            let (losses, dz) = ops::cross_entropy_backward(context, e, &options, &logits, &ty, None, None)?;
+            let cosines = operations::cosine(context, e, &tx, &tw)?;
+            let (dx, dw) = operations::cosine_backward(context, e, &tx, &tw, &cosines, &tg)?;
+            let logits = operations::margin(context, e, &loss, &cosines, &ty)?;
+            let dc = operations::margin_backward(context, e, &loss, &cosines, &ty, &tg)?;
+            let (losses, dz) = operations::cross_entropy_backward(context, e, &options, &logits, &ty, None, None)?;
             Ok(vec![cosines, dx, dw, logits, dc, losses.loss, losses.row_losses, dz])
         })?;
         outputs.iter().map(|t| t.read(context)).collect()

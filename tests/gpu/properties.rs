@@ -2,7 +2,7 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    gpu::{Context, Head, Io, Tensor, ops},
+    gpu::{Context, Head, Io, Tensor, operations},
     plan::{self, Element},
     *,
 };
@@ -438,8 +438,8 @@ fn a_device_with_few_groups_gives_the_same_bits(context: &Context) -> Result<(),
         let z = Tensor::upload(context, &[b, n, c], &logits)?;
         let y = Tensor::upload(context, &[b, n], &labels)?;
         let mut encoder = context.device().create_command_encoder(&Default::default());
-        let options = ops::CrossEntropy::default();
-        let (losses, dz) = ops::cross_entropy_backward(context, &mut encoder, &options, &z, &y, None, None)?;
+        let options = operations::CrossEntropy::default();
+        let (losses, dz) = operations::cross_entropy_backward(context, &mut encoder, &options, &z, &y, None, None)?;
         context.queue().submit([encoder.finish()]);
         Ok([losses.loss.read(context)?, losses.row_losses.read(context)?, dz.read(context)?])
     };

@@ -4,7 +4,7 @@ use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{
         Context, Tensor,
-        regularizer::{center_loss, regularize, update_centers},
+        auxiliary::{center_loss, regularize, update_centers},
     },
     plan::Element,
     *,
