@@ -85,7 +85,7 @@ export interface Settings {
     options?: {
         /** The most bytes of workspace; 256 MiB if absent. */
         budget?: number;
-        preset?: 'auto' | 'portable' | 'desktop' | 'software';
+        preset?: 'auto' | 'portable' | 'desktop' | 'intel' | 'apple' | 'mobile' | 'software';
         tile?: 'direct' | 'direct_64' | 'tile_32' | 'tile_64' | 'tile_64_short' | 'tile_128';
         /** The threshold of a gradient filter. */
         filter?: number;
@@ -104,6 +104,7 @@ export interface Limits {
     alignment: number;
     f16: boolean;
     software: boolean;
+    vendor?: 'unknown' | 'amd' | 'apple' | 'intel' | 'nvidia' | 'qualcomm';
 }
 
 /** What the planner decided. */

@@ -61,34 +61,53 @@ impl Default for Budget {
 /// The numbers by which the GPU path cuts its work: tile, parts of a sum, size of a chunk that is computed twice. Results
 /// agree to rounding whatever the preset is.
 ///
-/// | | large products | small products | `groups` | `row_groups` | `cached` |
-/// |---|---|---|---|---|---|
-/// | `portable` | `tile_64` | `direct` (32 rows or columns) | 512 | 4096 | 32 MiB |
-/// | `desktop` | `tile_128` | `tile_64` (64 rows or columns) | 1024 | 4096 | 32 MiB |
-/// | `software` | `direct_64` | `direct` (32 rows or columns) | 64 | 64 | 32 MiB |
+/// | | tile | `groups` | `row_groups` | chosen by `auto` for |
+/// |---|---|---|---|---|
+/// | `portable` | `tile_32` | 512 | 4096 | adapters that do not say who made them, and other makers |
+/// | `desktop` | `tile_64`, and `tile_128` where it gives 512 workgroups | 1024 | 4096 | NVIDIA, AMD |
+/// | `intel` | `tile_32` | 512 | 4096 | Intel |
+/// | `apple` | `tile_64` | 512 | 4096 | Apple through Metal |
+/// | `mobile` | `tile_64_short` | 128 | 1024 | Qualcomm |
+/// | `software` | `direct_64` | 64 | 64 | software adapters |
+///
+/// Products of at most 32 rows or columns take the tile `direct`. No preset was measured on a GPU yet: tiles follow what the
+/// compilers of these GPUs make of them.
 ///
 /// The sum over the classes in dL/dX is split until it has about `groups` workgroups, a row of the statistics until they have
-/// `row_groups`; a chunk of cosines that is computed twice has at most `cached` bytes. If the device cannot run the
+/// `row_groups`; a chunk of cosines that is computed twice has at most 32 MiB. If the device cannot run the
 /// tile, a smaller one is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum DevicePreset {
-    /// `Software` on a device that computes in software, else `Portable`.
+    /// By what the adapter says of itself.
     #[default]
     Auto,
-    /// Any GPU.
+    /// Any GPU: the tile that no compiler spills.
     Portable,
-    /// A GPU with many registers and units. Not measured on one yet, so never chosen without being asked for.
+    /// A GPU with many registers and units.
     Desktop,
+    /// A GPU with 128 registers for each invocation.
+    Intel,
+    /// Apple's GPUs.
+    Apple,
+    /// A GPU with few waves and a small cache of instructions.
+    Mobile,
     /// A driver that computes on the CPU.
     Software,
 }
 
 impl DevicePreset {
     /// All of them.
-    pub const ALL: &[DevicePreset] =
-        &[DevicePreset::Auto, DevicePreset::Portable, DevicePreset::Desktop, DevicePreset::Software];
+    pub const ALL: &[DevicePreset] = &[
+        DevicePreset::Auto,
+        DevicePreset::Portable,
+        DevicePreset::Desktop,
+        DevicePreset::Intel,
+        DevicePreset::Apple,
+        DevicePreset::Mobile,
+        DevicePreset::Software,
+    ];
 
     /// The name that [`str::parse`] knows.
     pub fn name(self) -> &'static str {
@@ -96,6 +115,9 @@ impl DevicePreset {
             DevicePreset::Auto => "auto",
             DevicePreset::Portable => "portable",
             DevicePreset::Desktop => "desktop",
+            DevicePreset::Intel => "intel",
+            DevicePreset::Apple => "apple",
+            DevicePreset::Mobile => "mobile",
             DevicePreset::Software => "software",
         }
     }

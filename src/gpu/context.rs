@@ -129,6 +129,7 @@ impl Context {
         let limits = Limits {
             f16: device.features().contains(wgpu::Features::SHADER_F16),
             software: device.adapter_info().device_type == wgpu::DeviceType::Cpu,
+            vendor: request::vendor(&device.adapter_info()),
             ..request::limits(&device.limits())
         };
         limits.check()?;

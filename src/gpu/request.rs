@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    plan::{CONSTANTS_STRIDE, Kernel, Limits, need},
+    plan::{CONSTANTS_STRIDE, Kernel, Limits, Vendor, need},
 };
 
 /// The least that a device must have: what [`Context::from_device`](super::Context::from_device) refuses to do without,
@@ -59,6 +59,20 @@ pub(super) fn limits(device: &wgpu::Limits) -> Limits {
         alignment: device.min_storage_buffer_offset_alignment,
         f16: false,
         software: false,
+        vendor: Vendor::Unknown,
+    }
+}
+
+/// Who made the GPU of a device.
+pub(super) fn vendor(adapter: &wgpu::AdapterInfo) -> Vendor {
+    match adapter.vendor {
+        0x1002 => Vendor::Amd,
+        0x10de => Vendor::Nvidia,
+        0x8086 => Vendor::Intel,
+        0x5143 => Vendor::Qualcomm,
+        // Metal gives no number
+        _ if adapter.backend == wgpu::Backend::Metal && adapter.name.starts_with("Apple") => Vendor::Apple,
+        _ => Vendor::Unknown,
     }
 }
 

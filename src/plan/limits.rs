@@ -29,6 +29,36 @@ pub struct Limits {
     /// Whether the device computes in software: what [`DevicePreset::Auto`](crate::data::DevicePreset) goes by.
     #[cfg_attr(feature = "serde", serde(default))]
     pub software: bool,
+    /// Who made the GPU, as far as the adapter says: the other thing that `Auto` goes by.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vendor::is_unknown"))]
+    pub vendor: Vendor,
+}
+
+/// The makers of GPUs whose compilers are known, see `benches/isa`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Vendor {
+    /// Another one, or an adapter that hides it.
+    #[default]
+    Unknown,
+    /// AMD.
+    Amd,
+    /// Apple, through Metal.
+    Apple,
+    /// Intel.
+    Intel,
+    /// NVIDIA.
+    Nvidia,
+    /// Qualcomm.
+    Qualcomm,
+}
+
+impl Vendor {
+    #[cfg(feature = "serde")]
+    fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
+    }
 }
 
 #[cfg(feature = "serde")]
@@ -49,6 +79,7 @@ impl Limits {
         alignment: 256,
         f16: false,
         software: false,
+        vendor: Vendor::Unknown,
     };
 
     /// The least that every head needs, apart from sizes and alignment, which decide what fits.

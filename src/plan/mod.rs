@@ -35,9 +35,9 @@ pub use element::Element;
 pub use geometry::Strip;
 pub use grid::Grid;
 pub use kernel::{Binding, Kernel, Loader};
-pub use limits::Limits;
 #[cfg(feature = "gpu")]
 pub(crate) use limits::need;
+pub use limits::{Limits, Vendor};
 pub use operations::{Batched, CrossEntropy};
 pub use schedule::{Chunk, PassSchedule};
 pub use settings::Call;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::Limits;
+use super::{Limits, Vendor};
 use crate::{Error, Result, Tile, data::DevicePreset};
 
 /// The numbers of a preset.
@@ -10,11 +10,9 @@ use crate::{Error, Result, Tile, data::DevicePreset};
 pub(crate) struct Tuning {
     /// The tile of large products.
     pub tile: Tile,
-    /// A product with fewer rows or columns than this takes a smaller tile.
-    pub side: usize,
-    /// That tile.
-    pub small: Tile,
-    /// Workgroups that grad_embeddings should have: its sum over the classes is split until there are as many.
+    /// A larger one, where it gives enough workgroups.
+    pub large: Option<Tile>,
+    /// Workgroups that dX should have: its sum over the classes is split until there are as many.
     pub groups: u64,
     /// Workgroups that row_stats should have: a row's classes are split into slots until there are as many.
     pub row_groups: u64,
@@ -22,22 +20,30 @@ pub(crate) struct Tuning {
     pub cached: u64,
 }
 
+/// A product with fewer rows or columns than this takes `direct`, whose tiles of 32 waste less on its edges.
+const SMALL_SIDE: usize = 33;
+
+/// A tile is large enough for a GPU that has four workgroups for each of 128 cores.
+const ENOUGH_GROUPS: u64 = 512;
+
 impl DevicePreset {
-    /// The whole table.
+    /// The whole table; `benches/README.md` has the instruction counts behind it.
     const fn tuning(self) -> Tuning {
-        let portable = Tuning {
-            tile: Tile::Tile64,
-            side: 33,
-            small: Tile::Direct,
-            groups: 512,
-            row_groups: 4096,
-            cached: 32 << 20,
-        };
+        // the compilers of all GPUs that were asked keep the 16 vectors of tile_32 in registers
+        let portable = Tuning { tile: Tile::Tile32, large: None, groups: 512, row_groups: 4096, cached: 32 << 20 };
         match self {
             DevicePreset::Auto | DevicePreset::Portable => portable,
+            // 255 registers: 84 to 90 % of what NVIDIA and AMD issue in tile_64 are products, 88 to 95 % in tile_128. Splits of
+            // dX until each of 132 cores has eight workgroups
             DevicePreset::Desktop => {
-                Tuning { tile: Tile::Tile128, side: 65, small: Tile::Tile64, groups: 1024, ..portable }
+                Tuning { tile: Tile::Tile64, large: Some(Tile::Tile128), groups: 1024, ..portable }
             }
+            // 128 registers of 8 lanes: anything larger spills a hundred of them and more
+            DevicePreset::Intel => portable,
+            // 256 half registers hold tile_64, and its loop fits 12 KiB of instructions through Metal
+            DevicePreset::Apple => Tuning { tile: Tile::Tile64, ..portable },
+            // few waves at a time, and small caches of instructions
+            DevicePreset::Mobile => Tuning { tile: Tile::Tile64Short, groups: 128, row_groups: 1024, ..portable },
             // few workgroups are enough for the cores of a host, and each is dear
             DevicePreset::Software => Tuning { tile: Tile::Direct64, groups: 64, row_groups: 64, ..portable },
         }
@@ -51,10 +57,15 @@ impl DevicePreset {
 
     /// Its numbers on this device.
     pub(crate) fn resolve(self, limits: &Limits) -> Tuning {
-        match self {
-            DevicePreset::Auto if limits.software => DevicePreset::Software.tuning(),
-            preset => preset.tuning(),
-        }
+        let preset = match (self, limits.vendor) {
+            (DevicePreset::Auto, _) if limits.software => DevicePreset::Software,
+            (DevicePreset::Auto, Vendor::Amd | Vendor::Nvidia) => DevicePreset::Desktop,
+            (DevicePreset::Auto, Vendor::Intel) => DevicePreset::Intel,
+            (DevicePreset::Auto, Vendor::Apple) => DevicePreset::Apple,
+            (DevicePreset::Auto, Vendor::Qualcomm) => DevicePreset::Mobile,
+            (preset, _) => preset,
+        };
+        preset.tuning()
     }
 }
 
@@ -62,9 +73,13 @@ impl Tuning {
     /// The tile of a product of this many rows and columns: the largest of the preset that suits it and that the device
     /// can run.
     pub fn tile(&self, rows: usize, columns: usize, limits: &Limits) -> Tile {
-        let small = rows.min(columns) < self.side;
-        let wanted = if small { self.small } else { self.tile };
-        [wanted, self.small].into_iter().find(|tile| tile.check(limits).is_ok()).unwrap_or(Tile::Direct)
+        if rows.min(columns) < SMALL_SIDE {
+            return Tile::Direct;
+        }
+        let groups = |tile: Tile| rows.div_ceil(tile.rows() as usize) * columns.div_ceil(tile.columns() as usize);
+        let large = self.large.filter(|&tile| groups(tile) as u64 >= ENOUGH_GROUPS);
+        let wanted = [large, Some(self.tile)].into_iter().flatten();
+        wanted.into_iter().find(|tile| tile.check(limits).is_ok()).unwrap_or(Tile::Direct)
     }
 }
 

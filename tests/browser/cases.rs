@@ -140,7 +140,7 @@ fn cases() -> Result<Vec<Case>> {
             options: json!({ "tile": "direct", "filter": 1e-10 }),
             ..Case::new("filter", MarginSoftmax::arcface(), small)
         },
-        // what a page gets that asks for nothing: in software direct_64, on a GPU tile_64
+        // what a page gets that asks for nothing: in software direct_64, on a GPU what its maker's preset says
         Case { options: json!({}), ..Case::new("default", MarginSoftmax::arcface(), [64, 1000, 128]) },
         Case { options: json!({ "tile": "tile_64" }), ..Case::new("tile_64", MarginSoftmax::arcface(), [65, 130, 32]) },
         Case { weights: true, upstream: true, ignored: 3, pull: 0.5, ..Case::new("magface_rows", magface, small) },

@@ -257,6 +257,7 @@ fn limits_keep_their_names() {
                     alignment: 64,
                     f16: true,
                     software: true,
+                    ..Limits::WEBGPU
                 },
             ),
         ],

@@ -251,11 +251,11 @@ fn strips_cover_all_pairs_once() {
     for tile in Tile::ALL {
         for (left, right) in [(1, 1), (64, 65), (300, 300), (5, 10_000), (85_742, 85_742)] {
             for most in [0, 1, 7, 1 << 16, usize::MAX] {
-                let size = tile.geometry().rows as usize;
+                let (high, size) = (tile.geometry().rows as usize, tile.geometry().columns as usize);
                 let mut next = 0;
                 for strip in Plan::strips(*tile, left, right, most) {
                     assert_eq!(strip.first, next);
-                    assert!(strip.wide > 0 && (strip.wide == 1 || strip.wide * left.div_ceil(size) <= most));
+                    assert!(strip.wide > 0 && (strip.wide == 1 || strip.wide * left.div_ceil(high) <= most));
                     next += strip.wide * size;
                 }
                 assert!(next >= right && next < right + size, "{left} {right} {most}");

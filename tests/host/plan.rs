@@ -4,7 +4,7 @@ use margin_softmax::{
     Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity, Target, Tile, Want,
     data::DevicePreset,
     objective::{Curve, Damping, Series, Unified},
-    plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Stage, TensorRole},
+    plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Stage, TensorRole, Vendor},
 };
 
 const WANTS: [Want; 4] = [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL];
@@ -292,18 +292,26 @@ fn the_tile_follows_the_device() {
     let smallest = Limits { workgroup_bytes: 8 << 10, ..gpu };
     for (rows, limits, preset, expected) in [
         (32, gpu, Auto, Tile::Direct),
-        (33, gpu, Auto, Tile::Tile64),
-        (4096, gpu, Auto, Tile::Tile64),
+        (33, gpu, Auto, Tile::Tile32),
+        (4096, gpu, Auto, Tile::Tile32),
         (32, gpu, Software, Tile::Direct),
         (33, gpu, Software, Tile::Direct64),
         (33, software, Auto, Tile::Direct64),
-        (33, software, Portable, Tile::Tile64),
+        (33, software, Portable, Tile::Tile32),
         (4096, software, Auto, Tile::Direct64),
-        (64, gpu, Desktop, Tile::Tile64),
-        (65, gpu, Desktop, Tile::Tile128),
-        (65, small, Desktop, Tile::Tile64),
-        (65, smallest, Desktop, Tile::Tile64),
-        (65, smallest, Auto, Tile::Tile64),
+        (4096, Limits { vendor: Vendor::Nvidia, ..software }, Auto, Tile::Direct64),
+        // 1,900 classes are 15 tiles of 128
+        (4352, gpu, Desktop, Tile::Tile64),
+        (4353, gpu, Desktop, Tile::Tile128),
+        (4353, small, Desktop, Tile::Tile64),
+        (4353, smallest, Desktop, Tile::Tile64),
+        (4353, smallest, Auto, Tile::Tile32),
+        (4353, Limits { vendor: Vendor::Nvidia, ..gpu }, Auto, Tile::Tile128),
+        (4353, Limits { vendor: Vendor::Amd, ..gpu }, Auto, Tile::Tile128),
+        (4353, Limits { vendor: Vendor::Intel, ..gpu }, Auto, Tile::Tile32),
+        (4353, Limits { vendor: Vendor::Apple, ..gpu }, Auto, Tile::Tile64),
+        (4353, Limits { vendor: Vendor::Qualcomm, ..gpu }, Auto, Tile::Tile64Short),
+        (4353, Limits { vendor: Vendor::Qualcomm, ..gpu }, Portable, Tile::Tile32),
     ] {
         assert_eq!(tile(rows, &limits, preset, None), Ok(expected), "{rows} rows, {preset:?}");
     }
@@ -322,6 +330,32 @@ fn the_tile_follows_the_device() {
     }
 }
 
+/// Every product of a step has at least two workgroups for each core of the GPUs that a preset is for, and the large head's
+/// dX eight for each of 128.
+#[test]
+fn presets_fill_their_gpus() {
+    use DevicePreset::{Apple, Desktop, Intel, Mobile};
+    let [large, small] = [(512, 85_742, 512), (256, 5_994, 192)].map(|(n, c, d)| Shape::new(n, c, d).unwrap());
+    let limits = Limits { max_buffer: 1 << 40, max_binding: (1 << 31) - 4, ..Limits::WEBGPU };
+    for (preset, cores) in [(Desktop, 132), (Desktop, 46), (Intel, 32), (Apple, 10), (Mobile, 6)] {
+        for shape in [large, small] {
+            let layout = Layout { shards: &[shape.classes()], embeddings: Element::F32, prototypes: Element::F32 };
+            let options = Options { preset, budget: Budget::mib(1024), ..Options::default() };
+            let plan = Plan::head(&MarginSoftmax::arcface(), shape, &layout, &limits, &options).unwrap();
+            for step in plan.forward().iter().chain(plan.backward()) {
+                let name = plan.kernels()[step.kernel].name;
+                if ["cosines", "grad_embeddings", "grad_prototypes"].contains(&name) {
+                    let groups = step.grid.dispatch(shape.rows() as u32, 65_535).unwrap().unwrap();
+                    let groups: u32 = groups.iter().product();
+                    assert!(groups >= 2 * cores, "{preset:?}, {shape:?}: {groups} workgroups of {name}");
+                    let split = (preset, name, shape) == (Desktop, "grad_embeddings", large);
+                    assert!(!split || groups >= 1024, "{groups} workgroups of {name}");
+                }
+            }
+        }
+    }
+}
+
 /// Presets and tiles are found by name, and a wrong name is answered with those that exist.
 #[test]
 fn presets_and_tiles_have_names() {
@@ -331,7 +365,7 @@ fn presets_and_tiles_have_names() {
     for tile in Tile::ALL {
         assert_eq!(tile.name().parse(), Ok(*tile));
     }
-    let known = || "auto, portable, desktop, software".to_owned();
+    let known = || "auto, portable, desktop, intel, apple, mobile, software".to_owned();
     for found in ["Desktop", "", "auto ", "gpu"] {
         let expected = Error::Name { what: "preset", found: found.into(), known: known() };
         assert_eq!(found.parse::<DevicePreset>(), Err(expected));

@@ -7,7 +7,7 @@ mod heads;
 mod noop;
 mod pieces;
 
-use margin_softmax::plan::Limits;
+use margin_softmax::plan::{Limits, Vendor};
 
 /// A large GPU's.
 const LARGE: Limits = Limits {
@@ -21,6 +21,7 @@ const LARGE: Limits = Limits {
     alignment: 16,
     f16: true,
     software: false,
+    vendor: Vendor::Nvidia,
 };
 
 /// Devices: those there are, and some that nobody has. The first can run a head.
@@ -35,6 +36,7 @@ const DEVICES: [(&str, Limits); 14] = [
             workgroup_bytes: 32 << 10,
             alignment: 16,
             software: true,
+            vendor: Vendor::Unknown,
             ..LARGE
         },
     ),
@@ -48,6 +50,7 @@ const DEVICES: [(&str, Limits); 14] = [
             workgroup_bytes: 16 << 10,
             alignment: 16,
             software: true,
+            vendor: Vendor::Unknown,
             ..LARGE
         },
     ),
@@ -65,6 +68,7 @@ const DEVICES: [(&str, Limits); 14] = [
             alignment: 1,
             f16: false,
             software: false,
+            vendor: Vendor::Unknown,
         },
     ),
     ("bindings of 1 MiB", Limits { max_binding: 1 << 20, ..Limits::WEBGPU }),

@@ -35,6 +35,9 @@ export async function requestDevice({ adapter: options, f16 = false, timestamps 
     return { adapter, device };
 }
 
+/** The makers that the planner's presets know. */
+const VENDORS = ['amd', 'apple', 'intel', 'nvidia', 'qualcomm'];
+
 /** What a device allows, as the planner reads it. */
 export function limitsOf(device) {
     const { limits, features } = known(device);
@@ -50,6 +53,7 @@ export function limitsOf(device) {
         workgroup_bytes: limits.maxComputeWorkgroupStorageSize,
         alignment: limits.minStorageBufferOffsetAlignment,
         f16: features.has('shader-f16'),
+        vendor: VENDORS.find((vendor) => vendor === info?.vendor) ?? 'unknown',
         software: info?.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe|basic render/i.test(names),
     };
 }
