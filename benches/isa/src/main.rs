@@ -1,0 +1,121 @@
+//! What the compilers of GPUs make of the kernels: `run.sh` calls it for each compiler that there is.
+//!
+//! ```text
+//! margin-softmax-isa amd                  prints the table and compares it with thresholds.md
+//!     --accept                            takes the values as the new thresholds
+//!     --only TEXT                         kernels with this in their names
+//!     --save FOLDER                       writes the WGSL and the assembly of each kernel there
+//! ```
+
+mod amd;
+mod driver;
+mod kernels;
+mod listing;
+mod modules;
+mod table;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use crate::{
+    driver::Driver,
+    kernels::Entry,
+    modules::Buffers,
+    table::{Row, Thresholds},
+};
+
+const USAGE: &str = "margin-softmax-isa amd [--accept] [--only TEXT] [--save FOLDER]";
+
+#[derive(Default)]
+struct Arguments {
+    compiler: String,
+    accept: bool,
+    only: String,
+    save: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn parse() -> Result<Self, String> {
+        let mut found = Self::default();
+        let mut words = env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(USAGE);
+            match word.as_str() {
+                "--accept" => found.accept = true,
+                "--only" => found.only = value()?,
+                "--save" => found.save = Some(value()?.into()),
+                _ if found.compiler.is_empty() => found.compiler = word,
+                _ => return Err(USAGE.into()),
+            }
+        }
+        if found.accept && !found.only.is_empty() {
+            return Err("--accept takes the values of all kernels: not with --only".into());
+        }
+        Ok(found)
+    }
+
+    /// Keeps what the compiler was given, and what it made of it.
+    fn save(&self, entry: &Entry, assembly: &str) -> Result<(), String> {
+        let Some(folder) = &self.save else { return Ok(()) };
+        let write = |kind: &str, text: &str| fs::write(folder.join(format!("{}.{kind}", entry.file())), text);
+        let written = fs::create_dir_all(folder).and_then(|()| write("wgsl", &entry.kernel.source));
+        written.and_then(|()| write("txt", assembly)).map_err(|error| format!("{}: {error}", folder.display()))
+    }
+}
+
+/// The compiler with its version, and its rows.
+fn compile(arguments: &Arguments) -> Result<(String, Vec<Row>), String> {
+    let entries = kernels::all().map_err(|error| error.to_string())?;
+    let entries: Vec<Entry> = entries.into_iter().filter(|entry| entry.name.contains(&arguments.only)).collect();
+    match arguments.compiler.as_str() {
+        "amd" => {
+            let driver = Driver::open(Buffers::Device)?;
+            let rows = entries.iter().map(|entry| {
+                let compiled = driver.compile(&entry.kernel)?;
+                arguments.save(entry, &compiled.assembly)?;
+                amd::row(entry, &compiled)
+            });
+            Ok((amd::compiler(&driver.name), rows.collect::<Result<_, _>>()?))
+        }
+        _ => Err(USAGE.into()),
+    }
+}
+
+/// Whether the thresholds are kept.
+fn run() -> Result<bool, String> {
+    let arguments = Arguments::parse()?;
+    let (compiler, rows) = compile(&arguments)?;
+    println!("## {compiler}\n\n{}", table::print(&rows, true));
+
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("thresholds.md");
+    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mut thresholds = Thresholds::parse(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    if arguments.accept {
+        thresholds.accept(&compiler, rows);
+        fs::write(&file, thresholds.print()).map_err(|error| format!("{}: {error}", file.display()))?;
+        return Ok(true);
+    }
+    let Some(breaches) = thresholds.breaches(&compiler, &rows) else {
+        let known: Vec<&str> = thresholds.names().collect();
+        println!("warning: no thresholds for {compiler}, only for {}", known.join("; "));
+        return Ok(true);
+    };
+    let listed = |line: &&String| arguments.only.is_empty() || !line.ends_with("no such kernel");
+    let breaches: Vec<&String> = breaches.iter().filter(listed).collect();
+    breaches.iter().for_each(|line| println!("BREACH {line}"));
+    Ok(breaches.is_empty())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
