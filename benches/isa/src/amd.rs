@@ -77,16 +77,15 @@ pub fn compiler(driver: &str) -> String {
     }
 }
 
-pub fn row(entry: &Entry, compiled: &Compiled) -> Result<Row, String> {
+pub fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Result<Row, String> {
     let statistic = |name| compiled.statistic(name);
-    // an operand is loaded by 64 invocations
-    let share = 64.0 / f64::from(entry.lanes().max(64));
+    let path = path.map(|path| listing(&path.assembly));
     Ok(Row {
         registers: Some(statistic("VGPRs")?),
         waves: Some(statistic("Subgroups per SIMD")?),
         spills: Some(statistic("Spilled VGPRs")? + statistic("Spilled SGPRs")?),
         scratch: Some(statistic("Scratch size")?),
-        ..Row::of(entry, &listing(&compiled.assembly), share)
+        ..Row::of(entry, &listing(&compiled.assembly), path.as_ref())
     })
 }
 

@@ -1,9 +1,16 @@
 //! The kernels of a head, from the library's planner: ArcFace, one prototype a class, no smoothing, both gradients.
 
 use margin_softmax::{
-    Budget, MarginSoftmax, Options, Result, Shape, Tile, Want,
+    Budget, Error, MarginSoftmax, Options, Shape, Tile, Want,
     plan::{Element, Kernel, Layout, Limits, Plan},
 };
+
+/// Kernels that go through the matrix of cosines, and what settings decide in them. A head without smoothing has no flag set
+/// in them and smooths nothing.
+const SWEEPS: [(&str, &[[&str; 2]]); 2] = [
+    ("row_stats", &[["return (settings.flags & flag) != 0u;", "return false;"]]),
+    ("grad_cosines", &[["return (settings.flags & flag) != 0u;", "return false;"], ["settings.share > 0.0", "false"]]),
+];
 
 /// Rows, classes, dim.
 const SHAPES: [[usize; 3]; 2] = [[512, 85_742, 512], [256, 5_994, 192]];
@@ -58,10 +65,37 @@ impl Entry {
         self.constant("TILE_LANES").unwrap_or(64)
     }
 
+    /// Invocations of a workgroup of any kernel.
+    pub fn workgroup(&self) -> u32 {
+        let written = self.kernel.source.rsplit_once("@workgroup_size(").and_then(|(_, rest)| rest.split_once(')'));
+        let written = written.map_or("", |(size, _)| size);
+        let lanes = |side: u32| side * side;
+        written
+            .parse()
+            .ok()
+            .or_else(|| self.constant(written))
+            .or_else(|| self.constant("SIDE").map(lanes))
+            .unwrap_or(64)
+    }
+
     /// Products that an invocation adds up in a whole step over k; `None` for a kernel that is no product.
     pub fn step(&self) -> Option<u32> {
         let outputs = self.constant("TILE_M")? * self.constant("TILE_N")? / self.lanes();
         Some(outputs * self.constant("TILE_DEPTH").unwrap_or(1))
+    }
+
+    /// A kernel that goes through the matrix of cosines as it runs for this head: what other settings would add is left out, so
+    /// that the instructions of its loops are those that are executed.
+    pub fn path(&self) -> Result<Option<Kernel>, String> {
+        let Some((name, settled)) = SWEEPS.iter().find(|(name, _)| *name == self.kernel.name) else { return Ok(None) };
+        let mut kernel = self.kernel.clone();
+        for [text, value] in *settled {
+            if !kernel.source.contains(text) {
+                return Err(format!("{name} has no `{text}`: benches/isa must know how its settings are read now"));
+            }
+            kernel.source = kernel.source.replace(text, value);
+        }
+        Ok(Some(kernel))
     }
 
     /// For the names of files.
@@ -70,7 +104,7 @@ impl Entry {
     }
 }
 
-fn plan(shape: [usize; 3], element: Element, f16: bool, tile: Tile) -> Result<Plan> {
+fn plan(shape: [usize; 3], element: Element, f16: bool, tile: Tile) -> Result<Plan, Error> {
     let shape = Shape::new(shape[0], shape[1], shape[2])?;
     let limits = Limits { f16, ..LIMITS };
     let shards = Plan::shards(shape, element, &limits)?;
@@ -81,7 +115,7 @@ fn plan(shape: [usize; 3], element: Element, f16: bool, tile: Tile) -> Result<Pl
 }
 
 /// The most workgroups of a dispatch of this kernel.
-fn groups(plan: &Plan, kernel: usize, rows: usize) -> Result<u64> {
+fn groups(plan: &Plan, kernel: usize, rows: usize) -> Result<u64, Error> {
     let mut most = 0;
     for step in plan.forward().iter().chain(plan.backward()).filter(|step| step.kernel == kernel) {
         let grid = step.grid.dispatch(rows as u32, LIMITS.max_groups)?.unwrap_or_default();
@@ -91,7 +125,7 @@ fn groups(plan: &Plan, kernel: usize, rows: usize) -> Result<u64> {
 }
 
 /// Every kernel of every tile, element and shape, each text once: products first, tile by tile.
-pub fn all() -> Result<Vec<Entry>> {
+pub fn all() -> Result<Vec<Entry>, Error> {
     let mut found: Vec<(Kernel, Vec<Place>)> = vec![];
     for (tile, &which) in Tile::ALL.iter().enumerate() {
         for (element, &(_, of, f16)) in ELEMENTS.iter().enumerate() {

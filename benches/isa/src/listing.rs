@@ -118,7 +118,7 @@ impl Listing {
         found
     }
 
-    /// Small parts of a loop that touch memory and may be jumped over: loads that other waves make, or that a setting asks for.
+    /// Small parts of a loop that touch memory and may be jumped over: loads that other waves make.
     fn optional(&self, span: Span) -> Vec<Span> {
         let most = (span.last - span.first + 1) as f64 * PART;
         let mut found: Vec<Span> = vec![];
@@ -170,7 +170,7 @@ impl Listing {
     pub fn per_element(&self) -> Option<f64> {
         let loops = self.loops();
         let innermost = loops.iter().filter(|span| !loops.iter().any(|other| span.holds(*other)));
-        let turns = innermost.map(|&span| self.weighted(span, 0.0));
+        let turns = innermost.map(|&span| self.mix(span));
         let turns = turns.map(|mix| {
             let bits = if mix.store_bits > 0.0 { mix.store_bits } else { mix.load_bits };
             (bits / 32.0, mix.instructions)

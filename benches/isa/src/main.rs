@@ -1,17 +1,21 @@
 //! What the compilers of GPUs make of the kernels: `run.sh` calls it for each compiler that there is.
 //!
 //! ```text
-//! margin-softmax-isa amd                  prints the table and compares it with thresholds.md
+//! margin-softmax-isa amd                  the first device of VK_DRIVER_FILES, one of RADV
+//! margin-softmax-isa nvidia CHIP          the tools of MARGIN_SOFTMAX_CUDA, for sm_89 or sm_90
+//!                                         prints the table and compares it with thresholds.md
 //!     --accept                            takes the values as the new thresholds
 //!     --only TEXT                         kernels with this in their names
 //!     --save FOLDER                       writes the WGSL and the assembly of each kernel there
 //! ```
 
 mod amd;
+mod cuda;
 mod driver;
 mod kernels;
 mod listing;
 mod modules;
+mod nvidia;
 mod table;
 
 use std::{
@@ -27,11 +31,12 @@ use crate::{
     table::{Row, Thresholds},
 };
 
-const USAGE: &str = "margin-softmax-isa amd [--accept] [--only TEXT] [--save FOLDER]";
+const USAGE: &str = "margin-softmax-isa amd|nvidia CHIP [--accept] [--only TEXT] [--save FOLDER]";
 
 #[derive(Default)]
 struct Arguments {
     compiler: String,
+    chip: String,
     accept: bool,
     only: String,
     save: Option<PathBuf>,
@@ -48,6 +53,7 @@ impl Arguments {
                 "--only" => found.only = value()?,
                 "--save" => found.save = Some(value()?.into()),
                 _ if found.compiler.is_empty() => found.compiler = word,
+                _ if found.chip.is_empty() => found.chip = word,
                 _ => return Err(USAGE.into()),
             }
         }
@@ -76,9 +82,19 @@ fn compile(arguments: &Arguments) -> Result<(String, Vec<Row>), String> {
             let rows = entries.iter().map(|entry| {
                 let compiled = driver.compile(&entry.kernel)?;
                 arguments.save(entry, &compiled.assembly)?;
-                amd::row(entry, &compiled)
+                let path = entry.path()?.map(|path| driver.compile(&path)).transpose()?;
+                amd::row(entry, &compiled, path.as_ref())
             });
             Ok((amd::compiler(&driver.name), rows.collect::<Result<_, _>>()?))
+        }
+        "nvidia" => {
+            let folder = |name| env::var_os(name).map(PathBuf::from).ok_or_else(|| format!("{name} is not set"));
+            let (tools, work) = (folder("MARGIN_SOFTMAX_CUDA")?, folder("MARGIN_SOFTMAX_WORK")?);
+            let (compiler, rows) = nvidia::compile(&arguments.chip, &entries, &tools, &work)?;
+            for (entry, (_, assembly)) in entries.iter().zip(&rows) {
+                arguments.save(entry, assembly)?;
+            }
+            Ok((compiler, rows.into_iter().map(|(row, _)| row).collect()))
         }
         _ => Err(USAGE.into()),
     }

@@ -69,22 +69,19 @@ const COLUMNS: &[Column] = &[
     column!("per element", 1, AtMost, per_element),
 ];
 
-/// Kernels whose instructions for an element are counted.
-const SWEEPS: [&str; 2] = ["row_stats", "grad_cosines"];
-
 impl Row {
-    /// What the listing tells. `share`: see [`Listing::product`].
-    pub fn of(entry: &Entry, listing: &Listing, share: f64) -> Self {
+    /// What the listings of the kernel and of its path tell.
+    pub fn of(entry: &Entry, listing: &Listing, path: Option<&Listing>) -> Self {
         let mut row = Row { name: entry.name.clone(), groups: entry.groups.map(|g| Some(g as f64)), ..Row::default() };
+        // an operand is loaded by 64 invocations, and others jump over that
+        let share = 64.0 / f64::from(entry.lanes().max(64));
         if let Some(mix) = entry.step().and_then(|step| listing.product(step, share)) {
             row.share = Some(mix.fma / mix.slots);
             row.reads = Some(64.0 * mix.workgroup_reads / mix.fma);
             row.clamps = Some(mix.clamps);
             row.load_bits = (mix.loads > 0.0).then(|| mix.load_bits / mix.loads);
         }
-        if SWEEPS.contains(&entry.kernel.name) {
-            row.per_element = listing.per_element();
-        }
+        row.per_element = path.and_then(Listing::per_element);
         row
     }
 }
