@@ -5,13 +5,15 @@
 #   benches/isa/run.sh                      every compiler whose tools are there; names those it skips
 #   benches/isa/run.sh amd                  AMD alone: Mesa's RADV with its null device; seconds once built
 #   benches/isa/run.sh nvidia               ptxas for sm_90 and sm_89; a minute
+#   benches/isa/run.sh intel                Mesa's ANV for a Tiger Lake and an A770 that are not there (fake/); half a minute
 #   benches/isa/run.sh amd --accept         takes the values as the new thresholds
 #   benches/isa/run.sh amd --only tile_64   kernels with this in their names
 #   benches/isa/run.sh amd --save FOLDER    keeps the WGSL and the assembly of each kernel
 #
 # NVIDIA's tools are wheels from PyPI, which pip unpacks below target/ (300 MB); their licence forbids to pass them on.
 #
-# MARGIN_SOFTMAX_MESA: another Mesa, unpacked from Debian's mesa-vulkan-drivers by `dpkg -x`, for more chips of AMD
+# MARGIN_SOFTMAX_MESA: another Mesa, unpacked by `dpkg -x` from Debian's mesa-vulkan-drivers, libdrm2 and libdrm-amdgpu1 (of
+#                      bookworm-backports on Debian 12): more chips of AMD, and another version for Intel
 # MARGIN_SOFTMAX_CUDA: a folder with NVIDIA's bin/nvcc, bin/ptxas and bin/nvdisasm instead of the wheels
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -38,29 +40,57 @@ table() {
     [ "$status" = 0 ] || failed=1
 }
 
-# vulkan <a pattern of the driver's file> <the tools it is part of>: sets the driver of `table`
+# vulkan <a file of /usr/share/vulkan/icd.d>: sets the driver of `table`; fails where there is none
 vulkan() {
     local driver
-    driver=$(compgen -G "$1" | head -n 1) || true
-    [ -n "$driver" ] || { skip "$2" && return 1; }
+    driver=$(compgen -G "/usr/share/vulkan/icd.d/$1" | head -n 1) || true
+    [ -n "$driver" ] || return 1
     # the second name is for old loaders
     export VK_DRIVER_FILES=$driver VK_ICD_FILENAMES=$driver MESA_SHADER_CACHE_DISABLE=true XDG_RUNTIME_DIR=$temporary
 }
 
-amd() {
-    vulkan '/usr/share/vulkan/icd.d/radeon_icd*.json' 'AMD (mesa-vulkan-drivers)' || return 0
-    RADV_FORCE_FAMILY=navi21 table amd
-    if [ -z "${MARGIN_SOFTMAX_MESA-}" ]; then
-        skip "AMD's navi31 and gfx1201 (MARGIN_SOFTMAX_MESA)"
-        return
-    fi
-    # the file of a driver names its library without a folder where both are installed
+# other_mesa <a library>: the same of MARGIN_SOFTMAX_MESA, whose own file has no folder in it
+other_mesa() {
     local library
-    library=$(compgen -G "$MARGIN_SOFTMAX_MESA/usr/lib/*/libvulkan_radeon.so")
-    printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "%s", "api_version": "1.3.0"}}' "$library" >"$temporary/radv.json"
-    vulkan "$temporary/radv.json" ''
+    library=$(compgen -G "$(realpath "$MARGIN_SOFTMAX_MESA")/usr/lib/*/$1")
+    printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "%s", "api_version": "1.3.0"}}' "$library" \
+        >"$temporary/icd.json"
+    export VK_DRIVER_FILES=$temporary/icd.json VK_ICD_FILENAMES=$temporary/icd.json LD_LIBRARY_PATH=${library%/*}
+}
+
+amd() {
+    vulkan 'radeon_icd*.json' || { skip 'AMD (mesa-vulkan-drivers)' && return; }
+    RADV_FORCE_FAMILY=navi21 table amd
+    [ -n "${MARGIN_SOFTMAX_MESA-}" ] || { skip "AMD's navi31 and gfx1201 (MARGIN_SOFTMAX_MESA)" && return; }
+    other_mesa libvulkan_radeon.so
     for family in navi31 gfx1201; do
-        LD_LIBRARY_PATH=$(dirname "$library") RADV_FORCE_FAMILY=$family table amd
+        # where ACO prints its own listing, LLVM says so for every kernel
+        RADV_FORCE_FAMILY=$family table amd 2> >(grep -v 'not a recognized processor' >&2)
+    done
+}
+
+# node <name>: a device that is not there, to be preloaded
+node() {
+    local headers=$target/libdrm/usr/include
+    if [ -e /usr/include/xf86drm.h ]; then
+        headers=/usr/include
+    elif [ ! -e "$headers/xf86drm.h" ] && [ -n "$(type -p apt-get)" ]; then
+        mkdir -p "$target/libdrm"
+        (cd "$target/libdrm" && apt-get download -qq libdrm-dev && dpkg -x libdrm-dev_*.deb .) >&2 || true
+    fi
+    cc -shared -fPIC -O1 -Wall -I"$headers" -I"$headers/libdrm" -o "$temporary/$1.so" "$here/fake/$1.c" -ldl >&2
+}
+
+intel() {
+    vulkan 'intel_icd*.json' || { skip 'Intel (mesa-vulkan-drivers)' && return; }
+    node i915 || { skip 'Intel (a C compiler, libdrm-dev)' && return; }
+    for chip in tigerlake a770; do
+        FAKE_CHIP=$chip LD_PRELOAD=$temporary/i915.so table intel
+    done
+    [ -n "${MARGIN_SOFTMAX_MESA-}" ] || return 0
+    other_mesa libvulkan_intel.so
+    for chip in tigerlake a770; do
+        FAKE_CHIP=$chip LD_PRELOAD=$temporary/i915.so table intel
     done
 }
 
@@ -83,12 +113,12 @@ nvidia() {
     done
 }
 
-[ ${#compilers[@]} != 0 ] || compilers=(amd nvidia)
+[ ${#compilers[@]} != 0 ] || compilers=(amd nvidia intel)
 cargo build --release --quiet --locked --manifest-path "$here/Cargo.toml" --target-dir "$target"
 for compiler in "${compilers[@]}"; do
     case $compiler in
-        amd | nvidia) "$compiler" ;;
-        *) echo "no compiler \`$compiler\`: amd, nvidia" >&2 && exit 2 ;;
+        amd | nvidia | intel) ("$compiler" && exit $failed) || failed=1 ;;
+        *) echo "no compiler \`$compiler\`: amd, nvidia, intel" >&2 && exit 2 ;;
     esac
 done
 exit $failed

@@ -48,21 +48,36 @@ fn instruction(line: &str) -> Instruction {
     }
 }
 
-/// Labels stand on lines of their own; what follows a semicolon is the encoding.
+/// A line without its encoding, which follows a semicolon, and without its results, which ACO prints before the name where it
+/// has no disassembler for the chip: ` s2: %0:exec = v_cmpx_le_u32 0x2000, %7:v[1]`.
+fn stripped(line: &str) -> &str {
+    let line = line.split(';').next().unwrap_or_default();
+    line.rsplit_once("%").map_or(line, |_| line.split_once(" = ").map_or(line, |(_, rest)| rest)).trim()
+}
+
+/// `BB7:` of a disassembler, or `BB7` of ACO.
+fn label(line: &str) -> Option<&str> {
+    let label = line.strip_suffix(':').unwrap_or(line);
+    label.strip_prefix("BB").filter(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
 pub fn listing(assembly: &str) -> Listing {
     let mut labels = vec![];
     let mut lines = vec![];
-    for line in assembly.lines().map(|line| line.split(';').next().unwrap_or_default().trim()) {
-        match line.strip_suffix(':') {
+    for line in assembly.lines().map(stripped) {
+        let instruction =
+            ["s_", "v_", "ds_", "buffer_", "global_", "flat_", "scratch_"].iter().any(|p| line.starts_with(p));
+        match label(line) {
             Some(label) => labels.push((label, lines.len())),
-            None if !line.is_empty() => lines.push(line),
+            None if instruction => lines.push(line),
             None => {}
         }
     }
     let jump = |line: &str| {
         let target =
-            line.split_whitespace().nth(1).filter(|_| line.starts_with("s_cbranch") || line.starts_with("s_branch"));
-        target.and_then(|target| labels.iter().find(|(label, _)| *label == target)).map(|(_, at)| *at)
+            line.split_whitespace().nth(1).filter(|_| line.starts_with("s_cbranch") || line.starts_with("s_branch"))?;
+        let target = label(target.strip_prefix("block:").unwrap_or(target))?;
+        labels.iter().find(|(label, _)| *label == target).map(|(_, at)| *at)
     };
     Listing(lines.iter().map(|&line| Instruction { jump: jump(line), ..instruction(line) }).collect())
 }
@@ -92,6 +107,16 @@ pub fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listings_of_aco_are_read_like_those_of_a_disassembler() {
+        let text = "After lowering to hw instructions:\nBB0\n/* logical preds: / kind: uniform, */\n\tv1: %0:v[4] = v_mov_b32 0\n\
+            BB1\n\tv4: %9:v[0-3] = ds_read_b128 %7:v[1] storage:shared\n\tv1: %3:v[3] = v_fmac_f32 %1:v[1], %2:v[2], %3:v[3]\n\
+            \tv1: %3:v[3] = v_fma_f32 %1:v[1], %2:v[2], %3:v[3]\n\tv1: %3:v[3],  v1: %5:v[5] = v_dual_fmac_f32 %1:v[1] :: v_dual_fmac_f32 %2:v[2]\n\
+            \ts_cbranch_scc1 block:BB1\n\ts_endpgm\n";
+        let mix = listing(text).product(4, 1.0).unwrap();
+        assert_eq!((mix.fma, mix.slots, mix.workgroup_reads), (4.0, 3.0, 1.0));
+    }
 
     #[test]
     fn a_loop_is_counted_by_what_its_instructions_do() {

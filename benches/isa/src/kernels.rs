@@ -15,13 +15,8 @@ const SWEEPS: [(&str, &[[&str; 2]]); 2] = [
 /// Rows, classes, dim.
 const SHAPES: [[usize; 3]; 2] = [[512, 85_742, 512], [256, 5_994, 192]];
 
-/// Elements of embeddings and prototypes, and whether the device has the type f16; else f16 is unpacked from u32.
-const ELEMENTS: [(&str, Element, bool); 4] = [
-    ("f32", Element::F32, true),
-    ("f16", Element::F16, true),
-    ("f16 unpacked", Element::F16, false),
-    ("bf16", Element::Bf16, true),
-];
+/// Elements of embeddings and prototypes.
+const ELEMENTS: [Element; 3] = [Element::F32, Element::F16, Element::Bf16];
 
 /// The limits of a GPU that is no bottleneck.
 const LIMITS: Limits = Limits {
@@ -104,14 +99,13 @@ impl Entry {
     }
 }
 
-fn plan(shape: [usize; 3], element: Element, f16: bool, tile: Tile) -> Result<Plan, Error> {
+fn plan(shape: [usize; 3], element: Element, tile: Tile) -> Result<Plan, Error> {
     let shape = Shape::new(shape[0], shape[1], shape[2])?;
-    let limits = Limits { f16, ..LIMITS };
-    let shards = Plan::shards(shape, element, &limits)?;
+    let shards = Plan::shards(shape, element, &LIMITS)?;
     let layout = Layout { shards: &shards, embeddings: element, prototypes: element };
     let want = Want { grad_embeddings: true, grad_prototypes: true, ..Want::default() };
     let options = Options { want, budget: Budget::mib(4096), tile: Some(tile), ..Options::default() };
-    Plan::head(&MarginSoftmax::arcface(), shape, &layout, &limits, &options)
+    Plan::head(&MarginSoftmax::arcface(), shape, &layout, &LIMITS, &options)
 }
 
 /// The most workgroups of a dispatch of this kernel.
@@ -128,9 +122,9 @@ fn groups(plan: &Plan, kernel: usize, rows: usize) -> Result<u64, Error> {
 pub fn all() -> Result<Vec<Entry>, Error> {
     let mut found: Vec<(Kernel, Vec<Place>)> = vec![];
     for (tile, &which) in Tile::ALL.iter().enumerate() {
-        for (element, &(_, of, f16)) in ELEMENTS.iter().enumerate() {
+        for (element, &of) in ELEMENTS.iter().enumerate() {
             for (shape, &sizes) in SHAPES.iter().enumerate() {
-                let plan = plan(sizes, of, f16, which)?;
+                let plan = plan(sizes, of, which)?;
                 for (index, kernel) in plan.kernels().iter().enumerate() {
                     let place = Place { tile, element, shape, groups: groups(&plan, index, sizes[0])? };
                     match found.iter_mut().find(|(known, _)| known == kernel) {
@@ -162,7 +156,7 @@ fn entry(kernel: Kernel, places: &[Place]) -> Entry {
         name += &format!(" {}", Tile::ALL[places[0].tile].name());
     }
     if !every(places, |place| place.element, ELEMENTS.len()) {
-        name += &format!(" {}", ELEMENTS[places[0].element].0);
+        name += &format!(" {}", ELEMENTS[places[0].element].name());
     }
     let groups = [0, 1].map(|shape| {
         let first = places.iter().find(|place| place.shape == shape);

@@ -95,7 +95,7 @@ impl Mix {
     }
 }
 
-/// The smallest share of a loop's instructions that is no part beside the work.
+/// Of a loop's instructions: a larger part of it is the work of the loop, even where it may be jumped over.
 const PART: f64 = 1.0 / 3.0;
 
 pub struct Listing(pub Vec<Instruction>);

@@ -1,7 +1,7 @@
 //! What the compilers of GPUs make of the kernels: `run.sh` calls it for each compiler that there is.
 //!
 //! ```text
-//! margin-softmax-isa amd                  the first device of VK_DRIVER_FILES, one of RADV
+//! margin-softmax-isa amd|intel            the first device of VK_DRIVER_FILES, one of RADV or of ANV
 //! margin-softmax-isa nvidia CHIP          the tools of MARGIN_SOFTMAX_CUDA, for sm_89 or sm_90
 //!                                         prints the table and compares it with thresholds.md
 //!     --accept                            takes the values as the new thresholds
@@ -12,6 +12,7 @@
 mod amd;
 mod cuda;
 mod driver;
+mod intel;
 mod kernels;
 mod listing;
 mod modules;
@@ -25,13 +26,13 @@ use std::{
 };
 
 use crate::{
-    driver::Driver,
+    driver::{Compiled, Driver},
     kernels::Entry,
     modules::Buffers,
     table::{Row, Thresholds},
 };
 
-const USAGE: &str = "margin-softmax-isa amd|nvidia CHIP [--accept] [--only TEXT] [--save FOLDER]";
+const USAGE: &str = "margin-softmax-isa amd|intel|nvidia CHIP [--accept] [--only TEXT] [--save FOLDER]";
 
 #[derive(Default)]
 struct Arguments {
@@ -63,13 +64,36 @@ impl Arguments {
         Ok(found)
     }
 
-    /// Keeps what the compiler was given, and what it made of it.
-    fn save(&self, entry: &Entry, assembly: &str) -> Result<(), String> {
+    /// Keeps what the compiler was given, and what it made of it, in a folder of the compiler's name.
+    fn save(&self, compiler: &str, entry: &Entry, assembly: &str) -> Result<(), String> {
         let Some(folder) = &self.save else { return Ok(()) };
+        let folder = folder.join(compiler.replace([' ', ',', '(', ')'], "_"));
         let write = |kind: &str, text: &str| fs::write(folder.join(format!("{}.{kind}", entry.file())), text);
-        let written = fs::create_dir_all(folder).and_then(|()| write("wgsl", &entry.kernel.source));
+        let written = fs::create_dir_all(&folder).and_then(|()| write("wgsl", &entry.kernel.source));
         written.and_then(|()| write("txt", assembly)).map_err(|error| format!("{}: {error}", folder.display()))
     }
+}
+
+/// What a vendor's listing tells of a kernel, and of its path through the matrix of cosines.
+type Read = fn(&Entry, &Compiled, Option<&Compiled>) -> Result<Row, String>;
+
+/// By the first device of VK_DRIVER_FILES.
+fn driver(
+    arguments: &Arguments,
+    entries: &[Entry],
+    name: fn(&str) -> String,
+    read: Read,
+) -> Result<(String, Vec<Row>), String> {
+    let driver = Driver::open(Buffers::Device)?;
+    let compiler = name(&driver.name);
+    let rows = entries.iter().map(|entry| {
+        let compiled = driver.compile(&entry.kernel)?;
+        arguments.save(&compiler, entry, &compiled.assembly)?;
+        let path = entry.path()?.map(|path| driver.compile(&path)).transpose()?;
+        read(entry, &compiled, path.as_ref())
+    });
+    let rows = rows.collect::<Result<_, _>>()?;
+    Ok((compiler, rows))
 }
 
 /// The compiler with its version, and its rows.
@@ -77,22 +101,14 @@ fn compile(arguments: &Arguments) -> Result<(String, Vec<Row>), String> {
     let entries = kernels::all().map_err(|error| error.to_string())?;
     let entries: Vec<Entry> = entries.into_iter().filter(|entry| entry.name.contains(&arguments.only)).collect();
     match arguments.compiler.as_str() {
-        "amd" => {
-            let driver = Driver::open(Buffers::Device)?;
-            let rows = entries.iter().map(|entry| {
-                let compiled = driver.compile(&entry.kernel)?;
-                arguments.save(entry, &compiled.assembly)?;
-                let path = entry.path()?.map(|path| driver.compile(&path)).transpose()?;
-                amd::row(entry, &compiled, path.as_ref())
-            });
-            Ok((amd::compiler(&driver.name), rows.collect::<Result<_, _>>()?))
-        }
+        "amd" => driver(arguments, &entries, amd::compiler, amd::row),
+        "intel" => driver(arguments, &entries, intel::compiler, intel::row),
         "nvidia" => {
             let folder = |name| env::var_os(name).map(PathBuf::from).ok_or_else(|| format!("{name} is not set"));
             let (tools, work) = (folder("MARGIN_SOFTMAX_CUDA")?, folder("MARGIN_SOFTMAX_WORK")?);
             let (compiler, rows) = nvidia::compile(&arguments.chip, &entries, &tools, &work)?;
             for (entry, (_, assembly)) in entries.iter().zip(&rows) {
-                arguments.save(entry, assembly)?;
+                arguments.save(&compiler, entry, assembly)?;
             }
             Ok((compiler, rows.into_iter().map(|(row, _)| row).collect()))
         }

@@ -157,8 +157,7 @@ pub fn compile(
             found[1].parse::<f64>().ok()
         };
         let registers = value(r"Used (\d+) registers").ok_or_else(missing)?;
-        let spills =
-            value(r"(\d+) bytes spill stores").unwrap_or(0.0) + value(r"(\d+) bytes spill loads").unwrap_or(0.0);
+        let spills = value(r"(\d+) bytes spill stores");
         let shared = value(r"(\d+) bytes smem").unwrap_or(0.0);
         let mut listed = String::new();
         write!(listed, "{report}\n{text}").map_err(|error| error.to_string())?;
@@ -166,7 +165,7 @@ pub fn compile(
         let row = Row {
             registers: Some(registers),
             waves: Some(chip.resident(lanes, registers, shared)),
-            spills: Some(spills),
+            spills,
             scratch: value(r"(\d+) bytes stack frame"),
             ..Row::of(entry, &listing(text), path.as_ref())
         };

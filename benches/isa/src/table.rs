@@ -84,6 +84,11 @@ impl Row {
         row.per_element = path.and_then(Listing::per_element);
         row
     }
+
+    /// Whether it has thresholds of its own; the others share theirs.
+    fn has_own(&self) -> bool {
+        self.share.is_some() || self.per_element.is_some()
+    }
 }
 
 fn cell(value: Option<f64>, digits: usize) -> String {
@@ -118,6 +123,9 @@ pub fn print(rows: &[Row], groups: bool) -> String {
     text
 }
 
+/// The row of the kernels that have no thresholds of their own.
+const OTHERS: &str = "all others";
+
 /// The thresholds of all compilers, each below a heading with its name and version.
 #[derive(Clone, Debug, Default)]
 pub struct Thresholds {
@@ -151,12 +159,14 @@ impl Thresholds {
         let (_, limits) = self.compilers.iter().find(|(name, _)| name == compiler)?;
         let mut found = vec![];
         for row in rows {
-            match limits.iter().find(|limit| limit.name == row.name) {
+            let name = if row.has_own() { &row.name } else { OTHERS };
+            match limits.iter().find(|limit| limit.name == name) {
                 Some(limit) => breaches(row, limit, &mut found),
                 None => found.push(format!("{}: no thresholds", row.name)),
             }
         }
-        for limit in limits.iter().filter(|limit| !rows.iter().any(|row| row.name == limit.name)) {
+        let stale = |limit: &&Row| limit.name != OTHERS && !rows.iter().any(|row| row.name == limit.name);
+        for limit in limits.iter().filter(stale) {
             found.push(format!("{}: thresholds, but no such kernel", limit.name));
         }
         Some(found)
@@ -164,6 +174,12 @@ impl Thresholds {
 
     /// Takes the values of these rows as the thresholds of the compiler.
     pub fn accept(&mut self, compiler: &str, rows: Vec<Row>) {
+        let (mut rows, others): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(Row::has_own);
+        if !others.is_empty() {
+            let most = |of: fn(&Row) -> Option<f64>| others.iter().filter_map(of).reduce(f64::max);
+            let (spills, scratch) = (most(|row| row.spills), most(|row| row.scratch));
+            rows.push(Row { name: OTHERS.to_owned(), spills, scratch, ..Row::default() });
+        }
         match self.compilers.iter_mut().find(|(name, _)| name == compiler) {
             Some((_, known)) => *known = rows,
             None => self.compilers.push((compiler.to_owned(), rows)),
@@ -196,18 +212,16 @@ fn parse_row(headings: &[&str], cells: &[&str]) -> Result<Row, String> {
 
 /// Compared as they are printed.
 fn breaches(row: &Row, limit: &Row, found: &mut Vec<String>) {
-    for column in COLUMNS {
-        let Some(allowed) = (column.value)(limit) else { continue };
-        let text = cell((column.value)(row), column.digits);
-        let kept = text.parse().is_ok_and(|value: f64| match column.bound {
-            Bound::None => true,
-            Bound::AtLeast => value >= allowed,
-            Bound::AtMost => value <= allowed,
-        });
+    for column in COLUMNS.iter().filter(|column| (column.value)(limit).is_some()) {
+        let [value, allowed] = [row, limit].map(|of| cell((column.value)(of), column.digits));
+        let number = |text: &str| text.parse::<f64>().ok();
+        let (kept, bound) = match column.bound {
+            Bound::None => continue,
+            Bound::AtLeast => (number(&value) >= number(&allowed), "at least"),
+            Bound::AtMost => (number(&value).is_some() && number(&value) <= number(&allowed), "at most"),
+        };
         if !kept {
-            let bound = if column.bound == Bound::AtLeast { "at least" } else { "at most" };
-            let allowed = cell(Some(allowed), column.digits);
-            found.push(format!("{}: {} {text}, allowed {bound} {allowed}", row.name, column.heading));
+            found.push(format!("{}: {} {value}, allowed {bound} {allowed}", row.name, column.heading));
         }
     }
 }
@@ -251,6 +265,21 @@ mod tests {
         assert_eq!(thresholds.breaches("one", &[better]), Some(vec![]));
         let thresholds = Thresholds::parse(&("\n".to_owned() + &thresholds.print())).unwrap();
         assert_eq!(thresholds.breaches("one", &[worse]).unwrap(), expected);
+    }
+
+    #[test]
+    fn small_kernels_share_their_thresholds() {
+        let small = |name: &str, scratch: f64| Row {
+            name: name.into(),
+            spills: Some(0.0),
+            scratch: Some(scratch),
+            ..Row::default()
+        };
+        let mut thresholds = Thresholds::default();
+        thresholds.accept("one", vec![row(), small("row_loss", 0.0), small("batch_loss", 8.0)]);
+        let rows = |scratch| [row(), small("row_norms", scratch)];
+        assert_eq!(thresholds.breaches("one", &rows(8.0)), Some(vec![]));
+        assert_eq!(thresholds.breaches("one", &rows(9.0)).unwrap(), ["row_norms: scratch 9, allowed at most 8"]);
     }
 
     #[test]
