@@ -1,6 +1,8 @@
 //! A Vulkan driver as a compiler: it makes the pipeline of a kernel and tells what its compiler says of it. Nothing runs, so
 //! the device may be one that is not there.
 
+#![allow(unsafe_code)] // Vulkan through `ash`
+
 use std::{
     ffi::{CStr, CString, c_char},
     ptr,

@@ -10,6 +10,8 @@
 //! ```
 
 mod amd;
+#[cfg(test)]
+mod banks;
 mod cuda;
 mod driver;
 mod intel;

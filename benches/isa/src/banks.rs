@@ -1,0 +1,241 @@
+//! Cycles of workgroup memory that the reads of a tile take on NVIDIA, by the addresses of a warp's lanes: a model without a
+//! device. The addresses are those of the shader's text.
+//!
+//! There are 32 banks of 4 bytes. A read of 16 bytes a lane is served 8 lanes at a time, one cycle each where no two of them
+//! need different words of the same banks; a warp takes 4. It takes 2 where the lanes T and T^1, or all T and T^2, read the
+//! same address (measured by others on real devices, NVIDIA's developer forum, thread 77228).
+
+use std::collections::BTreeMap;
+
+const WARP: u32 = 32;
+/// Lanes that are served together.
+const PHASE: usize = 8;
+/// Values of 16 bytes side by side in all banks.
+const WIDE: u32 = 8;
+
+/// Cycles of one read of 16 bytes by a warp, from the index of each lane's value.
+fn cycles(indices: &[u32]) -> u32 {
+    let phase = |lanes: &[u32]| {
+        let mut distinct = lanes.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        (0..WIDE).map(|bank| distinct.iter().filter(|index| **index % WIDE == bank).count() as u32).max().unwrap_or(0)
+    };
+    let phases: Vec<u32> = indices.chunks(PHASE).map(phase).collect();
+    let pairs = |apart: usize| (0..indices.len()).all(|lane| indices[lane] == indices[lane ^ apart]);
+    if phases.iter().all(|&one| one == 1) && (pairs(1) || pairs(2)) { 2 } else { phases.iter().sum() }
+}
+
+type Names = BTreeMap<String, u32>;
+
+/// The value of an expression of WGSL over u32; `None` for any other.
+struct Expression<'a> {
+    tokens: Vec<&'a str>,
+    at: usize,
+    names: &'a Names,
+}
+
+/// Operators by how strongly they bind, the weakest first.
+const OPERATORS: [&[&str]; 6] = [&["|"], &["^"], &["&"], &["<<", ">>"], &["+", "-"], &["*", "/", "%"]];
+
+fn value(text: &str, names: &Names) -> Option<u32> {
+    let mut tokens = vec![];
+    let mut rest = text.trim();
+    while let Some(first) = rest.chars().next() {
+        let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let length = match first {
+            _ if word > 0 => word,
+            '<' | '>' => 2,
+            _ => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at_checked(length)?;
+        tokens.push(token);
+        rest = after.trim_start();
+    }
+    let mut expression = Expression { tokens, at: 0, names };
+    let value = expression.level(0)?;
+    (expression.at == expression.tokens.len()).then_some(value)
+}
+
+impl Expression<'_> {
+    fn level(&mut self, level: usize) -> Option<u32> {
+        let Some(operators) = OPERATORS.get(level) else { return self.term() };
+        let mut left = self.level(level + 1)?;
+        while let Some(operator) = self.tokens.get(self.at).filter(|token| operators.contains(token)).copied() {
+            self.at += 1;
+            let right = self.level(level + 1)?;
+            left = match operator {
+                "|" => left | right,
+                "^" => left ^ right,
+                "&" => left & right,
+                "<<" => left.checked_shl(right)?,
+                ">>" => left.checked_shr(right)?,
+                "+" => left.wrapping_add(right),
+                "-" => left.wrapping_sub(right),
+                "*" => left.wrapping_mul(right),
+                "/" => left.checked_div(right)?,
+                _ => left.checked_rem(right)?,
+            };
+        }
+        Some(left)
+    }
+
+    fn term(&mut self) -> Option<u32> {
+        let token = *self.tokens.get(self.at)?;
+        self.at += 1;
+        if token == "(" {
+            let value = self.level(0)?;
+            self.at += 1;
+            return (self.tokens.get(self.at - 1) == Some(&")")).then_some(value);
+        }
+        let number = token.strip_suffix('u').unwrap_or(token);
+        match number.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None => number.parse().ok().or_else(|| self.names.get(token).copied()),
+        }
+    }
+}
+
+/// Names that the text gives to values which can be computed, in order: `const NAME = ..;` or `let NAME = ..;`.
+fn define(text: &str, keyword: &str, names: &mut Names) {
+    for line in text.split(keyword).skip(1) {
+        let Some((name, rest)) = line.split_once('=') else { continue };
+        let Some(value) = rest.split_once(';').and_then(|(text, _)| value(text, names)) else { continue };
+        names.insert(name.split(':').next().unwrap_or(name).trim().to_owned(), value);
+    }
+}
+
+/// The text within brackets at the start, and what follows them.
+fn brackets(text: &str) -> Option<(&str, &str)> {
+    let rest = text.strip_prefix('[')?;
+    let mut depth = 1;
+    let end = rest.find(|c| {
+        depth += i32::from(c == '[') - i32::from(c == ']');
+        depth == 0
+    })?;
+    Some((&rest[..end], &rest[end + 1..]))
+}
+
+/// The last index of every read of `tile_a` and `tile_b`; the indices before it are the same for all lanes.
+fn reads(body: &str) -> Vec<&str> {
+    let mut found = vec![];
+    for part in body.split("tile_a").skip(1).chain(body.split("tile_b").skip(1)) {
+        let (mut rest, mut index) = (part, None);
+        while let Some((inside, after)) = brackets(rest) {
+            (index, rest) = (Some(inside), after);
+        }
+        let written = rest.trim_start().starts_with('=') && !rest.trim_start().starts_with("==");
+        found.extend(index.filter(|_| !written));
+    }
+    found
+}
+
+/// Cycles of workgroup memory for each k and warp, from the text of a kernel with a tile; `None` where it has none there.
+pub fn of_tile(source: &str) -> Option<Result<f64, String>> {
+    let (_, body) = source.split_once("fn tile_run(")?;
+    let body = body.split_once("\n}").map_or(body, |(body, _)| body);
+    let code: Vec<&str> = body.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n");
+    let reads = reads(&code);
+    if reads.is_empty() {
+        return None;
+    }
+    let mut names = Names::new();
+    define(source, "const ", &mut names);
+    let size = |name: &str| names.get(name).copied().map(f64::from);
+    let outputs = size("TILE_M").zip(size("TILE_N")).zip(size("TILE_LANES")).map(|((m, n), lanes)| m * n / lanes);
+    // every sum of four outputs has one fma for each k
+    let steps = 4.0 * code.matches("fma(").count() as f64 / outputs.unwrap_or(f64::NAN);
+
+    let mut total = 0;
+    for read in reads {
+        let index = |lane| {
+            let mut names = names.clone();
+            names.insert("lane".to_owned(), lane);
+            // loops begin at 0; what they add is the same for all lanes
+            code.split("for (var ").skip(1).filter_map(|text| text.split_once(" =")).for_each(|(name, _)| {
+                names.insert(name.to_owned(), 0);
+            });
+            define(&code, "let ", &mut names);
+            value(read, &names)
+        };
+        let indices: Option<Vec<u32>> = (0..WARP).map(index).collect();
+        let Some(indices) = indices else {
+            return Some(Err(format!("the index `{read}` of a tile is not understood")));
+        };
+        total += cycles(&indices);
+    }
+    Some(Ok(f64::from(total) / steps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels;
+
+    /// Cycles of two reads along m and two along n, as a lane of 8x8 outputs makes for each k.
+    fn eight_by_eight(place: fn(u32) -> (u32, u32)) -> u32 {
+        let places: Vec<(u32, u32)> = (0..WARP).map(place).collect();
+        let (x, y): (Vec<u32>, Vec<u32>) = places.into_iter().unzip();
+        2 * (cycles(&x) + cycles(&y))
+    }
+
+    #[test]
+    fn interleaved_lanes_take_two_thirds_of_the_cycles() {
+        assert_eq!(eight_by_eight(|l| (l % 8, l / 8)), 12);
+        assert_eq!(eight_by_eight(|l| (l % 16, l / 16)), 12);
+        let interleaved = |l: u32| ((l & 1) | ((l >> 1) & 6), ((l >> 1) & 1) | ((l >> 3) & 6));
+        assert_eq!(eight_by_eight(interleaved), 8);
+    }
+
+    #[test]
+    fn words_of_the_same_banks_are_read_one_after_the_other() {
+        let lanes = |of: fn(u32) -> u32| cycles(&(0..WARP).map(of).collect::<Vec<u32>>());
+        // one address, eight neighbours, and every eighth: 1, 1 and 8 cycles for 8 lanes; the first in pairs
+        assert_eq!((lanes(|_| 3), lanes(|l| l), lanes(|l| l * 8)), (2, 4, 32));
+    }
+
+    #[test]
+    fn expressions_have_the_precedence_of_wgsl() {
+        let names = Names::from([("lane".to_owned(), 13), ("SIDE".to_owned(), 8)]);
+        for (text, expected) in [
+            ("lane % SIDE", Some(5)),
+            ("2u * SIDE + 1u", Some(17)),
+            ("(lane & 1u) | ((lane >> 1u) & 6u)", Some(7)),
+            ("lane / SIDE * 4u", Some(4)),
+            ("0x10u - lane", Some(3)),
+            ("held(lane)", None),
+            ("lane < 64u", None),
+            ("unknown", None),
+        ] {
+            assert_eq!(value(text, &names), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tile_of_nested_arrays_is_read_like_a_flat_one() {
+        let flat = "const SIDE = 8u; const TILE_M = 64u; const TILE_N = 64u; const TILE_LANES = 64u;\n\
+            fn tile_run(lane: u32) {\n let x = lane % SIDE;\n let y = lane / SIDE;\n for (var q = 0u; q < 64u; q += 16u) {\n\
+            let a = tile_a[q + y]; let c = tile_a[q + y + SIDE]; let b = tile_b[q + x]; let d = tile_b[q + x + SIDE];\n FMA }\n}\n";
+        let flat = flat.replace("FMA", &"s = fma(a, b, s);".repeat(16));
+        let nested = flat.replace("[q + ", "[q][");
+        assert_eq!(of_tile(&flat), Some(Ok(12.0)));
+        assert_eq!(of_tile(&nested), Some(Ok(12.0)));
+    }
+
+    /// The kernels' own index formulas.
+    #[test]
+    fn tiles_take_no_more_cycles_than_stated() {
+        // 12 with eight, or sixteen, lanes side by side; interleaved lanes would take 8
+        let stated = [("tile_64", 12.0), ("tile_128", 12.0)];
+        let mut found = vec![];
+        for entry in kernels::all().unwrap() {
+            let Some(cycles) = of_tile(&entry.kernel.source) else { continue };
+            let tile = stated.iter().find(|(tile, _)| entry.name.split(' ').any(|word| word == *tile));
+            let (tile, most) = tile.unwrap_or_else(|| panic!("{}: no number of cycles is stated", entry.name));
+            assert!(cycles.clone().unwrap() <= *most, "{}: {cycles:?} cycles, allowed {most}", entry.name);
+            found.push(tile);
+        }
+        assert!(stated.iter().all(|(tile, _)| found.contains(&tile)), "{found:?}");
+    }
+}
