@@ -257,7 +257,7 @@ if $full; then
     step 'stress' cargo test --release --features serde --test gpu -- stress::
     step 'benches build' cargo bench --no-run --features serde
     step 'clippy of benches/isa' isa_clippy
-    step 'compilers of GPUs: NVIDIA, Intel' benches/isa/run.sh nvidia intel
+    step 'compilers of GPUs: the others' benches/isa/run.sh nvidia intel mobile
     step 'package: documentation tests' packed margin-softmax test --doc --release --features serde
     if toolchain "$(minimum_rust)"; then
         step "Rust $(minimum_rust)" cargo "+$(minimum_rust)" check --release --features safetensors

@@ -60,6 +60,8 @@ __attribute__((constructor)) static void begin(void) {
     if (file < 0 || ftruncate(file, FILE_BYTES) || fstat(file, &file_status)) abort();
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     for (int i = 0; i < DRM_NODE_MAX; i++) paths[i] = path;
+    // what a driver prints stays among the lines of the program
+    setvbuf(stdout, NULL, _IOLBF, 0);
     describe(&device);
 }
 
@@ -84,6 +86,10 @@ int drmGetDevice(int fd, drmDevicePtr *found) {
 void drmFreeDevices(drmDevicePtr devices[], int count) {}
 
 void drmFreeDevice(drmDevicePtr *one) {}
+
+int drmGetDeviceFromDevId(dev_t id, uint32_t flags, drmDevicePtr *found) {
+    return drmGetDevice2(-1, flags, found);
+}
 
 // ---- ioctl
 

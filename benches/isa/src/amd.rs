@@ -3,7 +3,7 @@
 use crate::{
     driver::Compiled,
     kernels::Entry,
-    listing::{Instruction, Kind, Listing},
+    listing::{Instruction, Kind, Listing, mesa_version},
     table::Row,
 };
 
@@ -85,11 +85,7 @@ pub fn listing(assembly: &str) -> Listing {
 /// The chip and the version: `RADV NAVI21, Mesa 22.3.6` of `Null hardware (RADV NAVI21), radv Mesa 22.3.6`.
 pub fn compiler(driver: &str) -> String {
     let chip = driver.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(chip, _)| chip);
-    let version = driver.rsplit_once(" Mesa ").map(|(_, version)| version);
-    match (chip, version) {
-        (Some(chip), Some(version)) => format!("{chip}, Mesa {version}"),
-        _ => driver.to_owned(),
-    }
+    format!("{}, Mesa {}", chip.unwrap_or(driver), mesa_version(driver))
 }
 
 pub fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Result<Row, String> {

@@ -3,7 +3,7 @@
 use crate::{
     driver::Compiled,
     kernels::Entry,
-    listing::{Instruction, Kind, Listing},
+    listing::{Instruction, Kind, Listing, mesa_version},
     table::Row,
 };
 
@@ -75,9 +75,7 @@ fn listing(assembly: &str) -> Listing {
 
 /// The chip and the version: `Intel A770, Mesa 22.3.6` of `Intel(R) Arc(tm) A770 Graphics (DG2), Intel open-source Mesa driver Mesa 22.3.6`.
 pub fn compiler(driver: &str) -> String {
-    let version = driver.rsplit_once("Mesa ").map_or("", |(_, version)| version);
-    let chip = driver.split_once(", ").map_or(driver, |(chip, _)| chip);
-    format!("{chip}, Mesa {version}")
+    format!("{}, Mesa {}", driver.split(", ").next().unwrap_or(driver), mesa_version(driver))
 }
 
 pub fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Result<Row, String> {

@@ -13,7 +13,7 @@ pub enum Kind {
     Load(u32),
     /// Stores so many bits to a buffer.
     Store(u32),
-    /// Waits, and nothing else; not counted.
+    /// Waits, and nothing else; no instruction of an element.
     Wait,
     /// Anything else.
     Other,
@@ -28,6 +28,11 @@ pub struct Instruction {
     pub clamp: bool,
     /// Where it may go on instead of the next instruction.
     pub jump: Option<usize>,
+}
+
+/// Of a driver's name and what it tells of itself.
+pub fn mesa_version(driver: &str) -> &str {
+    driver.rsplit_once("Mesa ").map_or("", |(_, version)| version)
 }
 
 /// From the first to the last instruction, both inside.

@@ -1,7 +1,8 @@
 //! What the compilers of GPUs make of the kernels: `run.sh` calls it for each compiler that there is.
 //!
 //! ```text
-//! margin-softmax-isa amd|intel            the first device of VK_DRIVER_FILES, one of RADV or of ANV
+//! margin-softmax-isa adreno|amd|intel     the first device of VK_DRIVER_FILES, one of Turnip, RADV or ANV
+//! margin-softmax-isa dump | margin-softmax-isa apple      the same for Honeykrisp
 //! margin-softmax-isa nvidia CHIP          the tools of MARGIN_SOFTMAX_CUDA, for sm_89 or sm_90
 //!                                         prints the table and compares it with thresholds.md
 //!     --accept                            takes the values as the new thresholds
@@ -9,7 +10,9 @@
 //!     --save FOLDER                       writes the WGSL and the assembly of each kernel there
 //! ```
 
+mod adreno;
 mod amd;
+mod apple;
 #[cfg(test)]
 mod banks;
 mod cuda;
@@ -34,7 +37,8 @@ use crate::{
     table::{Row, Thresholds},
 };
 
-const USAGE: &str = "margin-softmax-isa amd|intel|nvidia CHIP [--accept] [--only TEXT] [--save FOLDER]";
+const USAGE: &str =
+    "margin-softmax-isa adreno|amd|apple|dump|intel|nvidia CHIP [--accept] [--only TEXT] [--save FOLDER]";
 
 #[derive(Default)]
 struct Arguments {
@@ -74,18 +78,23 @@ impl Arguments {
         let written = fs::create_dir_all(&folder).and_then(|()| write("wgsl", &entry.kernel.source));
         written.and_then(|()| write("txt", assembly)).map_err(|error| format!("{}: {error}", folder.display()))
     }
+
+    fn saved(&self, entries: &[Entry], (compiler, rows): (String, Vec<(Row, String)>)) -> Result<Table, String> {
+        for (entry, (_, assembly)) in entries.iter().zip(&rows) {
+            self.save(&compiler, entry, assembly)?;
+        }
+        Ok((compiler, rows.into_iter().map(|(row, _)| row).collect()))
+    }
 }
+
+/// The compiler with its version, and its rows.
+type Table = (String, Vec<Row>);
 
 /// What a vendor's listing tells of a kernel, and of its path through the matrix of cosines.
 type Read = fn(&Entry, &Compiled, Option<&Compiled>) -> Result<Row, String>;
 
 /// By the first device of VK_DRIVER_FILES.
-fn driver(
-    arguments: &Arguments,
-    entries: &[Entry],
-    name: fn(&str) -> String,
-    read: Read,
-) -> Result<(String, Vec<Row>), String> {
+fn driver(arguments: &Arguments, entries: &[Entry], name: fn(&str) -> String, read: Read) -> Result<Table, String> {
     let driver = Driver::open(Buffers::Device)?;
     let compiler = name(&driver.name);
     let rows = entries.iter().map(|entry| {
@@ -98,21 +107,22 @@ fn driver(
     Ok((compiler, rows))
 }
 
-/// The compiler with its version, and its rows.
-fn compile(arguments: &Arguments) -> Result<(String, Vec<Row>), String> {
+fn entries(arguments: &Arguments) -> Result<Vec<Entry>, String> {
     let entries = kernels::all().map_err(|error| error.to_string())?;
-    let entries: Vec<Entry> = entries.into_iter().filter(|entry| entry.name.contains(&arguments.only)).collect();
+    Ok(entries.into_iter().filter(|entry| entry.name.contains(&arguments.only)).collect())
+}
+
+fn compile(arguments: &Arguments) -> Result<Table, String> {
+    let entries = entries(arguments)?;
     match arguments.compiler.as_str() {
         "amd" => driver(arguments, &entries, amd::compiler, amd::row),
+        "adreno" => driver(arguments, &entries, adreno::compiler, adreno::row),
         "intel" => driver(arguments, &entries, intel::compiler, intel::row),
+        "apple" => arguments.saved(&entries, apple::rows(&entries)?),
         "nvidia" => {
             let folder = |name| env::var_os(name).map(PathBuf::from).ok_or_else(|| format!("{name} is not set"));
             let (tools, work) = (folder("MARGIN_SOFTMAX_CUDA")?, folder("MARGIN_SOFTMAX_WORK")?);
-            let (compiler, rows) = nvidia::compile(&arguments.chip, &entries, &tools, &work)?;
-            for (entry, (_, assembly)) in entries.iter().zip(&rows) {
-                arguments.save(&compiler, entry, assembly)?;
-            }
-            Ok((compiler, rows.into_iter().map(|(row, _)| row).collect()))
+            arguments.saved(&entries, nvidia::compile(&arguments.chip, &entries, &tools, &work)?)
         }
         _ => Err(USAGE.into()),
     }
@@ -121,6 +131,9 @@ fn compile(arguments: &Arguments) -> Result<(String, Vec<Row>), String> {
 /// Whether the thresholds are kept.
 fn run() -> Result<bool, String> {
     let arguments = Arguments::parse()?;
+    if arguments.compiler == "dump" {
+        return apple::dump(&entries(&arguments)?).map(|()| true);
+    }
     let (compiler, rows) = compile(&arguments)?;
     println!("## {compiler}\n\n{}", table::print(&rows, true));
 
