@@ -82,8 +82,8 @@ fn line(text: &str) -> Option<(usize, &str, &str)> {
     Some((at, name, operands.trim()))
 }
 
-/// The kernel comes first; a second part, from byte 0 again, runs once for all.
-fn listing(assembly: &str) -> Listing {
+/// With the place in bytes of each instruction. The kernel comes first; a second part, from byte 0 again, runs once for all.
+fn listing(assembly: &str) -> (Listing, Vec<usize>) {
     let mut lines: Vec<(usize, &str, &str)> = vec![];
     for one in assembly.lines().filter_map(line) {
         if one.0 == 0 && !lines.is_empty() {
@@ -114,19 +114,22 @@ fn listing(assembly: &str) -> Listing {
             found[part].iter_mut().for_each(|one| (one.kind, one.slot) = (Kind::Wait, false));
         }
     }
-    Listing(found)
+    (Listing(found), lines.iter().map(|(at, ..)| *at).collect())
 }
 
 fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Result<Row, String> {
-    let path = path.map(|path| listing(&path.assembly));
+    let path = path.map(|path| listing(&path.assembly).0);
+    let (listing, places) = listing(&compiled.assembly);
+    let looped = entry.step().and_then(|step| listing.loop_over_k(step));
     // an index is clamped by a comparison, which has other uses
-    let row = Row::of(entry, &listing(&compiled.assembly), path.as_ref());
+    let row = Row::of(entry, &listing, path.as_ref());
     Ok(Row {
         registers: Some(compiled.statistic("GPRs")?),
         waves: Some(compiled.statistic("Threads")? / 32.0),
         spills: Some(compiled.statistic("Spills")?),
         scratch: Some(compiled.statistic("Scratch")?),
         clamps: None,
+        loop_bytes: looped.map(|(first, last)| (places[last] - places[first]) as f64),
         ..row
     })
 }
@@ -158,7 +161,9 @@ mod tests {
         let (driver, found) = read(text.lines().map(str::to_owned));
         assert_eq!((driver.as_str(), found.len()), ("Apple M1, Honeykrisp Mesa 26", 1));
         assert_eq!(found["kernel one"].statistic("GPRs"), Ok(12.0));
-        let mix = listing(&found["kernel one"].assembly).product(4, 1.0).unwrap();
+        let (listing, places) = listing(&found["kernel one"].assembly);
+        assert_eq!(listing.loop_over_k(4).map(|(first, last)| places[last] - places[first]), Some(18));
+        let mix = listing.product(4, 1.0).unwrap();
         assert_eq!((mix.fma, mix.slots, mix.workgroup_reads), (4.0, 7.0, 1.0));
         assert_eq!((mix.loads, mix.load_bits), (1.0, 64.0));
     }

@@ -149,24 +149,33 @@ impl Listing {
         mix
     }
 
-    /// One step of the loop over k of a product, in which an invocation makes `step` FMA; from that follows how often an
-    /// inner loop runs. `share`: of the waves that load an operand, where not all load both.
-    pub fn product(&self, step: u32, share: f64) -> Option<Mix> {
+    /// The loop over k of a product and, where that has not all `step` FMA of an invocation in it, the loop in it that has the
+    /// rest in several turns.
+    fn loops_over_k(&self, step: u32) -> Option<(Span, Option<Span>)> {
         let fma = |span: Span| self.mix(span).fma;
         let loops: Vec<Span> = self.loops().into_iter().filter(|&span| fma(span) >= 4.0).collect();
         let innermost = |span: &Span| !loops.iter().any(|other| span.holds(*other));
         let inner = loops.iter().copied().filter(innermost).max_by(|a, b| fma(*a).total_cmp(&fma(*b)))?;
-        if fma(inner) >= f64::from(step) {
-            return Some(self.weighted(inner, share));
-        }
-        let around = loops.iter().copied().filter(|span| span.holds(inner));
-        let Some(outer) = around.min_by_key(|span| span.last - span.first) else {
-            return Some(self.weighted(inner, share));
-        };
+        let around = loops.iter().copied().filter(|span| span.holds(inner) && fma(inner) < f64::from(step));
+        let outer = around.min_by_key(|span| span.last - span.first);
+        Some(outer.map_or((inner, None), |outer| (outer, Some(inner))))
+    }
+
+    /// The first and the last instruction of the loop over k.
+    pub fn loop_over_k(&self, step: u32) -> Option<(usize, usize)> {
+        self.loops_over_k(step).map(|(span, _)| (span.first, span.last))
+    }
+
+    /// One step of the loop over k of a product, in which an invocation makes `step` FMA; from that follows how often an
+    /// inner loop runs. `share`: of the waves that load an operand, where not all load both.
+    pub fn product(&self, step: u32, share: f64) -> Option<Mix> {
+        let (outer, inner) = self.loops_over_k(step)?;
         let mut mix = self.weighted(outer, share);
-        let (once, turn) = (mix.fma - fma(inner), fma(inner));
-        let turns = ((f64::from(step) - once) / turn).round().max(1.0);
-        mix.add(self.mix(inner), turns - 1.0);
+        if let Some(inner) = inner {
+            let turn = self.mix(inner);
+            let turns = ((f64::from(step) - (mix.fma - turn.fma)) / turn.fma).round().max(1.0);
+            mix.add(turn, turns - 1.0);
+        }
         Some(mix)
     }
 

@@ -20,6 +20,8 @@ pub struct Row {
     pub reads: Option<f64>,
     /// Of indices, in a step over k.
     pub clamps: Option<f64>,
+    /// Code of the loop over k.
+    pub loop_bytes: Option<f64>,
     /// The mean width of a load from a buffer in the loop over k.
     pub load_bits: Option<f64>,
     /// Instructions for an element of the matrix of cosines.
@@ -65,6 +67,7 @@ const COLUMNS: &[Column] = &[
     column!("FMA share", 3, AtLeast, share),
     column!("reads / 64 FMA", 2, AtMost, reads),
     column!("clamps", 0, AtMost, clamps),
+    column!("loop bytes", 0, AtMost, loop_bytes),
     column!("load bits", 0, AtLeast, load_bits),
     column!("per element", 1, AtMost, per_element),
 ];
