@@ -37,7 +37,7 @@ const CHAINS: [usize; 3] = [2, 4, 8];
 /// Steps of each chain in one turn of its loop.
 const STEPS: usize = 16;
 /// llvmpipe stops a shader after 65,535 turns.
-const MOST_TURNS: u32 = 4095;
+const MAX_TURNS: u32 = 4095;
 
 /// Each chain counts up by STEPS in every even turn, and down again in every odd one: exact in f16 too. `x` is 1 and `y`
 /// is the step, but the compiler does not know.
@@ -226,8 +226,8 @@ impl Probe {
         let kernel = self.kernel(&fma_kernel(half, chains), Some([&numbers, &result]))?;
         // turns first, then groups; an odd number of turns ends on the way up
         let sizes = |size: u32| {
-            let turns = (2 * size - 1).min(MOST_TURNS);
-            (turns, GROUPS * (2 * size - 1).div_ceil(MOST_TURNS))
+            let turns = (2 * size - 1).min(MAX_TURNS);
+            (turns, GROUPS * (2 * size - 1).div_ceil(MAX_TURNS))
         };
         let run = |size| {
             let (turns, groups) = sizes(size);
@@ -247,7 +247,7 @@ impl Probe {
             let (turns, groups) = sizes(size);
             f64::from(turns) * f64::from(groups) * (64 * chains * STEPS * 4 * 2) as f64
         };
-        self.rate(MOST_TURNS * 128, work, run)
+        self.rate(MAX_TURNS * 128, work, run)
     }
 
     /// Bytes per second, read and written together.

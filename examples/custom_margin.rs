@@ -3,7 +3,7 @@
 //! The curve here is φ(x) = x − m·(1 − x)²: no margin for a sample that sits on its prototype, and one that grows with the
 //! distance. A curve is a value and a slope in f64, the same in WGSL, and its numbers.
 
-use margin_softmax::{Backend, Batch, Custom, Error, Margin, MarginSoftmax, Result, Shape, Target};
+use margin_softmax::{Backend, Batch, Error, Margin, MarginSoftmax, Result, Shape, Target, objective::Custom};
 
 #[derive(Debug)]
 struct Quadratic {

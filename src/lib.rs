@@ -4,7 +4,7 @@
 //!
 //! NormFace, CosFace, ArcFace, SphereFace, AmpFace, ChebyAAM and every combination of their margins, with every fallback
 //! that is in use beyond the threshold; ArcGrad, Li-ArcFace, CurricularFace, AdaFace, MagFace, ElasticFace, SphereFace2,
-//! AdaCos, the linear head and M-Softmax; sub-centres, inter-topk, WC-ReLU; label smoothing, class weights, ignore index
+//! AdaCos, the linear head and M-Softmax; sub-centers, inter-topk, WC-ReLU; label smoothing, class weights, ignore index
 //! and reductions as in PyTorch. No arccos, so no NaN at a cosine of 1; no N×C matrix beyond your budget; the same bits run
 //! after run.
 //!
@@ -50,19 +50,19 @@
 //! | ArcGrad | −θ, for every class | [`MarginSoftmax::arcgrad`] |
 //! | Li-ArcFace | (π − 2(θ + m))/π, others (π − 2θ)/π | [`MarginSoftmax::li_arcface`] |
 //! | CurricularFace | cos(θ + m2), others that are harder c·(t + c) | [`MarginSoftmax::curricularface`] |
-//! | AdaFace | cos(θ + m2) − m3, both by the length of the embedding | [`MarginSoftmax::adaface`] |
-//! | MagFace | cos(θ + m2), m2 by the length of the embedding | [`MarginSoftmax::magface`] |
+//! | AdaFace | cos(θ + m2) − m3, both by the norm of the embedding | [`MarginSoftmax::adaface`] |
+//! | MagFace | cos(θ + m2), m2 by the norm of the embedding | [`MarginSoftmax::magface`] |
 //! | ElasticFace | cos(θ + m2) or cos θ − m3, drawn per row | [`MarginSoftmax::elasticface_arc`], [`elasticface_cos`](MarginSoftmax::elasticface_cos) |
 //! | SphereFace2 | g(cos θ) − m, one binary problem per class | [`MarginSoftmax::sphereface2`] |
 //! | AdaCos | cos θ, the scale follows the batch | [`MarginSoftmax::adacos`] |
 //! | softmax, M-Softmax | w·x + b − m3, no normalisation | [`MarginSoftmax::softmax`], [`m_softmax`](MarginSoftmax::m_softmax) |
 //! | your own | any curve | [`Margin`] |
 //!
-//! [`objective::PRESETS`] lists every named loss with its numbers and their source; [`Fallback`] what happens where the
-//! angle passes π; [`Slope`] and [`Curve`] what the backward pass takes for dφ/dx; [`Others`] the transforms of the other
-//! classes; [`Adaptive`] the margins that follow the row; [`Product`] and [`Link`] what is not a softmax
-//! over cosines. [`Shape::with_sub_centers`] gives a class several prototypes, [`Batch`] brings margins of classes and rows
-//! and a bias, [`Want`] asks for the gradients of scale and bias too.
+//! [`objective::PRESETS`] lists every named loss with its numbers and their source. [`objective::Fallback`] says how φ
+//! continues where the angle passes π, [`objective::Slope`] and [`objective::Curve`] choose the dφ/dx of the backward pass.
+//! [`Others`] are the transforms of the other classes, [`Adaptive`] the margins that follow the row; [`Similarity`] and
+//! [`Link`] replace the cosine and the softmax. [`Shape::with_sub_centers`] gives a class several prototypes, [`Batch`]
+//! brings margins of classes and rows and a bias, [`Want`] asks for the gradients of scale and bias too.
 //!
 //! The numbers that a run must keep are a [`State`]: [`SliceHead::train`] moves them, [`SliceHead::evaluate`] only
 //! reads them. Classes may be divided over devices and machines, see [`shard`].
@@ -70,7 +70,7 @@
 //! # Regularisers and center loss
 //!
 //! [`Regularizer`] is a penalty on the prototypes beside the head: Reg_ss, the length of the mean direction, or UniformFace,
-//! the mean inverse distance of all pairs in memory linear in C. [`CenterLoss`] draws embeddings to centres that the caller
+//! the mean inverse distance of all pairs in memory linear in C. [`CenterLoss`] draws embeddings to centers that the caller
 //! holds. [`Backend::regularize`], [`Backend::center_loss`] and [`Backend::update_centers`] take slices;
 //! [`gpu::regularizer`] records the same on tensors, and adds to a gradient that is already there if asked.
 //!
@@ -90,7 +90,7 @@
 //! - **Precision.** f32 storage and accumulation (f16 and bf16 embeddings and prototypes are widened as they are read).
 //!   Against the f64 [`reference`](mod@reference): cosines 2e-6; the mean loss 1e-5 relative on random data; row losses
 //!   and gradients 1e-5 + 3e-7 · s · max(1, largest slope), since the scale and the slope multiply the rounding of a
-//!   cosine. A loss of 1e-18 keeps its digits. The number of classes and rows does not widen these bounds: sums over very many
+//!   cosine. A loss of 1e-18 keeps its precision. The number of classes and rows does not widen these bounds: sums over very many
 //!   of them are added up in parts, and what a vector pulls along its own direction leaves them before it outgrows the
 //!   gradient. Tested with up to 4 million classes, and with 1 million rows.
 //! - **At cos = ±1** the slope is bounded (sin θ is never divided by less than 1e-4), the forward value is never clamped:
@@ -98,8 +98,8 @@
 //!   finite.)
 //! - **NaN.** A row with a NaN or infinite value has a NaN loss and makes the reduced loss NaN; the gradients are those of
 //!   the batch without it. A prototype with one makes every loss NaN and every gradient 0. A label that names no class is
-//!   an error on the host, and treated like a NaN row on a device. [`Counts`] tells how many there were. What is checked
-//!   where: [the table](reliability#input).
+//!   an error on the host, and treated like a NaN row on a device. [`data::Counts`] tells how many there were. What is
+//!   checked where: [the table](reliability#input).
 //! - **Zero vectors** (shorter than 1e-12) take part with the direction x/1e-12 and get a gradient of exactly 0.
 //! - **Determinism.** The same bits run after run on one device, driver, tile, chunk and split; on the CPU for any number
 //!   of threads. No float atomics anywhere.
@@ -115,7 +115,7 @@
 //!
 //! # Limits
 //!
-//! Rows, classes, dim and rows · dim each below 2³¹; classes · K below 2³¹; on a GPU dim up to 65,536, K sub-centres up to 256, K · dim up to
+//! Rows, classes, dim and rows · dim each below 2³¹; classes · K below 2³¹; on a GPU dim up to 65,536, K sub-centers up to 256, K · dim up to
 //! 2²⁰, prototypes of a shard · dim below 2³¹, and eight storage buffers per stage. A row of a linear head whose logits
 //! leave f32, beyond 3e38, counts as not finite. What does not fit is an [`Error`] with both numbers, before any work.
 //!
@@ -140,7 +140,7 @@ mod backend;
 pub mod checkpoint;
 #[cfg(feature = "cpu")]
 mod cpu;
-mod data;
+pub mod data;
 mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
@@ -159,15 +159,10 @@ pub mod theory;
 mod uniforms;
 
 pub use backend::{Backend, SliceHead};
-pub use data::{
-    Batch, Budget, CenterOutput, Counts, DevicePreset, Filtered, GradientFilter, Label, Margins, Options, Output,
-    Penalty, Stored, Tile, Want,
-};
+pub use data::{Batch, Budget, GradientFilter, Label, Margins, Options, Output, Tile, Want};
 pub use error::{Error, Result};
 pub use objective::{
-    AdaFace, Adaptive, Angle, Binary, CenterLoss, Coefficients, Curve, Custom, Damping, Elastic, Fallback, Filter,
-    Link, MagFace, Margin, MarginSoftmax, Others, Power, Product, Reduction, Regularizer, Series, Slope, State, Target,
-    TopK, Unified,
+    Adaptive, CenterLoss, Link, Margin, MarginSoftmax, Others, Reduction, Regularizer, Similarity, State, Target,
 };
 pub use shape::Shape;
 #[cfg(feature = "gpu")]

@@ -23,7 +23,7 @@
 //! **Promised.** A value that the host sees is checked before any work, by the same code on every front; the
 //! [`Error`](crate::Error) names the argument, the value found and the values allowed. A value that lies on a device cannot
 //! be checked there, and never gives a plausible number: its rows are *invalid* (their losses and the reduced loss are NaN,
-//! their gradients 0, and [`Counts::invalid_labels`](crate::Counts::invalid_labels) counts them), or the numbers that depend
+//! their gradients 0, and [`Counts::invalid_labels`](crate::data::Counts::invalid_labels) counts them), or the numbers that depend
 //! on it are NaN or infinite.
 //!
 //! | | slices | tensors | JavaScript, arrays | burn | `evaluate` |
@@ -34,7 +34,7 @@
 //! | a class weight other than 0 or 1e-30 to 1e24 | error | rows of its class are invalid; all losses are NaN with label smoothing | error | has none | error |
 //! | an upstream gradient that is NaN or infinite | error | the gradients that it enters are NaN or infinite | error | as a tensor | error |
 //! | a bias that is NaN or infinite | error | all losses are NaN | error | has none | error |
-//! | margins of a class or row outside their range | error | its rows are invalid; NaN stands for the loss' own | error; NaN stands for the loss' own | has none | error |
+//! | margins of a class or row outside their range | error | its rows are invalid; NaN means the loss' own | error; NaN means the loss' own | has none | error |
 //! | a state outside its range | error | all rows are invalid, the state stays | error | as a tensor | error |
 //! | embeddings or prototypes that are NaN or infinite | [counted](crate#numbers) | counted | counted | counted | counted |
 //! | numbers of other shards that no shard computes | error | has none | has none | has none | has none |
@@ -49,8 +49,8 @@
 //!
 //! **Promised.** JSON and safetensors that are malformed, too long or of another program are errors. Nothing panics; memory
 //! stays in proportion to the bytes that are there, not to what they claim. A checkpoint holds at most
-//! [`MOST_TENSORS`](crate::checkpoint::Checkpoint::MOST_TENSORS) tensors of
-//! [`MOST_BYTES`](crate::checkpoint::Checkpoint::MOST_BYTES) together, its header 1 MiB; the example `evaluate` reads at most
+//! [`MAX_TENSORS`](crate::checkpoint::Checkpoint::MAX_TENSORS) tensors of
+//! [`MAX_BYTES`](crate::checkpoint::Checkpoint::MAX_BYTES) together, its header 1 MiB; the example `evaluate` reads at most
 //! 8 GiB with a header of 1 MiB. What was read is written and read again to the same bits.
 //!
 //! **Tested** by five fuzz targets (`tests/fuzz`, libFuzzer with AddressSanitizer, overflow checks and a counting allocator).
@@ -114,13 +114,13 @@
 //! - where the order of two numbers decides (ElasticFace+ sorts rows, the easy fallback looks at the sign of a cosine) a cosine
 //!   below 1e-38 may be decided otherwise on a device that flushes subnormal numbers.
 //!
-//! **Tested** by one table of cases, for 54 losses (every named one, every fallback, sub-centres, smoothing), on the CPU and on
+//! **Tested** by one table of cases, for 54 losses (every named one, every fallback, sub-centers, smoothing), on the CPU and on
 //! both drivers against the f64 reference. A tolerance follows from an error of 3e-7 of a cosine through the curve itself, so it
 //! holds next to ±1 too. By default each loss meets a seventh of the cases, in a full run all. The reference is held against
 //! trigonometry at these lengths.
 //!
 //! Sums over very many classes and rows have tests of their own, for the losses with a binary link, the linear head, smoothing,
-//! class weights, sub-centres and shards, in both schedules: 262,144 classes or rows on the CPU and 131,072 on each adapter;
+//! class weights, sub-centers and shards, in both schedules: 262,144 classes or rows on the CPU and 131,072 on each adapter;
 //! in a full run 4 million classes and 1 million rows. The hardest is dX of a binary link, whose radial part grows with
 //! the number of classes and the gradient with its root. The exception are prototypes shorter than 1e-6 or longer than 1e6 on
 //! the CPU: they join the sum one by one, and where tens of thousands of them meet a binary link, dX may be off by a few times

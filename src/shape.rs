@@ -1,4 +1,4 @@
-//! Sizes of a head, checked once: the only place that knows about index overflow.
+//! UncheckedShape of a head, checked once: the only place that knows about index overflow.
 
 use crate::{Error, Result};
 
@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// A batch may hold fewer rows than `rows`. `rows` may be 0; `classes` and `dim` must be at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Sizes"))]
+#[cfg_attr(feature = "serde", serde(try_from = "UncheckedShape"))]
 pub struct Shape {
     rows: usize,
     classes: usize,
@@ -15,11 +15,11 @@ pub struct Shape {
     sub_centers: usize,
 }
 
-/// A shape as it stands in a file, not checked yet.
+/// A shape as read from a file, before its checks.
 #[cfg(feature = "serde")]
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sizes {
+struct UncheckedShape {
     rows: usize,
     classes: usize,
     dim: usize,
@@ -33,16 +33,16 @@ fn one() -> usize {
 }
 
 #[cfg(feature = "serde")]
-impl TryFrom<Sizes> for Shape {
+impl TryFrom<UncheckedShape> for Shape {
     type Error = Error;
 
-    fn try_from(Sizes { rows, classes, dim, sub_centers }: Sizes) -> Result<Self> {
+    fn try_from(UncheckedShape { rows, classes, dim, sub_centers }: UncheckedShape) -> Result<Self> {
         Self::new(rows, classes, dim)?.with_sub_centers(sub_centers)
     }
 }
 
 /// Shaders index with `u32`; one bit is kept free so that an index past the end of a tile cannot wrap.
-pub(crate) const MOST: u64 = 1 << 31;
+pub(crate) const INDEX_END: u64 = 1 << 31;
 
 impl Shape {
     /// Checks the sizes: each below 2³¹, `rows · dim` below 2³¹ elements.
@@ -116,6 +116,11 @@ pub(crate) fn elements(a: usize, b: usize) -> u64 {
     (a as u64).saturating_mul(b as u64)
 }
 
+/// Refuses a length other than the one that is needed.
+pub(crate) fn check_length(what: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
+}
+
 fn below(what: &'static str, needed: u64) -> Result<()> {
-    if needed >= MOST { Err(Error::Size { what, needed, allowed: MOST - 1 }) } else { Ok(()) }
+    if needed >= INDEX_END { Err(Error::Size { what, needed, allowed: INDEX_END - 1 }) } else { Ok(()) }
 }

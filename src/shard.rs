@@ -14,6 +14,7 @@ use crate::{
     Error, MarginSoftmax, Result, Shape, State,
     data::Finite,
     objective::{CheckedBatch, RowFacts},
+    shape::check_length,
 };
 
 /// Everything that a shard knows of a batch before margins apply.
@@ -85,10 +86,15 @@ pub struct Statistics {
     pub rows: Vec<RowStatistics>,
 }
 
-/// The parts in the order of their classes; together they must be all classes once.
-fn ordered<T>(parts: &[T], classes: usize, range: impl Fn(&T) -> &Range<usize>) -> Result<Vec<&T>> {
+/// All parts in one, merged in the order of their classes; together they must be all classes once.
+fn merged<T: Clone>(
+    parts: &[T],
+    classes: usize,
+    range: fn(&T) -> &Range<usize>,
+    merge: impl Fn(&mut T, &T) -> Result<()>,
+) -> Result<T> {
     let mut parts: Vec<&T> = parts.iter().collect();
-    parts.sort_by_key(|p| range(p).start);
+    parts.sort_by_key(|part| range(part).start);
     let mut end = 0;
     for part in &parts {
         let own = range(part);
@@ -97,7 +103,13 @@ fn ordered<T>(parts: &[T], classes: usize, range: impl Fn(&T) -> &Range<usize>) 
         }
         end = own.end;
     }
-    if end == classes { Ok(parts) } else { Err(Error::Shards { found: end..end, expected: end, classes }) }
+    if end != classes {
+        return Err(Error::Shards { found: end..end, expected: end, classes });
+    }
+    let mut parts = parts.into_iter();
+    let mut all = parts.next().cloned().ok_or(Error::Zero { what: "shards" })?;
+    parts.try_for_each(|part| merge(&mut all, part))?;
+    Ok(all)
 }
 
 const SUMS: &str = "finite numbers, sums of at least 0";
@@ -108,10 +120,6 @@ fn no_sum(most: f64, sum: f64) -> Option<f64> {
         true => (!(sum.is_finite() && sum >= 0.0)).then_some(sum),
         false => Some(most),
     }
-}
-
-fn same_rows(what: &'static str, found: usize, expected: usize) -> Result<()> {
-    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
 }
 
 impl Targets {
@@ -126,15 +134,15 @@ impl Targets {
         if self.range != (0..classes) {
             return Err(Error::Shards { found: self.range.clone(), expected: 0, classes });
         }
-        same_rows("targets.cosines", self.cosines.len(), rows)?;
+        check_length("targets.cosines", self.cosines.len(), rows)?;
         if let Some(found) = self.cosines.iter().flatten().find(|c| !c.is_finite()) {
             return Err(Error::Parameter { what: "targets.cosines", found: *found, allowed: "finite numbers" });
         }
         let wanted = |some: bool| if some { rows } else { 0 };
         let count = loss.top_k();
-        same_rows("targets.top_count", self.top_count, count)?;
-        same_rows("targets.top", self.top.len(), wanted(count > 0))?;
-        same_rows("targets.sums", self.sums.len(), wanted(loss.scale_follows()))?;
+        check_length("targets.top_count", self.top_count, count)?;
+        check_length("targets.top", self.top.len(), wanted(count > 0))?;
+        check_length("targets.sums", self.sums.len(), wanted(loss.scale_follows()))?;
         if let Some((found, _)) = self.top.iter().flatten().find(|(c, class)| !(c.is_finite() && *class < classes)) {
             let allowed = "finite numbers, each of a class of the head";
             return Err(Error::Parameter { what: "targets.top", found: *found, allowed });
@@ -177,36 +185,31 @@ impl Targets {
 
     /// Everything that all shards know together. [`Error::Shards`] if they overlap or leave a gap.
     pub fn merged(parts: &[Self], classes: usize) -> Result<Self> {
-        let parts = ordered(parts, classes, |p| &p.range)?;
-        let Some((first, rest)) = parts.split_first() else {
-            return Err(Error::Zero { what: "shards" });
-        };
-        let mut all = (*first).clone();
-        all.range = 0..classes;
-        for part in rest {
-            let rows = all.cosines.len();
-            same_rows("targets.cosines", part.cosines.len(), rows)?;
-            same_rows("targets.top_count", part.top_count, all.top_count)?;
-            same_rows("targets.top", part.top.len(), all.top.len())?;
-            same_rows("targets.sums", part.sums.len(), all.sums.len())?;
-            for (a, b) in all.cosines.iter_mut().zip(&part.cosines) {
-                *a = a.or(*b);
-            }
-            for (a, b) in all.top.iter_mut().zip(&part.top) {
-                a.extend(b);
-                a.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
-                a.truncate(all.top_count);
-            }
-            for (a, b) in all.sums.iter_mut().zip(&part.sums) {
-                let most = a[0].max(b[0]);
-                let scaled = |[m, sum]: [f64; 2]| if sum > 0.0 { sum * (m - most).exp() } else { 0.0 };
-                *a = [most, scaled(*a) + scaled(*b)];
-            }
-            // from another machine: any number
-            all.zero_prototypes = all.zero_prototypes.saturating_add(part.zero_prototypes);
-            all.non_finite_prototypes = all.non_finite_prototypes.saturating_add(part.non_finite_prototypes);
+        Ok(Self { range: 0..classes, ..merged(parts, classes, |part| &part.range, Self::merge)? })
+    }
+
+    fn merge(&mut self, part: &Self) -> Result<()> {
+        check_length("targets.cosines", part.cosines.len(), self.cosines.len())?;
+        check_length("targets.top_count", part.top_count, self.top_count)?;
+        check_length("targets.top", part.top.len(), self.top.len())?;
+        check_length("targets.sums", part.sums.len(), self.sums.len())?;
+        for (a, b) in self.cosines.iter_mut().zip(&part.cosines) {
+            *a = a.or(*b);
         }
-        Ok(all)
+        for (a, b) in self.top.iter_mut().zip(&part.top) {
+            a.extend(b);
+            a.sort_by(|x, y| y.0.total_cmp(&x.0).then(x.1.cmp(&y.1)));
+            a.truncate(self.top_count);
+        }
+        for (a, b) in self.sums.iter_mut().zip(&part.sums) {
+            let most = a[0].max(b[0]);
+            let scaled = |[m, sum]: [f64; 2]| if sum > 0.0 { sum * (m - most).exp() } else { 0.0 };
+            *a = [most, scaled(*a) + scaled(*b)];
+        }
+        // from another machine: any number
+        self.zero_prototypes = self.zero_prototypes.saturating_add(part.zero_prototypes);
+        self.non_finite_prototypes = self.non_finite_prototypes.saturating_add(part.non_finite_prototypes);
+        Ok(())
     }
 }
 
@@ -216,7 +219,7 @@ impl Statistics {
         if self.range != (0..classes) {
             return Err(Error::Shards { found: self.range.clone(), expected: 0, classes });
         }
-        same_rows("statistics.rows", self.rows.len(), rows)?;
+        check_length("statistics.rows", self.rows.len(), rows)?;
         match self.rows.iter().find_map(|row| no_sum(row.most, row.sum)) {
             // the logits of a linear head may leave f32: such a row counts as one that is not finite
             Some(found) if !loss.is_linear() => Err(Error::Parameter { what: "statistics.rows", found, allowed: SUMS }),
@@ -226,18 +229,12 @@ impl Statistics {
 
     /// The sums over all shards, added in the order of their classes.
     pub fn merged(parts: &[Self], classes: usize) -> Result<Self> {
-        let parts = ordered(parts, classes, |p| &p.range)?;
-        let Some((first, rest)) = parts.split_first() else {
-            return Err(Error::Zero { what: "shards" });
-        };
-        let mut all = (*first).clone();
-        all.range = 0..classes;
-        for part in rest {
-            same_rows("statistics.rows", part.rows.len(), all.rows.len())?;
-            for (a, b) in all.rows.iter_mut().zip(&part.rows) {
-                *a = a.merged(*b);
-            }
-        }
-        Ok(all)
+        Ok(Self { range: 0..classes, ..merged(parts, classes, |part| &part.range, Self::merge)? })
+    }
+
+    fn merge(&mut self, part: &Self) -> Result<()> {
+        check_length("statistics.rows", part.rows.len(), self.rows.len())?;
+        self.rows.iter_mut().zip(&part.rows).for_each(|(a, b)| *a = a.merged(*b));
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, atomic::Ordering::SeqCst};
 
 use heap::{CALLS, LIVE, PEAK};
 use margin_softmax::{
-    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Product, Shape, Want,
+    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Shape, Similarity, Want,
 };
 
 /// One test at a time: the numbers belong to the process.
@@ -137,7 +137,7 @@ fn the_workspace_of_every_family_stays_within_the_budget() {
             let (x, w) = (numbers(rows * dim), numbers(classes * centers * dim));
             let labels: Vec<i64> = (0..rows).map(|i| (i * 31 % classes) as i64).collect();
             let (bias, margins) = (vec![0.1; classes], vec![0.2; rows]);
-            let linear = loss.product == Product::Linear;
+            let linear = loss.similarity == Similarity::Dot;
             let row_margins = match loss.target.name() {
                 "unified" => Margins { m0: Some(&margins), ..Margins::NONE },
                 _ => Margins::NONE,
@@ -174,7 +174,7 @@ fn the_workspace_of_every_family_stays_within_the_budget() {
                 assert!(peak as u64 <= budget, "{name}: {peak} bytes, the budget is {budget}");
                 assert!(grown < 1000, "{name}: {grown} bytes more after three more calls");
                 if budget == smallest && rows >= 64 {
-                    // counted is a product over a whole tile; with sub-centres dW takes several smaller ones
+                    // counted is a product over a whole tile; with sub-centers dW takes several smaller ones
                     assert!(peak as u64 > budget / 4, "{name}: {budget} asked for, {peak} bytes used");
                 }
             }

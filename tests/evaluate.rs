@@ -292,7 +292,7 @@ fn every_device_agrees_with_the_reference() {
     }
 }
 
-/// What a loss may ask for beyond the four tensors: sub-centres, bias, margins of classes and rows, a state.
+/// What a loss may ask for beyond the four tensors: sub-centers, bias, margins of classes and rows, a state.
 #[test]
 fn every_device_takes_every_input() {
     let (n, c, d, k) = (70, 131, 17, 2);
@@ -681,7 +681,7 @@ fn bad_files_are_refused() {
     // a hole: no bytes on the disk, and none is read
     #[cfg(unix)]
     {
-        fs::File::options().write(true).open(&batch).unwrap().set_len(input::MOST_BYTES + 1).unwrap();
+        fs::File::options().write(true).open(&batch).unwrap().set_len(input::MAX_BYTES + 1).unwrap();
         refused(&place, CPU, "batch.safetensors: 8589934593 bytes, at most 8589934592 are allowed");
     }
     fs::remove_file(&batch).unwrap();
@@ -780,7 +780,7 @@ fn bad_arguments_are_refused() {
         refused(&place, &["--budget", text], "more bytes than 64 bits can count");
     }
     refused(&place, &["--device", "cpu", "--budget", "1"], "the budget is 1");
-    refused(&place, &["--tile", "tile_63"], "known are: direct, direct_64, tile_64, tile_128");
+    refused(&place, &["--tile", "tile_63"], "known are: direct, direct_64, tile_32, tile_64, tile_64_short, tile_128");
     refused(&place, &["--device", "tpu"], "possible values: best, cpu, gpu, reference");
     refused(&place, &["--device", "cpu", "--adapter", "x"], "`--adapter` names a GPU");
     refused(&place, &["--devise", "cpu"], "unexpected argument '--devise' found");

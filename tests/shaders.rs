@@ -9,6 +9,7 @@ use std::{
 };
 
 use margin_softmax::{
+    objective::{Custom, TopK},
     plan::{Binding, Element, Kernel, Layout, Limits, Plan, catalogue::kernels},
     *,
 };
@@ -174,9 +175,10 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("tile/block.wgsl", &["PIECE"], "the length of the parts of a sum, within one dispatch"),
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
-        ("tile/workgroup.wgsl", &["WIDE"], "follows from TILE_SIDE"),
-        ("tile/tile_128.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
-        ("tile/tile_64.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "TILE_SIDE"], tile),
+        ("tile/workgroup.wgsl", &["BLOCKS_A", "BLOCKS_B", "QUADS_M", "QUADS_N"], "follows from the tile's size"),
+        ("tile/tile_128.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
+        ("tile/tile_32.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
+        ("tile/tile_64.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("update_state/update_state.wgsl", &["LANES"], lanes),
     ];
     let mut expected: Vec<(String, String)> = vec![];
@@ -217,17 +219,17 @@ fn every_shared_number_has_a_reader_and_its_value() {
     for (name, expected) in [
         ("PI", std::f64::consts::PI),
         ("SHORTEST", objective::SHORTEST),
-        ("MOST_BINS", monitor::MOST_BINS as f64),
-        ("MOST_CHOSEN", TopK::MOST as f64),
-        ("MOST_PARAMETERS", Custom::PARAMETERS as f64),
+        ("MAX_BINS", monitor::MAX_BINS as f64),
+        ("MAX_TOP_K", TopK::MAX as f64),
+        ("MAX_PARAMETERS", Custom::PARAMETERS as f64),
         ("NO_CLASS", f64::from(u32::MAX)),
         ("LOWEST", -3e38),
     ] {
         assert_eq!(shared[name], expected, "{name}");
     }
     // flags are bits of their own
-    let flags = "HAS_IGNORE LINEAR DETACHED SERIES CLASS_WEIGHTS UPSTREAM UPSTREAM_ROWS MEAN ADD_EMBEDDINGS \
-                 ADD_PROTOTYPES PLAIN CLASS_MARGINS ROW_MARGINS VARIED CLOSED OWN_SCALE CURRICULAR OTHER_SERIES \
+    let flags = "HAS_IGNORE STRAIGHT DETACHED SERIES CLASS_WEIGHTS UPSTREAM UPSTREAM_ROWS MEAN ADD_EMBEDDINGS \
+                 ADD_PROTOTYPES DOT_PRODUCT CLASS_MARGINS ROW_MARGINS VARIED CLOSED OWN_SCALE CURRICULAR OTHER_SERIES \
                  OTHER_DETACHED ANGULAR OTHER_ANGULAR WEIGHS SORTED GIVEN";
     let bits: BTreeSet<u32> = flags.split(' ').map(|flag| shared[flag] as u32).collect();
     assert!(bits.len() == 24 && bits.iter().all(|bit| bit.is_power_of_two()), "{bits:?}");
@@ -238,14 +240,14 @@ fn every_shared_number_has_a_reader_and_its_value() {
         let (norm_mean, norm_deviation) = (length, length);
         State { hardness, norm_mean, norm_deviation, scale, ..state }.validate(shape).is_ok()
     };
-    let [hardness, smallest, largest] = ["MOST_HARDNESS", "SMALLEST_SCALE", "LARGEST_SCALE"].map(|name| shared[name]);
+    let [hardness, smallest, largest] = ["MAX_HARDNESS", "SMALLEST_SCALE", "LARGEST_SCALE"].map(|name| shared[name]);
     assert!(holds(hardness, 0.0, smallest) && holds(-hardness, 1e30, largest));
     assert!(
         !holds(hardness + 1e-5, 0.0, 1.0)
             && !holds(0.0, 1e30_f64.next_up(), 1.0)
             && !holds(0.0, 0.0, largest.next_up())
     );
-    let [margin, factor, drawn] = ["MOST_MARGIN", "MOST_FACTOR", "MOST_DRAWN"].map(|name| shared[name]);
+    let [margin, factor, drawn] = ["MAX_MARGIN", "MAX_FACTOR", "MAX_DRAWN"].map(|name| shared[name]);
     let fits = |m0, m1, m2, m3| MarginSoftmax::unified(m0, m1, m2, m3).validate().is_ok();
     assert!(fits(margin, factor, drawn, margin) && fits(margin, factor, drawn, -margin));
     assert!(!fits(margin.next_up(), 1.0, 0.0, 0.0) && !fits(1.0, factor.next_up(), 0.0, 0.0));
@@ -321,7 +323,7 @@ fn workgroups_cover_what_the_planner_believes() {
                     text.split(after).skip(1).find_map(first)
                 };
                 let name = kernel.name;
-                let part = plan.parts()[step.part];
+                let part = plan.constants()[step.constants];
                 match step.grid.rows_per_group {
                     0 => {
                         let Some(covered) = number("group * ").or(number("unfold(id, groups) * ")) else { continue };

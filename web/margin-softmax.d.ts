@@ -86,7 +86,7 @@ export interface Settings {
         /** The most bytes of workspace; 256 MiB if absent. */
         budget?: number;
         preset?: 'auto' | 'portable' | 'desktop' | 'software';
-        tile?: 'direct' | 'direct_64' | 'tile_64' | 'tile_128';
+        tile?: 'direct' | 'direct_64' | 'tile_32' | 'tile_64' | 'tile_64_short' | 'tile_128';
         /** The threshold of a gradient filter. */
         filter?: number;
     };
@@ -154,7 +154,7 @@ export function limitsOf(device: GPUDevice): Limits;
 /** A buffer, or a range of one. `size` may be left out; if given it must be that of the tensor. */
 export type Binding = GPUBuffer | { buffer: GPUBuffer; offset?: number; size?: number };
 
-/** N rows, C classes of K sub-centres, D values a vector; row-major. What is written must share no buffer with what is read. */
+/** N rows, C classes of K sub-centers, D values a vector; row-major. What is written must share no buffer with what is read. */
 export interface Io {
     /** [N, D]. */
     embeddings: Binding;
@@ -237,7 +237,7 @@ export interface State {
     seed: number | bigint;
     /** CurricularFace's running mean of the target cosine. */
     hardness: number;
-    /** Mean and deviation of the embeddings' lengths (AdaFace). */
+    /** Mean and deviation of the embeddings' norms (AdaFace). */
     norm_mean: number;
     norm_deviation: number;
     /** The scale in force under dynamic AdaCos. */

@@ -59,7 +59,7 @@ const wasm = (name) => `/target/browser/${name}.wasm`;
 const peers = [
     { name: 'crate WebGPU', side: 'gpu', version: crate, module: 'crate-webgpu', options: { module }, needs: [module, '/web/dist/planner.js'] },
     ...(args.tiles
-        ? [{ preset: 'portable' }, { tile: 'direct' }, { tile: 'direct_64' }, { tile: 'tile_64' }, { tile: 'tile_128' }].map((choice) => ({
+        ? [{ preset: 'portable' }, { tile: 'direct' }, { tile: 'direct_64' }, { tile: 'tile_32' }, { tile: 'tile_64' }, { tile: 'tile_64_short' }, { tile: 'tile_128' }].map((choice) => ({
               name: `crate WebGPU ${Object.values(choice)[0]}`,
               side: 'gpu',
               version: crate,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use half::{bf16, f16};
-use margin_softmax::{Backend, Batch, Budget, MarginSoftmax, Options, Output, Stored, Want, objective::PRESETS};
+use margin_softmax::{Backend, Batch, Budget, MarginSoftmax, Options, Output, Want, data::Stored, objective::PRESETS};
 use serde_json::{Value, json};
 
 use crate::data::{Data, error};

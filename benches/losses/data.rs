@@ -1,7 +1,7 @@
 //! Batches, and what agreement means.
 
 use margin_softmax::{
-    Backend, Batch, MarginSoftmax, Options, Output, Product, Shape, SliceHead, State, Want, reference,
+    Backend, Batch, MarginSoftmax, Options, Output, Shape, Similarity, SliceHead, State, Want, reference,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -39,7 +39,7 @@ impl Data {
     }
 
     pub fn batch(&self, loss: &MarginSoftmax) -> Batch<'_> {
-        let bias = (loss.product == Product::Linear).then_some(&self.bias[..]);
+        let bias = (loss.similarity == Similarity::Dot).then_some(&self.bias[..]);
         Batch { embeddings: &self.x, prototypes: &self.w, labels: &self.labels, bias, ..Batch::default() }
     }
 
@@ -47,7 +47,7 @@ impl Data {
     pub fn exact(&self, loss: &MarginSoftmax, want: Want) -> Output<f64> {
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         let (x, w, bias) = (wide(&self.x), wide(&self.w), wide(&self.bias));
-        let bias = (loss.product == Product::Linear).then_some(&bias[..]);
+        let bias = (loss.similarity == Similarity::Dot).then_some(&bias[..]);
         let batch = Batch { embeddings: &x, prototypes: &w, labels: &self.labels, bias, ..Batch::default() };
         reference::train(loss, self.shape, want, &batch, &mut State::new(loss, self.shape).unwrap()).unwrap()
     }

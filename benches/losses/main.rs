@@ -1,4 +1,4 @@
-//! What a loss, a gradient, an element type, a sub-centre, a class and a smaller budget cost: one table each, in
+//! What a loss, a gradient, an element type, a sub-center, a class and a smaller budget cost: one table each, in
 //! alternating rounds, since only ratios inside one run mean anything on a shared machine.
 //!
 //! ```text

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use margin_softmax::{
-    Backend, Batch, CenterLoss, MarginSoftmax, Options, Output, Product, Regularizer, Shape, SliceHead, Want,
+    Backend, Batch, CenterLoss, MarginSoftmax, Options, Output, Regularizer, Shape, Similarity, SliceHead, Want,
 };
 use ndarray::{Array2, ArrayView2, Axis, aview1};
 use rand::{SeedableRng, seq::SliceRandom};
@@ -95,13 +95,13 @@ impl Model {
     }
 
     fn batch<'a>(&'a self, loss: &MarginSoftmax, embeddings: &'a [f32], labels: &'a [u32]) -> Batch<'a, u32> {
-        let bias = (loss.product == Product::Linear).then(|| flat(&self.bias.value));
+        let bias = (loss.similarity == Similarity::Dot).then(|| flat(&self.bias.value));
         Batch { embeddings, prototypes: flat(&self.prototypes.value), labels, bias, ..Default::default() }
     }
 }
 
 impl Sizes {
-    /// Length of an embedding.
+    /// Dimension of an embedding.
     pub fn dim(&self) -> usize {
         self.lengths.last().copied().unwrap_or(0)
     }
@@ -218,7 +218,7 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     fn new(backend: &'a Backend, objective: &Objective, model: &Model, settings: &Settings) -> Result<Self> {
         let objective = objective.clone();
-        let linear = objective.loss.product == Product::Linear;
+        let linear = objective.loss.similarity == Similarity::Dot;
         let want = if linear { Want::ALL.with_bias() } else { Want::ALL };
         let options = Options { want, ..Default::default() };
         let mut head = backend.head_with(&objective.loss, model.sizes.shape(settings.batch)?, &options)?;
@@ -249,7 +249,7 @@ impl<'a> Head<'a> {
     fn move_prototypes(&mut self, model: &mut Model, adam: &Adam) -> Result {
         let gradient = ArrayView2::from_shape(model.prototypes.value.raw_dim(), &self.out.grad_prototypes)?;
         model.prototypes.step(gradient, adam);
-        if self.objective.loss.product == Product::Linear {
+        if self.objective.loss.similarity == Similarity::Dot {
             model.bias.step(aview1(&self.out.grad_bias).insert_axis(Axis(0)), adam);
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use margin_softmax::{Backend, Budget, Counts, MarginSoftmax, Options, Shape, State, Tile, Want, reference};
+use margin_softmax::{Backend, Budget, MarginSoftmax, Options, Shape, State, Tile, Want, data::Counts, reference};
 
 use crate::{files, input, input::Input, loss, output};
 
@@ -37,7 +37,7 @@ struct Arguments {
     /// What computes; default `best`, or `gpu` if an adapter is named.
     #[arg(long, value_enum)]
     device: Option<Device>,
-    /// The matrix tile of a GPU: direct, tile_64 or tile_128; default: the library chooses.
+    /// The matrix tile of a GPU: see `margin_softmax::Tile`; default: the library chooses.
     #[arg(long, value_parser = tile)]
     tile: Option<Tile>,
     /// The most bytes of workspace: 268435456, 512KiB, 256MiB or 1GiB; default 256MiB.
@@ -167,8 +167,8 @@ fn fits(shape: Shape) -> Result {
     // a cosine and the prototype it belongs to, and a gradient for each prototype; rows and classes each below 2^31
     let cells = shape.rows() as u64 * shape.classes() as u64;
     let needed = cells.saturating_mul(16 + 8 * shape.sub_centers() as u64);
-    if needed > input::MOST_BYTES {
-        let (gib, most) = (needed >> 30, input::MOST_BYTES >> 30);
+    if needed > input::MAX_BYTES {
+        let (gib, most) = (needed >> 30, input::MAX_BYTES >> 30);
         return Err(format!("the reference needs {gib} GiB for N·C·K values, at most {most} GiB are allowed").into());
     }
     Ok(())

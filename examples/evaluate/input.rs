@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use crate::{command::Result, files};
 
 /// The largest file that is read.
-pub const MOST_BYTES: u64 = 8 << 30;
+pub const MAX_BYTES: u64 = 8 << 30;
 /// The longest header that is read: all tensors there are take three kilobytes.
 const LONGEST_HEADER: u64 = 1 << 20;
 
@@ -64,7 +64,7 @@ fn known() -> impl Iterator<Item = &'static str> {
 
 /// Every tensor by its name, type and shape; the labels' values are checked by the library.
 pub fn read(path: &Path, reduction: Reduction) -> Result<Input> {
-    let bytes = files::read(path, MOST_BYTES)?;
+    let bytes = files::read(path, MAX_BYTES)?;
     parse(&bytes, reduction).map_err(|why| format!("{}: {why}", path.display()).into())
 }
 

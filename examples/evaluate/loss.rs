@@ -11,18 +11,18 @@ use serde_json::{Value, from_str};
 use crate::{command::Result, files};
 
 /// Far more than any loss needs.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A validated loss from a file.
 pub fn read(path: &Path) -> Result<MarginSoftmax> {
-    let text = String::from_utf8(files::read(path, MOST_BYTES)?);
+    let text = String::from_utf8(files::read(path, MAX_BYTES)?);
     let loss = text.map_err(Into::into).and_then(|text| parse(&text));
     loss.map_err(|why| format!("{}: {why}", path.display()).into())
 }
 
 /// A state from a file; whether it fits is the head's to say.
 pub fn state(path: &Path) -> Result<State> {
-    let text = String::from_utf8(files::read(path, MOST_BYTES)?);
+    let text = String::from_utf8(files::read(path, MAX_BYTES)?);
     let state = text.map_err(Into::into).and_then(|text| match from_str(&text)? {
         Value::Object(_) => Ok(from_str::<State>(&text)?),
         _ => Err("expected an object".into()),

@@ -6,7 +6,7 @@
 //!     --input batch.safetensors --loss loss.json --output out.safetensors --device cpu
 //!
 //! in     embeddings [N, D] and prototypes [C, D]   f32, f16 or bf16 (widened to f32 before anything else); [C, K, D] with
-//!                                                  K sub-centres
+//!                                                  K sub-centers
 //!        labels [N]                                any integer type
 //!        class_weights [C], upstream [1] or [N]    f32, all optional; upstream [N] with the reduction `none`
 //!        bias [C]                                  of a linear head

@@ -28,7 +28,7 @@ struct Args {
     #[arg(long, default_value_t = 85_742, value_parser = value_parser!(u32).range(2..1 << 31))]
     classes: u32,
 
-    /// Length of an embedding, 2 to 2^31 - 1
+    /// Dimension of an embedding, 2 to 2^31 - 1
     #[arg(long, default_value_t = 512, value_parser = value_parser!(u32).range(2..1 << 31))]
     dim: u32,
 

@@ -3,7 +3,8 @@
 use std::{error::Error, fmt::Write};
 
 use margin_softmax::{
-    Fallback, MarginSoftmax,
+    MarginSoftmax,
+    objective::Fallback,
     theory::{self, Criterion},
 };
 use plotters::style::RGBColor;
@@ -23,7 +24,7 @@ const GREY: RGBColor = RGBColor(128, 128, 128);
 const SIZE: (u32, u32) = (470, 330);
 const ANGLE: &str = "angle θ to the own prototype, °";
 /// No loss below this is drawn.
-const LEAST: f64 = -8.0;
+const MIN: f64 = -8.0;
 
 /// A line with its name.
 struct Line {
@@ -97,7 +98,7 @@ fn over_the_angle(page: &mut String, setting: &Setting) -> Result<()> {
     };
     let logs: Vec<Curve> = losses.iter().map(log).collect();
     let (_, most) = ends(&logs);
-    let log = Axis::steps("loss", LEAST, 2.0, ((most - LEAST) / 2.0).ceil().max(1.0) as usize, power);
+    let log = Axis::steps("loss", MIN, 2.0, ((most - MIN) / 2.0).ceil().max(1.0) as usize, power);
     write!(
         page,
         "<h2>Loss over the angle</h2>

@@ -1,6 +1,6 @@
 //! The classes, dimensions and scale that all tables and pictures are about, and the losses they compare.
 
-use margin_softmax::{Fallback, MarginSoftmax, Result, theory};
+use margin_softmax::{MarginSoftmax, Result, objective::Fallback, theory};
 
 /// The pull that counts as none, per radian.
 pub const PULL: f64 = 1.0;

@@ -3,7 +3,8 @@
 use std::f64::consts::PI;
 
 use margin_softmax::{
-    Fallback, MarginSoftmax, Others, Result,
+    MarginSoftmax, Others, Result,
+    objective::Fallback,
     theory::{self, Criterion, OptimalMargin},
 };
 

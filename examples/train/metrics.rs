@@ -1,7 +1,7 @@
 //! How good a model is: on new images of the trained digits, and on digits it has never seen.
 
 use margin_softmax::{
-    Backend, MarginSoftmax, Product,
+    Backend, MarginSoftmax, Similarity,
     monitor::{Collapse, CollapseDetector, CollapseThresholds, Monitor},
 };
 use ndarray::Array2;
@@ -47,7 +47,7 @@ pub fn score(backend: &Backend, loss: &MarginSoftmax, model: &Model, digits: &Di
     let out = model.judge(backend, loss, &digits.test)?;
     let accuracy = accuracy(&out);
     // a linear head gives products
-    let linear = loss.product == Product::Linear;
+    let linear = loss.similarity == Similarity::Dot;
     let out = if linear { model.judge(backend, &MarginSoftmax::normface(), &digits.test)? } else { out };
     let mut monitor = Monitor::new(1)?;
     monitor.add(&out, &digits.test.labels, None)?;

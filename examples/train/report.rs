@@ -2,7 +2,7 @@
 
 use std::{f64::consts::PI, fmt::Write, time::Duration};
 
-use margin_softmax::{MarginSoftmax, Product};
+use margin_softmax::{MarginSoftmax, Similarity};
 use ndarray::{Array2, ArrayView1};
 use plotters::style::RGBColor;
 
@@ -154,7 +154,7 @@ two losses is better. At 0 stands the loss of the first step, before anything is
 
     /// The losses over angles: a product has none.
     fn angular(&self) -> Vec<&Loss> {
-        self.trained.iter().map(|t| &t.loss).filter(|l| l.loss.product == Product::Cosine).collect()
+        self.trained.iter().map(|t| &t.loss).filter(|l| l.loss.similarity == Similarity::Cosine).collect()
     }
 
     /// Value (0) or slope (1) of every target curve over the angle in degrees.

@@ -1,6 +1,6 @@
 //! The losses as this example trains them, and how.
 
-use margin_softmax::{Adaptive, Backend, MarginSoftmax, Others, Product, Target};
+use margin_softmax::{Adaptive, Backend, MarginSoftmax, Others, Similarity, Target};
 
 use crate::common::{
     Result,
@@ -71,11 +71,11 @@ impl Loss {
         };
         match loss.adaptive {
             Adaptive::AdaCos => parts.push("s follows the batch".into()),
-            _ if loss.product == Product::Linear => parts.push("linear".into()),
+            _ if loss.similarity == Similarity::Dot => parts.push("linear".into()),
             _ => parts.push(format!("s = {}", loss.scale)),
         }
         match loss.others {
-            Others::Identity | Others::Angle(_) | Others::Power(_) => {}
+            Others::Identity | Others::Angle(_) | Others::SimilarityAdjustment(_) => {}
             Others::Rectified => parts.push("WC-ReLU".into()),
             _ => parts.push(loss.others.name().replace('_', "-")),
         }
@@ -90,7 +90,7 @@ pub struct Settings {
     pub epochs: usize,
     /// Of the first weights and of the order of the images.
     pub seed: u64,
-    /// Length of an embedding.
+    /// Dimension of an embedding.
     pub dim: usize,
     /// Prototypes of a class.
     pub sub_centers: usize,

@@ -23,7 +23,7 @@ use crate::{
 
 /// Outputs of every hidden layer.
 pub const WIDTH: usize = 32;
-/// Length of an embedding.
+/// Dimension of an embedding.
 pub const DIM: usize = 16;
 /// Rows of a step.
 pub const BATCH: usize = 32;

@@ -1,4 +1,4 @@
-// center_gradient: gain * (embedding - centre) of every row that counts.
+// center_gradient: gain * (embedding - center) of every row that counts.
 //
 //   in      embedding       [rows, dim]
 //   in      center          [classes, dim]

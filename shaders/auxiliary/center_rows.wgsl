@@ -1,4 +1,4 @@
-// center_rows: what every row counts for, and the square of its distance to the centre of its class.
+// center_rows: what every row counts for, and the square of its distance to the center of its class.
 //
 //   in      embedding  [rows, dim]
 //   in      center     [classes, dim]

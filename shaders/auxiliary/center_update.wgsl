@@ -1,4 +1,4 @@
-// center_update: moves the centre of every class that has rows by rate / (1 + rows) * sum of (embedding - centre).
+// center_update: moves the center of every class that has rows by rate / (1 + rows) * sum of (embedding - center).
 //
 //   in      embedding  [rows, dim]
 //   in      labels     [rows]          i32
@@ -6,7 +6,7 @@
 //   inout   centers    [classes, dim]  f32
 //
 // A workgroup per row and 256 values; the first row of a class does the work of all, in order, the others none. So a
-// centre is read and written by one lane only.
+// center is read and written by one lane only.
 // Twin: update_centers in src/reference/regularizer.rs
 
 @group(0) @binding(3) var<storage, read> labels: array<i32>;

@@ -22,18 +22,18 @@ fn combine(a: Reduced, b: Reduced) -> Reduced { return vec2(max(a.x, b.x), a.y +
 @compute @workgroup_size(LANES)
 fn mean_direction(@builtin(local_invocation_index) lane: u32) {
     let quads = (settings.dim + 3u) / 4u;
-    var most = 0.0;
+    var largest = 0.0;
     for (var q = lane; q < quads; q += LANES) {
         var sum = vec4(0.0);
         for (var block = 0u; block < part.slots; block++) { sum += sums[block * quads + q]; }
         sum /= f32(part.count);
         mean[q] = sum;
         let a = abs(sum);
-        most = max(most, max(max(a.x, a.y), max(a.z, a.w)));
+        largest = max(largest, max(max(a.x, a.y), max(a.z, a.w)));
     }
-    most = reduce(lane, vec2(most, 0.0)).x;
-    let some = most > 1.0e-30;
-    let unit = 1.0 / select(1.0, most, some);
+    largest = reduce(lane, vec2(largest, 0.0)).x;
+    let some = largest > 1.0e-30;
+    let unit = 1.0 / select(1.0, largest, some);
     var square = 0.0;
     for (var q = lane; q < quads; q += LANES) {
         let v = mean[q] * unit;
@@ -50,7 +50,7 @@ fn mean_direction(@builtin(local_invocation_index) lane: u32) {
         mean[q] = select(vec4(0.0), mean[q] * unit * root, some && good);
     }
     if (lane == 0u) {
-        let length = select(0.0, settings.scale * (most * (safe * root)), some);
+        let length = select(0.0, settings.scale * (largest * (safe * root)), some);
         value[0] = select(settings.nan, bitcast<u32>(length), good);
     }
 }

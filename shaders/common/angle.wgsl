@@ -36,7 +36,7 @@ fn cos_sin_of(a: f32) -> vec2<f32> {
 // arccos x and its slope, bounded as everywhere.
 fn arc(x: f32) -> ValueSlope {
     let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
-    // from the nearer end, where it keeps all its digits
+    // from the nearer end, where it keeps full precision
     let near = quadrant_angle(s, abs(x));
     return ValueSlope(select(near, PI - near, x < 0.0), -1.0 / max(s, SMALLEST_SINE));
 }

@@ -34,7 +34,7 @@ fn log_one_plus(v: f32) -> f32 {
     return 2.0 * fma(q * z, p, q);
 }
 
-// log(1 + e^d): keeps the digits of a tiny loss
+// log(1 + e^d): keeps the precision of a tiny loss
 fn softplus(d: f32) -> f32 {
     return max(d, 0.0) + log_one_plus(exponential(-abs(d)));
 }

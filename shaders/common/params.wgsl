@@ -1,5 +1,5 @@
 // What every kernel knows. Before this text Rust declares the constants (src/uniforms/constants.rs, src/plan/constants.rs),
-// and Settings, Part, Row, Stats and Batch (src/uniforms/mod.rs).
+// and Settings, StepConstants, Row, RowStatistics and Batch (src/uniforms/mod.rs).
 
 // value and slope of a curve
 struct ValueSlope { value: f32, slope: f32 }
@@ -8,7 +8,7 @@ struct ValueSlope { value: f32, slope: f32 }
 struct Place { bound: f32, hardness: f32, late: bool }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
-@group(0) @binding(1) var<uniform> part: Part;
+@group(0) @binding(1) var<uniform> part: StepConstants;
 
 fn has(flag: u32) -> bool {
     return (settings.flags & flag) != 0u;
@@ -28,15 +28,15 @@ fn finite(v: vec4<f32>) -> bool {
     return all((bitcast<vec4<u32>>(v) & vec4(0x7f800000u)) != vec4(0x7f800000u));
 }
 
-fn within(v: f32, least: f32, most: f32) -> bool {
-    return finite(vec4(v)) && v >= least && v <= most;
+fn within(v: f32, low: f32, high: f32) -> bool {
+    return finite(vec4(v)) && v >= low && v <= high;
 }
 
 // Checks that the host makes for slices, and only the device can make for a tensor: a class weight, and a state (hardness,
 // mean and deviation of the lengths, scale) as far as the loss reads it.
 // Twins: Batch::check_rest in src/objective/checked.rs, State::validate in src/objective/state.rs
 fn weight_fits(weight: f32) -> bool {
-    return (bitcast<u32>(weight) << 1u) == 0u || within(weight, LEAST_WEIGHT, MOST_WEIGHT);
+    return (bitcast<u32>(weight) << 1u) == 0u || within(weight, MIN_WEIGHT, MAX_WEIGHT);
 }
 
 // A class weight as label smoothing uses it, which alone reads those of classes without a row: one that does not fit makes

@@ -1,9 +1,16 @@
 // OPERAND: f16 in quads; the width is a multiple of 4. Needs no f16 feature.
 @group(0) @binding(BINDING) var<storage, read> OPERAND_data: array<vec2<u32>>;
 
+// From a row's start to the next one's, for OPERAND_from: in quads.
+fn OPERAND_pitch() -> u32 { return OPERAND_width() >> 2u; }
+
+// Four values from `column`, a multiple of 4; past the end of the row they are the last four.
+fn OPERAND_from(start: u32, column: u32) -> vec4<f32> {
+    let two = OPERAND_data[start + (min(column, OPERAND_width() - 4u) >> 2u)];
+    return vec4(unpack2x16float(two.x), unpack2x16float(two.y));
+}
+
 // Four values of a row from `column`, a multiple of 4; zero past the end of the row.
 fn OPERAND(row: u32, column: u32) -> vec4<f32> {
-    let width = OPERAND_width();
-    let two = OPERAND_data[(row * width + min(column, width - 4u)) >> 2u];
-    return select(vec4(0.0), vec4(unpack2x16float(two.x), unpack2x16float(two.y)), column < width);
+    return select(vec4(0.0), OPERAND_from(row * OPERAND_pitch(), column), column < OPERAND_width());
 }

@@ -1,11 +1,13 @@
-// Sums over all classes of the chunk.
+// Sums over all classes of the chunk. Four of them follow one another; those past the end are anywhere, and add nothing.
 
 fn reach(tile: u32) -> u32 { return part.count; }
 
 fn span(end: u32) -> u32 { return part.split_span; }
 
-fn class_at(k: u32) -> u32 { return min(k, part.count - 1u); }
+fn classes_at(k: u32) -> vec4<u32> { return four(k); }
 
-fn beyond(k: u32) -> bool { return k >= part.count; }
+fn starts(first: u32, k: u32, pitch: u32) -> vec4<u32> { return (first + k) * pitch + four(0u) * pitch; }
 
-fn gradient(row: u32, k: u32) -> vec4<f32> { return cosine(row, k); }
+fn in_reach(k: u32) -> vec4<bool> { return four(k) < vec4(part.count); }
+
+fn gradient(start: u32, k: u32) -> vec4<f32> { return cosine_from(start, k); }

@@ -1,12 +1,12 @@
 // filter_totals: what a filter left out, and how many entries it left, added to the chunks before.
 //
 //   in      blocks   [rows / 64, classes / 64]   Block
-//   inout   filtered [1]                         Filtered
+//   inout   filtered [1]                         FilterTotals
 //
 // One workgroup; each lane adds its own in order, then the lanes are added in a fixed tree.
 
 @group(0) @binding(2) var<storage, read> blocks: array<Block>;
-@group(0) @binding(3) var<storage, read_write> filtered: array<Filtered>;
+@group(0) @binding(3) var<storage, read_write> filtered: array<FilterTotals>;
 
 struct Sums {
     dropped: f32,
@@ -28,10 +28,10 @@ fn filter_totals(@builtin(local_invocation_index) lane: u32) {
     }
     let chunk = reduce(lane, own);
     if (lane == 0u) {
-        var all = Filtered(0.0, 0.0, 0u, 0u);
+        var all = FilterTotals(0.0, 0.0, 0u, 0u);
         if (part.begin == 0u) { all = filtered[0]; }
         let low = all.low + chunk.left;
         let high = all.high + select(0u, 1u, low < all.low);
-        filtered[0] = Filtered(all.dropped + chunk.dropped, all.total + chunk.total, low, high);
+        filtered[0] = FilterTotals(all.dropped + chunk.dropped, all.total + chunk.total, low, high);
     }
 }

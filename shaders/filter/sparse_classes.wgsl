@@ -17,13 +17,17 @@ fn reach(tile: u32) -> u32 {
 // whole steps of a tile's loop
 fn span(end: u32) -> u32 { return ((end + part.splits - 1u) / part.splits + 15u) & 0xfffffff0u; }
 
-fn class_at(k: u32) -> u32 { return list[list_start + min(k, max(list_length, 1u) - 1u)]; }
+fn classes_at(k: u32) -> vec4<u32> {
+    let at = list_start + min(four(k), vec4(max(list_length, 1u) - 1u));
+    return vec4(list[at.x], list[at.y], list[at.z], list[at.w]);
+}
 
-fn beyond(k: u32) -> bool { return k >= list_length; }
+fn starts(first: u32, k: u32, pitch: u32) -> vec4<u32> { return (first + classes_at(k)) * pitch; }
 
-fn gradient(row: u32, k: u32) -> vec4<f32> {
-    let start = row * part.stride;
-    let v = vec4(cosine_value(start + class_at(k)), cosine_value(start + class_at(k + 1u)),
-                 cosine_value(start + class_at(k + 2u)), cosine_value(start + class_at(k + 3u)));
-    return select(vec4(0.0), v, vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(list_length));
+fn in_reach(k: u32) -> vec4<bool> { return four(k) < vec4(list_length); }
+
+fn gradient(start: u32, k: u32) -> vec4<f32> {
+    let at = start + classes_at(k);
+    let v = vec4(cosine_value(at.x), cosine_value(at.y), cosine_value(at.z), cosine_value(at.w));
+    return select(vec4(0.0), v, in_reach(k));
 }

@@ -15,6 +15,11 @@ fn reach(tile: u32) -> u32 {
     return end;
 }
 
-fn row_at(k: u32) -> u32 { return min(list[list_start + min(k, max(list_end, 1u) - 1u)], max(settings.batch_rows, 1u) - 1u); }
+fn rows_at(k: u32) -> vec4<u32> {
+    let at = list_start + min(four(k), vec4(max(list_end, 1u) - 1u));
+    return min(vec4(list[at.x], list[at.y], list[at.z], list[at.w]), vec4(max(settings.batch_rows, 1u) - 1u));
+}
 
-fn beyond(k: u32) -> bool { return k >= list_end; }
+fn starts(first: u32, k: u32, pitch: u32) -> vec4<u32> { return (first + rows_at(k)) * pitch; }
+
+fn in_reach(k: u32) -> vec4<bool> { return four(k) < vec4(list_end); }

@@ -26,7 +26,7 @@ fn combine(a: Sums, b: Sums) -> Sums {
     return Sums(a.rows + b.rows, a.hits + b.hits, a.own + b.own, a.nearest + b.nearest, a.cosine + b.cosine);
 }
 
-var<workgroup> bins: array<atomic<u32>, 2 * MOST_BINS>;
+var<workgroup> bins: array<atomic<u32>, 2 * MAX_BINS>;
 
 // the angle of a cosine; one that rounded past 1 gives 0 or pi
 fn angle(c: f32) -> f32 {

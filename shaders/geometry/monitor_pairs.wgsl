@@ -23,23 +23,25 @@ var<private> sum: f32;
 fn left_width() -> u32 { return settings.dim; }
 fn right_width() -> u32 { return settings.dim; }
 
-fn line_a(m: u32) -> Line {
-    let i = min(m, part.count - 1u);
-    return Line(i, select(0.0, abs(classes[i].x), m < part.count));
+fn lines_a(m: u32) -> Lines {
+    let at = four(m);
+    let i = min(at, vec4(part.count - 1u));
+    let inverse = abs(vec4(classes[i.x].x, classes[i.y].x, classes[i.z].x, classes[i.w].x));
+    return Lines(i * left_pitch(), select(vec4(0.0), inverse, at < vec4(part.count)));
 }
 
-fn line_b(n: u32) -> Line {
-    let j = min(n, part.stride - 1u);
-    return Line(j, select(0.0, abs(classes[part.first + j].x), n < part.stride));
+fn lines_b(n: u32) -> Lines {
+    let at = four(n);
+    let j = min(at, vec4(part.stride - 1u));
+    let own = part.first + j;
+    let inverse = abs(vec4(classes[own.x].x, classes[own.y].x, classes[own.z].x, classes[own.w].x));
+    return Lines(j * right_pitch(), select(vec4(0.0), inverse, at < vec4(part.stride)));
 }
 
-fn load_a(line: Line, k: u32) -> vec4<f32> {
-    return select(vec4(0.0), left(line.row, k) * line.factor, line.factor > 0.0);
-}
-
-fn load_b(line: Line, k: u32) -> vec4<f32> {
-    return select(vec4(0.0), right(line.row, k) * line.factor, line.factor > 0.0);
-}
+fn width_a() -> u32 { return left_width(); }
+fn width_b() -> u32 { return right_width(); }
+fn load_a(start: u32, k: u32, factor: f32) -> vec4<f32> { return left_from(start, k) * factor; }
+fn load_b(start: u32, k: u32, factor: f32) -> vec4<f32> { return right_from(start, k) * factor; }
 
 // the arc sine; a cosine that rounded past 1 gives pi/2
 fn lean(c: f32) -> f32 {

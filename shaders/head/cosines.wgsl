@@ -20,23 +20,25 @@ fn embedding_width() -> u32 { return settings.dim; }
 fn prototype_width() -> u32 { return settings.dim; }
 fn store_cosine_width() -> u32 { return part.stride; }
 
-fn line_a(m: u32) -> Line {
-    let row = entry * settings.batch_rows + min(m, settings.batch_rows - 1u);
-    return Line(row, select(0.0, inverses[row], m < settings.batch_rows));
+fn lines_a(m: u32) -> Lines {
+    let at = four(m);
+    let row = entry * settings.batch_rows + min(at, vec4(settings.batch_rows - 1u));
+    let inverse = vec4(inverses[row.x], inverses[row.y], inverses[row.z], inverses[row.w]);
+    return Lines(row * embedding_pitch(), select(vec4(0.0), inverse, at < vec4(settings.batch_rows)));
 }
 
-fn line_b(n: u32) -> Line {
-    let j = entry * part.count + min(n, part.count - 1u);
-    return Line(part.local + j, select(0.0, abs(classes[part.first + j].x), n < part.count));
+fn lines_b(n: u32) -> Lines {
+    let at = four(n);
+    let j = entry * part.count + min(at, vec4(part.count - 1u));
+    let own = part.first + j;
+    let inverse = abs(vec4(classes[own.x].x, classes[own.y].x, classes[own.z].x, classes[own.w].x));
+    return Lines((part.local + j) * prototype_pitch(), select(vec4(0.0), inverse, at < vec4(part.count)));
 }
 
-fn load_a(line: Line, k: u32) -> vec4<f32> {
-    return select(vec4(0.0), embedding(line.row, k) * line.factor, line.factor > 0.0);
-}
-
-fn load_b(line: Line, k: u32) -> vec4<f32> {
-    return select(vec4(0.0), prototype(line.row, k) * line.factor, line.factor > 0.0);
-}
+fn width_a() -> u32 { return embedding_width(); }
+fn width_b() -> u32 { return prototype_width(); }
+fn load_a(start: u32, k: u32, factor: f32) -> vec4<f32> { return embedding_from(start, k) * factor; }
+fn load_b(start: u32, k: u32, factor: f32) -> vec4<f32> { return prototype_from(start, k) * factor; }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     if (m < settings.batch_rows) { store_cosine(entry * settings.batch_rows + m, n, v, false); }

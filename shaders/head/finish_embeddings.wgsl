@@ -31,7 +31,7 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
     // The radial part of very many classes is so much longer than the rest that the rounding of a unit vector would show: the
     // embedding times a power of two has the exact direction. Its length is at least 1/2 and at most 1.
     let power = select(1.0, bitcast<f32>(bitcast<u32>(inverse) & 0x7f800000u), keep);
-    let factor = select(0.0, (inverse / power) * (inverse / power), keep && !has(PLAIN));
+    let factor = select(0.0, (inverse / power) * (inverse / power), keep && !has(DOT_PRODUCT));
     var radial = 0.0;
     for (var q = lane; q < quads; q += LANES) {
         var sum = vec4(0.0);
@@ -43,7 +43,7 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
     }
     reduce_once(lane, radial);
     radial = reduce_twice() * factor;
-    if (settings.classes > LONG && !has(PLAIN)) {
+    if (settings.classes > LONG && !has(DOT_PRODUCT)) {
         // what the rounding of the factor has left of it
         var rest = 0.0;
         for (var q = lane; q < quads; q += LANES) {

@@ -26,7 +26,7 @@ fn pull_class(block: u32, unit: u32) {
     // a class that does not exist has no weight
     let weight = settings.share * classes[select(part.first, part.first + column, inside)].y;
     let bias = product_bias(j);
-    let plain = has(PLAIN);
+    let plain = has(DOT_PRODUCT);
     var sum = 0.0;
     if (centers() > 1u) {
         for (var k = 0u; k < here; k++) { columns[block * part.stride + column + k] = 0.0; }

@@ -15,34 +15,34 @@ const A_ALONG_K = true;
 const B_ALONG_K = false;
 
 var<private> entry: u32;    // of the batch
-var<private> slab: u32;
+var<private> slab_row: u32; // the slab's row of the batch entry's first row
 var<private> goes_on: bool; // the slab holds earlier pieces of this chunk
 
 fn cosine_width() -> u32 { return part.stride; }
 fn prototype_width() -> u32 { return settings.dim; }
 fn store_slab_width() -> u32 { return (settings.dim + 3u) & 0xfffffffcu; }
 
-fn line_a(m: u32) -> Line {
-    let row = entry * settings.batch_rows + min(m, settings.batch_rows - 1u);
-    return Line(row, select(0.0, 1.0, m < settings.batch_rows));
+fn lines_a(m: u32) -> Lines {
+    let at = four(m);
+    let row = entry * settings.batch_rows + min(at, vec4(settings.batch_rows - 1u));
+    return Lines(row * cosine_pitch(), select(vec4(0.0), vec4(1.0), at < vec4(settings.batch_rows)));
 }
 
-fn line_b(k: u32) -> Line {
-    let j = entry * part.count + class_at(k);
-    return Line(part.local + j, select(abs(classes[part.first + j].x), 0.0, beyond(k)));
+fn lines_b(k: u32) -> Lines {
+    let own = part.first + entry * part.count + classes_at(k);
+    let inverse = abs(vec4(classes[own.x].x, classes[own.y].x, classes[own.z].x, classes[own.w].x));
+    let start = starts(part.local + entry * part.count, k, prototype_pitch());
+    return Lines(start, select(vec4(0.0), inverse, in_reach(k)));
 }
 
-fn load_a(line: Line, k: u32) -> vec4<f32> {
-    return select(vec4(0.0), gradient(line.row, k), line.factor > 0.0);
-}
-
-fn load_b(line: Line, n: u32) -> vec4<f32> {
-    return select(vec4(0.0), prototype(line.row, n) * line.factor, line.factor > 0.0);
-}
+fn width_a() -> u32 { return cosine_width(); }
+fn width_b() -> u32 { return prototype_width(); }
+fn load_a(start: u32, k: u32, factor: f32) -> vec4<f32> { return gradient(start, k); }
+fn load_b(start: u32, n: u32, factor: f32) -> vec4<f32> { return prototype_from(start, n) * factor; }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     if (m < settings.batch_rows) {
-        store_slab(slab * settings.rows + entry * settings.batch_rows + m, n, v, goes_on || part.begin == 0u);
+        store_slab(slab_row + m, n, v, goes_on || part.begin == 0u);
     }
 }
 
@@ -55,7 +55,7 @@ fn grad_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     if (tile / wide * TILE_M >= settings.batch_rows) { return; }
     entry = id.z;
     let split = group % part.splits;
-    slab = split;
+    slab_row = split * settings.rows + entry * settings.batch_rows;
     let end = reach(tile / wide);
     var first = split * span(end);
     let last = min(first + span(end), end);

@@ -32,30 +32,29 @@ fn row_end() -> u32 {
     return part.row_first + min(part.row_count, max(settings.batch_rows, part.row_first) - part.row_first);
 }
 
-fn line_a(k: u32) -> Line {
-    let row = entry * settings.batch_rows + row_at(k);
-    return Line(row, select(1.0, 0.0, beyond(k)));
+fn lines_a(k: u32) -> Lines {
+    let start = starts(entry * settings.batch_rows, k, cosine_pitch());
+    return Lines(start, select(vec4(0.0), vec4(1.0), in_reach(k)));
 }
 
-fn line_b(k: u32) -> Line {
-    let row = entry * settings.batch_rows + row_at(k);
-    return Line(row, select(inverses[row], 0.0, beyond(k)));
+fn lines_b(k: u32) -> Lines {
+    let row = entry * settings.batch_rows + rows_at(k);
+    let inverse = vec4(inverses[row.x], inverses[row.y], inverses[row.z], inverses[row.w]);
+    let start = starts(entry * settings.batch_rows, k, embedding_pitch());
+    return Lines(start, select(vec4(0.0), inverse, in_reach(k)));
 }
 
-fn load_a(line: Line, m: u32) -> vec4<f32> {
-    return select(vec4(0.0), cosine(line.row, m), line.factor > 0.0);
-}
-
-fn load_b(line: Line, n: u32) -> vec4<f32> {
-    return select(vec4(0.0), embedding(line.row, n) * line.factor, line.factor > 0.0);
-}
+fn width_a() -> u32 { return cosine_width(); }
+fn width_b() -> u32 { return embedding_width(); }
+fn load_a(start: u32, m: u32, factor: f32) -> vec4<f32> { return cosine_from(start, m); }
+fn load_b(start: u32, n: u32, factor: f32) -> vec4<f32> { return embedding_from(start, n) * factor; }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     if (m >= part.count) { return; }
     let blocks = (settings.batch_rows + 63u) / 64u;
     var radial = 0.0;
     // a linear head has no radial part to take out
-    let blocks_end = select((min(piece + PIECE, row_end()) + 63u) / 64u, 0u, has(PLAIN));
+    let blocks_end = select((min(piece + PIECE, row_end()) + 63u) / 64u, 0u, has(DOT_PRODUCT));
     for (var i = piece / 64u; i < blocks_end; i++) {
         radial += columns[(entry * blocks + i) * part.stride + m];
     }

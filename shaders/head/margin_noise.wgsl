@@ -4,7 +4,7 @@
 //   in      noise  [rows]  f32; with SORTED in ascending order
 //
 // A workgroup per row counts the rows before it: those left out, then from the largest target cosine to the smallest.
-// Twin: Adaptive::apply in src/objective/adaptive.rs
+// Twin: Adaptive::apply in src/objective/follow.rs
 
 @group(0) @binding(2) var<storage, read_write> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> noise: array<f32>;

@@ -1,13 +1,13 @@
 // row_loss: the loss of every row after the margin.
 //
-//   in      slots       [rows, slots]  Stats
+//   in      slots       [rows, slots]  RowStatistics
 //   in      batch       [1]            Batch: the sum of all class weights, prototypes that are not finite
 //   inout   rows        [rows]         Row: reads the target's value and length_gradient; writes loss, log-sum-exp, dL/dscale
 //   out     row_losses  [rows]         bits of f32
 //
 // Slots are merged in order, so the result does not depend on timing.
 
-@group(0) @binding(2) var<storage, read> slots: array<Stats>;
+@group(0) @binding(2) var<storage, read> slots: array<RowStatistics>;
 @group(0) @binding(3) var<storage, read> batch: array<Batch>;
 @group(0) @binding(4) var<storage, read_write> rows: array<Row>;
 @group(0) @binding(5) var<storage, read_write> row_losses: array<u32>;
@@ -17,7 +17,7 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
             @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups) * 64u + lane;
     if (row >= settings.rows) { return; }
-    var all = Stats(LOWEST, 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
+    var all = RowStatistics(LOWEST, 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
     for (var i = 0u; i < part.slots; i++) {
         let slot = slots[row * part.slots + i];
         all.max_logit = max(all.max_logit, slot.max_logit);
@@ -37,10 +37,10 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
         r.loss = bitcast<u32>(fma(r.weight * settings.strength, r.length_gradient, bitcast<f32>(r.loss)));
     }
     // plain products have no lower end
-    r.nearest = select(max(all.nearest, NO_COSINE), all.nearest, has(PLAIN) && settings.classes > 1u);
+    r.nearest = select(max(all.nearest, NO_COSINE), all.nearest, has(DOT_PRODUCT) && settings.classes > 1u);
 
     // a logit of a linear head that f32 cannot hold: such a row counts as one that is not finite, in place of a wrong loss
-    if (has(PLAIN) && counts(r.state)) {
+    if (has(DOT_PRODUCT) && counts(r.state)) {
         let held = finite(vec4(r.cosine, r.scale * r.value, bitcast<f32>(r.loss), r.grad_scale));
         if (all.overflowed != 0u || !held) { r.state = NON_FINITE; }
     }

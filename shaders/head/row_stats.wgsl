@@ -3,7 +3,7 @@
 //   in      cosine   [rows, stride]  f32
 //   in      rows     [rows]          Row
 //   in      classes  [vectors]       vec2 (inverse length, weight)
-//   inout   slots    [rows, slots]   Stats
+//   inout   slots    [rows, slots]   RowStatistics
 //   in      bias     [classes]       f32; of a linear head alone
 //
 // A slot goes on from chunk to chunk, in order. The labelled class stays out: it joins in row_loss.
@@ -11,15 +11,15 @@
 @group(0) @binding(2) var<storage, read> cosine: array<f32>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;
 @group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
-@group(0) @binding(5) var<storage, read_write> slots: array<Stats>;
+@group(0) @binding(5) var<storage, read_write> slots: array<RowStatistics>;
 
-alias Reduced = Stats;
+alias Reduced = RowStatistics;
 const SIDE = 8u;
-fn combine(a: Stats, b: Stats) -> Stats {
-    let most = max(a.max_logit, b.max_logit);
-    let fa = exponential(a.max_logit - most);
-    let fb = exponential(b.max_logit - most);
-    return Stats(most, a.sum * fa + b.sum * fb, a.value_sum * fa + b.value_sum * fb, a.weighted + b.weighted,
+fn combine(a: RowStatistics, b: RowStatistics) -> RowStatistics {
+    let max_logit = max(a.max_logit, b.max_logit);
+    let fa = exponential(a.max_logit - max_logit);
+    let fb = exponential(b.max_logit - max_logit);
+    return RowStatistics(max_logit, a.sum * fa + b.sum * fb, a.value_sum * fa + b.value_sum * fb, a.weighted + b.weighted,
                  max(a.nearest, b.nearest), a.overflowed | b.overflowed, 0u, 0u);
 }
 
@@ -50,8 +50,8 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
 
     // the weights are read for label smoothing alone
     let weighs = has(WEIGHS);
-    let plain = has(PLAIN);
-    var stats = Stats(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
+    let plain = has(DOT_PRODUCT);
+    var stats = RowStatistics(link_start(), 0.0, 0.0, 0.0, LOWEST, 0u, 0u, 0u);
     for (var j = first + lane; j < end; j += LANES) {
         if (j != label) {
             let c = class_cosine(start, j);
@@ -59,7 +59,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
             let z = scale * other(c, Place(bound, hardness, own + j > last)).value;
             // a plain product may overflow
             if (plain && !finite(vec4(z))) { stats.overflowed = 1u; }
-            stats.max_logit = link_most(stats.max_logit, z);
+            stats.max_logit = link_max_logit(stats.max_logit, z);
         }
     }
     for (var j = first + lane; j < end; j += LANES) {

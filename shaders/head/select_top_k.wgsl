@@ -4,7 +4,7 @@
 //   inout   rows    [rows]          Row: writes bound and last, those of the last one selected
 //   inout   top     [rows, chosen]  vec2 (bits of the cosine, class), best first
 //
-// One workgroup per row. A list of MOST_CHOSEN lies in workgroup memory; as many classes at a time find their places in it
+// One workgroup per row. A list of MAX_TOP_K lies in workgroup memory; as many classes at a time find their places in it
 // by counting. Of equal cosines the lower class comes first. A span is short, since software drivers stop a shader after
 // 65,535 loop iterations.
 
@@ -14,15 +14,15 @@
 
 struct Found { cosine: f32, label: u32 }
 
-var<workgroup> best: array<Found, MOST_CHOSEN>;
-var<workgroup> fresh: array<Found, MOST_CHOSEN>;
+var<workgroup> best: array<Found, MAX_TOP_K>;
+var<workgroup> fresh: array<Found, MAX_TOP_K>;
 var<workgroup> hits: atomic<u32>;
 
 fn before(a: Found, b: Found) -> bool {
     return a.cosine > b.cosine || (a.cosine == b.cosine && a.label < b.label);
 }
 
-@compute @workgroup_size(MOST_CHOSEN)
+@compute @workgroup_size(MAX_TOP_K)
 fn select_top_k(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                   @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
@@ -38,7 +38,7 @@ fn select_top_k(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
     let label = rows[row].label;
     let start = row * part.stride;
     let end = min(part.row_first + part.row_count, part.count / centers());
-    for (var j = part.row_first; j < end; j += MOST_CHOSEN) {
+    for (var j = part.row_first; j < end; j += MAX_TOP_K) {
         var one = none;
         if (j + lane < end && own + j + lane != label) {
             let place = start + (j + lane) * centers();
@@ -55,15 +55,15 @@ fn select_top_k(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
         mine = best[lane];
         var place = lane;       // of the one that was there
         var rank = 0u;          // of the new one
-        for (var i = 0u; i < select(0u, MOST_CHOSEN, any); i++) {
+        for (var i = 0u; i < select(0u, MAX_TOP_K, any); i++) {
             place += select(0u, 1u, before(fresh[i], mine));
             rank += select(0u, 1u, before(fresh[i], one) || (i < lane && fresh[i].label == NO_CLASS && one.label == NO_CLASS));
             rank += select(0u, 1u, before(best[i], one) || (best[i].label == NO_CLASS && one.label == NO_CLASS));
         }
         workgroupBarrier();
         if (any) {
-            if (place < MOST_CHOSEN) { best[place] = mine; }
-            if (rank < MOST_CHOSEN) { best[rank] = one; }
+            if (place < MAX_TOP_K) { best[place] = mine; }
+            if (rank < MAX_TOP_K) { best[rank] = one; }
         }
         workgroupBarrier();
     }

@@ -8,7 +8,7 @@
 // Every margin formula of the forward and the backward pass is used here, N times.
 // Margins of a row win over those of its class, these over the loss' own; what no loss may have makes its row invalid, and a
 // state that none may have all of them.
-// Twin: Adaptive::apply in src/objective/adaptive.rs
+// Twin: Adaptive::apply in src/objective/follow.rs
 
 @group(0) @binding(2) var<storage, read_write> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> class_margins: array<vec4<f32>>;
@@ -40,7 +40,7 @@ fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
             m.z = min(fma(settings.rise, length - settings.lower, settings.base), settings.top);
             r.length_gradient = length / (settings.upper * settings.upper) + 1.0 / length;
         }
-        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.margin_noise, -MOST_DRAWN, MOST_DRAWN); }
+        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.margin_noise, -MAX_DRAWN, MAX_DRAWN); }
         case ELASTIC_COSINE: { m.w += r.margin_noise; }
         default: {}
     }

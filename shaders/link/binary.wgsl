@@ -3,9 +3,9 @@
 
 fn link_start() -> f32 { return 0.0; }
 
-fn link_most(most: f32, z: f32) -> f32 { return 0.0; }
+fn link_max_logit(max_logit: f32, z: f32) -> f32 { return 0.0; }
 
-fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
+fn link_add(stats: RowStatistics, v: f32, z: f32, weight: f32) -> RowStatistics {
     var s = stats;
     let p = sigmoid(z + settings.bias);
     s.sum += softplus(z + settings.bias);
@@ -14,7 +14,7 @@ fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
     return s;
 }
 
-fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
+fn link_finish(row: Row, all: RowStatistics, weights: f32) -> Row {
     var r = row;
     let z = fma(r.scale, r.value, settings.bias);
     r.mass = r.weight * settings.repel;

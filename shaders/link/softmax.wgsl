@@ -4,10 +4,10 @@
 // where the largest logit starts
 fn link_start() -> f32 { return LOWEST; }
 
-fn link_most(most: f32, z: f32) -> f32 { return max(most, z); }
+fn link_max_logit(max_logit: f32, z: f32) -> f32 { return max(max_logit, z); }
 
-// One more class; `most` is final.
-fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
+// One more class; `max_logit` is final.
+fn link_add(stats: RowStatistics, v: f32, z: f32, weight: f32) -> RowStatistics {
     var s = stats;
     let e = exponential(z - s.max_logit);
     s.sum += e;
@@ -16,8 +16,8 @@ fn link_add(stats: Stats, v: f32, z: f32, weight: f32) -> Stats {
     return s;
 }
 
-// Loss and what the backward pass needs. The target joins last: softplus(others - target) keeps the digits of a tiny loss.
-fn link_finish(row: Row, all: Stats, weights: f32) -> Row {
+// Loss and what the backward pass needs. The target joins last: softplus(others - target) keeps the precision of a tiny loss.
+fn link_finish(row: Row, all: RowStatistics, weights: f32) -> Row {
     var r = row;
     let logit = r.scale * r.value;
     let some = all.sum > 0.0;

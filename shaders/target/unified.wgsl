@@ -21,7 +21,7 @@ var<private> own_slope_m2: f32;
 // The margins of the loss, prepared on the host.
 fn margin_of_loss() {
     own = Own(vec4(settings.m0, settings.m1, settings.m2, settings.m3), settings.front, settings.back,
-              settings.threshold, 0.0, settings.sine, settings.clip_low, settings.clip_high, has(LINEAR), OF_LOSS);
+              settings.threshold, 0.0, settings.sine, settings.clip_low, settings.clip_high, has(STRAIGHT), OF_LOSS);
 }
 
 // The margins of a row, |m2| < pi; false where a loss must not have them.
@@ -49,11 +49,11 @@ fn margin_of_row(m: vec4<f32>) -> bool {
 
     // an m2 of the loss that is below pi in f64 may round to PI
     let angle = abs(m.z) < PI || m.z == settings.m2;
-    let fits = m.x > 0.0 && m.x <= MOST_MARGIN && m.y > 0.0 && m.y <= MOST_FACTOR && angle && abs(m.w) <= MOST_MARGIN;
+    let fits = m.x > 0.0 && m.x <= MAX_MARGIN && m.y > 0.0 && m.y <= MAX_FACTOR && angle && abs(m.w) <= MAX_MARGIN;
     let follows = !has(SERIES) || has(CLOSED) || (same && (m.z == settings.m2 || !has(GIVEN)));
     let sine = settings.fallback != SINE || m.y == 1.0;
     let easy = settings.fallback != EASY || past(1.0, 2.0) <= 0.0;
-    let straight = own.linear || !has(PLAIN);
+    let straight = own.linear || !has(DOT_PRODUCT);
     return fits && straight && follows && sine && easy && finite(m);
 }
 
@@ -99,7 +99,7 @@ fn margin_slope_m2() -> f32 { return own_slope_m2; }
 
 fn psi(x: f32) -> ValueSlope {
     let s = sqrt(max((1.0 - x) * (1.0 + x), 0.0));
-    // the angle from the nearer end, where it keeps all its digits
+    // the angle from the nearer end, where it keeps full precision
     let near = quadrant_angle(s, abs(x));
     var curve = ValueSlope(0.0, 0.0);
     if (has(SERIES)) { curve = series_curve(x); } else { curve = cosine_curve(x, s, near); }

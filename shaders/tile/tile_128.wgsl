@@ -1,8 +1,8 @@
-// tile_128: 128x128 outputs of 256 invocations, 16 side by side; see workgroup.
+// tile_128: 128x128 outputs of 128 invocations, 8 by 16; see workgroup.
 
 const TILE_M = 128u;
 const TILE_N = 128u;
-const TILE_LANES = 256u;
-const TILE_SIDE = 16u;
-const TILE_DEPTH = 8u;
-
+const TILE_LANES = 128u;
+const TILE_DEPTH = 16u;
+const LANES_M = 8u;
+const LANES_N = 16u;

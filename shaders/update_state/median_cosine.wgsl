@@ -4,7 +4,7 @@
 //   inout   batch  [1]     Batch: writes median
 //
 // A workgroup per row counts the rows before it; one row of all finds itself in the middle.
-// Twin: State::follow_scale in src/objective/adaptive.rs
+// Twin: State::follow_scale in src/objective/follow.rs
 
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read_write> batch: array<Batch>;

@@ -5,7 +5,7 @@
 //   inout   state  [4]     f32: hardness, mean and deviation of the lengths, scale
 //
 // One workgroup; each lane adds its rows in order, 256 at a time, then the lanes are added in a fixed tree.
-// Twin: State::follow in src/objective/adaptive.rs
+// Twin: State::follow in src/objective/follow.rs
 
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> batch: array<Batch>;
@@ -53,7 +53,7 @@ fn update_state(@builtin(local_invocation_index) lane: u32) {
     if (has(CURRICULAR)) {
         // a cosine may round to more than 1
         let next = HARDNESS_RATE * (first.y / n) + (1.0 - HARDNESS_RATE) * state[0];
-        state[0] = clamp(next, -MOST_HARDNESS, MOST_HARDNESS);
+        state[0] = clamp(next, -MAX_HARDNESS, MAX_HARDNESS);
     }
     if (settings.adaptive == ADAFACE) {
         state[1] = settings.rate * mean + (1.0 - settings.rate) * state[1];
@@ -62,8 +62,8 @@ fn update_state(@builtin(local_invocation_index) lane: u32) {
         }
     }
     if (has(OWN_SCALE)) {
-        let least = min(max(batch[0].median, LEAST_MEDIAN), 1.0);
-        let scale = (first.x + logarithm(second.w) - logarithm(n)) / least;
+        let median = min(max(batch[0].median, MIN_MEDIAN), 1.0);
+        let scale = (first.x + logarithm(second.w) - logarithm(n)) / median;
         if (finite(vec4(scale))) { state[3] = clamp(scale, SMALLEST_SCALE, LARGEST_SCALE); }
     }
 }

@@ -1,13 +1,18 @@
 //! Regularisers and center loss over slices, on every backend.
 
-#[cfg(feature = "gpu")]
-use super::block;
-use super::{Backend, thin, wide};
+use super::{
+    Backend,
+    precision::{thin, wide},
+};
 #[cfg(feature = "cpu")]
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use crate::{CenterLoss, CenterOutput, Label, Penalty, Regularizer, Result, reference};
+use crate::{
+    CenterLoss, Label, Regularizer, Result,
+    data::{CenterOutput, Penalty},
+    reference,
+};
 
 impl Backend {
     /// A penalty on prototypes \[C, D\] and its gradient; C is `prototypes.len() / dim`.
@@ -24,6 +29,12 @@ impl Backend {
     /// # Ok::<(), margin_softmax::Error>(())
     /// ```
     pub fn regularize(&self, regularizer: &Regularizer, dim: usize, prototypes: &[f32]) -> Result<Penalty> {
+        self.wait("regularize", self.regularize_async(regularizer, dim, prototypes))
+    }
+
+    /// [`regularize`](Self::regularize) as a future, the only form in a browser. The CPU paths compute before the first
+    /// await.
+    pub async fn regularize_async(&self, regularizer: &Regularizer, dim: usize, prototypes: &[f32]) -> Result<Penalty> {
         let _shape = regularizer.check(dim, prototypes.len())?;
         match self {
             Self::Reference => {
@@ -33,28 +44,27 @@ impl Backend {
             #[cfg(feature = "cpu")]
             Self::Cpu => Ok(cpu::regularizer::regularize(regularizer, dim, prototypes)),
             #[cfg(feature = "gpu")]
-            Self::Gpu(context) => {
-                block("regularize", gpu::regularizer::penalty(context, regularizer, _shape, prototypes))
-            }
+            Self::Gpu(context) => gpu::regularizer::penalty(context, regularizer, _shape, prototypes).await,
         }
     }
 
-    /// [`regularize`](Self::regularize) as a future, the only form in a browser. The CPU paths compute before the first
-    /// await.
-    pub async fn regularize_async(&self, regularizer: &Regularizer, dim: usize, prototypes: &[f32]) -> Result<Penalty> {
-        #[cfg(feature = "gpu")]
-        if let Self::Gpu(context) = self {
-            let shape = regularizer.check(dim, prototypes.len())?;
-            return gpu::regularizer::penalty(context, regularizer, shape, prototypes).await;
-        }
-        self.regularize(regularizer, dim, prototypes)
-    }
-
-    /// The center loss of embeddings \[N, D\] with labels \[N\] around centres \[C, D\], and its gradient to the embeddings.
+    /// The center loss of embeddings \[N, D\] with labels \[N\] around centers \[C, D\], and its gradient to the embeddings.
     ///
-    /// The centres stay where they are; [`update_centers`](Self::update_centers) moves them. Errors: a number of the loss
+    /// The centers stay where they are; [`update_centers`](Self::update_centers) moves them. Errors: a number of the loss
     /// outside its range, a wrong length, a label that is neither a class nor the ignore index.
     pub fn center_loss<L: Label>(
+        &self,
+        loss: &CenterLoss,
+        dim: usize,
+        embeddings: &[f32],
+        labels: &[L],
+        centers: &[f32],
+    ) -> Result<CenterOutput> {
+        self.wait("center_loss", self.center_loss_async(loss, dim, embeddings, labels, centers))
+    }
+
+    /// [`center_loss`](Self::center_loss) as a future, the only form in a browser.
+    pub async fn center_loss_async<L: Label>(
         &self,
         loss: &CenterLoss,
         dim: usize,
@@ -72,32 +82,27 @@ impl Backend {
             Self::Cpu => Ok(cpu::regularizer::center_loss(loss, dim, embeddings, &_classes, centers)),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => {
-                block("center_loss", gpu::regularizer::centers(context, loss, _shape, embeddings, &_classes, centers))
+                gpu::regularizer::centers(context, loss, _shape, embeddings, &_classes, centers).await
             }
         }
     }
 
-    /// [`center_loss`](Self::center_loss) as a future, the only form in a browser.
-    pub async fn center_loss_async<L: Label>(
+    /// Moves the centers \[C, D\] towards the embeddings \[N, D\] of their classes, once a step; see [`CenterLoss`].
+    ///
+    /// Classes without rows stay; so does everything on an error. On a GPU a call takes at most 32,768 rows.
+    pub fn update_centers<L: Label>(
         &self,
         loss: &CenterLoss,
         dim: usize,
         embeddings: &[f32],
         labels: &[L],
-        centers: &[f32],
-    ) -> Result<CenterOutput> {
-        #[cfg(feature = "gpu")]
-        if let Self::Gpu(context) = self {
-            let (shape, classes) = loss.check(dim, embeddings.len(), labels, centers.len())?;
-            return gpu::regularizer::centers(context, loss, shape, embeddings, &classes, centers).await;
-        }
-        self.center_loss(loss, dim, embeddings, labels, centers)
+        centers: &mut [f32],
+    ) -> Result<()> {
+        self.wait("update_centers", self.update_centers_async(loss, dim, embeddings, labels, centers))
     }
 
-    /// Moves the centres \[C, D\] towards the embeddings \[N, D\] of their classes, once a step; see [`CenterLoss`].
-    ///
-    /// Classes without rows stay; so does everything on an error. On a GPU a call takes at most 32,768 rows.
-    pub fn update_centers<L: Label>(
+    /// [`update_centers`](Self::update_centers) as a future, the only form in a browser.
+    pub async fn update_centers_async<L: Label>(
         &self,
         loss: &CenterLoss,
         dim: usize,
@@ -116,29 +121,9 @@ impl Backend {
             Self::Cpu => cpu::regularizer::update_centers(loss, dim, embeddings, &_classes, centers),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => {
-                block(
-                    "update_centers",
-                    gpu::regularizer::moved(context, loss, _shape, embeddings, &_classes, centers),
-                )?;
+                gpu::regularizer::moved(context, loss, _shape, embeddings, &_classes, centers).await?;
             }
         }
         Ok(())
-    }
-
-    /// [`update_centers`](Self::update_centers) as a future, the only form in a browser.
-    pub async fn update_centers_async<L: Label>(
-        &self,
-        loss: &CenterLoss,
-        dim: usize,
-        embeddings: &[f32],
-        labels: &[L],
-        centers: &mut [f32],
-    ) -> Result<()> {
-        #[cfg(feature = "gpu")]
-        if let Self::Gpu(context) = self {
-            let (shape, classes) = loss.check(dim, embeddings.len(), labels, centers.len())?;
-            return gpu::regularizer::moved(context, loss, shape, embeddings, &classes, centers).await;
-        }
-        self.update_centers(loss, dim, embeddings, labels, centers)
     }
 }

@@ -1,8 +1,6 @@
-//! The spread of prototypes and class centres, on every backend.
+//! The spread of prototypes and class centers, on every backend.
 
-#[cfg(feature = "gpu")]
-use super::block;
-use super::{Backend, wide};
+use super::{Backend, precision::wide};
 #[cfg(feature = "cpu")]
 use crate::cpu;
 #[cfg(feature = "gpu")]
@@ -14,22 +12,18 @@ impl Backend {
     /// random; see [`CollapseThresholds`](crate::monitor::CollapseThresholds). NaN where one is not finite, 0 where there
     /// is none. One pass over C·D values; a GPU gets them uploaded first.
     pub fn mean_prototype(&self, dim: usize, prototypes: &[f32]) -> Result<f64> {
+        self.wait("mean_prototype", self.mean_prototype_async(dim, prototypes))
+    }
+
+    /// [`mean_prototype`](Self::mean_prototype) as a future: the only form that works in a browser.
+    pub async fn mean_prototype_async(&self, dim: usize, prototypes: &[f32]) -> Result<f64> {
         match self {
             Self::Reference => reference::mean_prototype(dim, &wide(prototypes)),
             #[cfg(feature = "cpu")]
             Self::Cpu => cpu::monitor::mean_prototype(dim, prototypes),
             #[cfg(feature = "gpu")]
-            Self::Gpu(context) => block("mean_prototype", gpu::monitor::mean_prototype_of(context, dim, prototypes)),
+            Self::Gpu(context) => gpu::monitor::mean_prototype_of(context, dim, prototypes).await,
         }
-    }
-
-    /// [`mean_prototype`](Self::mean_prototype) as a future: the only form that works in a browser.
-    pub async fn mean_prototype_async(&self, dim: usize, prototypes: &[f32]) -> Result<f64> {
-        #[cfg(feature = "gpu")]
-        if let Self::Gpu(context) = self {
-            return gpu::monitor::mean_prototype_of(context, dim, prototypes).await;
-        }
-        self.mean_prototype(dim, prototypes)
     }
 
     /// The mean angle between all pairs of vectors \[C, D\]: W-Inter of prototypes, C-Inter of the
@@ -37,22 +31,18 @@ impl Backend {
     ///
     /// C²·D/2 multiplications, as many as a forward pass of C/2 rows: for a report now and then, not for every step.
     /// Beside the vectors memory grows with C only.
-    pub fn between(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
-        match self {
-            Self::Reference => reference::between(dim, &wide(vectors)),
-            #[cfg(feature = "cpu")]
-            Self::Cpu => cpu::monitor::between(dim, vectors),
-            #[cfg(feature = "gpu")]
-            Self::Gpu(context) => block("between", gpu::monitor::between_of(context, dim, vectors)),
-        }
+    pub fn mean_pair_angle(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
+        self.wait("mean_pair_angle", self.mean_pair_angle_async(dim, vectors))
     }
 
-    /// [`between`](Self::between) as a future: the only form that works in a browser.
-    pub async fn between_async(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
-        #[cfg(feature = "gpu")]
-        if let Self::Gpu(context) = self {
-            return gpu::monitor::between_of(context, dim, vectors).await;
+    /// [`mean_pair_angle`](Self::mean_pair_angle) as a future: the only form that works in a browser.
+    pub async fn mean_pair_angle_async(&self, dim: usize, vectors: &[f32]) -> Result<f64> {
+        match self {
+            Self::Reference => reference::mean_pair_angle(dim, &wide(vectors)),
+            #[cfg(feature = "cpu")]
+            Self::Cpu => cpu::monitor::mean_pair_angle(dim, vectors),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(context) => gpu::monitor::mean_pair_angle_of(context, dim, vectors).await,
         }
-        self.between(dim, vectors)
     }
 }

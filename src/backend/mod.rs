@@ -3,17 +3,18 @@
 
 mod auxiliary;
 mod geometry;
+mod precision;
 mod slice_head;
 
-use std::ops::Range;
+use std::{pin::pin, task};
 
 pub use slice_head::SliceHead;
 
+use crate::Result;
 #[cfg(feature = "cpu")]
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use crate::{MarginSoftmax, Options, Result, Shape};
 
 /// The engine that computes a head.
 #[derive(Clone)]
@@ -71,45 +72,21 @@ impl Backend {
         }
     }
 
-    /// A head for batches of at most `shape.rows()` rows, with the default options.
-    pub fn head(&self, loss: &MarginSoftmax, shape: Shape) -> Result<SliceHead> {
-        self.head_with(loss, shape, &Options::default())
+    /// The answer of a call that awaits nothing but a GPU. A browser cannot block: there it is refused before it starts.
+    fn wait<T>(&self, _what: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
+        #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
+        if let Self::Gpu(_) = self {
+            return Err(crate::Error::Combination { what: _what, why: CANNOT_BLOCK });
+        }
+        let (mut call, mut context) = (pin!(call), task::Context::from_waker(task::Waker::noop()));
+        loop {
+            // a poll sleeps while the GPU works
+            if let task::Poll::Ready(answer) = call.as_mut().poll(&mut context) {
+                return answer;
+            }
+        }
     }
-
-    /// A head with a budget, a tile, or fewer gradients. Compiles and allocates once; any number of batches follow.
-    pub fn head_with(&self, loss: &MarginSoftmax, shape: Shape, options: &Options) -> Result<SliceHead> {
-        self.shard(loss, shape, 0..shape.classes(), options)
-    }
-
-    /// A head for the classes in `range` of a head of this shape: see [`shard`](crate::shard).
-    pub fn shard(
-        &self,
-        loss: &MarginSoftmax,
-        shape: Shape,
-        range: Range<usize>,
-        options: &Options,
-    ) -> Result<SliceHead> {
-        SliceHead::new(self, loss, shape, range, options)
-    }
-}
-
-/// Waits for a GPU.
-#[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-fn block<T>(_what: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    pollster::block_on(work)
 }
 
 #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-fn block<T>(what: &'static str, _: impl Future<Output = Result<T>>) -> Result<T> {
-    Err(crate::Error::Combination { what, why: "a browser cannot block: use the async call" })
-}
-
-/// As the reference takes it.
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| x.into()).collect()
-}
-
-/// As a caller takes it.
-fn thin(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&x| x as f32).collect()
-}
+const CANNOT_BLOCK: &str = "a browser cannot block: use the async call";

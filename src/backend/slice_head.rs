@@ -2,13 +2,17 @@
 
 use std::ops::Range;
 
-use super::Backend;
+use super::{
+    Backend,
+    precision::{Wide, narrow},
+};
 #[cfg(feature = "cpu")]
 use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
 use crate::{
-    Batch, Error, Filtered, Label, MarginSoftmax, Options, Output, Result, Shape, State, Stored,
+    Batch, Error, Label, MarginSoftmax, Options, Output, Result, Shape, State,
+    data::Stored,
     objective::{CheckedBatch, Prepared},
     reference,
     shard::{Statistics, Targets},
@@ -30,17 +34,28 @@ enum Inner {
     #[cfg(feature = "cpu")]
     Cpu(Box<cpu::Head>),
     #[cfg(feature = "gpu")]
-    Gpu(Box<gpu::SliceHead>),
+    Gpu(Box<gpu::DeviceHead>),
 }
 
-impl SliceHead {
-    pub(super) fn new(
-        backend: &Backend,
+impl Backend {
+    /// A head for batches of at most `shape.rows()` rows, with the default options.
+    pub fn head(&self, loss: &MarginSoftmax, shape: Shape) -> Result<SliceHead> {
+        self.head_with(loss, shape, &Options::default())
+    }
+
+    /// A head with a budget, a tile, or fewer gradients. Compiles and allocates once; any number of batches follow.
+    pub fn head_with(&self, loss: &MarginSoftmax, shape: Shape, options: &Options) -> Result<SliceHead> {
+        self.shard(loss, shape, 0..shape.classes(), options)
+    }
+
+    /// A head for the classes in `range` of a head of this shape: see [`shard`](crate::shard).
+    pub fn shard(
+        &self,
         loss: &MarginSoftmax,
         shape: Shape,
         range: Range<usize>,
         options: &Options,
-    ) -> Result<Self> {
+    ) -> Result<SliceHead> {
         let loss = Prepared::new(loss, shape)?;
         options.check(&loss)?;
         let state = State::new(&loss, shape)?;
@@ -49,18 +64,20 @@ impl SliceHead {
             let expected = range.start;
             return Err(Error::Shards { found: range, expected, classes });
         }
-        let inner = match backend {
-            Backend::Reference => Inner::Reference(*options),
+        let inner = match self {
+            Self::Reference => Inner::Reference(*options),
             #[cfg(feature = "cpu")]
-            Backend::Cpu => Inner::Cpu(Box::new(cpu::Head::new(&loss, shape, range.clone(), options)?)),
+            Self::Cpu => Inner::Cpu(Box::new(cpu::Head::new(&loss, shape, range.clone(), options)?)),
             #[cfg(feature = "gpu")]
-            Backend::Gpu(context) => {
-                Inner::Gpu(Box::new(gpu::SliceHead::new(context, &loss, shape, range.clone(), options)?))
+            Self::Gpu(context) => {
+                Inner::Gpu(Box::new(gpu::DeviceHead::new(context, &loss, shape, range.clone(), options)?))
             }
         };
-        Ok(Self { loss, shape, range, state, following: false, inner })
+        Ok(SliceHead { loss, shape, range, state, following: false, inner })
     }
+}
 
+impl SliceHead {
     /// The loss in force.
     pub fn loss(&self) -> &MarginSoftmax {
         &self.loss
@@ -160,8 +177,7 @@ impl SliceHead {
         prototypes: &[W],
         batch: &Batch<'_, L>,
     ) -> Result<Output> {
-        let (x, w) = (X::widened(embeddings), W::widened(prototypes));
-        self.evaluate(&Batch { embeddings: &x, prototypes: &w, ..*batch })
+        self.evaluate(&batch.with(&X::widened(embeddings), &W::widened(prototypes)))
     }
 
     /// [`train`](Self::train) with embeddings and prototypes as they are stored.
@@ -171,8 +187,7 @@ impl SliceHead {
         prototypes: &[W],
         batch: &Batch<'_, L>,
     ) -> Result<Output> {
-        let (x, w) = (X::widened(embeddings), W::widened(prototypes));
-        self.train(&Batch { embeddings: &x, prototypes: &w, ..*batch })
+        self.train(&batch.with(&X::widened(embeddings), &W::widened(prototypes)))
     }
 
     fn step<L: Label>(
@@ -195,8 +210,7 @@ impl SliceHead {
             Inner::Gpu(head) => head.step(&batch, state, follow, out)?,
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
             Inner::Gpu(_) => {
-                let why = "a browser cannot block: use the async call";
-                return Err(Error::Combination { what: "evaluate", why });
+                return Err(Error::Combination { what: "evaluate", why: super::CANNOT_BLOCK });
             }
         }
         Ok(())
@@ -219,27 +233,29 @@ impl SliceHead {
     /// drives the device, so each poll looks for the answer, sleeps 50 µs and asks to be polled again. The CPU paths compute
     /// before the first await.
     pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
-        #[cfg(feature = "gpu")]
-        if let Inner::Gpu(head) = &mut self.inner {
-            let batch = batch.check(&self.loss, self.shape, &self.range)?;
-            let mut state = self.state;
-            return head.step_async(&batch, &mut state, false).await;
-        }
-        self.evaluate(batch)
+        let mut state = self.state;
+        self.step_async(batch, &mut state, false).await
     }
 
     /// [`train`](Self::train) as a future. A future that is dropped leaves the state as it was.
     pub async fn train_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
+        let mut state = self.state;
+        let out = self.step_async(batch, &mut state, true).await?;
+        state.step += 1;
+        (self.state, self.following) = (state, false);
+        Ok(out)
+    }
+
+    async fn step_async<L: Label>(&mut self, batch: &Batch<'_, L>, state: &mut State, follow: bool) -> Result<Output> {
+        self.whole()?;
         #[cfg(feature = "gpu")]
         if let Inner::Gpu(head) = &mut self.inner {
             let batch = batch.check(&self.loss, self.shape, &self.range)?;
-            let mut state = self.state;
-            let out = head.step_async(&batch, &mut state, true).await?;
-            state.step += 1;
-            (self.state, self.following) = (state, false);
-            return Ok(out);
+            return head.step_async(&batch, state, follow).await;
         }
-        self.train(batch)
+        let mut out = Output::default();
+        self.step(batch, state, follow, &mut out)?;
+        Ok(out)
     }
 
     /// Everything that this shard knows of a batch before margins apply; see [`shard`](crate::shard). The batch holds
@@ -330,61 +346,5 @@ fn no_shards(what: &'static str) -> Error {
     Error::Combination {
         what,
         why: "a browser cannot wait for a shard on its GPU: take the CPU, or one head for all classes",
-    }
-}
-
-/// A batch in f64.
-struct Wide {
-    embeddings: Vec<f64>,
-    prototypes: Vec<f64>,
-    class_weights: Option<Vec<f64>>,
-    upstream: Option<Vec<f64>>,
-    bias: Option<Vec<f64>>,
-}
-
-impl Wide {
-    fn new(batch: &CheckedBatch<'_>) -> Self {
-        let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
-        Self {
-            embeddings: wide(batch.embeddings),
-            prototypes: wide(batch.prototypes),
-            class_weights: batch.class_weights.map(wide),
-            upstream: batch.upstream.map(wide),
-            bias: batch.bias.map(wide),
-        }
-    }
-
-    fn of(&self, batch: CheckedBatch<'_>) -> CheckedBatch<'_, f64> {
-        CheckedBatch {
-            embeddings: &self.embeddings,
-            prototypes: &self.prototypes,
-            labels: batch.labels,
-            class_weights: self.class_weights.as_deref(),
-            upstream: self.upstream.as_deref(),
-            bias: self.bias.as_deref(),
-            margins: batch.margins,
-        }
-    }
-}
-
-/// The reference's output in f32.
-fn narrow(out: Output<f64>) -> Output {
-    let thin = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
-    Output {
-        loss: out.loss as f32,
-        row_losses: thin(out.row_losses),
-        target_cosines: thin(out.target_cosines),
-        other_cosines: thin(out.other_cosines),
-        grad_embeddings: thin(out.grad_embeddings),
-        grad_prototypes: thin(out.grad_prototypes),
-        grad_scale: out.grad_scale as f32,
-        grad_bias: thin(out.grad_bias),
-        counts: out.counts,
-        filtered: out.filtered.map(|f| Filtered {
-            dropped: f.dropped as f32,
-            total: f.total as f32,
-            kept: f.kept,
-            entries: f.entries,
-        }),
     }
 }

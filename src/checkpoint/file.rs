@@ -160,8 +160,8 @@ impl Checkpoint {
         new.validate()?;
 
         let names = metadata.offset_keys();
-        if names.len() > Self::MOST_TENSORS {
-            let (needed, allowed) = (names.len() as u64, Self::MOST_TENSORS as u64);
+        if names.len() > Self::MAX_TENSORS {
+            let (needed, allowed) = (names.len() as u64, Self::MAX_TENSORS as u64);
             return Err(Error::Size { what: "tensors", needed, allowed });
         }
         for name in names {

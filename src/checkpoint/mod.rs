@@ -81,18 +81,18 @@ impl TensorData {
 fn count(shape: &[usize]) -> Result<usize> {
     let count = shape.iter().try_fold(1_u64, |all, &axis| {
         let all = elements(usize::try_from(all).ok()?, axis);
-        (all <= Checkpoint::MOST_BYTES / 4).then_some(all)
+        (all <= Checkpoint::MAX_BYTES / 4).then_some(all)
     });
-    let allowed = Checkpoint::MOST_BYTES / 4;
+    let allowed = Checkpoint::MAX_BYTES / 4;
     let too_many = Error::Size { what: "values of a tensor", needed: allowed + 1, allowed };
     count.and_then(|count| usize::try_from(count).ok()).ok_or(too_many)
 }
 
 impl Checkpoint {
     /// The most tensors.
-    pub const MOST_TENSORS: usize = 1024;
+    pub const MAX_TENSORS: usize = 1024;
     /// The most bytes of all tensors together: 64 GiB.
-    pub const MOST_BYTES: u64 = 1 << 36;
+    pub const MAX_BYTES: u64 = 1 << 36;
     /// The longest name of a tensor, in bytes.
     pub const LONGEST_NAME: usize = 256;
 
@@ -107,7 +107,7 @@ impl Checkpoint {
         self
     }
 
-    /// With a tensor of any name: prototypes, the centres of a center loss, what an optimiser keeps. It replaces one of the
+    /// With a tensor of any name: prototypes, the centers of a center loss, what an optimiser keeps. It replaces one of the
     /// same name.
     pub fn with_tensor(mut self, name: &str, shape: &[usize], data: Vec<f32>) -> Result<Self> {
         self.insert(name, TensorData::new(shape, data)?)?;
@@ -130,9 +130,9 @@ impl Checkpoint {
             return Err(Error::Combination { what: "tensor", why: "the name __metadata__ is that of the metadata" });
         }
         let others = || self.tensors.iter().filter(|(other, _)| *other != name);
-        size("tensors", others().count() as u64 + 1, Self::MOST_TENSORS as u64)?;
+        size("tensors", others().count() as u64 + 1, Self::MAX_TENSORS as u64)?;
         let bytes = others().map(|(_, tensor)| tensor.data.len() as u64 * 4).sum::<u64>();
-        size("bytes of tensors", bytes + tensor.data.len() as u64 * 4, Self::MOST_BYTES)
+        size("bytes of tensors", bytes + tensor.data.len() as u64 * 4, Self::MAX_BYTES)
     }
 
     /// Takes a tensor out.
@@ -179,7 +179,7 @@ fn known(version: u32) -> Result<()> {
     Err(Error::Parameter { what: "checkpoint.version", found: version.into(), allowed: "1" })
 }
 
-/// A checkpoint as it stands in a file.
+/// The file form of a checkpoint.
 #[cfg(feature = "serde")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,7 +214,7 @@ impl TryFrom<Record> for Checkpoint {
     }
 }
 
-/// A tensor as it stands in a file.
+/// The file form of a tensor.
 #[cfg(feature = "serde")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

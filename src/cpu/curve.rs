@@ -4,7 +4,7 @@ use std::f32::consts::FRAC_PI_2;
 
 use super::{rows::RowExtras, vector::Fused};
 use crate::objective::{
-    Angle, Filter, Others, Power, Slope, TopK,
+    Angle, InterclassFilter, Others, SimilarityAdjustment, Slope, TopK,
     others::{Harder, Identity, Other, Place, Rectified},
     unified,
 };
@@ -15,10 +15,10 @@ pub(super) enum OthersF32 {
     Rectified,
     Harder(Harder),
     TopK(TopK),
-    Filter(Filter),
+    InterclassFilter(InterclassFilter),
     Angle(AngleF32),
     Series(AngleF32, Vec<f32>),
-    Power(PowerF32),
+    SimilarityAdjustment(PowerF32),
 }
 
 /// `base + factor · (π/2 − θ)`.
@@ -53,7 +53,7 @@ impl OthersF32 {
             Others::Rectified => Self::Rectified,
             Others::Curricular => Self::Harder(Harder { hardness }),
             Others::TopK(top) => Self::TopK(*top),
-            Others::Filter(filter) => Self::Filter(*filter),
+            Others::InterclassFilter(filter) => Self::InterclassFilter(*filter),
             Others::Angle(angle) => {
                 let line = AngleF32::new(angle);
                 match series {
@@ -61,7 +61,7 @@ impl OthersF32 {
                     None => Self::Angle(line),
                 }
             }
-            Others::Power(power) => Self::Power(PowerF32::new(power)),
+            Others::SimilarityAdjustment(power) => Self::SimilarityAdjustment(PowerF32::new(power)),
         }
     }
 
@@ -97,7 +97,7 @@ impl OthersF32 {
                 #[inline(always)]
                 |c| harder.value_slope(c, place),
             ),
-            Self::Filter(filter) => each::<SLOPES>(
+            Self::InterclassFilter(filter) => each::<SLOPES>(
                 cosines,
                 values,
                 slopes,
@@ -146,7 +146,7 @@ impl OthersF32 {
                     (values, slopes)
                 },
             ),
-            Self::Power(stretch) => blocks::<SLOPES>(
+            Self::SimilarityAdjustment(stretch) => blocks::<SLOPES>(
                 cosines,
                 values,
                 slopes,
@@ -171,7 +171,7 @@ impl AngleF32 {
 }
 
 impl PowerF32 {
-    fn new(power: &Power) -> Self {
+    fn new(power: &SimilarityAdjustment) -> Self {
         Self {
             exponent: power.exponent,
             margin: if power.angular { 0.0 } else { power.margin as f32 },
@@ -315,7 +315,9 @@ mod tests {
             let curve = Curve::Series(Series { degree, coefficients, damping });
             Others::Angle(Angle { curve, factor: 0.7, offset: 0.3, margin: 0.1, ..Angle::default() })
         };
-        let power = |exponent, angular, slope| Others::Power(Power { exponent, angular, slope, margin: 0.15 });
+        let power = |exponent, angular, slope| {
+            Others::SimilarityAdjustment(SimilarityAdjustment { exponent, angular, slope, margin: 0.15 })
+        };
         let mut all = Others::all();
         all.extend([
             Others::Angle(Angle { factor: 0.6, offset: 1.0, margin: 0.2, ..Angle::default() }),
@@ -344,7 +346,11 @@ mod tests {
                 let (value, slope) = exact(f64::from(c), Place { bound: f64::from(bound), late });
                 let off = (f64::from(values[j]) - value).abs();
                 // t factors, each rounded
-                let size = if let Others::Power(p) = &others { f64::from(p.exponent).max(3.0) / 3.0 } else { 1.0 };
+                let size = if let Others::SimilarityAdjustment(p) = &others {
+                    f64::from(p.exponent).max(3.0) / 3.0
+                } else {
+                    1.0
+                };
                 let most = 4e-7 * size * value.abs().max(1.0);
                 assert!(off < most, "{others:?} at {c}: {}, not {value}", values[j]);
                 // one rounding of 1 − c² is 6e-8 of its slope; a series of degree n has slopes up to n²

@@ -7,8 +7,8 @@ use super::{
     work::{Call, Input, ROWS, Setup, Work, each},
 };
 use crate::{
-    Counts, Output, Shape, State,
-    data::NO_COSINE,
+    Output, Shape, State,
+    data::{Counts, NO_COSINE},
     objective::{Prepared, SHORTEST},
     shard::RowStatistics,
 };

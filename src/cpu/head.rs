@@ -15,8 +15,9 @@ use super::{
     work::{Call, Input, Outputs, ROWS, Setup, Work, each},
 };
 use crate::{
-    Filtered, Options, Others, Output, Result, Shape, State, TopK,
-    objective::{CheckedBatch, Prepared, RowFacts},
+    Options, Others, Output, Result, Shape, State,
+    data::Filtered,
+    objective::{CheckedBatch, Prepared, RowFacts, TopK},
     shard::{Statistics, Targets},
 };
 
@@ -229,8 +230,8 @@ impl Head {
     }
 
     /// The best `count` of all ranges of a row, and how many there are.
-    fn best(&self, call: &Call<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MOST], usize) {
-        let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MOST];
+    fn best(&self, call: &Call<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MAX], usize) {
+        let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MAX];
         let room = call.batch.rows() * self.setup.layout.top;
         for range in self.work.top.chunks_exact(room).take(self.work.workers.len()) {
             range[i * count..(i + 1) * count].iter().for_each(|&new| table::insert(&mut all[..count], new));

@@ -16,7 +16,7 @@ use crate::{Budget, Error, Result, Shape, Want, shape::elements};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     rows: usize,
-    /// Prototypes, all sub-centres counted: columns of the products.
+    /// Prototypes, all sub-centers counted: columns of the products.
     columns: usize,
     centers: usize,
     dim: usize,
@@ -88,7 +88,7 @@ impl Layout {
             }
         };
         let recompute = recompute.into_iter().chain(small).map(again(Pieces::USUAL));
-        let all = || keep.clone().chain(recompute.clone()).chain(least.map(again(Pieces::LEAST)));
+        let all = || keep.clone().chain(recompute.clone()).chain(least.map(again(Pieces::MIN)));
         // indices are isize whatever the caller allows
         let allowed = budget.get().min(isize::MAX as u64);
         let needed = all().map(|l| l.bytes()).min().unwrap_or(0);

@@ -45,8 +45,8 @@ pub(crate) fn mean_prototype(dim: usize, prototypes: &[f32]) -> Result<f64> {
     Ok(mean.iter().map(|m| (m / count as f64).powi(2)).sum::<f64>().sqrt())
 }
 
-/// Mean angle between all pairs; see [`crate::reference::between`]. O(C²D) time; memory is a few tiles per thread.
-pub(crate) fn between(dim: usize, all: &[f32]) -> Result<f64> {
+/// Mean angle between all pairs; see [`crate::reference::mean_pair_angle`]. O(C²D) time; memory is a few tiles per thread.
+pub(crate) fn mean_pair_angle(dim: usize, all: &[f32]) -> Result<f64> {
     let count = vectors("vectors", dim, all.len())?;
     if count < 2 {
         return Ok(if all.iter().all(|v| v.is_finite()) { 0.0 } else { f64::NAN });
@@ -101,7 +101,7 @@ impl Tile {
     }
 }
 
-/// Σ (π/2 − θ) of cosines: small where angles are nearly right, so that their sum keeps its digits.
+/// Σ (π/2 − θ) of cosines: small where angles are nearly right, so that their sum keeps its precision.
 struct Leans<'a>(&'a [f32]);
 
 impl WithSimd for Leans<'_> {

@@ -29,7 +29,7 @@ impl Pieces {
         false => Self { rows: 48, cols: 64, depth: BLOCK },
     };
     /// The least memory.
-    pub const LEAST: Self = Self { rows: 24, cols: 64, depth: 64 };
+    pub const MIN: Self = Self { rows: 24, cols: 64, depth: 64 };
 }
 
 /// A view of a row-major matrix or of its transpose.
@@ -220,7 +220,7 @@ mod tests {
         for (m, n, k) in sizes {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
             let flips = [(false, false), (false, true), (true, false), (true, true)].into_iter();
-            for ((flip_a, flip_b), pieces) in flips.flat_map(|f| [(f, Pieces::USUAL), (f, Pieces::LEAST)]) {
+            for ((flip_a, flip_b), pieces) in flips.flat_map(|f| [(f, Pieces::USUAL), (f, Pieces::MIN)]) {
                 let (x, y) = (
                     if flip_a { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) },
                     if flip_b { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) },
@@ -268,7 +268,7 @@ mod tests {
         product(Pieces::USUAL, &mut whole, false, all.transposed(), b);
         for part in 0..3 {
             let mut out = vec![7.0; (rows - 1) * stride + cols + 5];
-            spaced_product(Pieces::LEAST, &mut out, stride, false, all.columns(part * rows, rows).transposed(), b);
+            spaced_product(Pieces::MIN, &mut out, stride, false, all.columns(part * rows, rows).transposed(), b);
             for (row, expected) in whole[part * rows * cols..].chunks_exact(cols).take(rows).enumerate() {
                 let (found, between) = out[row * stride..].split_at(cols);
                 assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "part {part}, row {row}");

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::product::{Matrix, Pieces, product};
 use crate::{
-    CenterOutput, Penalty,
+    data::{CenterOutput, Penalty},
     objective::{CenterLoss, Regularizer, SHORTEST},
 };
 
@@ -12,7 +12,7 @@ use crate::{
 const BLOCK: usize = 64;
 /// Columns of a tile of pairs.
 const TILE: usize = 512;
-/// Pairs nearer than this, squared, are taken from the vectors as they came: 2 − 2·cosine would lose their digits.
+/// Pairs nearer than this, squared, are taken from the vectors as they came: 2 − 2·cosine would lose their precision.
 const NEAR: f64 = 0.5;
 
 struct Vectors<'a> {

@@ -1,6 +1,6 @@
 //! The numbers of one row, in f64: the target's logit, the merge over classes, the loss, and what pass 2 needs.
 
-use crate::{Binary, shard::RowStatistics};
+use crate::{objective::Binary, shard::RowStatistics};
 
 /// The class of a row that does not count.
 const NOWHERE: usize = usize::MAX;
@@ -124,7 +124,7 @@ impl Row {
     /// The loss of a softmax, and what pass 2 needs to know. `part` is upstream / Z.
     pub fn finish(&mut self, value: f64, others: &RowStatistics, weights: Weights, part: f64) -> Share {
         let (Weights { scale, unit, .. }, (share, rest, mass)) = (weights, weights.smoothed());
-        // never divided by again: a subnormal scale has few digits
+        // never divided by again: a subnormal scale has little precision
         let gain = part * scale;
         // a NaN sum is no empty one
         let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.most + others.sum.ln() };

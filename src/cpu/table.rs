@@ -1,4 +1,4 @@
-//! The sweeps of every loss that the two of `sweep` do not know: other transforms, the binary link, sub-centres, dL/ds.
+//! The sweeps of every loss that the two of `sweep` do not know: other transforms, the binary link, sub-centers, dL/ds.
 //!
 //! One row of a tile at a time goes through a table of values and slopes in the scratch of its range, so that neither
 //! sweep depends on the transform.
@@ -24,7 +24,7 @@ pub(super) struct Table {
 
 /// One row of a tile, one value per class.
 pub(super) struct Scratch {
-    /// The largest cosine of a class, and which of its prototypes has it; not used without sub-centres.
+    /// The largest cosine of a class, and which of its prototypes has it; not used without sub-centers.
     pub cosines: Vec<f32>,
     pub centers: Vec<u32>,
     pub values: Vec<f32>,
@@ -319,7 +319,7 @@ impl WithSimd for Statistics<'_> {
     }
 }
 
-/// Pass 2: the block of cosines becomes G = dL/d(cosine); with sub-centres at the nearest one of each class alone.
+/// Pass 2: the block of cosines becomes G = dL/d(cosine); with sub-centers at the nearest one of each class alone.
 pub(super) struct Gradients<'a> {
     pub table: &'a Table,
     pub block: Block<'a>,

@@ -1,4 +1,4 @@
-//! Sums of so many products that an f32 would lose their digits: parts of them, added up in f64.
+//! Sums of so many products that an f32 would lose their precision: parts of them, added up in f64.
 //!
 //! The radial part of the sum (along the row or class itself) grows with the number of terms, and the gradient, which is the
 //! rest, with the square root of that number. So the radial part is removed in f64 too, before anything is rounded.

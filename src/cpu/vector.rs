@@ -214,7 +214,7 @@ impl WithSimd for DotLength<'_> {
 }
 
 /// Lengths between which a vector stands for its direction: neither the products with it nor the products of its
-/// inverse length leave the range where f32 has all its digits.
+/// inverse length leave the range where f32 has its full precision.
 const ORDINARY: Range<f64> = 1e-6..1e6;
 
 /// The lengths of every `step`-th row of `from`, and what multiplies the rows to unit vectors (0 for a row of zeros).
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!((exp(0.0), exp(-87.1), exp(-2e6), exp(f32::MIN), exp(f32::NEG_INFINITY)), (1.0, 0.0, 0.0, 0.0, 0.0));
     }
 
-    /// Lengths keep their digits from the smallest to the largest f32, and tell what is not finite.
+    /// Lengths keep their precision from the smallest to the largest f32, and tell what is not finite.
     #[test]
     fn normalize_survives_every_magnitude() {
         for (dim, exact) in [1, 2, 31, 32, 33, 70].into_iter().flat_map(|dim| [(dim, false), (dim, true)]) {

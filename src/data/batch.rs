@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use half::slice::HalfFloatSliceExt;
 
 /// The smallest class weight but 0, and the largest.
-pub(crate) const LEAST_WEIGHT: f32 = 1e-30;
-pub(crate) const MOST_WEIGHT: f32 = 1e24;
+pub(crate) const MIN_WEIGHT: f32 = 1e-30;
+pub(crate) const MAX_WEIGHT: f32 = 1e24;
 
 /// One batch: row-major slices. `T` is `f32` (`f64` for the reference), `L` any integer.
 ///
@@ -15,7 +15,7 @@ pub(crate) const MOST_WEIGHT: f32 = 1e24;
 pub struct Batch<'a, L = i64, T = f32> {
     /// X, \[N, D\].
     pub embeddings: &'a [T],
-    /// W, \[C, D\]; with K sub-centres \[C, K, D\].
+    /// W, \[C, D\]; with K sub-centers \[C, K, D\].
     pub prototypes: &'a [T],
     /// y, \[N\]: 0 ≤ y < C, or the ignore index.
     pub labels: &'a [L],
@@ -31,6 +31,16 @@ pub struct Batch<'a, L = i64, T = f32> {
     pub class_margins: Margins<'a, T>,
     /// m0..m3 per row, each \[N\]: in the place of the class' and the loss' own.
     pub row_margins: Margins<'a, T>,
+}
+
+impl<'a, L: Copy, T: Copy> Batch<'a, L, T> {
+    /// With other embeddings and prototypes.
+    pub(crate) fn with<'b>(&self, embeddings: &'b [T], prototypes: &'b [T]) -> Batch<'b, L, T>
+    where
+        'a: 'b,
+    {
+        Batch { embeddings, prototypes, ..*self }
+    }
 }
 
 /// A number that embeddings and prototypes may be stored in: f32, or f16 and bf16 of the `half` crate.
@@ -57,7 +67,7 @@ impl Stored for half::bf16 {
     }
 }
 
-/// Margins that differ: any of m0..m3, for a unified target. Ranges as in [`Unified`](crate::Unified), but −π < m2 < π.
+/// Margins that differ: any of m0..m3, for a unified target. Ranges as in [`Unified`](crate::objective::Unified), but −π < m2 < π.
 /// An m2 that is the f32 nearest to a multiple of π/12 is that multiple: `std::f32::consts::FRAC_PI_2` is a right angle.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)] // m0..m3 as everywhere

@@ -51,13 +51,13 @@ impl Eq for GradientFilter {}
 
 impl GradientFilter {
     /// The largest ε.
-    pub const MOST: f64 = 0.1;
+    pub const MAX: f64 = 0.1;
     /// The smallest ε.
-    pub const LEAST: f64 = 1e-15;
+    pub const MIN: f64 = 1e-15;
 
     /// With a threshold ε, 1e-15 ≤ ε ≤ 0.1; rounded to f32.
     pub fn new(epsilon: f64) -> Result<Self> {
-        if !(Self::LEAST..=Self::MOST).contains(&epsilon) {
+        if !(Self::MIN..=Self::MAX).contains(&epsilon) {
             let allowed = "1e-15 <= epsilon <= 0.1";
             return Err(Error::Parameter { what: "filter.epsilon", found: epsilon, allowed });
         }

@@ -8,9 +8,10 @@ mod options;
 mod output;
 
 pub use batch::{Batch, Margins, Stored};
-pub(crate) use batch::{Finite, LEAST_WEIGHT, MOST_WEIGHT};
+pub(crate) use batch::{Finite, MAX_WEIGHT, MIN_WEIGHT};
 pub use gradient_filter::GradientFilter;
 pub use label::Label;
+pub(crate) use label::numbers;
 pub use options::{Budget, DevicePreset, Options, Tile, Want};
 pub(crate) use output::NO_COSINE;
 pub use output::{CenterOutput, Counts, Filtered, Output, Penalty};

@@ -111,23 +111,29 @@ pub enum Tile {
     /// 64×64 outputs of 32 invocations, operands straight from the buffers: the choice for software adapters, where
     /// loading is what takes the time. Far too many registers for a GPU.
     Direct64,
-    /// 64×64 outputs over workgroup memory: the portable default.
+    /// 32×64 outputs of 64 invocations over workgroup memory: for GPUs with few registers for each, Intel's above all.
+    Tile32,
+    /// 64×64 outputs of 64 invocations over workgroup memory: the portable default.
     Tile64,
-    /// 128×128 outputs of 256 invocations: for GPUs with many registers. Never chosen without being asked for, since it
-    /// was not measured on one yet.
+    /// [`Tile64`](Self::Tile64) with half the code in its loop: for GPUs with a small cache of instructions.
+    Tile64Short,
+    /// 128×128 outputs of 128 invocations over 16 KiB of workgroup memory: for GPUs with many registers and large shapes.
     Tile128,
 }
 
 impl Tile {
     /// All of them.
-    pub const ALL: &[Tile] = &[Tile::Direct, Tile::Direct64, Tile::Tile64, Tile::Tile128];
+    pub const ALL: &[Tile] =
+        &[Tile::Direct, Tile::Direct64, Tile::Tile32, Tile::Tile64, Tile::Tile64Short, Tile::Tile128];
 
-    /// The name of the shader file.
+    /// The name that [`str::parse`] knows.
     pub fn name(self) -> &'static str {
         match self {
             Tile::Direct => "direct",
             Tile::Direct64 => "direct_64",
+            Tile::Tile32 => "tile_32",
             Tile::Tile64 => "tile_64",
+            Tile::Tile64Short => "tile_64_short",
             Tile::Tile128 => "tile_128",
         }
     }

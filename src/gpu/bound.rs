@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Context, Tensor, context::Pipeline, readback, tensor::write};
+use super::{
+    Context, Tensor,
+    pipeline::Pipeline,
+    range::{Range, ranges},
+    readback::Download,
+    tensor::write,
+};
 use crate::{
     Error, MarginSoftmax, Result,
     objective::Prepared,
-    plan::{Binding, Buffer, Call, Element, Kernel, PART_STRIDE, Plan, Role, Settings, Slot, Stage, Step},
+    plan::{CONSTANTS_STRIDE, Call, Kernel, Plan, Settings, Stage, Step, TensorRole},
 };
 
 /// The buffers of one use of a plan, bound to its kernels.
@@ -19,25 +25,22 @@ pub struct Bound {
     /// Which of them are the caller's.
     given: Vec<bool>,
     uniform: wgpu::Buffer,
-    parts: wgpu::Buffer,
+    constants: wgpu::Buffer,
     groups: Vec<wgpu::BindGroup>,
     /// Forward, then backward.
-    steps: Vec<Dispatch>,
+    steps: Vec<BoundStep>,
 }
 
-/// The bytes of a buffer that are bound.
-#[derive(Clone, PartialEq)]
-struct Range {
-    buffer: wgpu::Buffer,
-    offset: u64,
-    bytes: u64,
-}
+/// Pipeline, bind group 0, its dynamic offset, workgroups.
+#[cfg(feature = "catalogue")]
+pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
 
 /// One recorded step; `size` is `None` where there is nothing to do for the current number of rows.
-struct Dispatch {
+struct BoundStep {
     pipeline: Arc<Pipeline>,
     group: usize,
-    part: u32,
+    /// Of its constants.
+    offset: u32,
     grid: crate::plan::Grid,
     size: Option<[u32; 3]>,
 }
@@ -52,7 +55,7 @@ impl Bound {
     pub fn new(
         context: &Context,
         plan: &Arc<Plan>,
-        given: &[(Slot, &Tensor)],
+        given: &[(TensorRole, &Tensor)],
         loss: &MarginSoftmax,
         call: &Call,
     ) -> Result<Self> {
@@ -63,7 +66,7 @@ impl Bound {
     pub(super) fn of(
         context: &Context,
         plan: &Arc<Plan>,
-        given: &[(Slot, &Tensor)],
+        given: &[(TensorRole, &Tensor)],
         loss: &Prepared,
         call: &Call,
     ) -> Result<Self> {
@@ -81,46 +84,73 @@ impl Bound {
             buffers.push(match range {
                 Some(range) => range,
                 None => {
-                    let own = context.buffer(buffer.name, buffer.bytes, usage)?;
-                    Range { buffer: own, offset: 0, bytes: buffer.bytes }
+                    Range { bytes: buffer.bytes, ..Range::whole(&context.buffer(buffer.name, buffer.bytes, usage)?) }
                 }
             });
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniform = context.buffer("settings", Kernel::UNIFORMS[0], usage)?;
-        let parts = context.buffer("parts", plan.parts().len() as u64 * PART_STRIDE, usage)?;
-        let mut table = vec![0; plan.parts().len() * PART_STRIDE as usize];
-        for (entry, part) in table.chunks_exact_mut(PART_STRIDE as usize).zip(plan.parts()) {
-            entry[..size_of_val(part)].copy_from_slice(part.bytes());
+        let constants = context.buffer("constants", plan.constants().len() as u64 * CONSTANTS_STRIDE, usage)?;
+        let mut table = vec![0; plan.constants().len() * CONSTANTS_STRIDE as usize];
+        for (entry, constants) in table.chunks_exact_mut(CONSTANTS_STRIDE as usize).zip(plan.constants()) {
+            entry[..size_of_val(constants)].copy_from_slice(constants.bytes());
         }
-        write(context, &parts, 0, &table)?;
+        write(context, &constants, 0, &table)?;
 
         let mut made: Vec<(usize, Vec<usize>)> = vec![];
         let mut groups = vec![];
-        let mut dispatch = |step: &Step| -> Result<Dispatch> {
+        let mut dispatch = |step: &Step| -> Result<BoundStep> {
             let key = (step.kernel, step.buffers.clone());
             let group = match made.iter().position(|k| *k == key) {
                 Some(group) => group,
                 None => {
                     let layout = &pipelines[step.kernel].layout;
                     let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
-                    groups.push(group(context, layout, [&uniform, &parts], &chosen, given)?);
+                    groups.push(group(context, layout, [&uniform, &constants], &chosen, given)?);
                     made.push(key);
                     groups.len() - 1
                 }
             };
-            let part = (step.part as u64 * PART_STRIDE) as u32;
-            Ok(Dispatch { pipeline: pipelines[step.kernel].clone(), group, part, grid: step.grid, size: None })
+            let offset = (step.constants as u64 * CONSTANTS_STRIDE) as u32;
+            Ok(BoundStep { pipeline: pipelines[step.kernel].clone(), group, offset, grid: step.grid, size: None })
         };
-        let steps = plan.forward().iter().chain(plan.backward()).map(&mut dispatch).collect::<Result<Vec<_>>>()?;
+        let steps = plan.steps().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
         let (context, plan) = (context.clone(), plan.clone());
-        let mut bound = Self { context, plan, buffers, given: present, uniform, parts, groups, steps };
+        let mut bound = Self { context, plan, buffers, given: present, uniform, constants, groups, steps };
         bound.apply(&settings, call.rows)?;
         Ok(bound)
     }
 
-    /// Other tensors in the same slots: new bind groups where a buffer changed. The workspace stays, with what it holds.
-    pub(super) fn rebind(&mut self, given: &[(Slot, &Tensor)]) -> Result<()> {
+    /// The same for one use with all rows of the plan, whose tensors are of the elements that were planned.
+    pub(super) fn once(
+        context: &Context,
+        plan: Plan,
+        given: &[(TensorRole, &Tensor)],
+        loss: &MarginSoftmax,
+        call: Call,
+    ) -> Result<Self> {
+        for (role, tensor) in given {
+            plan.check_element(*role, tensor.element())?;
+        }
+        let call = Call { rows: plan.shape().rows(), ..call };
+        Self::new(context, &Arc::new(plan), given, loss, &call)
+    }
+
+    /// [`once`](Self::once), recorded; the encoder keeps the bindings and the workspace alive.
+    pub(super) fn record_once(
+        context: &Context,
+        encoder: &mut wgpu::CommandEncoder,
+        plan: Plan,
+        given: &[(TensorRole, &Tensor)],
+        loss: &MarginSoftmax,
+        call: Call,
+    ) -> Result<()> {
+        Self::once(context, plan, given, loss, call)?.record_forward(false, encoder);
+        Ok(())
+    }
+
+    /// Other tensors in the same roles: new bind groups where a buffer changed. The workspace stays, with what it holds.
+    pub(super) fn rebind(&mut self, given: &[(TensorRole, &Tensor)]) -> Result<()> {
         let ranges = ranges(&self.context, &self.plan, given)?;
         let mut buffers = self.buffers.clone();
         let mut changed = vec![false; buffers.len()];
@@ -136,14 +166,14 @@ impl Bound {
         }
         let mut groups = self.groups.clone();
         let mut made = vec![false; groups.len()];
-        for (step, dispatch) in self.plan.forward().iter().chain(self.plan.backward()).zip(&self.steps) {
+        for (step, dispatch) in self.plan.steps().zip(&self.steps) {
             let index = dispatch.group;
             if made[index] || !step.buffers.iter().any(|&b| changed[b]) {
                 continue;
             }
             let chosen: Vec<&Range> = step.buffers.iter().map(|&b| &buffers[b]).collect();
             let layout = &dispatch.pipeline.layout;
-            groups[index] = group(&self.context, layout, [&self.uniform, &self.parts], &chosen, given)?;
+            groups[index] = group(&self.context, layout, [&self.uniform, &self.constants], &chosen, given)?;
             made[index] = true;
         }
         (self.buffers, self.groups) = (buffers, groups);
@@ -169,21 +199,27 @@ impl Bound {
         &self.uniform
     }
 
+    /// The bytes of the buffer of this name.
+    fn range(&self, name: &'static str) -> Result<&Range> {
+        let found = self.plan.find(name).map(|i| &self.buffers[i]);
+        found.ok_or(Error::Missing { what: name, why: "the plan has it" })
+    }
+
     /// A workspace buffer.
-    pub(super) fn workspace(&self, name: &str) -> Option<&wgpu::Buffer> {
-        self.plan.find(name).map(|i| &self.buffers[i].buffer)
+    pub(super) fn workspace(&self, name: &'static str) -> Result<&wgpu::Buffer> {
+        Ok(&self.range(name)?.buffer)
     }
 
     /// Every buffer with its offset and the bytes that are bound, in the plan's order: for tests of what a run leaves.
     #[cfg(feature = "catalogue")]
-    pub fn buffers(&self) -> impl Iterator<Item = (&Buffer, &wgpu::Buffer, std::ops::Range<u64>)> {
+    pub fn buffers(&self) -> impl Iterator<Item = (&crate::plan::Buffer, &wgpu::Buffer, std::ops::Range<u64>)> {
         let bound = self.plan.buffers().iter().zip(&self.buffers);
         bound.map(|(planned, r)| (planned, &r.buffer, r.offset..r.offset + r.bytes))
     }
 
     /// Overwrites the first bytes of a buffer of the plan; takes effect before any later submit.
     pub(super) fn write(&self, name: &'static str, bytes: &[u8]) -> Result<()> {
-        let Some(range) = self.plan.find(name).map(|i| &self.buffers[i]) else { return Ok(()) };
+        let range = self.range(name)?;
         if !range.buffer.usage().contains(wgpu::BufferUsages::COPY_DST) {
             return Err(Error::Usage { what: name, usage: "COPY_DST" });
         }
@@ -192,23 +228,20 @@ impl Bound {
 
     /// The first values of a buffer of the plan, as the work submitted so far leaves them.
     pub(super) async fn read<T: bytemuck::Pod>(&self, name: &'static str, count: usize) -> Result<Vec<T>> {
-        let why = "the plan has it";
-        let range = self.plan.find(name).map(|i| &self.buffers[i]).ok_or(Error::Missing { what: name, why })?;
+        self.download::<T>(name, count)?.values(count).await
+    }
+
+    /// [`read`](Self::read), begun.
+    pub(super) fn download<T>(&self, name: &'static str, count: usize) -> Result<Download> {
+        let range = self.range(name)?;
         if !range.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { what: name, usage: "COPY_SRC" });
         }
         let bytes = (count * size_of::<T>()) as u64;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.context.buffer("staging", bytes, usage)?;
-        self.context.guarded(|| {
-            let mut encoder = self.context.device().create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(&range.buffer, range.offset, &staging, 0, bytes);
-            self.context.queue().submit([encoder.finish()]);
-        })?;
-        readback::Mapping::start(&self.context, &staging, bytes)?.await?;
-        let mut values = vec![T::zeroed(); count];
-        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&readback::view(&self.context, &staging, bytes)?);
-        Ok(values)
+        let copy = |encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer| {
+            encoder.copy_buffer_to_buffer(&range.buffer, range.offset, staging, 0, bytes);
+        };
+        Download::start(&self.context, bytes, copy)
     }
 
     pub(super) fn plan(&self) -> &Plan {
@@ -253,16 +286,16 @@ impl Bound {
 
     /// The kernel of a step; `None` where the current number of rows leaves it nothing to do.
     pub(super) fn kernel(&self, step: usize) -> Option<&'static str> {
-        let planned = self.plan.forward().iter().chain(self.plan.backward()).nth(step)?;
+        let planned = self.plan.steps().nth(step)?;
         self.steps.get(step)?.size.and(Some(self.plan.kernels()[planned.kernel].name))
     }
 
     /// The wgpu objects of some steps.
     #[cfg(feature = "catalogue")]
-    pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<super::Dispatch> {
-        let one = |step: &Dispatch| {
+    pub(super) fn dispatches(&self, steps: impl Iterator<Item = usize>) -> Vec<Dispatch> {
+        let one = |step: &BoundStep| {
             let group = self.groups[step.group].clone();
-            Some((step.pipeline.pipeline.clone(), group, step.part, step.size?))
+            Some((step.pipeline.pipeline.clone(), group, step.offset, step.size?))
         };
         steps.filter_map(|i| one(&self.steps[i])).collect()
     }
@@ -271,84 +304,10 @@ impl Bound {
         let step = &self.steps[step];
         if let Some([x, y, z]) = step.size {
             pass.set_pipeline(&step.pipeline.pipeline);
-            pass.set_bind_group(0, &self.groups[step.group], &[step.part]);
+            pass.set_bind_group(0, &self.groups[step.group], &[step.offset]);
             pass.dispatch_workgroups(x, y, z);
         }
     }
-}
-
-/// The caller's tensors in the plan's buffers, checked; `None` where the buffer is our own.
-fn ranges(context: &Context, plan: &Plan, given: &[(Slot, &Tensor)]) -> Result<Vec<Option<Range>>> {
-    let find = |slot: Slot| given.iter().find(|(s, _)| *s == slot).map(|(_, tensor)| *tensor);
-    let alignment = u64::from(context.limits().alignment);
-    let mut ranges = vec![];
-    for buffer in plan.buffers() {
-        ranges.push(match buffer.role {
-            Role::Workspace => None,
-            Role::Given(slot) => match find(slot) {
-                Some(tensor) => Some(range(tensor, buffer, slot, alignment)?),
-                None => return Err(Error::Missing { what: slot.name(), why: "the plan reads or writes it" }),
-            },
-            Role::Optional(slot) => match find(slot) {
-                Some(tensor) => {
-                    // its size is the caller's, checked where its meaning is known
-                    let whole = Buffer { bytes: tensor.bytes().next_multiple_of(4), ..*buffer };
-                    Some(range(tensor, &whole, slot, alignment)?)
-                }
-                None => None,
-            },
-        });
-    }
-    overlaps(plan, &ranges)?;
-    Ok(ranges)
-}
-
-/// The range of a caller's tensor, if it can be bound as this buffer of the plan.
-fn range(tensor: &Tensor, buffer: &Buffer, slot: Slot, alignment: u64) -> Result<Range> {
-    let what = slot.name();
-    let (offset, end, found) = (tensor.offset(), tensor.offset() + buffer.bytes, tensor.buffer().size());
-    // a plan rounds the smallest buffers up; a view may be exact
-    let exact = tensor.offset() + tensor.bytes().next_multiple_of(4);
-    let end = if buffer.bytes <= 16 { exact } else { end };
-    if end > found {
-        return Err(Error::Buffer { what, offset, end, found });
-    }
-    if !offset.is_multiple_of(alignment) {
-        return Err(Error::Alignment { what, offset, alignment });
-    }
-    Ok(Range { buffer: tensor.buffer().clone(), offset, bytes: end - offset })
-}
-
-/// Refuses a caller's buffer that is written in a call that reads it, or written where another tensor lies.
-fn overlaps(plan: &Plan, ranges: &[Option<Range>]) -> Result<()> {
-    let name = |i: usize| plan.buffers()[i].name;
-    let mut written = vec![false; ranges.len()];
-    for step in plan.forward().iter().chain(plan.backward()) {
-        let kinds = &plan.kernels()[step.kernel].bindings;
-        for (&a, kind) in step.buffers.iter().zip(kinds) {
-            if *kind != Binding::Write {
-                continue;
-            }
-            written[a] = true;
-            let Some(own) = &ranges[a] else { continue };
-            let other = |&&b: &&usize| b != a && ranges[b].as_ref().is_some_and(|r| r.buffer == own.buffer);
-            if let Some(&b) = step.buffers.iter().find(other) {
-                return Err(Error::Overlap { what: name(a), other: name(b) });
-            }
-        }
-    }
-    for (a, one) in ranges.iter().enumerate() {
-        for (b, two) in ranges.iter().enumerate() {
-            if let (true, true, Some(one), Some(two)) = (a != b, written[a], one, two)
-                && one.buffer == two.buffer
-                && one.offset < two.offset + two.bytes
-                && two.offset < one.offset + one.bytes
-            {
-                return Err(Error::Overlap { what: name(a), other: name(b) });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A bind group; where a buffer is not of this device, the error names the caller's tensor.
@@ -357,17 +316,17 @@ fn group(
     layout: &wgpu::BindGroupLayout,
     uniforms: [&wgpu::Buffer; 2],
     storage: &[&Range],
-    given: &[(Slot, &Tensor)],
+    given: &[(TensorRole, &Tensor)],
 ) -> Result<wgpu::BindGroup> {
-    let made = context.created(|| bind(context, layout, uniforms, storage));
-    let foreign = || given.iter().find_map(|(slot, tensor)| tensor.foreign(context, slot.name()));
+    let made = context.created(|| bind_group(context, layout, uniforms, storage));
+    let foreign = || given.iter().find_map(|(role, tensor)| tensor.foreign(context, role.name()));
     made.map_err(|error| foreign().unwrap_or(error))
 }
 
-fn bind(
+pub(super) fn bind_group(
     context: &Context,
     layout: &wgpu::BindGroupLayout,
-    [settings, parts]: [&wgpu::Buffer; 2],
+    [settings, constants]: [&wgpu::Buffer; 2],
     storage: &[&Range],
 ) -> wgpu::BindGroup {
     let range = |buffer, offset, bytes| {
@@ -376,32 +335,11 @@ fn bind(
     };
     let mut entries = vec![
         wgpu::BindGroupEntry { binding: 0, resource: range(settings, 0, Kernel::UNIFORMS[0]) },
-        wgpu::BindGroupEntry { binding: 1, resource: range(parts, 0, Kernel::UNIFORMS[1]) },
+        wgpu::BindGroupEntry { binding: 1, resource: range(constants, 0, Kernel::UNIFORMS[1]) },
     ];
     for (i, r) in storage.iter().enumerate() {
         let resource = range(&r.buffer, r.offset, r.bytes);
         entries.push(wgpu::BindGroupEntry { binding: i as u32 + 2, resource });
     }
     context.device().create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
-}
-
-/// The nearest shape with at least `least` and at most `most` axes: leading axes are made one.
-pub(super) fn nearest(shape: &[usize], least: usize, most: usize) -> Vec<usize> {
-    let (leading, kept) = shape.split_at(shape.len().saturating_sub(most));
-    let mut nearest = [&vec![1; least.saturating_sub(shape.len())], kept].concat();
-    if let Some(first) = nearest.first_mut() {
-        *first = leading.iter().fold(*first, |all, &axis| all.saturating_mul(axis));
-    }
-    nearest
-}
-
-/// A tensor's shape and element, as the caller must have made them.
-pub(super) fn expect(what: &'static str, tensor: &Tensor, shape: &[usize], element: Element) -> Result<()> {
-    if tensor.shape() != shape {
-        return Err(Error::Shape { what, found: tensor.shape().to_vec(), expected: shape.to_vec() });
-    }
-    if tensor.element() != element {
-        return Err(Error::Element { what, found: tensor.element().name(), expected: element.name() });
-    }
-    Ok(())
 }

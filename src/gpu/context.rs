@@ -1,4 +1,4 @@
-//! The device, its limits, and one cache of pipelines.
+//! The device, its errors, and one cache of pipelines.
 
 use std::{
     collections::HashMap,
@@ -11,10 +11,10 @@ use std::{
 #[cfg(target_arch = "wasm32")]
 use std::{pin::Pin, task::Poll};
 
-use super::{optional_features, recommended_limits};
+use super::{adapters, pipeline::Pipeline, request};
 use crate::{
     Error, Result,
-    plan::{Binding, Kernel, Limits, PART_STRIDE},
+    plan::{Kernel, Limits, need},
 };
 
 /// A device and queue with the pipelines compiled on it. Cheap to clone; clones share the cache.
@@ -23,7 +23,7 @@ use crate::{
 /// of its own, and each call returns its own errors.
 ///
 /// The library never replaces the callbacks of a device that it was given, and asks nothing of it; of a device that it
-/// opens itself it asks for [`recommended_limits`] and [`optional_features`].
+/// opens itself it asks for [`recommended_limits`](super::recommended_limits) and [`optional_features`](super::optional_features).
 #[derive(Clone)]
 pub struct Context(Arc<Shared>);
 
@@ -58,12 +58,6 @@ fn nanoseconds(timeout: Duration) -> u64 {
     timeout.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
-/// A compiled kernel and its explicit layout.
-pub(super) struct Pipeline {
-    pub pipeline: wgpu::ComputePipeline,
-    pub layout: wgpu::BindGroupLayout,
-}
-
 impl Context {
     /// Shares the caller's device. Nothing is requested of it; a device with WebGPU's default limits and no features is
     /// enough, one with less than [`required_limits`](super::required_limits) is refused.
@@ -87,41 +81,13 @@ impl Context {
 
     /// The same without blocking; the only form in a browser.
     pub async fn new_async(adapter: Option<&str>) -> Result<Self> {
-        let found = adapters().await;
-        let names = || found.iter().map(|a| a.get_info().name).collect::<Vec<_>>().join(", ");
-        let chosen = match adapter {
-            Some(name) => {
-                let wanted = name.to_lowercase();
-                found.iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted))
-            }
-            None => found.iter().min_by_key(|a| rank(a)),
-        };
-        let Some(chosen) = chosen else {
-            return Err(Error::NoAdapter(match adapter {
-                Some(name) => format!("none is called `{name}`; found: [{}]", names()),
-                None if cfg!(target_arch = "wasm32") => {
-                    "this browser has no WebGPU, or it is switched off (the page must come over https or from localhost)"
-                        .into()
-                }
-                None => {
-                    "none answered; on Linux a Vulkan driver is needed, mesa-vulkan-drivers is a software one".into()
-                }
-            }));
-        };
-        Self::open(chosen).await
+        Self::open(&adapters::named(adapter).await?).await
     }
 
     /// A hardware GPU, never a software adapter.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn hardware() -> Result<Self> {
-        pollster::block_on(async {
-            let found = adapters().await;
-            let best = found.iter().filter(|a| rank(a) < SOFTWARE).min_by_key(|a| rank(a));
-            match best {
-                Some(adapter) => Self::open(adapter).await,
-                None => Err(Error::NoAdapter("no hardware GPU answered".into())),
-            }
-        })
+        pollster::block_on(async { Self::open(&adapters::hardware().await?).await })
     }
 
     /// A context for every adapter that answers, software ones included.
@@ -129,7 +95,7 @@ impl Context {
     pub fn all() -> Vec<Self> {
         pollster::block_on(async {
             let mut contexts = vec![];
-            for adapter in adapters().await {
+            for adapter in adapters::all().await {
                 contexts.extend(Self::open(&adapter).await.ok());
             }
             contexts
@@ -137,11 +103,11 @@ impl Context {
     }
 
     async fn open(adapter: &wgpu::Adapter) -> Result<Self> {
-        able(&adapter.get_info().name, &adapter.limits())?;
+        request::able(&adapter.get_info().name, &adapter.limits())?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("margin-softmax"),
-            required_limits: recommended_limits(adapter),
-            required_features: optional_features(adapter),
+            required_limits: request::recommended_limits(adapter),
+            required_features: request::optional_features(adapter),
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| Error::NoAdapter(e.to_string()))?;
@@ -163,10 +129,10 @@ impl Context {
         let limits = Limits {
             f16: device.features().contains(wgpu::Features::SHADER_F16),
             software: device.adapter_info().device_type == wgpu::DeviceType::Cpu,
-            ..limits(&device.limits())
+            ..request::limits(&device.limits())
         };
         limits.check()?;
-        uniforms(&device.limits())?;
+        request::uniforms(&device.limits())?;
         let context = Self(Arc::new(Shared {
             device,
             queue,
@@ -241,11 +207,8 @@ impl Context {
 
     /// Makes a buffer; `what` names it in errors and labels.
     pub(super) fn buffer(&self, what: &'static str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-        let limit = "max_buffer_size";
         let bytes = bytes.max(4).next_multiple_of(4);
-        if bytes > self.0.limits.max_buffer {
-            return Err(Error::Limit { what, limit, needed: bytes, allowed: self.0.limits.max_buffer });
-        }
+        need(what, "max_buffer_size", bytes, self.0.limits.max_buffer)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size: bytes, usage, mapped_at_creation: false };
         let buffer = self.created(|| self.0.device.create_buffer(&descriptor))?;
         self.0.allocated.fetch_add(bytes, Ordering::Relaxed);
@@ -263,7 +226,7 @@ impl Context {
         if let Some(found) = cache.get(&kernel.source) {
             return if self.is_gone() { Err(lost()) } else { Ok(found.clone()) };
         }
-        let compiled = Arc::new(self.created(|| compile(&self.0.device, kernel))?);
+        let compiled = Arc::new(self.created(|| Pipeline::compile(&self.0.device, kernel))?);
         cache.insert(kernel.source.clone(), compiled.clone());
         Ok(compiled)
     }
@@ -298,6 +261,23 @@ impl Context {
             let failure = answers.fold(None, |failure, answer| pollster::block_on(answer).or(failure));
             failure.map_or(Ok(made), |error| Err(self.translate(error)))
         }
+    }
+
+    /// Records and submits.
+    pub(super) fn submit(&self, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<wgpu::SubmissionIndex> {
+        self.guarded(|| {
+            let mut encoder = self.0.device.create_command_encoder(&Default::default());
+            record(&mut encoder);
+            self.0.queue.submit([encoder.finish()])
+        })
+    }
+
+    /// Records what may be refused, and submits it if it is not.
+    pub(super) fn try_submit<T>(&self, record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T>) -> Result<T> {
+        let mut encoder = self.guarded(|| self.0.device.create_command_encoder(&Default::default()))?;
+        let out = record(&mut encoder)?;
+        self.guarded(|| self.0.queue.submit([encoder.finish()]))?;
+        Ok(out)
     }
 
     /// [`guarded`](Self::guarded), and an error where the device is gone: wgpu then makes an object that does nothing, and
@@ -375,138 +355,4 @@ impl Context {
 
 pub(super) fn lost() -> Error {
     Error::DeviceLost("open another, make a new context and new heads".into())
-}
-
-fn new_instance() -> wgpu::Instance {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::PRIMARY;
-    wgpu::Instance::new(descriptor)
-}
-
-#[cfg(target_arch = "wasm32")]
-async fn adapters() -> Vec<wgpu::Adapter> {
-    new_instance().request_adapter(&wgpu::RequestAdapterOptions::default()).await.into_iter().collect()
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-async fn adapters() -> Vec<wgpu::Adapter> {
-    // one for all devices that are opened here: only within an instance does wgpu tell the buffers of two devices apart
-    static INSTANCE: std::sync::OnceLock<wgpu::Instance> = std::sync::OnceLock::new();
-    INSTANCE.get_or_init(new_instance).enumerate_adapters(wgpu::Backends::PRIMARY).await
-}
-
-const SOFTWARE: u32 = 3;
-
-fn rank(adapter: &wgpu::Adapter) -> u32 {
-    match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
-        wgpu::DeviceType::Cpu => SOFTWARE,
-    }
-}
-
-fn limits(device: &wgpu::Limits) -> Limits {
-    Limits {
-        max_buffer: device.max_buffer_size,
-        max_binding: device.max_storage_buffer_binding_size,
-        max_groups: device.max_compute_workgroups_per_dimension,
-        storage_buffers: device.max_storage_buffers_per_shader_stage,
-        invocations: device.max_compute_invocations_per_workgroup,
-        size_x: device.max_compute_workgroup_size_x,
-        workgroup_bytes: device.max_compute_workgroup_storage_size,
-        alignment: device.min_storage_buffer_offset_alignment,
-        f16: false,
-        software: false,
-    }
-}
-
-/// Whether any device of the adapter can run the kernels.
-fn able(name: &str, adapter: &wgpu::Limits) -> Result<()> {
-    limits(adapter).check().and_then(|()| uniforms(adapter)).map_err(|error| match error {
-        Error::Limit { what, limit, needed, allowed } => {
-            Error::NoAdapter(format!("{what} needs {needed}, `{name}` allows {allowed} (`{limit}`)"))
-        }
-        other => other,
-    })
-}
-
-/// Checks the limits on bindings and uniforms that every kernel needs; a device of OpenGL ES 3.1 has them.
-fn uniforms(device: &wgpu::Limits) -> Result<()> {
-    let least = Limits::LEAST;
-    let (bindings, groups) = (device.max_bindings_per_bind_group, device.max_bind_groups);
-    let (count, dynamic) =
-        (device.max_uniform_buffers_per_shader_stage, device.max_dynamic_uniform_buffers_per_pipeline_layout);
-    for (what, limit, needed, allowed) in [
-        ("a kernel", "max_bind_groups", 1, groups.into()),
-        ("a kernel", "max_bindings_per_bind_group", u64::from(least.storage_buffers) + 2, bindings.into()),
-        ("a kernel", "max_uniform_buffers_per_shader_stage", 2, count.into()),
-        ("a kernel", "max_dynamic_uniform_buffers_per_pipeline_layout", 1, dynamic.into()),
-        ("a kernel", "max_uniform_buffer_binding_size", Kernel::UNIFORMS[0], device.max_uniform_buffer_binding_size),
-    ] {
-        if needed > allowed {
-            return Err(Error::Limit { what, limit, needed, allowed });
-        }
-    }
-    let (limit, allowed) =
-        ("min_uniform_buffer_offset_alignment", u64::from(device.min_uniform_buffer_offset_alignment));
-    if allowed > PART_STRIDE {
-        return Err(Error::Limit { what: "a kernel", limit, needed: PART_STRIDE, allowed });
-    }
-    Ok(())
-}
-
-fn compile(device: &wgpu::Device, kernel: &Kernel) -> Pipeline {
-    let entry = |binding: usize, ty: wgpu::BufferBindingType, dynamic: bool, bytes: u64| wgpu::BindGroupLayoutEntry {
-        binding: binding as u32,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty,
-            has_dynamic_offset: dynamic,
-            min_binding_size: std::num::NonZeroU64::new(bytes),
-        },
-        count: None,
-    };
-    let mut entries = vec![
-        entry(0, wgpu::BufferBindingType::Uniform, false, Kernel::UNIFORMS[0]),
-        entry(1, wgpu::BufferBindingType::Uniform, true, Kernel::UNIFORMS[1]),
-    ];
-    for (i, binding) in kernel.bindings.iter().enumerate() {
-        let read_only = *binding == Binding::Read;
-        entries.push(entry(i + 2, wgpu::BufferBindingType::Storage { read_only }, false, 0));
-    }
-    let label = Some(kernel.name);
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label,
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let source = wgpu::ShaderSource::Wgsl(kernel.source.as_str().into());
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label,
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some(kernel.name),
-        compilation_options: Default::default(),
-        cache: None,
-    });
-    Pipeline { pipeline, layout }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The device of such an adapter could not be opened with more: the message names the adapter and both numbers.
-    #[test]
-    fn an_adapter_that_cannot_run_the_kernels_is_named() {
-        assert_eq!(able("small", &wgpu::Limits::default()), Ok(()));
-        let small = wgpu::Limits { max_compute_invocations_per_workgroup: 128, ..Default::default() };
-        assert_eq!(
-            able("small", &small).unwrap_err().to_string(),
-            "no GPU adapter: a workgroup needs 256, `small` allows 128 (`max_compute_invocations_per_workgroup`)"
-        );
-    }
 }

@@ -1,14 +1,9 @@
 //! Partial FC on tensors: the prototypes of sampled classes, gathered on the device.
 
-use std::sync::Arc;
-
-use super::{
-    Context, Tensor,
-    bound::{Bound, expect},
-};
+use super::{Context, Tensor, bound::Bound, tensor::expect};
 use crate::{
     Error, MarginSoftmax, Result, Shape,
-    plan::{Call, Element, Layout, Plan, Slot},
+    plan::{Call, Element, Layout, Plan, TensorRole},
 };
 
 /// Records the gathering of prototypes \[C, D\] (f32, f16 or bf16) of the sampled classes \[Q\] (i32) into a new tensor
@@ -16,7 +11,7 @@ use crate::{
 /// several tensors, [classes of the shard, D] each, of one element.
 ///
 /// That head's dW \[Q, D\] belongs to the same classes; the rows of all others are 0. A class that does not exist is
-/// gathered as NaN, which makes every loss NaN. With K sub-centres reshape the prototypes to \[C, K·D\] and back.
+/// gathered as NaN, which makes every loss NaN. With K sub-centers reshape the prototypes to \[C, K·D\] and back.
 pub fn gather(
     context: &Context,
     encoder: &mut wgpu::CommandEncoder,
@@ -43,16 +38,12 @@ pub fn gather_into(
     let element = prototypes.first().map_or(Element::F32, |tensor| tensor.element());
     let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: element };
     let plan = Plan::gather(shape, &layout, context.limits())?;
-    let mut given = vec![(Slot::Labels, classes), (Slot::GradPrototypes(0), gathered)];
+    let mut given = vec![(TensorRole::Labels, classes), (TensorRole::GradPrototypes(0), gathered)];
     for (i, tensor) in prototypes.iter().enumerate() {
-        plan.check_element(Slot::Prototypes(i), tensor.element())?;
-        given.push((Slot::Prototypes(i), tensor));
+        given.push((TensorRole::Prototypes(i), tensor));
     }
-    let call = Call { rows: shape.rows(), ..Call::default() };
-    let bound = Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call);
-    let names = [("labels", "classes"), ("grad_prototypes", "gathered")];
-    bound.map_err(|error| error.renamed(&names))?.record_forward(false, encoder);
-    Ok(())
+    let recorded = Bound::record_once(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default());
+    recorded.map_err(|error| error.renamed(&[("labels", "classes"), ("grad_prototypes", "gathered")]))
 }
 
 /// Q, C and D, and the classes of every shard.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::{
     Context, Tensor,
-    bound::{Bound, expect},
+    bound::Bound,
+    io::{Io, expect_upstream, given},
 };
 use crate::{
-    Counts, Error, Filtered, MarginSoftmax, Result, State,
+    Error, MarginSoftmax, Result, State,
+    data::{Counts, Filtered},
     objective::Prepared,
-    plan::{Call, Element, Plan, Slot},
+    plan::{Call, Plan, need},
     uniforms::{self, BatchState},
 };
 
@@ -19,75 +21,6 @@ pub struct Head {
     context: Context,
     plan: Arc<Plan>,
     loss: Prepared,
-}
-
-/// The caller's tensors. N rows, C classes, D values a vector, as planned; shards as planned.
-///
-/// Every offset must be a multiple of the device's `min_storage_buffer_offset_alignment`. A tensor that is written must
-/// not share a buffer with one that the same kernel reads; [`Error::Overlap`] names the two. What may be absent is left
-/// out by [`Io::new`].
-#[derive(Clone, Copy)]
-pub struct Io<'a> {
-    /// X, \[N, D\].
-    pub embeddings: &'a Tensor,
-    /// W, one tensor [classes of the shard, D] per shard; with K > 1 sub-centres [classes of the shard, K, D].
-    pub prototypes: &'a [&'a Tensor],
-    /// y, \[N\], i32. A label that names no class makes its row's loss NaN.
-    pub labels: &'a Tensor,
-    /// w, \[C\], f32, 0 or within \[1e-30, 1e24\]; 1 if absent. Any other makes the rows of its class invalid, like a label
-    /// that names no class; with label smoothing it makes all losses NaN.
-    pub class_weights: Option<&'a Tensor>,
-    /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN stands for the loss' own. Margins that no loss may
-    /// have make the rows of the class invalid, like a label that names no class; so do other m1 (and m2) where the series
-    /// is fitted (given), and any m1 and m2 in a linear head.
-    pub class_margins: Option<&'a Tensor>,
-    /// m0..m3 of every row, \[N, 4\], f32; NaN stands for those of the class, or the loss' own.
-    pub row_margins: Option<&'a Tensor>,
-    /// b, \[C\], f32, of a linear head; 0 if absent. One that is NaN or infinite makes all losses NaN.
-    pub bias: Option<&'a Tensor>,
-    /// The numbers that follow the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
-    /// [`State`]). Read, and written in training steps. If absent the head has its own, which starts as
-    /// [`State::new`] says. Numbers outside their ranges make all rows invalid, and stay as they are.
-    /// [`BoundHead::read_state`] gives what either holds.
-    pub state: Option<&'a Tensor>,
-    /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent. One that is NaN or
-    /// infinite makes the gradients that it enters NaN or infinite; the loss does not depend on it.
-    pub upstream: Option<&'a Tensor>,
-    /// The reduced loss, \[1\], f32; written.
-    pub loss: &'a Tensor,
-    /// The rows' losses, \[N\], f32; written.
-    pub row_losses: Option<&'a Tensor>,
-    /// dL/dX, \[N, D\], f32; written if it was planned.
-    pub grad_embeddings: Option<&'a Tensor>,
-    /// dL/dW, like the prototypes, f32; written if it was planned.
-    pub grad_prototypes: &'a [&'a Tensor],
-    /// dL/ds, \[1\], f32; written if it was planned.
-    pub grad_scale: Option<&'a Tensor>,
-    /// dL/db, f32: \[C\] for a linear head, \[1\] for a binary link; written if it was planned.
-    pub grad_bias: Option<&'a Tensor>,
-}
-
-impl<'a> Io<'a> {
-    /// The tensors that every head needs; everything else is absent.
-    pub fn new(embeddings: &'a Tensor, prototypes: &'a [&'a Tensor], labels: &'a Tensor, loss: &'a Tensor) -> Self {
-        Self {
-            embeddings,
-            prototypes,
-            labels,
-            class_weights: None,
-            class_margins: None,
-            row_margins: None,
-            bias: None,
-            state: None,
-            upstream: None,
-            loss,
-            row_losses: None,
-            grad_embeddings: None,
-            grad_prototypes: &[],
-            grad_scale: None,
-            grad_bias: None,
-        }
-    }
 }
 
 impl Head {
@@ -147,100 +80,6 @@ impl Head {
         Ok(bound)
     }
 }
-
-/// Checks the tensors of an [`Io`] and names their slots.
-fn given<'a>(
-    plan: &Plan,
-    loss: &MarginSoftmax,
-    io: &Io<'a>,
-    upstream: Option<&'a Tensor>,
-) -> Result<Vec<(Slot, &'a Tensor)>> {
-    let shape = plan.shape();
-    let (n, c, d, k) = (shape.rows(), shape.classes(), shape.dim(), shape.sub_centers());
-    let vectors = |classes: usize| if k > 1 { vec![classes, k, d] } else { vec![classes, d] };
-    let mut given = vec![];
-    let mut add = |slot: Slot, tensor, shape: &[usize], element: Element| {
-        expect(slot.name(), tensor, shape, element)?;
-        given.push((slot, tensor));
-        Ok::<_, Error>(())
-    };
-    let slots = || plan.buffers().iter();
-    let planned = |slot| slots().any(|b| matches!(b.role, crate::plan::Role::Given(s) if s == slot));
-    let shards = slots().filter(|b| b.name == "prototypes").count();
-    let count = |what, found: usize, expected| {
-        if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
-    };
-    add(Slot::Embeddings, io.embeddings, &[n, d], io.embeddings.element())?;
-    add(Slot::Labels, io.labels, &[n], Element::I32)?;
-    add(Slot::Loss, io.loss, &[1], Element::F32)?;
-    count("prototypes", io.prototypes.len(), shards)?;
-    let sizes = plan.shard_sizes();
-    for (i, (&tensor, &size)) in io.prototypes.iter().zip(&sizes).enumerate() {
-        add(Slot::Prototypes(i), tensor, &vectors(size), tensor.element())?;
-    }
-    if let Some(weights) = io.class_weights {
-        add(Slot::ClassWeights, weights, &[c], Element::F32)?;
-    }
-    for (slot, tensor, count) in [(Slot::ClassMargins, io.class_margins, c), (Slot::RowMargins, io.row_margins, n)] {
-        if let Some(tensor) = tensor {
-            if !loss.has_margins() {
-                return Err(Error::Combination { what: slot.name(), why: "only a unified target has m0..m3" });
-            }
-            add(slot, tensor, &[count, 4], Element::F32)?;
-        }
-    }
-    if let Some(bias) = io.bias {
-        if !loss.is_linear() {
-            return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
-        }
-        add(Slot::Bias, bias, &[plan.range().len()], Element::F32)?;
-    }
-    if let Some(state) = io.state {
-        add(Slot::State, state, &[4], Element::F32)?;
-    }
-    let why = "the plan computes this gradient";
-    if planned(Slot::GradScale) {
-        let tensor = io.grad_scale.ok_or(Error::Missing { what: "grad_scale", why })?;
-        add(Slot::GradScale, tensor, &[1], Element::F32)?;
-    }
-    if planned(Slot::GradBias) {
-        let tensor = io.grad_bias.ok_or(Error::Missing { what: "grad_bias", why })?;
-        let count = if loss.is_linear() { plan.range().len() } else { 1 };
-        add(Slot::GradBias, tensor, &[count], Element::F32)?;
-    }
-    if let Some(rows) = io.row_losses {
-        add(Slot::RowLosses, rows, &[n], Element::F32)?;
-    }
-    if planned(Slot::GradEmbeddings) {
-        let tensor = io.grad_embeddings.ok_or(Error::Missing { what: "grad_embeddings", why })?;
-        add(Slot::GradEmbeddings, tensor, &[n, d], Element::F32)?;
-    }
-    if planned(Slot::GradPrototypes(0)) {
-        count("grad_prototypes", io.grad_prototypes.len(), shards)?;
-        for (i, (&tensor, &size)) in io.grad_prototypes.iter().zip(&sizes).enumerate() {
-            add(Slot::GradPrototypes(i), tensor, &vectors(size), Element::F32)?;
-        }
-    }
-    if let Some(upstream) = upstream
-        && plan.find("upstream").is_some()
-    {
-        given.push((Slot::Upstream, upstream));
-    }
-    for (slot, tensor) in &given {
-        plan.check_element(*slot, tensor.element())?;
-    }
-    Ok(given)
-}
-
-fn expect_upstream(plan: &Plan, loss: &MarginSoftmax, io: &Io<'_>) -> Result<()> {
-    let Some(upstream) = io.upstream else { return Ok(()) };
-    let expected = if loss.is_unreduced() { plan.shape().rows() } else { 1 };
-    expect("upstream", upstream, &[expected], Element::F32)
-}
-
-/// Pipeline, bind group 0, its dynamic offset, workgroups.
-#[cfg(feature = "catalogue")]
-pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
 
 /// A head bound to tensors.
 pub struct BoundHead {
@@ -348,8 +187,8 @@ impl BoundHead {
             return Ok(None);
         }
         let counts = self.read_counts_async().await?;
-        let found = self.bound.read::<uniforms::Filtered>("filtered", 1).await?;
-        let none = uniforms::Filtered::default();
+        let found = self.bound.read::<uniforms::FilterTotals>("filtered", 1).await?;
+        let none = uniforms::FilterTotals::default();
         let found = if self.call.rows == 0 { &none } else { found.first().unwrap_or(&none) };
         Ok(Some(filtered(found, &counts, self.bound.plan().range().len())))
     }
@@ -389,7 +228,7 @@ impl BoundHead {
 
     /// The calls that both passes record, so that a test can make the same wgpu calls by hand.
     #[cfg(feature = "catalogue")]
-    pub fn dispatches(&self) -> [Vec<Dispatch>; 2] {
+    pub fn dispatches(&self) -> [Vec<super::Dispatch>; 2] {
         let forward = self.bound.forward_steps(self.training).into_iter().flatten();
         [self.bound.dispatches(forward), self.bound.dispatches(self.bound.backward_steps())]
     }
@@ -415,10 +254,8 @@ impl BoundHead {
 fn fits(context: &Context, plan: &Plan) -> Result<()> {
     let limits = context.limits();
     for buffer in plan.buffers() {
-        let (needed, (limit, allowed)) = (buffer.bytes, limits.tightest());
-        if needed > allowed {
-            return Err(Error::Limit { what: buffer.name, limit, needed, allowed });
-        }
+        let (limit, allowed) = limits.tightest();
+        need(buffer.name, limit, buffer.bytes, allowed)?;
     }
     if !limits.f16 && plan.kernels().iter().any(|kernel| kernel.source.contains("enable f16;")) {
         return Err(Error::Feature { what: "a plan made with `Limits::f16`", feature: "SHADER_F16" });
@@ -446,7 +283,7 @@ pub(super) fn moved(loss: &MarginSoftmax, [hardness, mean, deviation, scale]: [f
 }
 
 /// The entries that a device dropped.
-pub(super) fn filtered(found: &uniforms::Filtered, counts: &Counts, classes: usize) -> Filtered {
+pub(super) fn filtered(found: &uniforms::FilterTotals, counts: &Counts, classes: usize) -> Filtered {
     Filtered {
         dropped: found.dropped,
         total: found.total,

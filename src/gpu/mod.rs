@@ -1,12 +1,16 @@
 //! Executes a plan with wgpu: the only folder that creates wgpu objects. How to use it: [the guide](crate::guide::device).
 
+mod adapters;
 mod bound;
 mod context;
 mod custom;
 mod gather;
 mod head;
+mod io;
 pub mod monitor;
 pub mod ops;
+mod pipeline;
+mod range;
 mod readback;
 pub mod regularizer;
 mod request;
@@ -17,12 +21,11 @@ mod tensor;
 pub mod timing;
 
 #[cfg(feature = "catalogue")]
-pub use bound::Bound;
+pub use bound::{Bound, Dispatch};
 pub use context::Context;
 pub use gather::{gather, gather_into};
-#[cfg(feature = "catalogue")]
-pub use head::Dispatch;
-pub use head::{BoundHead, Head, Io};
+pub use head::{BoundHead, Head};
+pub use io::Io;
 pub use request::{optional_features, recommended_limits, required_limits};
-pub(crate) use slices::SliceHead;
+pub(crate) use slices::DeviceHead;
 pub use tensor::{Scalar, Tensor};

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use super::{
     BoundHead, Context, Tensor,
-    bound::{Bound, expect, nearest},
-    context::Pipeline,
+    bound::{Bound, bind_group},
+    pipeline::Pipeline,
+    range::Range,
     tensor::write,
+    tensor::{expect, nearest},
 };
 use crate::{
-    DevicePreset, Error, MarginSoftmax, Result, Shape,
+    Error, MarginSoftmax, Result, Shape,
     monitor::{Monitor, device_words, vectors},
-    plan::{Call, Element, Kernel, PART_STRIDE, Part, Plan, Slot, kernels, monitor as plan},
+    plan::{CONSTANTS_STRIDE, Call, Element, Plan, StepConstants, TensorRole, kernels, monitor as plan},
 };
 
 /// A monitor of a bound head's batches: one kernel beside the forward pass, which reads what that left about its rows.
@@ -38,28 +40,20 @@ pub struct HeadMonitor {
 
 impl HeadMonitor {
     /// Compiles the kernel, or finds it, and binds it to this head's workspace and settings: the rows of
-    /// [`BoundHead::update`] hold here too. Histograms have `bins` bins, 1 to [`MOST_BINS`](crate::monitor::MOST_BINS).
+    /// [`BoundHead::update`] hold here too. Histograms have `bins` bins, 1 to [`MAX_BINS`](crate::monitor::MAX_BINS).
     pub fn new(context: &Context, head: &BoundHead, bins: usize) -> Result<Self> {
         Monitor::new(bins)?;
-        let missing = Error::Missing { what: "rows", why: "the workspace of a head has them" };
-        let rows = head.bound.workspace("rows").ok_or(missing)?;
+        let rows = head.bound.workspace("rows")?;
         plan::check(context.limits())?;
         let pipeline = context.pipeline(&kernels::monitor())?;
         let result = Tensor::empty(context, &[device_words(bins)], Element::U32)?;
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let part = context.buffer("parts", PART_STRIDE, usage)?;
-        write(context, &part, 0, bytemuck::bytes_of(&Part { count: bins as u32, ..Part::default() }))?;
-        let [settings_bytes, part_bytes] = Kernel::UNIFORMS.map(std::num::NonZeroU64::new);
-        let buffers =
-            [(head.bound.settings(), settings_bytes), (&part, part_bytes), (rows, None), (result.buffer(), None)];
-        let entries = [0, 1, 2, 3].map(|binding| {
-            let (buffer, size) = buffers[binding];
-            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size });
-            wgpu::BindGroupEntry { binding: binding as u32, resource }
-        });
-        let descriptor =
-            wgpu::BindGroupDescriptor { label: Some("monitor"), layout: &pipeline.layout, entries: &entries };
-        let group = context.created(|| context.device().create_bind_group(&descriptor))?;
+        let constants = context.buffer("constants", CONSTANTS_STRIDE, usage)?;
+        let own = StepConstants::over(bins);
+        write(context, &constants, 0, own.bytes())?;
+        let uniforms = [head.bound.settings(), &constants];
+        let storage = [Range::whole(rows), Range::whole(result.buffer())];
+        let group = context.created(|| bind_group(context, &pipeline.layout, uniforms, &storage.each_ref()))?;
         Ok(Self { context: context.clone(), pipeline, group, result, bins })
     }
 
@@ -104,23 +98,23 @@ pub fn mean_prototype(context: &Context, encoder: &mut wgpu::CommandEncoder, pro
 }
 
 /// The mean angle between all pairs of vectors, one tensor [vectors of the shard, D] per shard (f32, f16 or bf16): W-Inter
-/// of prototypes, C-Inter of class centres. NaN where one is not finite, 0 where there is no pair. Submits and waits.
+/// of prototypes, C-Inter of class centers. NaN where one is not finite, 0 where there is no pair. Submits and waits.
 ///
 /// C²·D/2 multiplications, in submits of bounded time. Each has a workspace of 8 bytes per vector and 256 KiB or 4 bytes
 /// per 64 vectors, whichever is more: never C×C values.
 #[cfg(not(target_arch = "wasm32"))]
-pub fn between(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
-    pollster::block_on(between_async(context, vectors))
+pub fn mean_pair_angle(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
+    pollster::block_on(mean_pair_angle_async(context, vectors))
 }
 
-/// [`between`] as a future: the only form that works in a browser.
-pub async fn between_async(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
+/// [`mean_pair_angle`] as a future: the only form that works in a browser.
+pub async fn mean_pair_angle_async(context: &Context, vectors: &[&Tensor]) -> Result<f64> {
     spread(context, vectors, 1 << 16).await
 }
 
-/// [`between_async`] in submits of about this many tiles.
+/// [`mean_pair_angle_async`] in submits of about this many tiles.
 #[cfg(feature = "catalogue")]
-pub async fn between_in(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f64> {
+pub async fn mean_pair_angle_in(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f64> {
     spread(context, vectors, most).await
 }
 
@@ -129,7 +123,7 @@ async fn spread(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f
     let (mut sum, mut finite) = (0.0, true);
     for (i, (&left, &rows)) in vectors.iter().zip(&shards).enumerate() {
         for (j, (&right, &columns)) in vectors.iter().zip(&shards).enumerate().skip(i) {
-            let tile = DevicePreset::Auto.tile(rows, columns, context.limits());
+            let tile = plan::pair_tile(rows, columns, context.limits());
             let other = (j > i).then_some(columns);
             let given = if j > i { vec![left, right] } else { vec![left] };
             for strip in Plan::strips(tile, rows, columns, most) {
@@ -137,11 +131,7 @@ async fn spread(context: &Context, vectors: &[&Tensor], most: usize) -> Result<f
                 let tiles = rows.div_ceil(tile.rows() as usize) * strip.wide;
                 let groups = rows.div_ceil(64) + other.map_or(0, |count| count.div_ceil(64));
                 let bound = bind(context, plan, &given).map_err(|e| e.renamed(&[("prototypes", "vectors")]))?;
-                context.guarded(|| {
-                    let mut encoder = context.device().create_command_encoder(&Default::default());
-                    bound.record_forward(false, &mut encoder);
-                    context.queue().submit([encoder.finish()]);
-                })?;
+                context.submit(|encoder| bound.record_forward(false, encoder))?;
                 let sums = workspace(&bound, "sums", tiles)?.read_async::<f32>(context).await?;
                 sum += sums.iter().map(|&s| f64::from(s)).sum::<f64>();
                 if strip.first == 0 {
@@ -166,21 +156,19 @@ pub(crate) async fn mean_prototype_of(context: &Context, dim: usize, prototypes:
         return Ok(0.0);
     }
     let shards = upload(context, count, dim, prototypes)?;
-    let mut encoder = context.guarded(|| context.device().create_command_encoder(&Default::default()))?;
-    let mean = mean_prototype(context, &mut encoder, &shards.iter().collect::<Vec<_>>())?;
-    context.guarded(|| context.queue().submit([encoder.finish()]))?;
+    let mean = context.try_submit(|e| mean_prototype(context, e, &shards.iter().collect::<Vec<_>>()))?;
     let mean = mean.read_async::<f32>(context).await?;
     Ok(mean.first().map_or(0.0, |&v| f64::from(v)))
 }
 
-/// [`between`] of a slice.
-pub(crate) async fn between_of(context: &Context, dim: usize, all: &[f32]) -> Result<f64> {
+/// [`mean_pair_angle`] of a slice.
+pub(crate) async fn mean_pair_angle_of(context: &Context, dim: usize, all: &[f32]) -> Result<f64> {
     let count = vectors("vectors", dim, all.len())?;
     if count == 0 {
         return Ok(0.0);
     }
     let shards = upload(context, count, dim, all)?;
-    between_async(context, &shards.iter().collect::<Vec<_>>()).await
+    mean_pair_angle_async(context, &shards.iter().collect::<Vec<_>>()).await
 }
 
 /// In as many shards as the device's bindings need.
@@ -216,13 +204,11 @@ fn sizes(what: &'static str, tensors: &[&Tensor]) -> Result<(Vec<usize>, usize, 
 }
 
 fn bind(context: &Context, plan: Plan, tensors: &[&Tensor]) -> Result<Bound> {
-    let given: Vec<_> = tensors.iter().enumerate().map(|(i, &tensor)| (Slot::Prototypes(i), tensor)).collect();
-    let call = Call { rows: 1, ..Call::default() };
-    Bound::new(context, &Arc::new(plan), &given, &MarginSoftmax::default(), &call)
+    let given: Vec<_> = tensors.iter().enumerate().map(|(i, &tensor)| (TensorRole::Prototypes(i), tensor)).collect();
+    Bound::once(context, plan, &given, &MarginSoftmax::default(), Call::default())
 }
 
 /// The first `len` values of a workspace buffer.
 fn workspace(bound: &Bound, name: &'static str, len: usize) -> Result<Tensor> {
-    let buffer = bound.workspace(name).ok_or(Error::Missing { what: name, why: "the plan has it" })?;
-    Tensor::from_buffer(buffer, 0, &[len], Element::F32)
+    Tensor::from_buffer(bound.workspace(name)?, 0, &[len], Element::F32)
 }

@@ -4,16 +4,16 @@
 //! Leading batch dimensions are allowed where a shape says \[B, …\]; a batch of 3 equals three calls. Each call compiles
 //! what is new and allocates its small workspace.
 
-use std::sync::Arc;
-
 use super::{
     Context, Tensor,
-    bound::{Bound, expect, nearest},
+    bound::Bound,
+    tensor::{expect, nearest},
 };
 pub use crate::plan::CrossEntropy;
 use crate::{
-    DevicePreset, Error, MarginSoftmax, Reduction, Result, Shape, Tile,
-    plan::{Batched, Call, Element, Limits, Plan, Slot},
+    Error, MarginSoftmax, Reduction, Result, Shape, Tile,
+    data::DevicePreset,
+    plan::{Batched, Call, Element, Limits, Plan, TensorRole},
 };
 
 /// Cosines of all pairs: embeddings \[B, N, D\] (or \[N, D\]) and prototypes \[B, C, D\] give \[B, N, C\] (or \[N, C\]), f32.
@@ -28,8 +28,9 @@ pub fn cosine(
     let sizes = pairs(embeddings, prototypes)?;
     let plan = Plan::cosine(sizes, context.limits(), tile(sizes.shape, context.limits()), false)?;
     let out = Tensor::empty(context, &cells(embeddings, sizes.shape), Element::F32)?;
-    let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), prototypes), (Slot::Cosines, &out)];
-    run(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
+    let given =
+        [(TensorRole::Embeddings, embeddings), (TensorRole::Prototypes(0), prototypes), (TensorRole::Cosines, &out)];
+    Bound::record_once(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
     Ok(out)
 }
 
@@ -50,14 +51,14 @@ pub fn cosine_backward(
     let grad_x = Tensor::empty(context, embeddings.shape(), Element::F32)?;
     let grad_w = Tensor::empty(context, prototypes.shape(), Element::F32)?;
     let given = [
-        (Slot::Embeddings, embeddings),
-        (Slot::Prototypes(0), prototypes),
-        (Slot::Cosines, cosines),
-        (Slot::GradCosines, grad_cosines),
-        (Slot::GradEmbeddings, &grad_x),
-        (Slot::GradPrototypes(0), &grad_w),
+        (TensorRole::Embeddings, embeddings),
+        (TensorRole::Prototypes(0), prototypes),
+        (TensorRole::Cosines, cosines),
+        (TensorRole::GradCosines, grad_cosines),
+        (TensorRole::GradEmbeddings, &grad_x),
+        (TensorRole::GradPrototypes(0), &grad_w),
     ];
-    run(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
+    Bound::record_once(context, encoder, plan, &given, &MarginSoftmax::default(), Call::default())?;
     Ok((grad_x, grad_w))
 }
 
@@ -74,14 +75,8 @@ pub fn margin(
     let sizes = labelled("cosines", cosines, labels)?;
     let plan = Plan::margin(loss, sizes, context.limits(), false)?;
     let out = Tensor::empty(context, cosines.shape(), Element::F32)?;
-    run(
-        context,
-        encoder,
-        plan,
-        &[(Slot::Cosines, cosines), (Slot::Labels, labels), (Slot::Logits, &out)],
-        loss,
-        Call::default(),
-    )?;
+    let given = [(TensorRole::Cosines, cosines), (TensorRole::Labels, labels), (TensorRole::Logits, &out)];
+    Bound::record_once(context, encoder, plan, &given, loss, Call::default())?;
     Ok(out)
 }
 
@@ -98,9 +93,13 @@ pub fn margin_backward(
     expect("grad_logits", grad_logits, cosines.shape(), Element::F32)?;
     let plan = Plan::margin(loss, sizes, context.limits(), true)?;
     let out = Tensor::empty(context, cosines.shape(), Element::F32)?;
-    let given =
-        [(Slot::Cosines, cosines), (Slot::Labels, labels), (Slot::GradLogits, grad_logits), (Slot::GradCosines, &out)];
-    run(context, encoder, plan, &given, loss, Call::default())?;
+    let given = [
+        (TensorRole::Cosines, cosines),
+        (TensorRole::Labels, labels),
+        (TensorRole::GradLogits, grad_logits),
+        (TensorRole::GradCosines, &out),
+    ];
+    Bound::record_once(context, encoder, plan, &given, loss, Call::default())?;
     Ok(out)
 }
 
@@ -157,21 +156,25 @@ fn entropy(
     let plan = Plan::cross_entropy(options, sizes, context.limits(), backward.is_some())?;
     let loss = Tensor::empty(context, &[sizes.entries], Element::F32)?;
     let row_losses = Tensor::empty(context, labels.shape(), Element::F32)?;
-    let mut given =
-        vec![(Slot::Logits, logits), (Slot::Labels, labels), (Slot::Loss, &loss), (Slot::RowLosses, &row_losses)];
+    let mut given = vec![
+        (TensorRole::Logits, logits),
+        (TensorRole::Labels, labels),
+        (TensorRole::Loss, &loss),
+        (TensorRole::RowLosses, &row_losses),
+    ];
     let (weighted, pulled) = (class_weights.is_some(), backward.as_ref().is_some_and(|(_, up)| up.is_some()));
     if let Some(weights) = class_weights {
-        given.push((Slot::ClassWeights, weights));
+        given.push((TensorRole::ClassWeights, weights));
     }
     if let Some((gradient, upstream)) = &backward {
-        given.push((Slot::GradLogits, gradient));
+        given.push((TensorRole::GradLogits, gradient));
         if let Some(upstream) = upstream {
             if options.reduction == Reduction::None {
                 expect("upstream", upstream, labels.shape(), Element::F32)?;
             } else {
                 expect("upstream", upstream, &[sizes.entries], Element::F32)?;
             }
-            given.push((Slot::Upstream, upstream));
+            given.push((TensorRole::Upstream, upstream));
         }
         // the gradient is formed in place, from a copy
         if !logits.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
@@ -179,33 +182,12 @@ fn entropy(
         }
     }
     let call = Call { class_weights: weighted, upstream: pulled, ..Default::default() };
-    let bound = bind(context, plan, &given, &options.loss(), call)?;
+    let bound = Bound::once(context, plan, &given, &options.loss(), call)?;
     if let Some((gradient, _)) = &backward {
         encoder.copy_buffer_to_buffer(logits.buffer(), logits.offset(), gradient.buffer(), 0, logits.bytes());
     }
     bound.record_forward(false, encoder);
     Ok((Losses { loss, row_losses }, backward.map(|(gradient, _)| gradient)))
-}
-
-fn run(
-    context: &Context,
-    encoder: &mut wgpu::CommandEncoder,
-    plan: Plan,
-    given: &[(Slot, &Tensor)],
-    loss: &MarginSoftmax,
-    call: Call,
-) -> Result<()> {
-    // the encoder keeps the bindings and the workspace alive
-    bind(context, plan, given, loss, call)?.record_forward(false, encoder);
-    Ok(())
-}
-
-fn bind(context: &Context, plan: Plan, given: &[(Slot, &Tensor)], loss: &MarginSoftmax, call: Call) -> Result<Bound> {
-    for (slot, tensor) in given {
-        plan.check_element(*slot, tensor.element())?;
-    }
-    let call = Call { rows: plan.shape().rows(), ..call };
-    Bound::new(context, &Arc::new(plan), given, loss, &call)
 }
 
 fn tile(shape: Shape, limits: &Limits) -> Tile {

@@ -14,14 +14,14 @@ use crate::{Error, Result};
 
 /// A mapping under way; resolves when the buffer can be read.
 pub(super) struct Mapping {
-    state: Arc<(Mutex<State>, Condvar)>,
+    state: Arc<(Mutex<Answer>, Condvar)>,
     context: Context,
     #[cfg(not(target_arch = "wasm32"))]
     started: std::time::Instant,
 }
 
 #[derive(Default)]
-struct State {
+struct Answer {
     result: Option<std::result::Result<(), wgpu::BufferAsyncError>>,
     waker: Option<Waker>,
 }
@@ -29,7 +29,7 @@ struct State {
 impl Mapping {
     /// Asks for the first `bytes` of a buffer, which must not be mapped or written until they were read.
     pub fn start(context: &Context, buffer: &wgpu::Buffer, bytes: u64) -> Result<Self> {
-        let state = Arc::new((Mutex::new(State::default()), Condvar::new()));
+        let state = Arc::new((Mutex::new(Answer::default()), Condvar::new()));
         let shared = state.clone();
         let answered = move |result| {
             let mut state = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,6 +143,57 @@ fn caught<T>(poll: impl FnOnce() -> T) -> Option<T> {
 #[cfg(not(target_arch = "wasm32"))]
 fn late(context: &Context) -> Error {
     Error::Timeout { seconds: context.timeout().as_secs_f64() }
+}
+
+/// A copy of device data on its way to the host.
+pub(super) struct Download {
+    mapping: Mapping,
+    staging: wgpu::Buffer,
+    bytes: u64,
+    #[cfg(not(target_arch = "wasm32"))]
+    submission: wgpu::SubmissionIndex,
+}
+
+impl Download {
+    /// Submits the copy of some bytes into a staging buffer.
+    pub fn start(
+        context: &Context,
+        bytes: u64,
+        copy: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::Buffer),
+    ) -> Result<Self> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = context.buffer("staging", bytes, usage)?;
+        let _submission = context.submit(|encoder| copy(encoder, &staging))?;
+        Ok(Self {
+            mapping: Mapping::start(context, &staging, bytes)?,
+            staging,
+            bytes,
+            #[cfg(not(target_arch = "wasm32"))]
+            submission: _submission,
+        })
+    }
+
+    /// The first `count` values.
+    pub async fn values<T: bytemuck::Pod>(self, count: usize) -> Result<Vec<T>> {
+        let context = self.mapping.context.clone();
+        self.mapping.await?;
+        values(&context, &self.staging, self.bytes, count)
+    }
+
+    /// The same, blocking.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait<T: bytemuck::Pod>(self, count: usize) -> Result<Vec<T>> {
+        let context = self.mapping.context.clone();
+        self.mapping.wait(&self.submission)?;
+        values(&context, &self.staging, self.bytes, count)
+    }
+}
+
+fn values<T: bytemuck::Pod>(context: &Context, staging: &wgpu::Buffer, bytes: u64, count: usize) -> Result<Vec<T>> {
+    let mut values = vec![T::zeroed(); count];
+    let into: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
+    into.copy_from_slice(&view(context, staging, bytes)?[..into.len()]);
+    Ok(values)
 }
 
 /// The first bytes of a mapped buffer; a device that was lost since has taken it back.

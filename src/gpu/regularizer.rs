@@ -1,15 +1,15 @@
 //! Regularisers and center loss on tensors. Every function records into the caller's encoder; each call compiles what is
 //! new and allocates its small workspace.
 
-use std::sync::Arc;
-
 use super::{
     Context, Tensor,
-    bound::{Bound, expect, nearest},
+    bound::Bound,
+    tensor::{expect, nearest},
 };
 use crate::{
-    CenterLoss, CenterOutput, Error, MarginSoftmax, Penalty, Regularizer, Result, Shape,
-    plan::{Call, Element, Plan, Slot},
+    CenterLoss, Error, Regularizer, Result, Shape,
+    data::{CenterOutput, Penalty},
+    plan::{Call, Element, Plan, TensorRole},
 };
 
 /// Records a penalty on prototypes \[C, D\] (f32, f16 or bf16). Returns its value, \[1\]; its gradient is written into
@@ -30,16 +30,21 @@ pub fn regularize(
     expect("grad_prototypes", grad_prototypes, &[classes, dim], Element::F32)?;
     let plan = Plan::regularizer(regularizer, shape, prototypes.element(), context.limits())?;
     let value = Tensor::empty(context, &[1], Element::F32)?;
-    let given = [(Slot::Prototypes(0), prototypes), (Slot::GradPrototypes(0), grad_prototypes), (Slot::Loss, &value)];
-    run(context, encoder, plan, &given, &regularizer.settings_loss(), accumulate)?;
+    let given = [
+        (TensorRole::Prototypes(0), prototypes),
+        (TensorRole::GradPrototypes(0), grad_prototypes),
+        (TensorRole::Loss, &value),
+    ];
+    let call = Call { accumulate, ..Call::default() };
+    Bound::record_once(context, encoder, plan, &given, &regularizer.settings_loss(), call)?;
     Ok(value)
 }
 
-/// Records the center loss of embeddings \[N, D\] (f32, f16 or bf16) with labels \[N\] (i32) around centres \[C, D\] (f32).
+/// Records the center loss of embeddings \[N, D\] (f32, f16 or bf16) with labels \[N\] (i32) around centers \[C, D\] (f32).
 /// Returns its value, \[1\]; its gradient is written into `grad_embeddings` \[N, D\] (f32), or with `accumulate` added to
 /// what is there.
 ///
-/// At least one and at most 2²² rows. A difference of embedding and centre beyond f32 counts as not finite.
+/// At least one and at most 2²² rows. A difference of embedding and center beyond f32 counts as not finite.
 #[allow(clippy::too_many_arguments)]
 pub fn center_loss(
     context: &Context,
@@ -56,17 +61,18 @@ pub fn center_loss(
     let plan = Plan::center_loss(loss, shape, embeddings.element(), context.limits())?;
     let value = Tensor::empty(context, &[1], Element::F32)?;
     let given = [
-        (Slot::Embeddings, embeddings),
-        (Slot::Prototypes(0), centers),
-        (Slot::Labels, labels),
-        (Slot::GradEmbeddings, grad_embeddings),
-        (Slot::Loss, &value),
+        (TensorRole::Embeddings, embeddings),
+        (TensorRole::Prototypes(0), centers),
+        (TensorRole::Labels, labels),
+        (TensorRole::GradEmbeddings, grad_embeddings),
+        (TensorRole::Loss, &value),
     ];
-    run(context, encoder, plan, &given, &loss.settings_loss(), accumulate).map_err(of_centers)?;
+    let call = Call { accumulate, ..Call::default() };
+    Bound::record_once(context, encoder, plan, &given, &loss.settings_loss(), call).map_err(of_centers)?;
     Ok(value)
 }
 
-/// Records one move of the centres \[C, D\] (f32), in place, towards the embeddings \[N, D\] (f32, f16 or bf16) of their
+/// Records one move of the centers \[C, D\] (f32), in place, towards the embeddings \[N, D\] (f32, f16 or bf16) of their
 /// classes; labels \[N\] (i32). At least one and at most 32,768 rows.
 pub fn update_centers(
     context: &Context,
@@ -78,11 +84,13 @@ pub fn update_centers(
 ) -> Result<()> {
     let shape = sizes(embeddings, labels, centers)?;
     let plan = Plan::center_update(loss, shape, embeddings.element(), context.limits())?;
-    let given = [(Slot::Embeddings, embeddings), (Slot::Prototypes(0), centers), (Slot::Labels, labels)];
-    run(context, encoder, plan, &given, &loss.update_settings_loss(), false).map_err(of_centers)
+    let given =
+        [(TensorRole::Embeddings, embeddings), (TensorRole::Prototypes(0), centers), (TensorRole::Labels, labels)];
+    Bound::record_once(context, encoder, plan, &given, &loss.update_settings_loss(), Call::default())
+        .map_err(of_centers)
 }
 
-/// The centres are the plan's prototypes.
+/// The centers are the plan's prototypes.
 fn of_centers(error: Error) -> Error {
     error.renamed(&[("prototypes", "centers")])
 }
@@ -103,27 +111,6 @@ fn sizes(embeddings: &Tensor, labels: &Tensor, centers: &Tensor) -> Result<Shape
     Shape::new(n, c, d)
 }
 
-fn run(
-    context: &Context,
-    encoder: &mut wgpu::CommandEncoder,
-    plan: Plan,
-    given: &[(Slot, &Tensor)],
-    loss: &MarginSoftmax,
-    accumulate: bool,
-) -> Result<()> {
-    let call = Call { rows: plan.shape().rows(), accumulate, ..Call::default() };
-    // the encoder keeps the bindings and the workspace alive
-    Bound::new(context, &Arc::new(plan), given, loss, &call)?.record_forward(false, encoder);
-    Ok(())
-}
-
-fn submit<T>(context: &Context, record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T>) -> Result<T> {
-    let mut encoder = context.guarded(|| context.device().create_command_encoder(&Default::default()))?;
-    let out = record(&mut encoder)?;
-    context.guarded(|| context.queue().submit([encoder.finish()]))?;
-    Ok(out)
-}
-
 /// [`regularize`] of a slice, checked before.
 pub(crate) async fn penalty(
     context: &Context,
@@ -134,7 +121,7 @@ pub(crate) async fn penalty(
     let size = [shape.classes(), shape.dim()];
     let prototypes = Tensor::upload(context, &size, prototypes)?;
     let gradient = Tensor::empty(context, &size, Element::F32)?;
-    let value = submit(context, |e| regularize(context, e, regularizer, &prototypes, &gradient, false))?;
+    let value = context.try_submit(|e| regularize(context, e, regularizer, &prototypes, &gradient, false))?;
     Ok(Penalty { value: first(value.read_async(context).await?), gradient: gradient.read_async(context).await? })
 }
 
@@ -152,7 +139,7 @@ pub(crate) async fn centers(
     }
     let (loss, [x, y, c]) = upload(context, loss, shape, embeddings, classes, centers)?;
     let gradient = Tensor::empty(context, x.shape(), Element::F32)?;
-    let value = submit(context, |e| center_loss(context, e, &loss, &x, &y, &c, &gradient, false))?;
+    let value = context.try_submit(|e| center_loss(context, e, &loss, &x, &y, &c, &gradient, false))?;
     let loss = first(value.read_async(context).await?);
     Ok(CenterOutput { loss, grad_embeddings: gradient.read_async(context).await? })
 }
@@ -170,12 +157,12 @@ pub(crate) async fn moved(
         return Ok(());
     }
     let (loss, [x, y, c]) = upload(context, loss, shape, embeddings, classes, centers)?;
-    submit(context, |e| update_centers(context, e, &loss, &x, &y, &c))?;
+    context.try_submit(|e| update_centers(context, e, &loss, &x, &y, &c))?;
     centers.copy_from_slice(&c.read_async::<f32>(context).await?);
     Ok(())
 }
 
-/// Embeddings, labels and centres; an ignored row has the label −1.
+/// Embeddings, labels and centers; an ignored row has the label −1.
 fn upload(
     context: &Context,
     loss: &CenterLoss,

@@ -1,6 +1,9 @@
-//! Limits and features that an application should request when it opens a device.
+//! The limits and features of a device: those that an application should request, and those that the kernels need.
 
-use crate::plan::Limits;
+use crate::{
+    Error, Result,
+    plan::{CONSTANTS_STRIDE, Kernel, Limits, need},
+};
 
 /// The least that a device must have: what [`Context::from_device`](super::Context::from_device) refuses to do without,
 /// on top of OpenGL ES 3.1's limits. Every device with WebGPU's default limits has it.
@@ -14,7 +17,7 @@ use crate::plan::Limits;
 /// assert_eq!(required_limits.max_storage_buffers_per_shader_stage, 8);
 /// ```
 pub fn required_limits() -> wgpu::Limits {
-    let least = Limits::LEAST;
+    let least = Limits::MIN;
     wgpu::Limits {
         max_storage_buffers_per_shader_stage: least.storage_buffers,
         max_compute_invocations_per_workgroup: least.invocations,
@@ -41,4 +44,63 @@ pub fn recommended_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
 /// are, not unpacked. `TIMESTAMP_QUERY`: [`timing`](super::timing). What [`Context::new`](super::Context::new) asks for.
 pub fn optional_features(adapter: &wgpu::Adapter) -> wgpu::Features {
     adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY)
+}
+
+/// Those that a planner knows.
+pub(super) fn limits(device: &wgpu::Limits) -> Limits {
+    Limits {
+        max_buffer: device.max_buffer_size,
+        max_binding: device.max_storage_buffer_binding_size,
+        max_groups: device.max_compute_workgroups_per_dimension,
+        storage_buffers: device.max_storage_buffers_per_shader_stage,
+        invocations: device.max_compute_invocations_per_workgroup,
+        size_x: device.max_compute_workgroup_size_x,
+        workgroup_bytes: device.max_compute_workgroup_storage_size,
+        alignment: device.min_storage_buffer_offset_alignment,
+        f16: false,
+        software: false,
+    }
+}
+
+/// Whether any device of the adapter can run the kernels.
+pub(super) fn able(name: &str, adapter: &wgpu::Limits) -> Result<()> {
+    limits(adapter).check().and_then(|()| uniforms(adapter)).map_err(|error| match error {
+        Error::Limit { what, limit, needed, allowed } => {
+            Error::NoAdapter(format!("{what} needs {needed}, `{name}` allows {allowed} (`{limit}`)"))
+        }
+        other => other,
+    })
+}
+
+/// Checks the limits on bindings and uniforms that every kernel needs; a device of OpenGL ES 3.1 has them.
+pub(super) fn uniforms(device: &wgpu::Limits) -> Result<()> {
+    let need = |limit, needed: u64, allowed: u64| need("a kernel", limit, needed, allowed);
+    need("max_bind_groups", 1, device.max_bind_groups.into())?;
+    let bindings = u64::from(Limits::MIN.storage_buffers) + 2;
+    need("max_bindings_per_bind_group", bindings, device.max_bindings_per_bind_group.into())?;
+    need("max_uniform_buffers_per_shader_stage", 2, device.max_uniform_buffers_per_shader_stage.into())?;
+    let dynamic = device.max_dynamic_uniform_buffers_per_pipeline_layout;
+    need("max_dynamic_uniform_buffers_per_pipeline_layout", 1, dynamic.into())?;
+    need("max_uniform_buffer_binding_size", Kernel::UNIFORMS[0], device.max_uniform_buffer_binding_size)?;
+    let (limit, allowed) = ("min_uniform_buffer_offset_alignment", device.min_uniform_buffer_offset_alignment.into());
+    if allowed > CONSTANTS_STRIDE {
+        return Err(Error::Limit { what: "a kernel", limit, needed: CONSTANTS_STRIDE, allowed });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The device of such an adapter could not be opened with more: the message names the adapter and both numbers.
+    #[test]
+    fn an_adapter_that_cannot_run_the_kernels_is_named() {
+        assert_eq!(able("small", &wgpu::Limits::default()), Ok(()));
+        let small = wgpu::Limits { max_compute_invocations_per_workgroup: 128, ..Default::default() };
+        assert_eq!(
+            able("small", &small).unwrap_err().to_string(),
+            "no GPU adapter: a workgroup needs 256, `small` allows 128 (`max_compute_invocations_per_workgroup`)"
+        );
+    }
 }

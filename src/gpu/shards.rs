@@ -4,16 +4,16 @@
 
 use bytemuck::Zeroable;
 
-use super::{readback::Mapping, slices::SliceHead};
+use super::slices::DeviceHead;
 use crate::{
-    Error, Output, Result, State,
+    Output, Result, State,
     objective::CheckedBatch,
     plan::Stage,
     shard::{RowStatistics, Statistics, Targets},
-    uniforms::{BatchState, Row, Stats, constants::NO_CLASS},
+    uniforms::{BatchState, Row, RowStatisticsF32, constants::NO_CLASS},
 };
 
-impl SliceHead {
+impl DeviceHead {
     pub fn targets(&mut self, batch: &CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let rows = self.upload(batch, state, false)?;
         let (top_k, sums) = (self.loss.top_k(), self.loss.scale_follows());
@@ -30,7 +30,7 @@ impl SliceHead {
         }
         // the sum is within the logarithm
         let sum = |row: &Row| match row.others {
-            others if others > Stats::LOWEST => [others.into(), 1.0],
+            others if others > RowStatisticsF32::LOWEST => [others.into(), 1.0],
             _ => [f64::MIN, 0.0],
         };
         let own = |row: &Row| self.range.contains(&(row.label as usize));
@@ -48,11 +48,11 @@ impl SliceHead {
     pub fn statistics(&mut self, batch: &CheckedBatch<'_>, targets: &Targets, state: &State) -> Result<Statistics> {
         let rows = self.prepare(batch, targets, state)?;
         let slots = self.bound.bound.plan().schedule().slots;
-        let found: Vec<Stats> = self.read("slots", rows * slots)?;
+        let found: Vec<RowStatisticsF32> = self.read("slots", rows * slots)?;
         let binary = self.loss.binary().is_some();
-        let row = |slots: &[Stats]| {
+        let row = |slots: &[RowStatisticsF32]| {
             slots.iter().fold(RowStatistics::EMPTY, |all, s| {
-                let below = |x: f32| if x > Stats::LOWEST { f64::from(x) } else { f64::MIN };
+                let below = |x: f32| if x > RowStatisticsF32::LOWEST { f64::from(x) } else { f64::MIN };
                 all.merged(RowStatistics {
                     most: if binary { 0.0 } else { below(s.max_logit) },
                     // the loss of such a row is no number
@@ -77,26 +77,23 @@ impl SliceHead {
         let rows = self.prepare(batch, targets, state)?;
         // all of a row's numbers in its first slot
         let slots = self.bound.bound.plan().schedule().slots;
-        let mut all = vec![Stats::EMPTY; rows * slots];
+        let mut all = vec![RowStatisticsF32::EMPTY; rows * slots];
         for (slot, row) in all.iter_mut().step_by(slots).zip(&statistics.rows) {
-            let least = |x: f64| (x as f32).max(Stats::LOWEST);
-            *slot = Stats {
+            let least = |x: f64| (x as f32).max(RowStatisticsF32::LOWEST);
+            *slot = RowStatisticsF32 {
                 max_logit: least(row.most),
                 sum: row.sum as f32,
                 value_sum: row.tilt as f32,
                 weighted: row.weighted as f32,
                 nearest: least(row.nearest),
-                ..Stats::EMPTY
+                ..RowStatisticsF32::EMPTY
             };
         }
         self.bound.bound.write("slots", bytemuck::cast_slice(&all))?;
-        let context = self.context.clone();
-        let submission = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            self.bound.bound.record_stage(Stage::Losses, &mut encoder);
-            self.bound.record_backward(&mut encoder);
-            self.copy_results(rows, &mut encoder);
-            context.queue().submit([encoder.finish()])
+        let submission = self.context.submit(|encoder| {
+            self.bound.bound.record_stage(Stage::Losses, encoder);
+            self.bound.record_backward(encoder);
+            self.copy_results(rows, encoder);
         })?;
         for mapping in self.map(rows)? {
             mapping.wait(&submission)?;
@@ -141,35 +138,12 @@ impl SliceHead {
     }
 
     fn run(&self, stages: &[Stage]) -> Result<()> {
-        let context = &self.context;
-        context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            for &stage in stages {
-                self.bound.bound.record_stage(stage, &mut encoder);
-            }
-            context.queue().submit([encoder.finish()]);
-        })
+        let record = |encoder: &mut _| stages.iter().for_each(|&stage| self.bound.bound.record_stage(stage, encoder));
+        self.context.submit(record).map(drop)
     }
 
     /// The first values of a buffer of the workspace.
     fn read<T: bytemuck::Pod>(&self, name: &'static str, count: usize) -> Result<Vec<T>> {
-        let bytes = (count * size_of::<T>()) as u64;
-        let mut values = vec![T::zeroed(); count];
-        if bytes == 0 {
-            return Ok(values);
-        }
-        let why = "a head has it";
-        let source = self.bound.bound.workspace(name).ok_or(Error::Missing { what: name, why })?;
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = self.context.buffer("staging", bytes, usage)?;
-        let context = &self.context;
-        let submission = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(source, 0, &staging, 0, bytes);
-            context.queue().submit([encoder.finish()])
-        })?;
-        Mapping::start(context, &staging, bytes)?.wait(&submission)?;
-        bytemuck::cast_slice_mut(&mut values).copy_from_slice(&super::readback::view(context, &staging, bytes)?);
-        Ok(values)
+        if count == 0 { Ok(vec![]) } else { self.bound.bound.download::<T>(name, count)?.wait(count) }
     }
 }

@@ -4,39 +4,96 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::{Context, Head, Io, Tensor, head::BoundHead, readback};
+use super::{
+    Context, Head, Io, Tensor,
+    bound::Bound,
+    head::BoundHead,
+    io::{biases, needs, vectors},
+    readback,
+};
 use crate::{
-    Error, Options, Output, Result, Shape, State,
+    MarginSoftmax, Options, Output, Result, Shape, State,
     data::NO_COSINE,
     objective::{CheckedBatch, Prepared},
-    plan::{Call, Element, Layout, Plan, Slot, Stage},
+    plan::{Call, Element, Layout, Plan, Stage, TensorRole},
     uniforms::{self, BatchState, Row, constants},
 };
 
 /// Everything is made once: tensors, staging, bindings.
-pub(crate) struct SliceHead {
+pub(crate) struct DeviceHead {
     pub(super) context: Context,
     pub(super) bound: BoundHead,
     pub(super) loss: Prepared,
     pub(super) shape: Shape,
     pub(super) range: Range<usize>,
-    inputs: Inputs,
+    inputs: BatchTensors,
     /// One per result that is read back.
     staging: Vec<Staging>,
-    shards: Vec<usize>,
     /// Rows of a batch whose results are mapped, or will be. Still there when the next batch comes if an error, or a
     /// future that was dropped, came between.
     pending: Option<usize>,
 }
 
-struct Inputs {
+/// The tensors that a batch is uploaded to.
+struct BatchTensors {
     embeddings: Tensor,
     prototypes: Vec<Tensor>,
     labels: Tensor,
     class_weights: Tensor,
     row_margins: Option<Tensor>,
     bias: Option<Tensor>,
+    /// One value per row in any case: with a reduction only the first is read.
     upstream: Tensor,
+}
+
+impl BatchTensors {
+    fn new(context: &Context, loss: &MarginSoftmax, plan: &Plan) -> Result<Self> {
+        let shape = plan.shape();
+        let n = shape.rows();
+        let tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
+        Ok(Self {
+            embeddings: tensor(&[n, shape.dim()])?,
+            prototypes: per_shard(context, plan)?,
+            labels: Tensor::empty(context, &[n], Element::I32)?,
+            class_weights: tensor(&[shape.classes()])?,
+            row_margins: loss.has_margins().then(|| tensor(&[n, 4])).transpose()?,
+            bias: loss.is_linear().then(|| tensor(&[plan.range().len()])).transpose()?,
+            upstream: tensor(&[n])?,
+        })
+    }
+}
+
+/// The tensors that results are written to, as far as the plan computes them.
+struct ResultTensors {
+    loss: Tensor,
+    grad_embeddings: Option<Tensor>,
+    grad_prototypes: Vec<Tensor>,
+    grad_scale: Option<Tensor>,
+    grad_bias: Option<Tensor>,
+}
+
+impl ResultTensors {
+    fn new(context: &Context, loss: &MarginSoftmax, plan: &Plan) -> Result<Self> {
+        let shape = plan.shape();
+        let tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
+        let gradient = |role, shape: &[usize]| needs(plan, role).then(|| tensor(shape)).transpose();
+        Ok(Self {
+            loss: tensor(&[1])?,
+            grad_embeddings: gradient(TensorRole::GradEmbeddings, &[shape.rows(), shape.dim()])?,
+            grad_prototypes: match needs(plan, TensorRole::GradPrototypes(0)) {
+                true => per_shard(context, plan)?,
+                false => vec![],
+            },
+            grad_scale: gradient(TensorRole::GradScale, &[1])?,
+            grad_bias: gradient(TensorRole::GradBias, &[biases(plan, loss)])?,
+        })
+    }
+}
+
+/// A tensor for the prototypes of each shard, or for their gradients.
+fn per_shard(context: &Context, plan: &Plan) -> Result<Vec<Tensor>> {
+    let tensor = |count| Tensor::empty(context, &vectors(plan.shape(), count), Element::F32);
+    plan.shard_sizes().into_iter().map(tensor).collect()
 }
 
 /// Where a result comes from, and the buffer it is mapped through.
@@ -59,7 +116,49 @@ enum What {
     Filtered,
 }
 
-impl SliceHead {
+impl What {
+    /// Its bytes for this many rows of embeddings of `dim` values.
+    fn bytes(self, rows: usize, dim: usize) -> u64 {
+        let bytes = match self {
+            What::Rows => rows * size_of::<Row>(),
+            What::Batch => size_of::<BatchState>(),
+            What::GradEmbeddings => rows * dim * 4,
+            What::GradPrototypes(_, len) | What::GradBias(len) => len * 4,
+            What::GradScale => 4,
+            What::State => 16,
+            What::Filtered => size_of::<uniforms::FilterTotals>(),
+        };
+        bytes as u64
+    }
+}
+
+/// One for each result that is read back.
+fn staging(context: &Context, bound: &Bound, outputs: &ResultTensors) -> Result<Vec<Staging>> {
+    let (plan, own) = (bound.plan(), |name| bound.workspace(name));
+    let mut sources = vec![(What::Rows, own("rows")?), (What::Batch, own("batch")?)];
+    sources.extend(outputs.grad_embeddings.as_ref().map(|tensor| (What::GradEmbeddings, tensor.buffer())));
+    let mut first = 0;
+    for tensor in &outputs.grad_prototypes {
+        sources.push((What::GradPrototypes(first, tensor.len()), tensor.buffer()));
+        first += tensor.len();
+    }
+    sources.extend(outputs.grad_scale.as_ref().map(|tensor| (What::GradScale, tensor.buffer())));
+    sources.extend(outputs.grad_bias.as_ref().map(|tensor| (What::GradBias(tensor.len()), tensor.buffer())));
+    if plan.find("filtered").is_some() {
+        sources.push((What::Filtered, own("filtered")?));
+    }
+    if !plan.stage(Stage::UpdateState).is_empty() {
+        sources.push((What::State, own("state")?));
+    }
+    let (shape, usage) = (plan.shape(), wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+    let stage = |(result, source): (What, &wgpu::Buffer)| {
+        let buffer = context.buffer("staging", result.bytes(shape.rows(), shape.dim()), usage)?;
+        Ok(Staging { result, source: source.clone(), buffer })
+    };
+    sources.into_iter().map(stage).collect()
+}
+
+impl DeviceHead {
     pub fn new(
         context: &Context,
         loss: &Prepared,
@@ -68,82 +167,29 @@ impl SliceHead {
         options: &Options,
     ) -> Result<Self> {
         // one row at least, so that no tensor is empty
-        let held = Shape::new(shape.rows().max(1), shape.classes(), shape.dim())?;
-        let held = held.with_sub_centers(shape.sub_centers())?;
-        let (n, d, k) = (held.rows(), held.dim(), held.sub_centers());
-        let own = Shape::new(n, range.len(), d)?.with_sub_centers(k)?;
-        let shards = Plan::shards(own, Element::F32, context.limits())?;
+        let sized =
+            |classes| Shape::new(shape.rows().max(1), classes, shape.dim())?.with_sub_centers(shape.sub_centers());
+        let shards = Plan::shards(sized(range.len())?, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
-        let plan = Plan::checked(loss, held, range.clone(), &layout, context.limits(), options)?;
-        let follows = !plan.stage(Stage::UpdateState).is_empty();
-        let scale = plan.buffers().iter().any(|b| b.name == Slot::GradScale.name());
-        let biased = plan.buffers().iter().any(|b| b.name == Slot::GradBias.name());
+        let plan = Plan::checked(loss, (sized(shape.classes())?, range.clone()), &layout, context.limits(), options)?;
         let head = Head::of_any(context, loss, plan)?;
-        let f32_tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
-        let vectors = |count: usize| if k > 1 { vec![count, k, d] } else { vec![count, d] };
-        let per_shard = || shards.iter().map(|&count| f32_tensor(&vectors(count))).collect::<Result<Vec<_>>>();
-        let linear = loss.is_linear();
-        let inputs = Inputs {
-            embeddings: f32_tensor(&[n, d])?,
-            prototypes: per_shard()?,
-            labels: Tensor::empty(context, &[n], Element::I32)?,
-            class_weights: f32_tensor(&[shape.classes()])?,
-            row_margins: loss.has_margins().then(|| f32_tensor(&[n, 4])).transpose()?,
-            bias: linear.then(|| f32_tensor(&[range.len()])).transpose()?,
-            upstream: f32_tensor(&[n])?,
-        };
-        let loss_out = f32_tensor(&[1])?;
-        let want = options.want;
-        let grad_embeddings = want.grad_embeddings.then(|| f32_tensor(&[n, d])).transpose()?;
-        let grad_prototypes = if want.grad_prototypes { per_shard()? } else { vec![] };
-        let grad_scale = scale.then(|| f32_tensor(&[1])).transpose()?;
-        let grad_bias = biased.then(|| f32_tensor(&[if linear { range.len() } else { 1 }])).transpose()?;
+        let (inputs, outputs) =
+            (BatchTensors::new(context, loss, head.plan())?, ResultTensors::new(context, loss, head.plan())?);
         let prototypes = inputs.prototypes.iter().collect::<Vec<_>>();
         let io = Io {
             class_weights: Some(&inputs.class_weights),
             row_margins: inputs.row_margins.as_ref(),
             bias: inputs.bias.as_ref(),
-            grad_embeddings: grad_embeddings.as_ref(),
-            grad_prototypes: &grad_prototypes.iter().collect::<Vec<_>>(),
-            grad_scale: grad_scale.as_ref(),
-            grad_bias: grad_bias.as_ref(),
-            ..Io::new(&inputs.embeddings, &prototypes, &inputs.labels, &loss_out)
+            grad_embeddings: outputs.grad_embeddings.as_ref(),
+            grad_prototypes: &outputs.grad_prototypes.iter().collect::<Vec<_>>(),
+            grad_scale: outputs.grad_scale.as_ref(),
+            grad_bias: outputs.grad_bias.as_ref(),
+            ..Io::new(&inputs.embeddings, &prototypes, &inputs.labels, &outputs.loss)
         };
-        // upstream has N values in any case: with a reduction only the first is read
         let bound = head.bind_any(&io, Some(&inputs.upstream))?;
-
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let mut staging = vec![];
-        let mut stage = |result, source: &wgpu::Buffer, bytes| {
-            let buffer = context.buffer("staging", bytes, usage)?;
-            staging.push(Staging { result, source: source.clone(), buffer });
-            Ok::<_, Error>(())
-        };
-        let workspace = |name| bound.bound.workspace(name).ok_or(Error::Missing { what: name, why: "a head has it" });
-        stage(What::Rows, workspace("rows")?, (n * size_of::<Row>()) as u64)?;
-        stage(What::Batch, workspace("batch")?, size_of::<BatchState>() as u64)?;
-        if let Some(tensor) = &grad_embeddings {
-            stage(What::GradEmbeddings, tensor.buffer(), tensor.bytes())?;
-        }
-        let mut first = 0;
-        for tensor in &grad_prototypes {
-            stage(What::GradPrototypes(first, tensor.len()), tensor.buffer(), tensor.bytes())?;
-            first += tensor.len();
-        }
-        if let Some(tensor) = &grad_scale {
-            stage(What::GradScale, tensor.buffer(), 4)?;
-        }
-        if let Some(tensor) = &grad_bias {
-            stage(What::GradBias(tensor.len()), tensor.buffer(), tensor.bytes())?;
-        }
-        if options.filter.is_some() {
-            stage(What::Filtered, workspace("filtered")?, size_of::<uniforms::Filtered>() as u64)?;
-        }
-        if follows {
-            stage(What::State, workspace("state")?, 16)?;
-        }
+        let staging = staging(context, &bound.bound, &outputs)?;
         let (context, loss) = (context.clone(), loss.clone());
-        Ok(Self { context, bound, loss, shape, range, inputs, staging, shards, pending: None })
+        Ok(Self { context, bound, loss, shape, range, inputs, staging, pending: None })
     }
 
     /// `keep` or `recompute`.
@@ -206,13 +252,10 @@ impl SliceHead {
         follow: bool,
     ) -> Result<(usize, wgpu::SubmissionIndex)> {
         let rows = self.upload(batch, state, follow)?;
-        let context = &self.context;
-        let submission = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            self.bound.record_forward(&mut encoder);
-            self.bound.record_backward(&mut encoder);
-            self.copy_results(rows, &mut encoder);
-            context.queue().submit([encoder.finish()])
+        let submission = self.context.submit(|encoder| {
+            self.bound.record_forward(encoder);
+            self.bound.record_backward(encoder);
+            self.copy_results(rows, encoder);
         })?;
         Ok((rows, submission))
     }
@@ -233,8 +276,8 @@ impl SliceHead {
         upload(&self.inputs.embeddings, bytemuck::cast_slice(batch.embeddings))?;
         upload(&self.inputs.labels, bytemuck::cast_slice(&labels))?;
         let mut rest = batch.prototypes;
-        for (tensor, count) in self.inputs.prototypes.iter().zip(&self.shards) {
-            let (own, next) = rest.split_at(count * self.shape.sub_centers() * self.shape.dim());
+        for tensor in &self.inputs.prototypes {
+            let (own, next) = rest.split_at(tensor.len());
             upload(tensor, bytemuck::cast_slice(own))?;
             rest = next;
         }
@@ -265,22 +308,10 @@ impl SliceHead {
         Ok(rows)
     }
 
-    /// The bytes that are read back for this many rows.
+    /// The results that are read back for this many rows, with their bytes.
     fn wanted(&self, rows: usize) -> impl Iterator<Item = (&Staging, u64)> {
         let dim = self.shape.dim();
-        let sized = move |staging: &'_ Staging| -> u64 {
-            let bytes = match staging.result {
-                What::Rows => rows * size_of::<Row>(),
-                What::Batch => size_of::<BatchState>(),
-                What::GradEmbeddings => rows * dim * 4,
-                What::GradPrototypes(_, len) | What::GradBias(len) => len * 4,
-                What::GradScale => 4,
-                What::State => 16,
-                What::Filtered => size_of::<uniforms::Filtered>(),
-            };
-            bytes as u64
-        };
-        self.staging.iter().map(move |s| (s, sized(s))).filter(|(_, bytes)| *bytes > 0)
+        self.staging.iter().map(move |s| (s, s.result.bytes(rows, dim))).filter(|(_, bytes)| *bytes > 0)
     }
 
     /// Copies the mapped results out. Nothing can fail once the first value of `out` is written.
@@ -316,7 +347,7 @@ impl SliceHead {
                     bytemuck::cast_slice_mut(&mut out.grad_bias)
                 }
                 What::State => bytemuck::bytes_of_mut(&mut moved),
-                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(uniforms::Filtered::zeroed())),
+                What::Filtered => bytemuck::bytes_of_mut(left_out.insert(uniforms::FilterTotals::zeroed())),
             };
             into.copy_from_slice(view);
         }
@@ -332,7 +363,7 @@ impl SliceHead {
         out.other_cosines.clear();
         out.other_cosines.extend(states.iter().map(|r| if broken { NO_COSINE as f32 } else { r.nearest }));
         out.counts = super::head::counts(&batch);
-        let none = uniforms::Filtered::default();
+        let none = uniforms::FilterTotals::default();
         out.filtered = left_out.map(|found| {
             let found = if rows == 0 { none } else { found };
             super::head::filtered(&found, &out.counts, self.range.len())

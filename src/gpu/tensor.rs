@@ -2,8 +2,8 @@
 
 use half::{bf16, f16};
 
-use super::{Context, bound::expect, context::lost, readback};
-use crate::{Error, Result, plan::Element};
+use super::{Context, context::lost, readback::Download};
+use crate::{Error, Result, plan::Element, shape::check_length};
 
 /// A Rust number that a tensor can hold.
 pub trait Scalar: bytemuck::Pod {
@@ -77,9 +77,7 @@ impl Tensor {
             let (found, expected) = (T::ELEMENT.name(), self.element.name());
             return Err(Error::Element { what: "values", found, expected });
         }
-        if values.len() != self.len() {
-            return Err(Error::Length { what: "values", found: values.len(), expected: self.len() });
-        }
+        check_length("values", values.len(), self.len())?;
         self.need(wgpu::BufferUsages::COPY_DST, "COPY_DST")?;
         // a last odd half-word may share its word with somebody else's value
         let end = self.offset + self.bytes();
@@ -102,11 +100,10 @@ impl Tensor {
     pub async fn read_async<T: Scalar>(&self, context: &Context) -> Result<Vec<T>> {
         expect("tensor", self, &self.shape, T::ELEMENT)?;
         self.need(wgpu::BufferUsages::COPY_SRC, "COPY_SRC")?;
-        let bytes = (self.len() as u64 * self.element.bytes()).next_multiple_of(4);
-        let mut values = vec![T::zeroed(); self.len()];
-        if values.is_empty() {
-            return Ok(values);
+        if self.len() == 0 {
+            return Ok(vec![]);
         }
+        let bytes = self.bytes().next_multiple_of(4);
         let (what, offset, end, found) = ("tensor", self.offset, self.offset + bytes, self.buffer.size());
         if !offset.is_multiple_of(4) {
             return Err(Error::Alignment { what, offset, alignment: 4 });
@@ -115,19 +112,11 @@ impl Tensor {
         if end > found {
             return Err(Error::Buffer { what, offset, end, found });
         }
-        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = context.buffer("staging", bytes, usage)?;
-        let copied = context.guarded(|| {
-            let mut encoder = context.device().create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(&self.buffer, self.offset, &staging, 0, bytes);
-            context.queue().submit([encoder.finish()]);
-        });
-        copied.map_err(|error| self.foreign(context, "tensor").unwrap_or(error))?;
-        readback::Mapping::start(context, &staging, bytes)?.await?;
-        let view = readback::view(context, &staging, bytes)?;
-        let into: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-        into.copy_from_slice(&view[..into.len()]);
-        Ok(values)
+        let copy = |encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer| {
+            encoder.copy_buffer_to_buffer(&self.buffer, offset, staging, 0, bytes);
+        };
+        let started = Download::start(context, bytes, copy);
+        started.map_err(|error| self.foreign(context, what).unwrap_or(error))?.values(self.len()).await
     }
 
     /// The shape, outermost first.
@@ -201,6 +190,27 @@ impl Tensor {
     fn need(&self, flag: wgpu::BufferUsages, usage: &'static str) -> Result<()> {
         if self.buffer.usage().contains(flag) { Ok(()) } else { Err(Error::Usage { what: "tensor", usage }) }
     }
+}
+
+/// The nearest shape with at least `least` and at most `most` axes: leading axes are made one.
+pub(super) fn nearest(shape: &[usize], least: usize, most: usize) -> Vec<usize> {
+    let (leading, kept) = shape.split_at(shape.len().saturating_sub(most));
+    let mut nearest = [&vec![1; least.saturating_sub(shape.len())], kept].concat();
+    if let Some(first) = nearest.first_mut() {
+        *first = leading.iter().fold(*first, |all, &axis| all.saturating_mul(axis));
+    }
+    nearest
+}
+
+/// A tensor's shape and element, as the caller must have made them.
+pub(super) fn expect(what: &'static str, tensor: &Tensor, shape: &[usize], element: Element) -> Result<()> {
+    if tensor.shape() != shape {
+        return Err(Error::Shape { what, found: tensor.shape().to_vec(), expected: shape.to_vec() });
+    }
+    if tensor.element() != element {
+        return Err(Error::Element { what, found: tensor.element().name(), expected: element.name() });
+    }
+    Ok(())
 }
 
 /// Bytes of a tensor, checked for overflow.

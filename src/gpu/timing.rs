@@ -15,7 +15,7 @@
 //! # }
 //! ```
 
-use super::{BoundHead, Context, bound::Bound, readback};
+use super::{BoundHead, Context, bound::Bound, readback::Download};
 use crate::{Error, Result};
 
 /// The unit that is timed.
@@ -116,16 +116,11 @@ impl Timing {
             let bytes = labels.len() as u64 * BYTES;
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
             let resolved = self.context.buffer("timestamps", bytes, usage)?;
-            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            let staging = self.context.buffer("staging", bytes, usage)?;
-            self.context.guarded(|| {
-                let mut encoder = self.context.device().create_command_encoder(&Default::default());
+            let copy = |encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer| {
                 encoder.resolve_query_set(set, 0..2 * labels.len() as u32, &resolved, 0);
-                encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, bytes);
-                self.context.queue().submit([encoder.finish()]);
-            })?;
-            readback::Mapping::start(&self.context, &staging, bytes)?.await?;
-            times.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&readback::view(&self.context, &staging, bytes)?));
+                encoder.copy_buffer_to_buffer(&resolved, 0, staging, 0, bytes);
+            };
+            times.extend(Download::start(&self.context, bytes, copy)?.values::<u64>(2 * labels.len()).await?);
         }
         let period = f64::from(self.context.queue().get_timestamp_period());
         let first = times.first().copied().unwrap_or(0);

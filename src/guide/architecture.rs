@@ -29,9 +29,9 @@
 //! one stage found before the next begins:
 //!
 //! 1. **Targets**: for each row the raw target cosine, and whatever a loss must know before margins apply (the hardest other
-//!    classes, AdaCos' sums, the length of the embedding). In a training step the [`State`](crate::State) moves here.
+//!    classes, AdaCos' sums, the norm of the embedding). In a training step the [`State`](crate::State) moves here.
 //! 2. **Statistics**: with margins applied, for each row the maximum and the sum of exponentials over the other classes. The
-//!    labelled class stays out of that sum and joins last, so that a tiny loss keeps its digits.
+//!    labelled class stays out of that sum and joins last, so that a tiny loss keeps its precision.
 //! 3. **Gradients**: row losses, the reduced loss, G = dL/dcos for each row and class, then dX and dW by two matrix products, each
 //!    followed by the projection that removes its radial part.
 //!

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! # #[cfg(feature = "cpu")] {
-//! use margin_softmax::{Backend, Batch, Custom, Margin, MarginSoftmax, Shape, Target};
+//! use margin_softmax::{Backend, Batch, Margin, MarginSoftmax, Shape, Target, objective::Custom};
 //!
 //! /// φ(x) = x − m·(1 − x)²: no margin on the prototype itself, more with the distance.
 //! #[derive(Debug)]
@@ -84,16 +84,16 @@
 //! # The same curve built in
 //!
 //! A curve that others should have too belongs into the library, where it has a JSON form, checked ranges and a place in
-//! every test. The curve above takes two new files and seven lines in two others:
+//! every test. The curve above takes two new files and six lines in two others:
 //!
 //! | file | content |
 //! |---|---|
 //! | `src/objective/target/quadratic.rs` | a struct with its numbers, their ranges and defaults; its name, check, shader, value and slope, and the uniform fields that its shader reads (57 lines) |
 //! | `shaders/target/quadratic.wgsl` | `fn margin_target` (6 lines) |
-//! | `src/objective/target/mod.rs` | `mod`, `pub use`, the variant of `Target`, and its arm: 5 lines with the variant's documentation |
+//! | `src/objective/target/mod.rs` | `mod`, `pub use`, and the variant of `Target`: 4 lines with the variant's documentation |
 //! | `tests/families/kinds.rs` | what the tests must know of it, and a loss as an example: 2 lines |
 //!
-//! The compiler refuses a variant without its arm or without its line in the tests. Host, CPU, GPU, browser, fuzz and soak
+//! The compiler refuses a variant without its line in the tests. Host, CPU, GPU, browser, fuzz and soak
 //! tests then run the example, Tint and naga compile its kernels, and JSON reads and writes it. Named numbers are a preset:
 //! one more entry in `src/objective/presets.rs`. A transform of the other classes is the same in `src/objective/others` and
 //! `shaders/others`; where the CPU computes it with vector instructions, `src/cpu/curve.rs` has its f32 form too.

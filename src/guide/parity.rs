@@ -16,7 +16,7 @@
 //! | `--output` | a new file, or an existing one to replace; its folder must exist; never one of the inputs | |
 //! | `--device` | `best`: a hardware GPU, else the CPU · `cpu` · `gpu`: software adapters too · `reference`: f64, at most 8 GiB for 8·N·C bytes | `best`; `gpu` with `--adapter` |
 //! | `--adapter` | a part of a GPU's name, upper or lower case; an unknown name lists the known ones | the fastest kind of GPU |
-//! | `--tile` | `direct`, `direct_64`, `tile_64`, `tile_128`; ignored with a note on devices without tiles | the library chooses |
+//! | `--tile` | `direct`, `direct_64`, `tile_32`, `tile_64`, `tile_64_short`, `tile_128`; ignored with a note on devices without tiles | the library chooses |
 //! | `--budget` | an upper bound on the bytes of workspace: `268435456`, `512KiB`, `256MiB`, `1GiB`; the reference ignores it | `256MiB` |
 //!
 //! The exit code is 0, or 2 with one line on stderr that names the value found and the values allowed. The output is written to
@@ -28,7 +28,7 @@
 //! | in | shape | type | |
 //! |---|---|---|---|
 //! | `embeddings` | \[N, D\] | F32, F16 or BF16 | need not be normalised; half types are widened to f32 before anything else |
-//! | `prototypes` | \[C, D\] or \[C, K, D\] | F32, F16 or BF16 | one row per class (PyTorch: the weight of the last layer), or K sub-centres; its type may differ |
+//! | `prototypes` | \[C, D\] or \[C, K, D\] | F32, F16 or BF16 | one row per class (PyTorch: the weight of the last layer), or K sub-centers; its type may differ |
 //! | `labels` | \[N\] | any integer type | 0 ≤ label < C, or the `ignore_index` |
 //! | `class_weights` | \[C\] | F32 | optional: as `weight` of `cross_entropy`; 0, or from 1e-30 to 1e24; all 1 if absent |
 //! | `upstream` | \[1\], or \[N\] with the reduction `none` | F32 | optional: the gradient of your objective with respect to this loss; 1 if absent |

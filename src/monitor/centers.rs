@@ -1,13 +1,13 @@
 //! The mean embedding of every class.
 
 use super::{angle, vectors};
-use crate::{Error, Label, Result, Shape, objective::SHORTEST};
+use crate::{Error, Label, Result, Shape, data::numbers, objective::SHORTEST, shape::check_length};
 
 const ABSENT: u32 = u32::MAX;
 
 /// Sums raw embeddings by label over any number of batches, in f64. Memory grows with the classes present, and by four bytes per class.
 ///
-/// For C-Inter pass [`vectors`](Self::vectors) to [`Backend::between`](crate::Backend::between).
+/// For C-Inter pass [`vectors`](Self::vectors) to [`Backend::mean_pair_angle`](crate::Backend::mean_pair_angle).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassCenters {
     dim: usize,
@@ -33,21 +33,11 @@ impl ClassCenters {
         labels: &[L],
         ignore_index: Option<i64>,
     ) -> Result<()> {
-        let (found, expected) = (embeddings.len(), labels.len().saturating_mul(self.dim));
-        if found != expected {
-            return Err(Error::Length { what: "embeddings", found, expected });
-        }
-        let ignored = |label: i128| ignore_index.is_some_and(|index| label == i128::from(index));
-        let classes = self.places.len();
-        for (row, label) in labels.iter().map(|l| l.number()).enumerate() {
-            if !ignored(label) && !(0..classes as i128).contains(&label) {
-                return Err(Error::Label { row, label, classes });
-            }
-        }
-        for (x, label) in embeddings.chunks_exact(self.dim).zip(labels.iter().map(|l| l.number())) {
-            if !ignored(label) && x.iter().all(|&v| v.into().is_finite()) {
-                let x = x.iter().map(|&v| v.into());
-                self.put(label as usize, 1, x);
+        check_length("embeddings", embeddings.len(), labels.len().saturating_mul(self.dim))?;
+        let labels = numbers(labels, ignore_index, self.places.len())?;
+        for (x, label) in embeddings.chunks_exact(self.dim).zip(labels) {
+            if Some(label) != ignore_index && x.iter().all(|&v| v.into().is_finite()) {
+                self.put(label as usize, 1, x.iter().map(|&v| v.into()));
             }
         }
         Ok(())
@@ -55,13 +45,8 @@ impl ClassCenters {
 
     /// Adds the embeddings of another. [`Error::Length`] where its classes or its dim differ.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        for (what, found, expected) in
-            [("classes", other.places.len(), self.places.len()), ("dim", other.dim, self.dim)]
-        {
-            if found != expected {
-                return Err(Error::Length { what, found, expected });
-            }
-        }
+        check_length("classes", other.places.len(), self.places.len())?;
+        check_length("dim", other.dim, self.dim)?;
         for class in other.classes() {
             if let Some((count, sum)) = other.of(class) {
                 self.put(class, count, sum.iter().copied());
@@ -75,7 +60,7 @@ impl ClassCenters {
         (0..self.places.len()).filter(|&class| self.of(class).is_some()).collect()
     }
 
-    /// Their centres, the means of their embeddings, in the same order: \[classes present, D\].
+    /// Their centers, the means of their embeddings, in the same order: \[classes present, D\].
     pub fn vectors(&self) -> Vec<f32> {
         let mut all = Vec::with_capacity(self.sums.len());
         for class in 0..self.places.len() {
@@ -86,9 +71,9 @@ impl ClassCenters {
         all
     }
 
-    /// WC-Intra: the mean angle, over the classes present, between centre and prototype; prototypes \[C, D\]. In f64, 0 where
+    /// WC-Intra: the mean angle, over the classes present, between center and prototype; prototypes \[C, D\]. In f64, 0 where
     /// no class is present, NaN where the prototype of one is not finite.
-    pub fn within<T: Copy + Into<f64>>(&self, prototypes: &[T]) -> Result<f64> {
+    pub fn mean_center_angle<T: Copy + Into<f64>>(&self, prototypes: &[T]) -> Result<f64> {
         let (found, expected) = (vectors("prototypes", self.dim, prototypes.len())?, self.places.len());
         if found != expected {
             let (found, expected) = (prototypes.len(), expected.saturating_mul(self.dim));

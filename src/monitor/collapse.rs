@@ -80,7 +80,7 @@ pub struct Collapse {
 
 impl CollapseThresholds {
     /// A length that the mean of random prototypes hardly reaches, at most 1: √(μ + 4σ) with μ = 1/n and
-    /// σ² = 2(n − 1)/(d·n³), for n = classes · sub-centres directions in d dimensions.
+    /// σ² = 2(n − 1)/(d·n³), for n = classes · sub-centers directions in d dimensions.
     ///
     /// μ and σ are mean and standard deviation of the squared length if the directions are independent and uniform:
     /// n²·|mean|² is n plus twice the sum of the n(n − 1)/2 cosines between them, and these have mean 0 and variance 1/d

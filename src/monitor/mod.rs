@@ -11,7 +11,7 @@
 //! | target cosine | mean cosine of the labelled class | N |
 //! | \|mean prototype\| | length of the mean of the prototypes' directions: 1 if all agree, about 1/√C at random | C·D |
 //! | WC-Intra | mean angle between a class' prototype and the mean of its embeddings | C·D |
-//! | W-Inter, C-Inter | mean angle between all pairs of prototypes, or of class centres | C²·D |
+//! | W-Inter, C-Inter | mean angle between all pairs of prototypes, or of class centers | C²·D |
 //!
 //! M_intra, M_inter and the mean prototype as in "Unifying Margin-Based Softmax Losses in Face Recognition" (WACV 2023);
 //! the last three as in "ArcGrad: Angular Gradient Margin Loss for Classification".
@@ -43,10 +43,10 @@ use std::f64::consts::PI;
 pub use centers::ClassCenters;
 pub use collapse::{Collapse, CollapseDetector, CollapseKind, CollapseThresholds};
 
-use crate::{Error, Label, Output, Result};
+use crate::{Error, Label, Output, Result, shape::check_length};
 
 /// The most bins of a histogram: both of them fit into the workgroup memory of every device.
-pub const MOST_BINS: usize = 1024;
+pub const MAX_BINS: usize = 1024;
 
 /// Sums over the rows of any number of batches, from which a [`Report`] is made.
 ///
@@ -54,21 +54,12 @@ pub const MOST_BINS: usize = 1024;
 /// the same up to the rounding of a sum in f64.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Sums"))]
-pub struct Monitor {
-    rows: u64,
-    hits: u64,
-    intra: f64,
-    inter: f64,
-    cosines: f64,
-    intra_histogram: Vec<u64>,
-    inter_histogram: Vec<u64>,
-}
+#[cfg_attr(feature = "serde", serde(try_from = "Sums", into = "Sums"))]
+pub struct Monitor(Sums);
 
-/// A monitor as it stands in a file, not checked yet.
-#[cfg(feature = "serde")]
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 struct Sums {
     rows: u64,
     hits: u64,
@@ -80,43 +71,46 @@ struct Sums {
 }
 
 #[cfg(feature = "serde")]
+impl From<Monitor> for Sums {
+    fn from(Monitor(sums): Monitor) -> Self {
+        sums
+    }
+}
+
+#[cfg(feature = "serde")]
 impl TryFrom<Sums> for Monitor {
     type Error = Error;
 
     fn try_from(sums: Sums) -> Result<Self> {
-        let Sums { rows, hits, intra, inter, cosines, intra_histogram, inter_histogram } = sums;
-        let empty = Self::new(intra_histogram.len())?;
-        let size = |what, found, expected| {
-            if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
-        };
-        size("inter_histogram", inter_histogram.len(), empty.bins())?;
+        let bins = Self::new(sums.intra_histogram.len())?.bins();
+        check_length("inter_histogram", sums.inter_histogram.len(), bins)?;
         let total = |bins: &[u64]| bins.iter().fold(0_u64, |sum, &n| sum.saturating_add(n)) as usize;
-        size("intra_histogram", total(&intra_histogram), rows as usize)?;
-        size("inter_histogram", total(&inter_histogram), rows as usize)?;
-        if hits > rows {
-            return Err(Error::Size { what: "hits", needed: hits, allowed: rows });
+        check_length("intra_histogram", total(&sums.intra_histogram), sums.rows as usize)?;
+        check_length("inter_histogram", total(&sums.inter_histogram), sums.rows as usize)?;
+        if sums.hits > sums.rows {
+            return Err(Error::Size { what: "hits", needed: sums.hits, allowed: sums.rows });
         }
-        for (what, found) in [("intra", intra), ("inter", inter), ("cosines", cosines)] {
+        for (what, found) in [("intra", sums.intra), ("inter", sums.inter), ("cosines", sums.cosines)] {
             if !found.is_finite() {
                 return Err(Error::Parameter { what, found, allowed: "a finite sum" });
             }
         }
-        Ok(Self { rows, hits, intra, inter, cosines, intra_histogram, inter_histogram })
+        Ok(Self(sums))
     }
 }
 
 impl Monitor {
-    /// No rows yet; histograms of `bins` equal bins over \[0, π\], 1 ≤ `bins` ≤ [`MOST_BINS`].
+    /// No rows yet; histograms of `bins` equal bins over \[0, π\], 1 ≤ `bins` ≤ [`MAX_BINS`].
     pub fn new(bins: usize) -> Result<Self> {
         if bins == 0 {
             return Err(Error::Zero { what: "bins" });
         }
-        if bins > MOST_BINS {
-            return Err(Error::Size { what: "bins", needed: bins as u64, allowed: MOST_BINS as u64 });
+        if bins > MAX_BINS {
+            return Err(Error::Size { what: "bins", needed: bins as u64, allowed: MAX_BINS as u64 });
         }
         let empty = vec![0; bins];
         let (intra_histogram, inter_histogram) = (empty.clone(), empty);
-        Ok(Self { rows: 0, hits: 0, intra: 0.0, inter: 0.0, cosines: 0.0, intra_histogram, inter_histogram })
+        Ok(Self(Sums { rows: 0, hits: 0, intra: 0.0, inter: 0.0, cosines: 0.0, intra_histogram, inter_histogram }))
     }
 
     /// Adds the rows of one batch: what a head returned, with the labels and the ignore index it was given.
@@ -132,12 +126,9 @@ impl Monitor {
         labels: &[L],
         ignore_index: Option<i64>,
     ) -> Result<()> {
-        let same = |what, found, expected| {
-            if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
-        };
-        same("row_losses", out.row_losses.len(), labels.len())?;
-        same("target_cosines", out.target_cosines.len(), labels.len())?;
-        same("other_cosines", out.other_cosines.len(), labels.len())?;
+        check_length("row_losses", out.row_losses.len(), labels.len())?;
+        check_length("target_cosines", out.target_cosines.len(), labels.len())?;
+        check_length("other_cosines", out.other_cosines.len(), labels.len())?;
         let ignored = |label: L| ignore_index.is_some_and(|index| label.number() == i128::from(index));
         let cosines = out.target_cosines.iter().zip(&out.other_cosines).map(|(&x, &other)| (x.into(), other.into()));
         let counting: Vec<(f64, f64)> = labels
@@ -148,7 +139,7 @@ impl Monitor {
             .map(|(_, cosines)| cosines)
             .collect();
         if out.counts.non_finite_prototypes == 0 {
-            same("rows that are not ignored", counting.len(), out.counts.rows)?;
+            check_length("rows that are not ignored", counting.len(), out.counts.rows)?;
         }
         // a cosine rounds to little more than 1
         let beyond = |c: &f64| c.abs() > 1.0 + 1e-3;
@@ -158,69 +149,63 @@ impl Monitor {
         }
         for (x, other) in counting {
             let (intra, inter) = (angle(x), angle(other));
-            self.rows = self.rows.saturating_add(1);
-            self.hits = self.hits.saturating_add(u64::from(x > other));
-            self.intra += intra;
-            self.inter += inter;
-            self.cosines += x;
-            count(&mut self.intra_histogram, intra);
-            count(&mut self.inter_histogram, inter);
+            self.0.rows = self.0.rows.saturating_add(1);
+            self.0.hits = self.0.hits.saturating_add(u64::from(x > other));
+            self.0.intra += intra;
+            self.0.inter += inter;
+            self.0.cosines += x;
+            count(&mut self.0.intra_histogram, intra);
+            count(&mut self.0.inter_histogram, inter);
         }
         Ok(())
     }
 
     /// Adds the rows of another monitor. [`Error::Length`] where it has another number of bins.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
-        if other.bins() != self.bins() {
-            return Err(Error::Length { what: "histogram", found: other.bins(), expected: self.bins() });
-        }
-        self.rows = self.rows.saturating_add(other.rows);
-        self.hits = self.hits.saturating_add(other.hits);
-        self.intra += other.intra;
-        self.inter += other.inter;
-        self.cosines += other.cosines;
-        let bins = self.intra_histogram.iter_mut().zip(&other.intra_histogram);
-        let bins = bins.chain(self.inter_histogram.iter_mut().zip(&other.inter_histogram));
+        check_length("histogram", other.bins(), self.bins())?;
+        self.0.rows = self.0.rows.saturating_add(other.0.rows);
+        self.0.hits = self.0.hits.saturating_add(other.0.hits);
+        self.0.intra += other.0.intra;
+        self.0.inter += other.0.inter;
+        self.0.cosines += other.0.cosines;
+        let bins = self.0.intra_histogram.iter_mut().zip(&other.0.intra_histogram);
+        let bins = bins.chain(self.0.inter_histogram.iter_mut().zip(&other.0.inter_histogram));
         bins.for_each(|(own, other)| *own = own.saturating_add(*other));
         Ok(())
     }
 
     /// Bins of each histogram.
     pub fn bins(&self) -> usize {
-        self.intra_histogram.len()
+        self.0.intra_histogram.len()
     }
 
     /// Means over all rows so far; 0 where no row counts.
     pub fn report(&self) -> Report {
-        let mean = |sum: f64| if self.rows > 0 { sum / self.rows as f64 } else { 0.0 };
+        let mean = |sum: f64| if self.0.rows > 0 { sum / self.0.rows as f64 } else { 0.0 };
         Report {
-            rows: self.rows,
-            accuracy: mean(self.hits as f64),
-            intra_angle: mean(self.intra),
-            inter_angle: mean(self.inter),
-            target_cosine: mean(self.cosines),
+            rows: self.0.rows,
+            accuracy: mean(self.0.hits as f64),
+            intra_angle: mean(self.0.intra),
+            inter_angle: mean(self.0.inter),
+            target_cosine: mean(self.0.cosines),
             mean_prototype: None,
-            intra_histogram: self.intra_histogram.clone(),
-            inter_histogram: self.inter_histogram.clone(),
+            intra_histogram: self.0.intra_histogram.clone(),
+            inter_histogram: self.0.inter_histogram.clone(),
         }
     }
 
     /// The words that the monitor kernel wrote for `bins` bins: rows, hits, three sums as bits of f32, and the two histograms.
     #[cfg(feature = "gpu")]
     pub(crate) fn from_words(bins: usize, words: &[u32]) -> Result<Self> {
-        let mut monitor = Self::new(bins)?;
-        let expected = device_words(bins);
-        let length = Error::Length { what: "monitor", found: words.len(), expected };
-        let [rows, hits, intra, inter, cosines, _, _, _, histograms @ ..] = words else { return Err(length) };
-        if words.len() != expected {
-            return Err(length);
-        }
-        (monitor.rows, monitor.hits) = (u64::from(*rows), u64::from(*hits));
-        let sum = |bits: &u32| f64::from(f32::from_bits(*bits));
-        (monitor.intra, monitor.inter, monitor.cosines) = (sum(intra), sum(inter), sum(cosines));
+        let Self(mut monitor) = Self::new(bins)?;
+        check_length("monitor", words.len(), device_words(bins))?;
+        let (sums, histograms) = words.split_at(8);
+        (monitor.rows, monitor.hits) = (sums[0].into(), sums[1].into());
+        let sum = |i: usize| f64::from(f32::from_bits(sums[i]));
+        (monitor.intra, monitor.inter, monitor.cosines) = (sum(2), sum(3), sum(4));
         let own = monitor.intra_histogram.iter_mut().chain(&mut monitor.inter_histogram);
         own.zip(histograms).for_each(|(own, &found)| *own = u64::from(found));
-        Ok(monitor)
+        Ok(Self(monitor))
     }
 }
 
@@ -281,8 +266,6 @@ pub(crate) fn vectors(what: &'static str, dim: usize, len: usize) -> Result<usiz
         return Err(Error::Zero { what: "dim" });
     }
     let count = len / dim;
-    if !len.is_multiple_of(dim) {
-        return Err(Error::Length { what, found: len, expected: count * dim });
-    }
+    check_length(what, len, count * dim)?;
     Ok(count)
 }

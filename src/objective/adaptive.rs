@@ -1,9 +1,6 @@
 //! Margins that differ from row to row, and scales that follow the batch.
 
-use super::{
-    State, in_range,
-    state::{LARGEST_SCALE, MOST_HARDNESS},
-};
+use super::in_range;
 use crate::{
     Error, Result,
     uniforms::{Settings, constants::*},
@@ -11,7 +8,7 @@ use crate::{
 
 /// Where the margins of a row, or the scale of a step, come from.
 ///
-/// What a run must keep is in [`State`]: it moves in `train` calls only, never in an evaluation.
+/// The numbers that a run must keep are in [`State`](super::State): they move in `train` calls only, never in an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -19,10 +16,10 @@ pub enum Adaptive {
     /// From the loss, and from the margins of classes and rows that a batch may bring.
     #[default]
     None,
-    /// m2 and m3 follow the length of the embedding among the lengths seen so far.
+    /// m2 and m3 follow the norm of the embedding among the lengths seen so far.
     #[cfg_attr(feature = "serde", serde(rename = "adaface"))]
     AdaFace(AdaFace),
-    /// m2 follows the length of the embedding, which gets a gradient too.
+    /// m2 follows the norm of the embedding, which gets a gradient too.
     #[cfg_attr(feature = "serde", serde(rename = "magface"))]
     MagFace(MagFace),
     /// m2 or m3 is drawn per row and step.
@@ -114,7 +111,7 @@ impl MagFace {
 /// ElasticFace: m2 (Arc) or m3 (Cos) is normally distributed around the value in the loss, per row and step; m2 is kept
 /// within ±3.
 ///
-/// A draw follows from [`State::seed`], [`State::step`] and the row's index in its batch, ignored rows included. Two
+/// A draw follows from [`State::seed`](super::State::seed), [`State::step`](super::State::step) and the row's index in its batch, ignored rows included. Two
 /// micro-batches of one step, or two replicas that train side by side, therefore repeat each other's draws unless each has
 /// a seed of its own, and their gradients do not add up to those of one large batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -136,25 +133,14 @@ impl Default for Elastic {
 }
 
 impl Elastic {
-    /// The draws of a step, added to the rows' margins; with `sorted` in ascending order, for the rows from the largest target
-    /// cosine to the smallest.
-    pub fn draws(&self, state: &State, rows: usize) -> Vec<f64> {
-        let draw = |row: usize| self.deviation * super::state::normal(state.seed, state.step, row as u64);
-        let mut all: Vec<f64> = (0..rows).map(draw).collect();
-        if self.sorted {
-            all.sort_by(f64::total_cmp);
-        }
-        all
-    }
-
     /// A margin with its draw.
     pub(crate) fn moved(&self, margin: f64, draw: f64) -> f64 {
-        if self.cosine { margin + draw } else { (margin + draw).clamp(-MOST_DRAWN, MOST_DRAWN) }
+        if self.cosine { margin + draw } else { (margin + draw).clamp(-MAX_DRAWN, MAX_DRAWN) }
     }
 }
 
 impl Adaptive {
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'static str {
         match self {
             Adaptive::None => "none",
@@ -192,17 +178,6 @@ impl Adaptive {
     }
 }
 
-/// Facts about a row that are known before margins apply.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RowFacts {
-    /// Neither ignored nor left out.
-    pub counts: bool,
-    /// |x|.
-    pub length: f64,
-    /// The raw target cosine.
-    pub cosine: f64,
-}
-
 impl Adaptive {
     /// Writes the numbers that shaders read.
     pub(crate) fn fill(&self, settings: &mut Settings) {
@@ -228,35 +203,6 @@ impl Adaptive {
             Adaptive::AdaCos => settings.flags |= OWN_SCALE,
         }
     }
-
-    /// Replaces the rows' margins by what this family says.
-    pub(crate) fn apply(&self, state: &State, rows: &[RowFacts], margins: &mut [[f64; 4]]) {
-        match self {
-            Adaptive::None | Adaptive::AdaCos => {}
-            Adaptive::AdaFace(family) => {
-                for (row, m) in rows.iter().zip(margins) {
-                    let length = row.length.clamp(SHORT_LENGTH, LONG_LENGTH);
-                    let z =
-                        family.concentration * (length - state.norm_mean) / (state.norm_deviation + DEVIATION_FLOOR);
-                    let z = z.clamp(-1.0, 1.0);
-                    (m[2], m[3]) = (-family.margin * z, family.margin * (1.0 + z));
-                }
-            }
-            Adaptive::MagFace(family) => rows.iter().zip(margins).for_each(|(row, m)| m[2] = family.margin(row.length)),
-            Adaptive::Elastic(family) => {
-                let which = if family.cosine { 3 } else { 2 };
-                let mut order: Vec<usize> = (0..rows.len()).collect();
-                if family.sorted {
-                    // the hardest row gets the largest margin; rows that are left out come first
-                    let key = |i: usize| if rows[i].counts { rows[i].cosine } else { f64::INFINITY };
-                    order.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
-                }
-                for (draw, i) in family.draws(state, rows.len()).into_iter().zip(order) {
-                    margins[i][which] = family.moved(margins[i][which], draw);
-                }
-            }
-        }
-    }
 }
 
 /// AdaFace: a shorter length counts as this.
@@ -266,51 +212,11 @@ pub(crate) const LONG_LENGTH: f64 = 100.0;
 /// AdaFace: added to the deviation before it divides.
 pub(crate) const DEVIATION_FLOOR: f64 = 1e-3;
 /// ElasticFace: the largest |m2| with its draw.
-pub(crate) const MOST_DRAWN: f64 = 3.0;
+pub(crate) const MAX_DRAWN: f64 = 3.0;
 /// CurricularFace: the share of a batch in the hardness.
 pub(crate) const HARDNESS_RATE: f64 = 0.01;
 /// AdaCos: a smaller cosine of the median angle counts as this, that of 45°.
-pub(crate) const LEAST_MEDIAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
-
-impl State {
-    /// Moves the running statistics of a training step that follow from target cosines and lengths, before they are used.
-    pub(crate) fn follow(&mut self, loss: &super::MarginSoftmax, rows: &[RowFacts]) {
-        let rows = || rows.iter().filter(|r| r.counts);
-        let n = rows().count() as f64;
-        if n == 0.0 {
-            return;
-        }
-        if loss.hardness_follows() {
-            let mean = rows().map(|r| r.cosine).sum::<f64>() / n;
-            // a cosine may round to more than 1
-            let next = HARDNESS_RATE * mean + (1.0 - HARDNESS_RATE) * self.hardness;
-            self.hardness = next.clamp(-MOST_HARDNESS, MOST_HARDNESS);
-        }
-        if let Adaptive::AdaFace(AdaFace { rate, .. }) = loss.adaptive {
-            let lengths = || rows().map(|r| r.length.clamp(SHORT_LENGTH, LONG_LENGTH));
-            let mean = lengths().sum::<f64>() / n;
-            self.norm_mean = rate * mean + (1.0 - rate) * self.norm_mean;
-            if n > 1.0 {
-                let variance = lengths().map(|l| (l - mean).powi(2)).sum::<f64>() / (n - 1.0);
-                self.norm_deviation = rate * variance.sqrt() + (1.0 - rate) * self.norm_deviation;
-            }
-        }
-    }
-
-    /// AdaCos' step: `log_sum` is the log of Σ_i Σ_{j≠y} exp(s·c_ij) over the rows that count, at the scale so far.
-    pub(crate) fn follow_scale(&mut self, log_sum: f64, rows: &[RowFacts]) {
-        let mut cosines: Vec<f64> = rows.iter().filter(|r| r.counts).map(|r| r.cosine).collect();
-        if cosines.is_empty() {
-            return;
-        }
-        // the lower median of the angles is the upper one of the cosines
-        cosines.sort_by(|a, b| b.total_cmp(a));
-        let middle = cosines[(cosines.len() - 1) / 2];
-        let least = middle.clamp(LEAST_MEDIAN, 1.0);
-        let scale = (log_sum - (cosines.len() as f64).ln()) / least;
-        self.scale = if scale.is_finite() { scale.clamp(SMALLEST_SCALE, LARGEST_SCALE) } else { self.scale };
-    }
-}
+pub(crate) const MIN_MEDIAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
 
 /// Dynamic AdaCos stays above this: with few classes far from every embedding log B falls below 0.
 /// At the other end it stays at the largest scale of a state: where embeddings lie closer than 45° to wrong classes it grows

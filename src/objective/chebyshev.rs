@@ -5,7 +5,7 @@
 
 use std::f64::consts::PI;
 
-use crate::{Error, Result};
+use crate::{Error, Result, shape::check_length};
 
 /// The highest degree that the shaders' settings have room for.
 pub const MAX_DEGREE: usize = 64;
@@ -63,10 +63,7 @@ impl Series {
             return Err(Error::Parameter { what: "series.degree", found: self.degree as f64, allowed: "1 ..= 64" });
         }
         if let Coefficients::Given(values) = &self.coefficients {
-            if values.len() != self.degree + 1 {
-                let (found, expected) = (values.len(), self.degree + 1);
-                return Err(Error::Length { what: "series.coefficients.given", found, expected });
-            }
+            check_length("series.coefficients.given", values.len(), self.degree + 1)?;
             if let Some(&found) = values.iter().find(|v| !(-1e6..=1e6).contains(*v)) {
                 let allowed = "-1e6 <= c <= 1e6";
                 return Err(Error::Parameter { what: "series.coefficients.given", found, allowed });
@@ -170,7 +167,7 @@ pub fn fit(f: impl Fn(f64) -> f64, degree: usize) -> Vec<f64> {
     let node = |j: usize| PI * j as f64 / M as f64;
     let values: Vec<f64> = (0..=M).map(|j| f(node(j).cos())).collect();
     let raw = |k: usize| {
-        // the angle is reduced in integers: k·j·π/M loses digits for large k·j
+        // the angle is reduced in integers: k·j·π/M loses precision for large k·j
         let sum: f64 = values.iter().enumerate().map(|(j, v)| v * node(k * j % (2 * M)).cos()).sum();
         sum / weight(k)
     };

@@ -5,15 +5,12 @@ use std::f64::consts::PI;
 use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Target};
 use crate::{
     Batch, Error, Label, Options, Result, Shape,
-    data::{Finite, LEAST_WEIGHT, MOST_WEIGHT},
+    data::{Finite, MAX_WEIGHT, MIN_WEIGHT, numbers},
+    shape::check_length,
 };
 
 /// m0..m3 of every row.
 type RowMargins = Vec<[f64; 4]>;
-
-fn length(what: &'static str, found: usize, expected: usize) -> Result<()> {
-    if found == expected { Ok(()) } else { Err(Error::Length { what, found, expected }) }
-}
 
 /// A batch that was checked against a loss and the classes of a shard; fields as in [`Batch`].
 #[derive(Debug, Clone)]
@@ -44,9 +41,9 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         range: &std::ops::Range<usize>,
     ) -> Result<CheckedBatch<'a, T>> {
         let rows = self.check_rows(shape)?;
-        length("embeddings", self.embeddings.len(), rows * shape.dim())?;
+        check_length("embeddings", self.embeddings.len(), rows * shape.dim())?;
         let prototypes = shape.prototypes()? / shape.classes() * range.len();
-        length("prototypes", self.prototypes.len(), prototypes)?;
+        check_length("prototypes", self.prototypes.len(), prototypes)?;
         let (labels, margins) = self.check_rest(loss, shape, range)?;
         let &Batch { embeddings, prototypes, class_weights, upstream, bias, .. } = self;
         Ok(CheckedBatch { embeddings, prototypes, class_weights, upstream, bias, labels, margins })
@@ -67,23 +64,22 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
     ) -> Result<(Vec<i64>, Option<RowMargins>)> {
         let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
-            length("class_weights", weights.len(), shape.classes())?;
+            check_length("class_weights", weights.len(), shape.classes())?;
             // beyond, sums of weights and gradients divided by them leave f32
-            let bad = weights
-                .iter()
-                .find(|w| !(w.wide() == 0.0 || (LEAST_WEIGHT..=MOST_WEIGHT).contains(&(w.wide() as f32))));
+            let bad =
+                weights.iter().find(|w| !(w.wide() == 0.0 || (MIN_WEIGHT..=MAX_WEIGHT).contains(&(w.wide() as f32))));
             if let Some(found) = bad.map(|w| w.wide()) {
                 return Err(Error::Parameter { what: "class_weights", found, allowed: "0, or 1e-30 <= w <= 1e24" });
             }
         }
         if let Some(upstream) = self.upstream {
-            length("upstream", upstream.len(), if loss.is_unreduced() { rows } else { 1 })?;
+            check_length("upstream", upstream.len(), if loss.is_unreduced() { rows } else { 1 })?;
             if let Some(found) = upstream.iter().find(|u| !u.is_finite()).map(|u| u.wide()) {
                 return Err(Error::Parameter { what: "upstream", found, allowed: "finite numbers" });
             }
         }
         if let Some(bias) = self.bias {
-            length("bias", bias.len(), range.len())?;
+            check_length("bias", bias.len(), range.len())?;
             if !loss.is_linear() {
                 return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
             }
@@ -95,16 +91,10 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             [("class_margins", &self.class_margins, shape.classes()), ("row_margins", &self.row_margins, rows)]
         {
             for m in margins.each().into_iter().flatten() {
-                length(what, m.len(), expected)?;
+                check_length(what, m.len(), expected)?;
             }
         }
-        let number = |(row, label): (usize, &L)| {
-            let (label, classes) = (label.number(), shape.classes());
-            let known = Some(label) == loss.ignore_index.map(i128::from) || (0..classes as i128).contains(&label);
-            // both fit: an index is below 2^31, an ignore index an i32
-            if known { Ok(label as i64) } else { Err(Error::Label { row, label, classes }) }
-        };
-        let labels = self.labels.iter().enumerate().map(number).collect::<Result<Vec<_>>>()?;
+        let labels = numbers(self.labels, loss.ignore_index, shape.classes())?;
         let margins = self.margins(loss, &labels)?;
         Ok((labels, margins))
     }

@@ -2,7 +2,7 @@
 
 use super::{
     in_range,
-    snippet::{Shared, Snippet, wgsl},
+    snippet::{SharedText, Snippet, wgsl},
 };
 use crate::{Result, uniforms::Settings};
 
@@ -47,10 +47,10 @@ impl Link {
             Link::Softmax => wgsl!("link/softmax"),
             Link::Binary(_) => wgsl!("link/binary"),
         };
-        Snippet { text, needs: &[Shared::Exponential] }
+        Snippet { text, needs: &[SharedText::Exponential] }
     }
 
-    /// The name as it stands in JSON, and of the shader snippet.
+    /// The JSON name, and of the shader snippet.
     pub fn name(&self) -> &'static str {
         match self {
             Link::Softmax => "softmax",

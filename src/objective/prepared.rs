@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Product, Reduction, Target,
+    AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, Similarity, Target,
     TargetCurve, TopK, others::Evaluator,
 };
 use crate::{Result, Shape};
@@ -38,7 +38,7 @@ impl fmt::Debug for Prepared {
 }
 
 impl Prepared {
-    /// Checks a loss for heads with the classes and sub-centres of this shape.
+    /// Checks a loss for heads with the classes and sub-centers of this shape.
     pub fn new(loss: &MarginSoftmax, shape: Shape) -> Result<Self> {
         loss.validate_for(shape)?;
         Ok(Self { loss: loss.clone(), target_curve: OnceLock::new(), others_series: OnceLock::new() })
@@ -76,7 +76,7 @@ impl Prepared {
 impl MarginSoftmax {
     /// Whether products are plain, of vectors as they are, instead of cosines.
     pub(crate) fn is_linear(&self) -> bool {
-        self.product == Product::Linear
+        self.similarity == Similarity::Dot
     }
 
     /// The binary problems that the classes are; none for softmax.
@@ -123,7 +123,7 @@ impl MarginSoftmax {
         }
     }
 
-    /// The term of the embedding's length in a row's loss, if there is one.
+    /// The term of the embedding's norm in a row's loss, if there is one.
     pub(crate) fn length_term(&self) -> Option<MagFace> {
         match self.adaptive {
             Adaptive::MagFace(magface) => Some(magface),

@@ -1,8 +1,8 @@
 //! Every named loss with its numbers and their source: one table.
 
 use super::{
-    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Elastic, Fallback, Filter, Link, MagFace, MarginSoftmax,
-    Others, Power, Product, Series, Slope, Target, TopK, Unified,
+    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Elastic, Fallback, InterclassFilter, Link, MagFace,
+    MarginSoftmax, Others, Series, Similarity, SimilarityAdjustment, Slope, Target, TopK, Unified,
 };
 use crate::{Error, Result};
 
@@ -20,6 +20,10 @@ impl Preset {
     pub fn loss(&self) -> MarginSoftmax {
         (self.make)()
     }
+}
+
+const fn preset(name: &'static str, source: &'static str, make: fn() -> MarginSoftmax) -> Preset {
+    Preset { name, source, make }
 }
 
 /// All named losses.
@@ -46,8 +50,8 @@ impl Preset {
 /// | `arcgrad_series` | the same, slope of the Chebyshev series of degree 31 | 30 | ArcGrad |
 /// | `li_arcface` | (π − 2(θ + 0.4))/π, others (π − 2θ)/π | 64 | Li-ArcFace (AirFace) |
 /// | `curricularface` | m2 = 0.5, fallback sine, hard others c·(t + c) | 64 | CurricularFace |
-/// | `adaface` | m2, m3 by the length of the embedding, m = 0.4, h = 0.333, fallback clip 1e-3 | 64 | AdaFace |
-/// | `magface` | m2 by the length of the embedding, fallback easy, λ = 35 | 64 | MagFace |
+/// | `adaface` | m2, m3 by the norm of the embedding, m = 0.4, h = 0.333, fallback clip 1e-3 | 64 | AdaFace |
+/// | `magface` | m2 by the norm of the embedding, fallback easy, λ = 35 | 64 | MagFace |
 /// | `elasticface_arc` | m2 ~ Normal(0.5, 0.05), fallback none | 64 | ElasticFace |
 /// | `elasticface_arc_plus` | m2 ~ Normal(0.5, 0.0175), the largest for the hardest row | 64 | ElasticFace |
 /// | `elasticface_cos` | m3 ~ Normal(0.35, 0.05) | 64 | ElasticFace |
@@ -63,116 +67,76 @@ impl Preset {
 /// "Line": m1 = 1 and m2 = 0, so φ is the straight line m0·x − m3 and has neither curve nor threshold. "The unified
 /// paper" is "Unifying Margin-Based Softmax Losses in Face Recognition", WACV 2023.
 pub const PRESETS: &[Preset] = &[
-    Preset { name: "normface", source: "NormFace; scale of insightface", make: MarginSoftmax::normface },
-    Preset { name: "cosface", source: "CosFace", make: MarginSoftmax::cosface },
-    Preset { name: "arcface", source: "ArcFace; fallback of wespeaker", make: MarginSoftmax::arcface },
-    Preset {
-        name: "arcface_insightface",
-        source: "insightface",
-        make: || MarginSoftmax::arcface().with_margin(|m| (m.slope, m.fallback) = (Slope::Detached, Fallback::None)),
-    },
-    Preset {
-        name: "arcface_pml",
-        source: "pytorch-metric-learning",
-        make: || MarginSoftmax::arcface().with_margin(|m| (m.m2, m.fallback) = (28.6_f64.to_radians(), Fallback::Sine)),
-    },
-    Preset {
-        name: "arcface_speaker",
-        source: "wespeaker, 3D-Speaker",
-        make: || MarginSoftmax::arcface().with_margin(|m| m.m2 = 0.2).with_scale(32.0),
-    },
-    Preset { name: "sphereface", source: "opensphere", make: MarginSoftmax::sphereface },
-    Preset {
-        name: "sphereface_raw",
-        source: "Unifying Margin-Based Softmax Losses in Face Recognition",
-        make: || {
-            let margin = Unified { m1: 1.35, fallback: Fallback::None, ..Default::default() };
-            MarginSoftmax { target: Target::Unified(margin), ..Default::default() }
-        },
-    },
-    Preset {
-        name: "ampface",
-        source: "Unifying Margin-Based Softmax Losses in Face Recognition",
-        make: MarginSoftmax::ampface,
-    },
-    Preset { name: "chebyaam", source: "ChebyAAM", make: MarginSoftmax::cheby_aam },
-    Preset {
-        name: "chebyaam_fit",
-        source: "ChebyAAM's released code",
-        make: || {
-            let series = Series { coefficients: Coefficients::Fit, ..Default::default() };
-            MarginSoftmax::cheby_aam().with_margin(|m| m.curve = Curve::Series(series))
-        },
-    },
-    Preset { name: "softmax", source: "the linear layer of a classifier", make: MarginSoftmax::softmax },
-    Preset { name: "m_softmax", source: "M-Softmax", make: MarginSoftmax::m_softmax },
-    Preset { name: "arcgrad", source: "ArcGrad", make: MarginSoftmax::arcgrad },
-    Preset {
-        name: "arcgrad_series",
-        source: "ArcGrad",
-        make: || {
-            let curve = Curve::Series(Series { degree: 31, ..Default::default() });
-            let angle = Angle { curve, ..Default::default() };
-            MarginSoftmax { target: Target::Angle(angle.clone()), ..MarginSoftmax::arcgrad() }
-                .with_others(Others::Angle(angle))
-        },
-    },
-    Preset { name: "li_arcface", source: "Li-ArcFace (AirFace)", make: MarginSoftmax::li_arcface },
-    Preset { name: "curricularface", source: "CurricularFace", make: MarginSoftmax::curricularface },
-    Preset { name: "adaface", source: "AdaFace", make: MarginSoftmax::adaface },
-    Preset { name: "magface", source: "MagFace", make: MarginSoftmax::magface },
-    Preset { name: "elasticface_arc", source: "ElasticFace", make: MarginSoftmax::elasticface_arc },
-    Preset {
-        name: "elasticface_arc_plus",
-        source: "ElasticFace",
-        make: || {
-            let elastic = Elastic { deviation: 0.0175, sorted: true, ..Default::default() };
-            MarginSoftmax::elasticface_arc().with_adaptive(Adaptive::Elastic(elastic))
-        },
-    },
-    Preset { name: "elasticface_cos", source: "ElasticFace", make: MarginSoftmax::elasticface_cos },
-    Preset {
-        name: "elasticface_cos_plus",
-        source: "ElasticFace",
-        make: || {
-            let elastic = Elastic { cosine: true, deviation: 0.02, sorted: true };
-            MarginSoftmax::elasticface_cos().with_adaptive(Adaptive::Elastic(elastic))
-        },
-    },
-    Preset { name: "sphereface2", source: "SphereFace2, wespeaker", make: MarginSoftmax::sphereface2 },
-    Preset {
-        name: "sphereface2_angular",
-        source: "SphereFace2, wespeaker",
-        make: || MarginSoftmax::sphereface2_of(Power { margin: 0.15, angular: true, ..Default::default() }),
-    },
-    Preset {
-        name: "sphereface2_opensphere",
-        source: "opensphere",
-        make: || MarginSoftmax {
-            scale: 40.0,
-            link: Link::Binary(Binary { factor: 50.0 / 40.0, ..Default::default() }),
-            ..MarginSoftmax::sphereface2_of(Power { margin: 0.4, slope: Slope::Detached, ..Default::default() })
-        },
-    },
-    Preset { name: "adacos", source: "AdaCos", make: MarginSoftmax::adacos },
-    Preset {
-        name: "arcface_topk",
-        source: "wespeaker",
-        make: || {
-            let arc = MarginSoftmax::arcface().with_margin(|m| m.m2 = 0.2).with_scale(32.0);
-            arc.with_others(Others::TopK(TopK::default()))
-        },
-    },
-    Preset {
-        name: "arcface_filter",
-        source: "insightface",
-        make: || MarginSoftmax::arcface().with_others(Others::Filter(Filter::default())),
-    },
-    Preset {
-        name: "ampface_rectified",
-        source: "Unifying Margin-Based Softmax Losses in Face Recognition",
-        make: || MarginSoftmax::ampface().with_others(Others::Rectified),
-    },
+    preset("normface", "NormFace; scale of insightface", MarginSoftmax::normface),
+    preset("cosface", "CosFace", MarginSoftmax::cosface),
+    preset("arcface", "ArcFace; fallback of wespeaker", MarginSoftmax::arcface),
+    preset("arcface_insightface", "insightface", || {
+        MarginSoftmax::arcface().with_margin(|m| (m.slope, m.fallback) = (Slope::Detached, Fallback::None))
+    }),
+    preset("arcface_pml", "pytorch-metric-learning", || {
+        MarginSoftmax::arcface().with_margin(|m| (m.m2, m.fallback) = (28.6_f64.to_radians(), Fallback::Sine))
+    }),
+    preset("arcface_speaker", "wespeaker, 3D-Speaker", || {
+        MarginSoftmax::arcface().with_margin(|m| m.m2 = 0.2).with_scale(32.0)
+    }),
+    preset("sphereface", "opensphere", MarginSoftmax::sphereface),
+    preset("sphereface_raw", "Unifying Margin-Based Softmax Losses in Face Recognition", || {
+        let margin = Unified { m1: 1.35, fallback: Fallback::None, ..Default::default() };
+        MarginSoftmax { target: Target::Unified(margin), ..Default::default() }
+    }),
+    preset("ampface", "Unifying Margin-Based Softmax Losses in Face Recognition", MarginSoftmax::ampface),
+    preset("chebyaam", "ChebyAAM", MarginSoftmax::cheby_aam),
+    preset("chebyaam_fit", "ChebyAAM's released code", || {
+        let series = Series { coefficients: Coefficients::Fit, ..Default::default() };
+        MarginSoftmax::cheby_aam().with_margin(|m| m.curve = Curve::Series(series))
+    }),
+    preset("softmax", "the linear layer of a classifier", MarginSoftmax::softmax),
+    preset("m_softmax", "M-Softmax", MarginSoftmax::m_softmax),
+    preset("arcgrad", "ArcGrad", MarginSoftmax::arcgrad),
+    preset("arcgrad_series", "ArcGrad", || {
+        let curve = Curve::Series(Series { degree: 31, ..Default::default() });
+        let angle = Angle { curve, ..Default::default() };
+        MarginSoftmax { target: Target::Angle(angle.clone()), ..MarginSoftmax::arcgrad() }
+            .with_others(Others::Angle(angle))
+    }),
+    preset("li_arcface", "Li-ArcFace (AirFace)", MarginSoftmax::li_arcface),
+    preset("curricularface", "CurricularFace", MarginSoftmax::curricularface),
+    preset("adaface", "AdaFace", MarginSoftmax::adaface),
+    preset("magface", "MagFace", MarginSoftmax::magface),
+    preset("elasticface_arc", "ElasticFace", MarginSoftmax::elasticface_arc),
+    preset("elasticface_arc_plus", "ElasticFace", || {
+        let elastic = Elastic { deviation: 0.0175, sorted: true, ..Default::default() };
+        MarginSoftmax::elasticface_arc().with_adaptive(Adaptive::Elastic(elastic))
+    }),
+    preset("elasticface_cos", "ElasticFace", MarginSoftmax::elasticface_cos),
+    preset("elasticface_cos_plus", "ElasticFace", || {
+        let elastic = Elastic { cosine: true, deviation: 0.02, sorted: true };
+        MarginSoftmax::elasticface_cos().with_adaptive(Adaptive::Elastic(elastic))
+    }),
+    preset("sphereface2", "SphereFace2, wespeaker", MarginSoftmax::sphereface2),
+    preset("sphereface2_angular", "SphereFace2, wespeaker", || {
+        MarginSoftmax::sphereface2_of(SimilarityAdjustment { margin: 0.15, angular: true, ..Default::default() })
+    }),
+    preset("sphereface2_opensphere", "opensphere", || MarginSoftmax {
+        scale: 40.0,
+        link: Link::Binary(Binary { factor: 50.0 / 40.0, ..Default::default() }),
+        ..MarginSoftmax::sphereface2_of(SimilarityAdjustment {
+            margin: 0.4,
+            slope: Slope::Detached,
+            ..Default::default()
+        })
+    }),
+    preset("adacos", "AdaCos", MarginSoftmax::adacos),
+    preset("arcface_topk", "wespeaker", || {
+        let arc = MarginSoftmax::arcface().with_margin(|m| m.m2 = 0.2).with_scale(32.0);
+        arc.with_others(Others::TopK(TopK::default()))
+    }),
+    preset("arcface_filter", "insightface", || {
+        MarginSoftmax::arcface().with_others(Others::InterclassFilter(InterclassFilter::default()))
+    }),
+    preset("ampface_rectified", "Unifying Margin-Based Softmax Losses in Face Recognition", || {
+        MarginSoftmax::ampface().with_others(Others::Rectified)
+    }),
 ];
 
 impl MarginSoftmax {
@@ -221,7 +185,7 @@ impl MarginSoftmax {
 
     /// The linear layer of a classifier, w·x + b, with softmax cross entropy: no normalisation, scale 1.
     pub fn softmax() -> Self {
-        Self { product: Product::Linear, scale: 1.0, ..Self::normface() }
+        Self { similarity: Similarity::Dot, scale: 1.0, ..Self::normface() }
     }
 
     /// M-Softmax: the linear layer with 0.5 taken off at the label, scale 1.
@@ -273,12 +237,18 @@ impl MarginSoftmax {
 
     /// SphereFace2-C: m = 0.2, t = 3, λ = 0.7, κ = 1, b = 0, scale 32.
     pub fn sphereface2() -> Self {
-        Self::sphereface2_of(Power::default())
+        Self::sphereface2_of(SimilarityAdjustment::default())
     }
 
-    fn sphereface2_of(power: Power) -> Self {
+    fn sphereface2_of(power: SimilarityAdjustment) -> Self {
         let link = Link::Binary(Binary::default());
-        Self { target: Target::Power(power), others: Others::Power(power), link, scale: 32.0, ..Default::default() }
+        Self {
+            target: Target::SimilarityAdjustment(power),
+            others: Others::SimilarityAdjustment(power),
+            link,
+            scale: 32.0,
+            ..Default::default()
+        }
     }
 
     /// AdaCos with a dynamic scale. For the fixed one take [`normface`](Self::normface) with

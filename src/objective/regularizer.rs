@@ -1,6 +1,6 @@
 //! Companions of a head: penalties on the prototypes, and the center loss. Plain data.
 
-use crate::{Error, Label, Result, Shape};
+use crate::{Error, Label, Result, Shape, data::numbers, shape::check_length};
 
 /// A penalty on the prototypes alone, to be added to the loss of a head.
 ///
@@ -31,7 +31,7 @@ pub enum Regularizer {
         weight: f64,
     },
     /// UniformFace, Duan et al., CVPR 2019: the mean inverse distance of all pairs. The paper takes the distances between
-    /// running class centres; here, as in the WACV 2023 paper, they are those between prototypes.
+    /// running class centers; here, as in the WACV 2023 paper, they are those between prototypes.
     UniformFace {
         /// λ: 0 < λ ≤ 1e6; default 1, the formula as it stands.
         #[cfg_attr(feature = "serde", serde(default = "one"))]
@@ -70,7 +70,7 @@ impl Regularizer {
         }
     }
 
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'static str {
         match self {
             Self::RegSs { .. } => "reg_ss",
@@ -90,7 +90,7 @@ impl Regularizer {
     }
 }
 
-/// The center loss of Wen et al., ECCV 2016: embeddings, not normalised, are drawn to the centre of their class.
+/// The center loss of Wen et al., ECCV 2016: embeddings, not normalised, are drawn to the center of their class.
 ///
 /// ```text
 /// loss = λ/(2N) · Σ_i |t_i − c_{y_i}|²            N: the rows that are not ignored
@@ -98,20 +98,20 @@ impl Regularizer {
 /// c_j ← c_j − α · Σ_{y_i=j} (c_j − t_i) / (1 + n_j)      n_j: the rows of class j; a class without rows stays
 /// ```
 ///
-/// The paper sums without 1/N; here λ does not depend on the batch size. The loss never moves the centres: that is a call
+/// The paper sums without 1/N; here λ does not depend on the batch size. The loss never moves the centers: that is a call
 /// of its own, after the step. With N = 0 loss and gradients are 0.
 ///
-/// If a row that is not ignored, or its centre, has a NaN or infinite value, the loss is NaN and every gradient 0; such a
-/// row moves no centre. A label that names no class is an error on the host, and treated like such a row on a device.
+/// If a row that is not ignored, or its center, has a NaN or infinite value, the loss is NaN and every gradient 0; such a
+/// row moves no center. A label that names no class is an error on the host, and treated like such a row on a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 pub struct CenterLoss {
     /// λ: 0 < λ ≤ 1e6; default 0.02, beside a plain softmax in "ArcGrad: Angular Gradient Margin Loss for Classification".
     pub weight: f64,
-    /// α, how far a centre moves: 0 < α ≤ 1; default 0.5, as in Wen et al.
+    /// α, how far a center moves: 0 < α ≤ 1; default 0.5, as in Wen et al.
     pub rate: f64,
-    /// Rows with this label have loss 0, no gradient, and move no centre. Any value, also one that is a class; default
+    /// Rows with this label have loss 0, no gradient, and move no center. Any value, also one that is a class; default
     /// none.
     pub ignore_index: Option<i64>,
 }
@@ -147,16 +147,10 @@ impl CenterLoss {
     ) -> Result<(Shape, Vec<Option<usize>>)> {
         self.validate()?;
         let shape = Shape::new(labels.len(), vectors("centers", dim, centers)?, dim)?;
-        if embeddings != shape.embeddings() {
-            return Err(Error::Length { what: "embeddings", found: embeddings, expected: shape.embeddings() });
-        }
-        let classes = shape.classes();
-        let class = |(row, label): (usize, &L)| match label.number() {
-            label if Some(label) == self.ignore_index.map(i128::from) => Ok(None),
-            label if (0..classes as i128).contains(&label) => Ok(Some(label as usize)),
-            label => Err(Error::Label { row, label, classes }),
-        };
-        Ok((shape, labels.iter().enumerate().map(class).collect::<Result<_>>()?))
+        check_length("embeddings", embeddings, shape.embeddings())?;
+        let class = |label| (Some(label) != self.ignore_index).then_some(label as usize);
+        let labels = numbers(labels, self.ignore_index, shape.classes())?;
+        Ok((shape, labels.into_iter().map(class).collect()))
     }
 }
 

@@ -181,8 +181,10 @@ impl Schedules {
         if let Some(margin) = at(self.margin) {
             match (&mut next.target, &mut next.others) {
                 (Target::Angle(angle), _) => angle.margin = margin,
-                (Target::Power(power), Others::Power(other)) => (power.margin, other.margin) = (margin, margin),
-                (Target::Power(power), _) => power.margin = margin,
+                (Target::SimilarityAdjustment(power), Others::SimilarityAdjustment(other)) => {
+                    (power.margin, other.margin) = (margin, margin)
+                }
+                (Target::SimilarityAdjustment(power), _) => power.margin = margin,
                 _ => {
                     return refuse(
                         "schedules.margin",

@@ -2,7 +2,7 @@
 
 /// WGSL that several curves and transforms call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shared {
+pub(crate) enum SharedText {
     /// Arctangent, sine, cosine.
     Angle,
     /// Chebyshev series; calls [`Angle`](Self::Angle).
@@ -19,7 +19,7 @@ pub(crate) enum Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Snippet {
     pub text: &'static str,
-    pub needs: &'static [Shared],
+    pub needs: &'static [SharedText],
 }
 
 impl Snippet {
@@ -31,7 +31,7 @@ impl Snippet {
 
 /// The text of a shader file, whose path may come in pieces.
 macro_rules! wgsl {
-    ($($path:literal),+) => {
+    ($($path:expr),+) => {
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $($path),+, ".wgsl"))
     };
 }

@@ -8,7 +8,7 @@ use crate::{Error, Result, Shape};
 /// other number as it is, bit for bit; so does any step with the numbers that its loss does not move. (A device holds f32:
 /// a number that it does move is rounded.)
 ///
-/// Every row that counts ([`Counts::rows`](crate::Counts::rows)) moves the statistics alike, whatever its class weight, 0
+/// Every row that counts ([`Counts::rows`](crate::data::Counts::rows)) moves the statistics alike, whatever its class weight, 0
 /// included, and whatever the upstream gradient. An ignored row moves nothing.
 ///
 /// With the same loss, data and backend a run that goes on from a saved state continues bit for bit. In text formats such as
@@ -26,7 +26,7 @@ pub struct State {
     /// t of CurricularFace, the running mean of the target cosine, −1 to 1; starts at 0.
     #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub hardness: f64,
-    /// Mean of the embeddings' lengths (AdaFace), 0 to 1e30; starts at 20.
+    /// Mean of the embeddings' norms (AdaFace), 0 to 1e30; starts at 20.
     #[cfg_attr(feature = "serde", serde(with = "exact"))]
     pub norm_mean: f64,
     /// Their standard deviation (AdaFace), 0 to 1e30; starts at 100.
@@ -38,10 +38,10 @@ pub struct State {
 }
 
 /// The largest |hardness| after a step.
-pub(crate) const MOST_HARDNESS: f64 = 1.0;
+pub(crate) const MAX_HARDNESS: f64 = 1.0;
 /// The largest |hardness| that is accepted: cosines in f32 may round to a little more than 1, and so did means that were
 /// saved before devices clamped them.
-pub(crate) const ACCEPTED_HARDNESS: f64 = MOST_HARDNESS + 1e-6;
+pub(crate) const ACCEPTED_HARDNESS: f64 = MAX_HARDNESS + 1e-6;
 /// The largest mean and deviation of the lengths.
 pub(crate) const LONGEST_MEAN: f64 = 1e30;
 /// The largest scale.
@@ -89,23 +89,6 @@ impl State {
     pub(crate) fn scale_of(&self, loss: &MarginSoftmax) -> f64 {
         if loss.scale_follows() { self.scale } else { loss.scale }
     }
-}
-
-/// Scrambles a counter: SplitMix64's finaliser. Its values are part of what a saved state promises.
-pub(crate) fn scramble(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-/// A standard normal number that depends on its place alone.
-pub(crate) fn normal(seed: u64, step: u64, row: u64) -> f64 {
-    let key = scramble(scramble(scramble(seed) ^ step) ^ row);
-    // in (0, 1] and [0, 1)
-    let unit = |bits: u64| (bits >> 11) as f64 / (1_u64 << 53) as f64;
-    let (a, b) = (1.0 - unit(scramble(key)), unit(scramble(key ^ 1)));
-    (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
 }
 
 /// A number that survives every format bit for bit.

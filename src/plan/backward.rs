@@ -1,7 +1,7 @@
 //! The backward pass of a head.
 
 use super::{
-    Grid, Kernel, Part, Step,
+    Grid, Kernel, Step, StepConstants,
     buffers::{FilterBuffers, Sweep},
     builder::Builder,
     driver_limits::ROWS_PER_PASS,
@@ -41,7 +41,7 @@ impl SweepKernels {
 }
 
 /// Where one round of the sweep works.
-struct Place<'a> {
+struct SweepRound<'a> {
     sweep: &'a Sweep,
     round: &'a Round,
     kernels: &'a SweepKernels,
@@ -55,7 +55,7 @@ impl HeadPlan<'_> {
         let Some(sweep) = &self.buffers.sweep else { return Ok(steps) };
         let kernels = &SweepKernels::new(self);
         for (round, sum) in rounds.iter().zip(self.schedule.sums()) {
-            self.sweep(b, &Place { sweep, round, kernels, sum }, &mut steps)?;
+            self.sweep(b, &SweepRound { sweep, round, kernels, sum }, &mut steps)?;
         }
         Ok(steps)
     }
@@ -70,7 +70,7 @@ impl HeadPlan<'_> {
         }
         for (out, local) in [(own.grad_scale, 0), (own.grad_link_bias, 1)] {
             if let Some(out) = out {
-                let part = Part { local, ..*global };
+                let part = StepConstants { local, ..*global };
                 steps.push(b.step(&k::sum_row_gradients(), part, Grid::fixed(1), &[own.rows, out])?);
             }
         }
@@ -78,8 +78,8 @@ impl HeadPlan<'_> {
     }
 
     /// One round: dL/dcosines in the place of the cosines, and what it adds to dX, dW and the bias' gradient.
-    fn sweep(&self, b: &mut Builder, place: &Place<'_>, steps: &mut Vec<Step>) -> Result<()> {
-        let (own, &Place { sweep, round, kernels, .. }) = (&self.buffers, place);
+    fn sweep(&self, b: &mut Builder, place: &SweepRound<'_>, steps: &mut Vec<Step>) -> Result<()> {
+        let (own, &SweepRound { sweep, round, kernels, .. }) = (&self.buffers, place);
         if !self.schedule.keep {
             steps.push(round.product.clone());
         }
@@ -104,7 +104,13 @@ impl HeadPlan<'_> {
     }
 
     /// The sums over what a filter left, and the lists of it.
-    fn filter(&self, b: &mut Builder, place: &Place<'_>, own: &FilterBuffers, steps: &mut Vec<Step>) -> Result<()> {
+    fn filter(
+        &self,
+        b: &mut Builder,
+        place: &SweepRound<'_>,
+        own: &FilterBuffers,
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
         let (part, kernels, listed) = (place.round.part, place.kernels, k::rows_per_list(self.schedule.tile));
         steps.push(b.step(&kernels.filter_totals, part, Grid::fixed(1), &[own.blocks, own.filtered])?);
         if let Some(list) = own.class_lists {
@@ -121,7 +127,7 @@ impl HeadPlan<'_> {
     fn grad_embeddings(
         &self,
         b: &mut Builder,
-        &Place { sweep, round, kernels, sum }: &Place<'_>,
+        &SweepRound { sweep, round, kernels, sum }: &SweepRound<'_>,
         [gradient, slabs]: [usize; 2],
         steps: &mut Vec<Step>,
     ) -> Result<()> {
@@ -129,11 +135,11 @@ impl HeadPlan<'_> {
         let grid = Grid::over_rows(schedule.tile.rows(), self.wide() * schedule.splits as u64);
         let mut buffers = vec![round.cosines, own.prototypes[round.chunk.shard], own.classes, slabs];
         buffers.extend(sweep.filter.as_ref().and_then(|filter| filter.class_lists));
-        let part = Part { begin: u32::from(sum.begins), ..round.part };
+        let part = StepConstants { begin: u32::from(sum.begins), ..round.part };
         steps.push(b.step(&kernels.grad_embeddings, part, grid, &buffers)?);
         if sum.ends {
             let buffers = [own.embeddings, own.inverses, own.rows, slabs, gradient];
-            let part = Part { local: u32::from(sum.adds), ..self.global };
+            let part = StepConstants { local: u32::from(sum.adds), ..self.global };
             steps.push(b.step(&kernels.finish_embeddings, part, Grid::over_rows(1, 1), &buffers)?);
         }
         Ok(())
@@ -143,7 +149,7 @@ impl HeadPlan<'_> {
     fn grad_prototypes(
         &self,
         b: &mut Builder,
-        &Place { sweep, round, kernels, .. }: &Place<'_>,
+        &SweepRound { sweep, round, kernels, .. }: &SweepRound<'_>,
         gradient: usize,
         steps: &mut Vec<Step>,
     ) -> Result<()> {
@@ -153,7 +159,7 @@ impl HeadPlan<'_> {
         let mut buffers = vec![round.cosines, own.embeddings, data, own.inverses, own.classes, sweep.columns, gradient];
         buffers.extend(sweep.filter.as_ref().and_then(|filter| filter.row_lists));
         for first in (0..self.shape.rows().max(1) as u32).step_by(ROWS_PER_PASS as usize) {
-            let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..round.part };
+            let part = StepConstants { row_first: first, row_count: ROWS_PER_PASS, ..round.part };
             steps.push(b.step(&kernels.grad_prototypes, part, grid, &buffers)?);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Keep or recompute, chunks of classes, splits and slots: chosen from shape, budget and limits.
 
 use super::{
-    Layout, Limits, Schedule,
+    Layout, Limits, PassSchedule,
     buffers::Buffers,
     builder::Builder,
     driver_limits::{CLASSES_PER_SPAN, MAX_ROUNDS, MAX_STATISTICS_ITERATIONS, at_most, indexable},
@@ -18,7 +18,7 @@ pub(super) fn fit(
     limits: &Limits,
     work: Work,
     options: &Options,
-) -> Result<Schedule> {
+) -> Result<PassSchedule> {
     let tuning = options.preset.resolve(limits);
     let tile = options.tile.unwrap_or_else(|| tuning.tile(shape.rows(), shape.vectors(), limits));
     tile.check(limits)?;
@@ -43,14 +43,14 @@ pub(super) fn fit(
 /// The most classes of a chunk whose cosines one binding, and an index, can hold: whole quads of a row's cosines.
 fn most_classes(rows: u64, centers: usize, smallest: usize, limits: &Limits) -> Result<usize> {
     let (limit, allowed) = limits.tightest();
-    let values = (allowed / 4).min(crate::shape::MOST - 1);
+    let values = (allowed / 4).min(crate::shape::INDEX_END - 1);
     let most = (values / rows / 4 * 4) as usize / centers;
     let most = if most < 64 { most } else { most / 64 * 64 };
     if most < smallest {
         let what = "a chunk of cosines";
         let needed = rows * ((smallest * centers) as u64).next_multiple_of(4) * 4;
         if needed <= allowed {
-            return Err(Error::Size { what, needed: needed / 4, allowed: crate::shape::MOST - 1 });
+            return Err(Error::Size { what, needed: needed / 4, allowed: crate::shape::INDEX_END - 1 });
         }
         return Err(Error::Limit { what, limit, needed, allowed });
     }
@@ -94,7 +94,7 @@ impl Search<'_> {
     }
 
     /// All cosines kept, if they fit, or else the largest chunks that do.
-    fn attempt(&self, splits: u64, slots: u64) -> Result<Schedule> {
+    fn attempt(&self, splits: u64, slots: u64) -> Result<PassSchedule> {
         let centers = self.shape.sub_centers();
         // no loop over classes has too many iterations
         let summed = MAX_SUMMED.min((splits as usize) << 16) / centers / 64 * 64;
@@ -107,7 +107,7 @@ impl Search<'_> {
             let splits = splits.min((longest * centers).div_ceil(64) as u64) as usize;
             // sixteen classes per lane: merging the lanes costs as much as a few
             let slots = slots.min(longest.div_ceil(1024) as u64) as usize;
-            Schedule { tile: self.tile, keep, chunks, slots, splits }
+            PassSchedule { tile: self.tile, keep, chunks, slots, splits }
         };
         if self.work.keeps() {
             let all = schedule(most, true);
@@ -140,28 +140,28 @@ impl Search<'_> {
         chunks * self.work.passes(self.rows())
     }
 
-    /// Bytes of the workspace of a head: those of its buffers, and of the parts of its steps.
-    fn bytes(&self, schedule: &Schedule) -> Result<u64> {
+    /// Bytes of the workspace of a head: those of its buffers, and of the constants of its steps.
+    fn bytes(&self, schedule: &PassSchedule) -> Result<u64> {
         let mut b = Builder::unchecked();
         Buffers::new(&mut b, self.shape, self.layout, self.work, schedule)?;
-        Ok(b.workspace_bytes(self.parts(schedule)))
+        Ok(b.workspace_bytes(self.constants(schedule)))
     }
 
-    /// The number of parts, of which steps that work on the same share one: a test compares it with that of the plan.
-    fn parts(&self, schedule: &Schedule) -> u64 {
+    /// The number of steps' constants, which steps that work on the same share: a test compares it with that of the plan.
+    fn constants(&self, schedule: &PassSchedule) -> u64 {
         let work = self.work;
         let rounds = schedule.chunks.len() as u64 * work.passes(self.rows());
-        let mut parts = rounds + self.layout.shards.len() as u64 + 1;
+        let mut count = rounds + self.layout.shards.len() as u64 + 1;
         if work.stages.top_k > 0 {
-            // a span that starts a row's list, or begins at class 0 of its chunk, has a part of its own too
-            parts += schedule.chunks.iter().map(|c| c.count.div_ceil(CLASSES_PER_SPAN) as u64).sum::<u64>();
+            // a span that starts a row's list, or begins at class 0 of its chunk, has constants of its own too
+            count += schedule.chunks.iter().map(|c| c.count.div_ceil(CLASSES_PER_SPAN) as u64).sum::<u64>();
         }
-        parts += u64::from(work.bias == Some(Bias::Link));
+        count += u64::from(work.bias == Some(Bias::Link));
         if work.embeddings {
             // a chunk that begins another sum of dX, and the step that adds those to the ones before
             let more = schedule.sums().iter().filter(|sum| sum.begins && sum.adds).count() as u64;
-            parts += more + u64::from(more > 0 && work.bias != Some(Bias::Link));
+            count += more + u64::from(more > 0 && work.bias != Some(Bias::Link));
         }
-        parts
+        count
     }
 }

@@ -1,14 +1,15 @@
 //! The buffers of a head, in one list: the plan is built with it, and the budget adds up its bytes.
 
 use super::{
-    Element, Schedule, Slot,
+    Element, PassSchedule, TensorRole,
     builder::Builder,
     kernels,
     work::{Bias, Work},
 };
 use crate::{
     Error, Result, Shape,
-    uniforms::{BatchState, Filtered, Row, Stats},
+    shape::check_length,
+    uniforms::{BatchState, FilterTotals, Row, RowStatisticsF32},
 };
 
 /// How the caller's tensors lie in memory.
@@ -29,7 +30,7 @@ impl Layout<'_> {
             return Err(Error::Zero { what: "shards" });
         }
         let found = self.shards.iter().fold(0_usize, |sum, &count| sum.saturating_add(count));
-        if found == classes { Ok(()) } else { Err(Error::Length { what: "shards", found, expected: classes }) }
+        check_length("shards", found, classes)
     }
 }
 
@@ -60,9 +61,9 @@ impl Builder {
         self.workspace("batch", entries * size_of::<BatchState>() as u64)
     }
 
-    /// [`Stats`] of each slot of each row.
+    /// [`RowStatisticsF32`] of each slot of each row.
     pub fn slots(&mut self, rows: u64, slots: u64) -> Result<usize> {
-        self.workspace("slots", slots * rows * size_of::<Stats>() as u64)
+        self.workspace("slots", slots * rows * size_of::<RowStatisticsF32>() as u64)
     }
 
     /// The parts of the sum over classes in dX, in whole quads.
@@ -139,28 +140,34 @@ struct Sizes<'a> {
     shape: Shape,
     layout: &'a Layout<'a>,
     work: Work,
-    schedule: &'a Schedule,
+    schedule: &'a PassSchedule,
 }
 
 impl Buffers {
     /// Adds the buffers of a head for the classes of `shape`.
-    pub fn new(b: &mut Builder, shape: Shape, layout: &Layout<'_>, work: Work, schedule: &Schedule) -> Result<Self> {
+    pub fn new(
+        b: &mut Builder,
+        shape: Shape,
+        layout: &Layout<'_>,
+        work: Work,
+        schedule: &PassSchedule,
+    ) -> Result<Self> {
         let rows = shape.rows().max(1) as u64;
         let sizes = Sizes { rows, shape, layout, work, schedule };
         let (classes, link) = (shape.classes() as u64, work.bias == Some(Bias::Link));
         let groups = layout.shards.iter().map(|c| (c * shape.sub_centers()).div_ceil(64) as u64).sum();
         // in the order of the fields
         Ok(Self {
-            embeddings: b.given(Slot::Embeddings, rows * shape.dim() as u64 * layout.embeddings.bytes())?,
-            prototypes: sizes.per_shard(b, Slot::Prototypes, layout.prototypes)?,
-            labels: b.given(Slot::Labels, rows * 4)?,
-            weights: b.optional(Slot::ClassWeights, 16)?,
-            class_margins: b.optional(Slot::ClassMargins, 16)?,
-            row_margins: b.optional(Slot::RowMargins, 16)?,
-            state: b.optional(Slot::State, 16)?,
-            bias: on(work.linear, || b.optional(Slot::Bias, classes * 4))?,
-            loss: b.given(Slot::Loss, 4)?,
-            row_losses: b.optional(Slot::RowLosses, rows * 4)?,
+            embeddings: b.given(TensorRole::Embeddings, rows * shape.dim() as u64 * layout.embeddings.bytes())?,
+            prototypes: sizes.per_shard(b, TensorRole::Prototypes, layout.prototypes)?,
+            labels: b.given(TensorRole::Labels, rows * 4)?,
+            weights: b.optional(TensorRole::ClassWeights, 16)?,
+            class_margins: b.optional(TensorRole::ClassMargins, 16)?,
+            row_margins: b.optional(TensorRole::RowMargins, 16)?,
+            state: b.optional(TensorRole::State, 16)?,
+            bias: on(work.linear, || b.optional(TensorRole::Bias, classes * 4))?,
+            loss: b.given(TensorRole::Loss, 4)?,
+            row_losses: b.optional(TensorRole::RowLosses, rows * 4)?,
             rows: b.rows(rows)?,
             inverses: b.per_row("inverses", rows)?,
             classes: b.classes(shape.vectors() as u64)?,
@@ -170,9 +177,9 @@ impl Buffers {
             cosines: sizes.cosines(b)?,
             top: on(work.stages.top_k > 0, || b.workspace("top", rows * work.stages.top_k as u64 * 8))?,
             draws: on(work.stages.margin_noise, || b.per_row("draws", rows))?,
-            upstream: on(work.any, || b.optional(Slot::Upstream, 16))?,
-            grad_scale: on(work.scale, || b.given(Slot::GradScale, 4))?,
-            grad_link_bias: on(link, || b.given(Slot::GradBias, 4))?,
+            upstream: on(work.any, || b.optional(TensorRole::Upstream, 16))?,
+            grad_scale: on(work.scale, || b.given(TensorRole::GradScale, 4))?,
+            grad_link_bias: on(link, || b.given(TensorRole::GradBias, 4))?,
             sweep: on(work.sweeps(), || sizes.sweep(b))?,
         })
     }
@@ -184,9 +191,9 @@ impl Buffers {
 }
 
 impl Sizes<'_> {
-    fn per_shard(&self, b: &mut Builder, slot: fn(usize) -> Slot, element: Element) -> Result<Vec<usize>> {
+    fn per_shard(&self, b: &mut Builder, role: fn(usize) -> TensorRole, element: Element) -> Result<Vec<usize>> {
         let vector = (self.shape.sub_centers() * self.shape.dim()) as u64 * element.bytes();
-        self.layout.shards.iter().enumerate().map(|(i, &count)| b.given(slot(i), count as u64 * vector)).collect()
+        self.layout.shards.iter().enumerate().map(|(i, &count)| b.given(role(i), count as u64 * vector)).collect()
     }
 
     fn cosines(&self, b: &mut Builder) -> Result<Vec<usize>> {
@@ -205,14 +212,14 @@ impl Sizes<'_> {
         Ok(Sweep {
             columns: b.columns(rows.div_ceil(64), self.schedule.longest())?,
             grad_embeddings: on(work.embeddings, || {
-                let gradient = b.given(Slot::GradEmbeddings, rows * dim * 4)?;
+                let gradient = b.given(TensorRole::GradEmbeddings, rows * dim * 4)?;
                 Ok([gradient, b.slabs(splits, rows, dim)?])
             })?,
             grad_prototypes: match work.prototypes {
-                true => self.per_shard(b, Slot::GradPrototypes, Element::F32)?,
+                true => self.per_shard(b, TensorRole::GradPrototypes, Element::F32)?,
                 false => vec![],
             },
-            grad_bias: on(work.bias == Some(Bias::Classes), || b.given(Slot::GradBias, classes * 4))?,
+            grad_bias: on(work.bias == Some(Bias::Classes), || b.given(TensorRole::GradBias, classes * 4))?,
             filter: on(work.filter, || self.filter(b))?,
         })
     }
@@ -224,7 +231,7 @@ impl Sizes<'_> {
         let lists = |count: u64, longest: u64| count.div_ceil(listed) * (longest + 1) * 4;
         Ok(FilterBuffers {
             blocks: b.workspace("blocks", rows.div_ceil(64) * units.div_ceil(64) * 32)?,
-            filtered: b.workspace("filtered", size_of::<Filtered>() as u64)?,
+            filtered: b.workspace("filtered", size_of::<FilterTotals>() as u64)?,
             class_lists: on(work.embeddings, || b.workspace("class lists", lists(rows, stride)))?,
             row_lists: on(work.prototypes, || b.workspace("row lists", lists(stride, rows)))?,
         })

@@ -3,11 +3,13 @@
 use std::{collections::HashMap, ops::Range};
 
 use super::{
-    Buffer, Element, Grid, Kernel, Limits, PART_STRIDE, Part, Plan, Role, Schedule, Slot, Step,
+    Buffer, CONSTANTS_STRIDE, Element, Grid, Kernel, Limits, PassSchedule, Plan, Role, Step, StepConstants, TensorRole,
     driver_limits::{MAX_DIM, MAX_SUB_CENTER_VALUES, MAX_SUB_CENTERS, at_most},
-    kernels, workspace_bytes,
+    kernels,
+    limits::need,
+    workspace_bytes,
 };
-use crate::{Error, MarginSoftmax, Result, Shape, Tile};
+use crate::{MarginSoftmax, Result, Shape, Tile};
 
 pub(super) struct Builder {
     limits: Limits,
@@ -15,9 +17,9 @@ pub(super) struct Builder {
     rows: u32,
     buffers: Vec<Buffer>,
     kernels: Vec<Kernel>,
-    parts: Vec<Part>,
-    /// Where each part stands: a plan may have a quarter of a million.
-    places: HashMap<Part, usize>,
+    constants: Vec<StepConstants>,
+    /// Their indices: a plan may have a quarter of a million.
+    indices: HashMap<StepConstants, usize>,
 }
 
 impl Builder {
@@ -35,23 +37,18 @@ impl Builder {
     /// Without limits, for the sizes of buffers alone.
     pub fn unchecked() -> Self {
         let limits = Limits { max_buffer: u64::MAX, max_binding: u64::MAX, ..Limits::WEBGPU };
-        Self { limits, rows: 0, buffers: vec![], kernels: vec![], parts: vec![], places: HashMap::new() }
+        Self { limits, rows: 0, buffers: vec![], kernels: vec![], constants: vec![], indices: HashMap::new() }
     }
 
-    /// Bytes of the workspace so far, with this many parts.
-    pub fn workspace_bytes(&self, parts: u64) -> u64 {
-        workspace_bytes(&self.buffers, parts)
+    /// Bytes of the workspace so far, for this many constants.
+    pub fn workspace_bytes(&self, constants: u64) -> u64 {
+        workspace_bytes(&self.buffers, constants)
     }
 
     fn buffer(&mut self, name: &'static str, bytes: u64, role: Role) -> Result<usize> {
         let bytes = bytes.max(16).next_multiple_of(4);
-        for (limit, allowed) in
-            [("max_storage_buffer_binding_size", self.limits.max_binding), ("max_buffer_size", self.limits.max_buffer)]
-        {
-            if bytes > allowed {
-                return Err(Error::Limit { what: name, limit, needed: bytes, allowed });
-            }
-        }
+        need(name, "max_storage_buffer_binding_size", bytes, self.limits.max_binding)?;
+        need(name, "max_buffer_size", bytes, self.limits.max_buffer)?;
         self.buffers.push(Buffer { name, bytes, role });
         Ok(self.buffers.len() - 1)
     }
@@ -60,12 +57,12 @@ impl Builder {
         self.buffer(name, bytes, Role::Workspace)
     }
 
-    pub fn given(&mut self, slot: Slot, bytes: u64) -> Result<usize> {
-        self.buffer(slot.name(), bytes, Role::Given(slot))
+    pub fn given(&mut self, role: TensorRole, bytes: u64) -> Result<usize> {
+        self.buffer(role.name(), bytes, Role::Given(role))
     }
 
-    pub fn optional(&mut self, slot: Slot, bytes: u64) -> Result<usize> {
-        self.buffer(slot.name(), bytes, Role::Optional(slot))
+    pub fn optional(&mut self, role: TensorRole, bytes: u64) -> Result<usize> {
+        self.buffer(role.name(), bytes, Role::Optional(role))
     }
 
     /// The place of a kernel among the few there are, added if it is new. The latest is the likeliest.
@@ -76,20 +73,17 @@ impl Builder {
         })
     }
 
-    /// One dispatch; kernels and parts that are already there are used again.
-    pub fn step(&mut self, kernel: &Kernel, part: Part, grid: Grid, buffers: &[usize]) -> Result<Step> {
+    /// One dispatch; kernels and constants that are already there are used again.
+    pub fn step(&mut self, kernel: &Kernel, constants: StepConstants, grid: Grid, buffers: &[usize]) -> Result<Step> {
         grid.dispatch(self.rows, self.limits.max_groups)?;
         let kernel = self.kernel(kernel);
-        let part = *self.places.entry(part).or_insert_with(|| {
-            self.parts.push(part);
-            self.parts.len() - 1
+        let constants = *self.indices.entry(constants).or_insert_with(|| {
+            self.constants.push(constants);
+            self.constants.len() - 1
         });
-        let bytes = (part as u64 + 1) * PART_STRIDE;
-        if bytes > self.limits.max_buffer.min(u64::from(u32::MAX)) {
-            let (limit, allowed) = ("max_buffer_size", self.limits.max_buffer);
-            return Err(Error::Limit { what: "the table of parts", limit, needed: bytes, allowed });
-        }
-        Ok(Step { kernel, part, buffers: buffers.to_vec(), grid })
+        let bytes = (constants as u64 + 1) * CONSTANTS_STRIDE;
+        need("the table of constants", "max_buffer_size", bytes, self.limits.max_buffer.min(u32::MAX.into()))?;
+        Ok(Step { kernel, constants, buffers: buffers.to_vec(), grid })
     }
 
     /// The plan of steps that work on all classes at once.
@@ -100,7 +94,7 @@ impl Builder {
         tile: Tile,
         [forward, backward]: [Vec<Step>; 2],
     ) -> Plan {
-        let schedule = Schedule::single(tile, shape.classes());
+        let schedule = PassSchedule::single(tile, shape.classes());
         let snippets = kernels::Snippets::of(loss, shape);
         let steps = [forward, vec![], vec![], vec![], backward];
         self.plan((shape, 0..shape.classes(), entries, elements), snippets, schedule, steps)
@@ -110,16 +104,29 @@ impl Builder {
         self,
         (shape, range, entries, elements): (Shape, Range<usize>, usize, [Element; 2]),
         snippets: kernels::Snippets,
-        schedule: Schedule,
+        schedule: PassSchedule,
         [targets, follow, statistics, losses, backward]: [Vec<Step>; 5],
     ) -> Plan {
-        let Self { buffers, kernels, parts, .. } = self;
+        let Self { buffers, kernels, constants, .. } = self;
         let mut forward = targets;
         let mut cuts = [forward.len(); 3];
         for (i, steps) in [follow, statistics, losses].into_iter().enumerate() {
             cuts[i] = forward.len();
             forward.extend(steps);
         }
-        Plan { shape, range, entries, elements, snippets, schedule, buffers, kernels, parts, forward, cuts, backward }
+        Plan {
+            shape,
+            range,
+            entries,
+            elements,
+            snippets,
+            schedule,
+            buffers,
+            kernels,
+            constants,
+            forward,
+            cuts,
+            backward,
+        }
     }
 }

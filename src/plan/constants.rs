@@ -3,8 +3,8 @@
 use std::f64::consts;
 
 use crate::{
-    Custom, TopK, data, monitor,
-    objective::{self, adaptive, state, unified},
+    data, monitor,
+    objective::{self, Custom, TopK, adaptive, state, unified},
     uniforms::constants::{Wgsl, shared},
 };
 
@@ -12,11 +12,11 @@ shared! {
     // sizes
 
     /// The most classes that inter-topk may choose, and the length of its list.
-    MOST_CHOSEN: u32 = TopK::MOST as u32;
+    MAX_TOP_K: u32 = TopK::MAX as u32;
     /// The most numbers of a custom margin.
-    MOST_PARAMETERS: u32 = Custom::PARAMETERS as u32;
+    MAX_PARAMETERS: u32 = Custom::PARAMETERS as u32;
     /// The most bins of a histogram.
-    MOST_BINS: u32 = monitor::MOST_BINS as u32;
+    MAX_BINS: u32 = monitor::MAX_BINS as u32;
 
 
     // numbers
@@ -40,16 +40,16 @@ shared! {
     /// Larger than every cosine: -NO_THRESHOLD is the threshold of a curve that has none.
     NO_THRESHOLD: f64 = unified::NO_THRESHOLD;
     /// The largest m0 and |m3|.
-    MOST_MARGIN: f64 = unified::MOST_MARGIN;
+    MAX_MARGIN: f64 = unified::MAX_MARGIN;
     /// The largest m1.
-    MOST_FACTOR: f64 = unified::MOST_FACTOR;
+    MAX_FACTOR: f64 = unified::MAX_FACTOR;
     /// In the place of the largest other cosine where a row has none.
     NO_COSINE: f64 = data::NO_COSINE;
 
     /// The smallest class weight but 0.
-    LEAST_WEIGHT: f64 = data::LEAST_WEIGHT as f64;
+    MIN_WEIGHT: f64 = data::MIN_WEIGHT as f64;
     /// The largest class weight.
-    MOST_WEIGHT: f64 = data::MOST_WEIGHT as f64;
+    MAX_WEIGHT: f64 = data::MAX_WEIGHT as f64;
 
     // families that follow the batch
 
@@ -60,17 +60,17 @@ shared! {
     /// AdaFace: added to the deviation before it divides.
     DEVIATION_FLOOR: f64 = adaptive::DEVIATION_FLOOR;
     /// ElasticFace: the largest |m2| with its draw.
-    MOST_DRAWN: f64 = adaptive::MOST_DRAWN;
+    MAX_DRAWN: f64 = adaptive::MAX_DRAWN;
     /// CurricularFace: the share of a batch in the hardness.
     HARDNESS_RATE: f64 = adaptive::HARDNESS_RATE;
     /// CurricularFace: the largest |hardness| after a step.
-    MOST_HARDNESS: f64 = state::MOST_HARDNESS;
+    MAX_HARDNESS: f64 = state::MAX_HARDNESS;
     /// CurricularFace: the largest |hardness| that a step accepts.
     ACCEPTED_HARDNESS: f64 = state::ACCEPTED_HARDNESS;
     /// AdaFace: the largest mean and deviation of the lengths.
     LONGEST_MEAN: f64 = state::LONGEST_MEAN;
     /// AdaCos: a smaller cosine of the median angle counts as this.
-    LEAST_MEDIAN: f64 = adaptive::LEAST_MEDIAN;
+    MIN_MEDIAN: f64 = adaptive::MIN_MEDIAN;
     /// AdaCos: the smallest scale.
     SMALLEST_SCALE: f64 = adaptive::SMALLEST_SCALE;
     /// AdaCos: the largest scale.

@@ -51,5 +51,5 @@ pub(super) fn at_most(what: &'static str, needed: u64, allowed: u64) -> Result<(
 
 /// The same for values of a tensor, which shaders index with 31 bits.
 pub(super) fn indexable(what: &'static str, needed: u64) -> Result<()> {
-    at_most(what, needed, crate::shape::MOST - 1)
+    at_most(what, needed, crate::shape::INDEX_END - 1)
 }

@@ -1,7 +1,7 @@
 //! The forward pass of a head, stage by stage.
 
 use super::{
-    Chunk, Grid, Kernel, Layout, Loader, Part, Schedule, Step,
+    Chunk, Grid, Kernel, Layout, Loader, PassSchedule, Step, StepConstants,
     buffers::Buffers,
     builder::Builder,
     driver_limits::{CLASSES_PER_SPAN, ROWS_PER_PASS},
@@ -18,10 +18,10 @@ pub(super) struct HeadPlan<'a> {
     pub loaders: Loaders,
     pub snippets: Snippets,
     pub work: Work,
-    pub schedule: Schedule,
+    pub schedule: PassSchedule,
     pub buffers: Buffers,
     /// Of the steps that work on the whole batch.
-    pub global: Part,
+    pub global: StepConstants,
     /// The bits of a filter's threshold, an f32.
     pub epsilon: u32,
 }
@@ -36,7 +36,7 @@ pub(super) struct Loaders {
 
 /// The parts of a chunk that both passes use.
 pub(super) struct Round {
-    pub part: Part,
+    pub part: StepConstants,
     pub chunk: Chunk,
     /// The buffer of its cosines.
     pub cosines: usize,
@@ -57,7 +57,7 @@ impl HeadPlan<'_> {
         let (mut first, mut group) = (0, 0);
         for (&classes, &data) in self.layout.shards.iter().zip(&own.prototypes) {
             let count = classes * self.shape.sub_centers();
-            let part = Part { first: first as u32, count: count as u32, local: group as u32, ..Part::default() };
+            let part = StepConstants { first: first as u32, local: group as u32, ..StepConstants::over(count) };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
             steps.push(b.step(&class_norms, part, grid, &[data, own.classes, own.totals, own.weights])?);
             let buffers = own.with_bias(&[own.embeddings, data, own.inverses, own.classes, own.rows]);
@@ -88,11 +88,10 @@ impl HeadPlan<'_> {
     }
 
     /// The part of the steps that work on this chunk; `begin` where the sums over all chunks start.
-    fn part(&self, chunk: &Chunk, begin: bool) -> Part {
-        let Schedule { slots, splits, .. } = self.schedule;
-        Part {
+    fn part(&self, chunk: &Chunk, begin: bool) -> StepConstants {
+        let PassSchedule { slots, splits, .. } = self.schedule;
+        StepConstants {
             first: (chunk.first * chunk.centers) as u32,
-            count: chunk.vectors() as u32,
             local: (chunk.local * chunk.centers) as u32,
             stride: chunk.stride() as u32,
             splits: splits as u32,
@@ -103,12 +102,12 @@ impl HeadPlan<'_> {
             begin: u32::from(begin),
             row_count: ROWS_PER_PASS,
             epsilon: self.epsilon,
-            ..Part::default()
+            ..StepConstants::over(chunk.vectors())
         }
     }
 
     /// The rows' sums over the other classes of a chunk.
-    fn sums(&self, b: &mut Builder, kernel: &Kernel, part: Part, cosines: usize) -> Result<Step> {
+    fn sums(&self, b: &mut Builder, kernel: &Kernel, part: StepConstants, cosines: usize) -> Result<Step> {
         let own = &self.buffers;
         let buffers = own.with_bias(&[cosines, own.rows, own.classes, own.slots]);
         b.step(kernel, part, Grid::over_rows(1, self.schedule.slots as u64), &buffers)
@@ -132,7 +131,7 @@ impl HeadPlan<'_> {
             for first in (0..round.chunk.count).step_by(CLASSES_PER_SPAN) {
                 let begin = u32::from(i == 0 && first == 0);
                 let (row_first, row_count) = (first as u32, CLASSES_PER_SPAN as u32);
-                let part = Part { begin, row_first, row_count, ..round.part };
+                let part = StepConstants { begin, row_first, row_count, ..round.part };
                 steps.push(b.step(&select, part, Grid::over_rows(1, 1), &[round.cosines, self.buffers.rows, top])?);
             }
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    Element, Layout, Limits, Loader, Part, Plan, budget,
+    Element, Layout, Limits, Loader, Plan, StepConstants, budget,
     buffers::Buffers,
     builder::Builder,
     driver_limits::{MAX_COUNTED_ROWS, MAX_ROUNDS, at_most, indexable},
@@ -46,14 +46,13 @@ impl Plan {
     ) -> Result<Self> {
         loss.validate_for(whole)?;
         options.check(loss)?;
-        Self::checked(loss, whole, range, layout, limits, options)
+        Self::checked(loss, (whole, range), layout, limits, options)
     }
 
     /// The same for a loss and options that were checked.
     pub(crate) fn checked(
         loss: &MarginSoftmax,
-        whole: Shape,
-        range: Range<usize>,
+        (whole, range): (Shape, Range<usize>),
         layout: &Layout<'_>,
         limits: &Limits,
         options: &Options,
@@ -76,7 +75,7 @@ impl Plan {
         let buffers = Buffers::new(&mut b, shape, layout, work, &schedule)?;
         let (slots, splits) = (schedule.slots as u32, schedule.splits as u32);
         let groups: usize = layout.shards.iter().map(|count| (count * whole.sub_centers()).div_ceil(64)).sum();
-        let global = Part { count: groups as u32, slots, splits, ..Part::default() };
+        let global = StepConstants { slots, splits, ..StepConstants::over(groups) };
         let epsilon = options.filter.map_or(0, |filter| (filter.epsilon() as f32).to_bits());
         let head = HeadPlan { shape, layout, loaders, snippets, work, schedule, buffers, global, epsilon };
 
@@ -99,7 +98,7 @@ impl Plan {
         // the gradients are f32, whatever the prototypes are
         let values = crate::shape::elements(shape.dim(), shape.sub_centers());
         let bytes = values.saturating_mul(prototypes.bytes().max(4));
-        let ((limit, allowed), index) = (limits.tightest(), crate::shape::MOST - 1);
+        let ((limit, allowed), index) = (limits.tightest(), crate::shape::INDEX_END - 1);
         let most = (allowed / bytes).min(index / values) as usize;
         if most >= shape.classes() {
             return Ok(vec![shape.classes()]);

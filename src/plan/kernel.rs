@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::constants;
-use crate::uniforms::{self, Part, Settings};
+use crate::uniforms::{self, Settings, StepConstants};
 
 /// How an operand's values lie in memory, and so which snippet reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +75,7 @@ impl Loader {
     }
 }
 
-/// One binding after the settings (0) and the part (1).
+/// One binding after the settings (0) and the constants (1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Binding {
     /// Read only.
@@ -86,7 +86,7 @@ pub enum Binding {
 
 /// A shader as plain data: everything an executor needs to compile and bind it.
 ///
-/// Binding 0 is the uniform `Settings`, binding 1 the uniform `Part` with a dynamic offset, the storage buffers follow
+/// Binding 0 is the uniform `Settings`, binding 1 the uniform `StepConstants` with a dynamic offset, the storage buffers follow
 /// from 2. The entry point is named like the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Kernel {
@@ -100,7 +100,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// The sizes of the two uniform bindings.
-    pub const UNIFORMS: [u64; 2] = [size_of::<Settings>() as u64, size_of::<Part>() as u64];
+    pub const UNIFORMS: [u64; 2] = [size_of::<Settings>() as u64, size_of::<StepConstants>() as u64];
 }
 
 /// A shader's recipe: common parts, operands, own text.

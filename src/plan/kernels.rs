@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::kernel::{Kernel, Loader, Recipe};
 use crate::{
-    Link, MarginSoftmax, Others, Product, Shape, Tile,
-    objective::snippet::{Shared, Snippet, wgsl},
-    uniforms::Filtered,
+    Link, MarginSoftmax, Others, Shape, Similarity, Tile,
+    objective::snippet::{SharedText, Snippet, wgsl},
+    uniforms::FilterTotals,
 };
 
 /// The recipe of a shader file, whose entry point has the file's name.
 macro_rules! recipe {
-    ($folder:literal, $name:literal, $kinds:literal) => {
+    ($folder:literal, $name:expr, $kinds:literal) => {
         Recipe::new($name, $kinds, wgsl!($folder, "/", $name))
     };
 }
@@ -39,7 +39,7 @@ pub(crate) struct Snippets {
     custom: Option<Arc<str>>,
     others: Snippet,
     link: Snippet,
-    product: Product,
+    similarity: Similarity,
     /// For people: the target, the transform of the others, and the link if it is not the usual one.
     names: [Arc<str>; 3],
     /// More than one prototype per class.
@@ -75,7 +75,7 @@ impl Snippets {
             custom: custom.map(|margin| margin.wgsl().into()),
             others: loss.others.snippet(),
             link: loss.link.snippet(),
-            product: loss.product,
+            similarity: loss.similarity,
             names: [target, loss.others.name(), loss.link.name()].map(Arc::from),
             many: shape.sub_centers() > 1,
             stages,
@@ -96,8 +96,8 @@ impl Snippets {
         if **link != *Link::default().name() {
             name += &format!(" + {link}");
         }
-        if self.product != Product::default() {
-            name += &format!(" + {}", self.product.name());
+        if self.similarity != Similarity::default() {
+            name += &format!(" + {}", self.similarity.name());
         }
         let Stages { update_state, scale, margin_noise, top_k } = self.stages;
         for (on, what) in [(update_state && !scale, "state"), (scale, "scale"), (margin_noise, "margin noise")] {
@@ -132,27 +132,64 @@ impl Snippets {
     /// How a class' cosine follows from those of its prototypes; a linear head binds its bias last.
     fn classes(&self, recipe: Recipe) -> Recipe {
         let recipe = recipe.part(if self.many { wgsl!("sub_centers/many") } else { wgsl!("sub_centers/one") });
-        recipe.bound_part(match self.product {
-            Product::Cosine => wgsl!("similarity/cosine"),
-            Product::Linear => wgsl!("similarity/linear"),
+        recipe.bound_part(match self.similarity {
+            Similarity::Cosine => wgsl!("similarity/cosine"),
+            Similarity::Dot => wgsl!("similarity/linear"),
         })
     }
 }
 
 /// A snippet with the texts that it calls, but for those that are there already.
-fn with(recipe: Recipe, snippet: Snippet, there: &[Shared]) -> Recipe {
+fn with(recipe: Recipe, snippet: Snippet, there: &[SharedText]) -> Recipe {
     let missing = snippet.needs.iter().filter(|shared| !there.contains(shared));
     missing.fold(recipe, |recipe, &shared| recipe.part(text(shared))).part(snippet.text)
 }
 
-fn text(shared: Shared) -> &'static str {
+fn text(shared: SharedText) -> &'static str {
     match shared {
-        Shared::Angle => ANGLE,
-        Shared::Series => SERIES,
-        Shared::Exponential => EXPONENTIAL,
-        Shared::PowerCurve => POWER_CURVE,
-        Shared::FixedMargins => wgsl!("target/fixed"),
+        SharedText::Angle => ANGLE,
+        SharedText::Series => SERIES,
+        SharedText::Exponential => EXPONENTIAL,
+        SharedText::PowerCurve => POWER_CURVE,
+        SharedText::FixedMargins => wgsl!("target/fixed"),
     }
+}
+
+/// Kernels that serve every loss, shape and element, a line for each: its name, folder, bindings and parts.
+macro_rules! common {
+    ($($(#[$meta:meta])* $name:ident: $folder:literal, $kinds:literal [$($part:expr),*];)+) => {
+        $(
+            $(#[$meta])*
+            pub(crate) fn $name() -> Kernel {
+                recipe!($folder, stringify!($name), $kinds)$(.bound_part($part))*.kernel()
+            }
+        )+
+
+        /// All of them.
+        #[cfg(feature = "catalogue")]
+        pub(crate) const COMMON: &[fn() -> Kernel] = &[$($name),+];
+    };
+}
+
+common! {
+    class_totals: "head", "rw" [REDUCE_TWICE];
+    margin_noise: "head", "wr" [];
+    median_cosine: "update_state", "rw" [];
+    row_log_sum_exp: "update_state", "rw" [EXPONENTIAL];
+    update_state: "update_state", "rrw" [REDUCE, EXPONENTIAL];
+    sum_row_gradients: "head", "rw" [REDUCE];
+    grad_bias: "head", "rw" [];
+    batch_loss: "head", "rww" [REDUCE_TWICE];
+    filter_totals: "filter", "rw" [REDUCE, LEFT, FilterTotals::WGSL];
+    column_sums: "operations", "rrw" [];
+    logit_rows: "operations", "rrrw" [LABELS];
+    logit_classes: "operations", "ww" [REDUCE, WEIGHTS];
+    #[cfg(any(feature = "gpu", feature = "catalogue"))]
+    monitor: "geometry", "rw" [ANGLE, REDUCE];
+    monitor_mean: "geometry", "rrw" [REDUCE];
+    mean_direction: "auxiliary", "rrww" [REDUCE];
+    pair_value: "auxiliary", "rrw" [REDUCE];
+    center_loss: "auxiliary", "rrww" [REDUCE];
 }
 
 pub(crate) fn row_norms(x: Loader) -> Kernel {
@@ -166,10 +203,6 @@ pub(crate) fn class_norms(w: Loader, weighs: bool) -> Kernel {
     recipe.bound_part(if weighs { WEIGHTS } else { wgsl!("common/equal_weights") }).kernel()
 }
 
-pub(crate) fn class_totals() -> Kernel {
-    recipe!("head", "class_totals", "rw").part(REDUCE_TWICE).kernel()
-}
-
 pub(crate) fn target_rows(snippets: &Snippets, x: Loader, w: Loader) -> Kernel {
     let recipe = recipe!("head", "target_rows", "rrrrw").part(NORMS);
     snippets.classes(recipe.load("embedding", 0, x).load("prototype", 1, w)).kernel()
@@ -179,33 +212,9 @@ pub(crate) fn target_margins(snippets: &Snippets) -> Kernel {
     snippets.target(recipe!("head", "target_margins", "wrrr")).kernel()
 }
 
-pub(crate) fn margin_noise() -> Kernel {
-    recipe!("head", "margin_noise", "wr").kernel()
-}
-
-pub(crate) fn median_cosine() -> Kernel {
-    recipe!("update_state", "median_cosine", "rw").kernel()
-}
-
-pub(crate) fn row_log_sum_exp() -> Kernel {
-    recipe!("update_state", "row_log_sum_exp", "rw").part(EXPONENTIAL).kernel()
-}
-
-pub(crate) fn update_state() -> Kernel {
-    recipe!("update_state", "update_state", "rrw").part(REDUCE).part(EXPONENTIAL).kernel()
-}
-
 pub(crate) fn select_top_k(snippets: &Snippets) -> Kernel {
     let recipe = recipe!("head", "select_top_k", "rww");
     recipe.part(if snippets.many { wgsl!("sub_centers/many") } else { wgsl!("sub_centers/one") }).kernel()
-}
-
-pub(crate) fn sum_row_gradients() -> Kernel {
-    recipe!("head", "sum_row_gradients", "rw").part(REDUCE).kernel()
-}
-
-pub(crate) fn grad_bias() -> Kernel {
-    recipe!("head", "grad_bias", "rw").kernel()
 }
 
 pub(crate) fn cosines(tile: Tile, x: Loader, w: Loader, out: Loader) -> Kernel {
@@ -222,10 +231,6 @@ pub(crate) fn row_loss(snippets: &Snippets) -> Kernel {
     snippets.link(recipe!("head", "row_loss", "rrww")).kernel()
 }
 
-pub(crate) fn batch_loss() -> Kernel {
-    recipe!("head", "batch_loss", "rww").part(REDUCE_TWICE).kernel()
-}
-
 pub(crate) fn row_gradients(snippets: &Snippets) -> Kernel {
     snippets.link(recipe!("head", "row_gradients", "rrw")).kernel()
 }
@@ -238,10 +243,6 @@ pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
         true => recipe.part(LEFT).part(REDUCE).bound_part(wgsl!("filter/apply_filter")).kernel(),
         false => recipe.part(wgsl!("filter/no_filter")).kernel(),
     }
-}
-
-pub(crate) fn filter_totals() -> Kernel {
-    recipe!("filter", "filter_totals", "rw").part(REDUCE).part(LEFT).part(Filtered::WGSL).kernel()
 }
 
 /// Rows, or prototypes, that share a list of what is left, with this tile.
@@ -283,10 +284,6 @@ pub(crate) fn grad_prototypes(tile: Tile, g: Loader, x: Loader, w: Loader, out: 
     recipe.bound_part(if filter { wgsl!("filter/sparse_rows") } else { wgsl!("filter/dense_rows") }).kernel()
 }
 
-pub(crate) fn column_sums() -> Kernel {
-    recipe!("operations", "column_sums", "rrw").kernel()
-}
-
 pub(crate) fn margin_logits(snippets: &Snippets) -> Kernel {
     let recipe = snippets.target(recipe!("operations", "margin_logits", "rrw"));
     snippets.other(recipe, true).part(CURVE).kernel()
@@ -295,14 +292,6 @@ pub(crate) fn margin_logits(snippets: &Snippets) -> Kernel {
 pub(crate) fn margin_slopes(snippets: &Snippets) -> Kernel {
     let recipe = snippets.target(recipe!("operations", "margin_slopes", "rrrw"));
     snippets.other(recipe, true).part(CURVE).kernel()
-}
-
-pub(crate) fn logit_rows() -> Kernel {
-    recipe!("operations", "logit_rows", "rrrw").part(LABELS).kernel()
-}
-
-pub(crate) fn logit_classes() -> Kernel {
-    recipe!("operations", "logit_classes", "ww").part(REDUCE).bound_part(WEIGHTS).kernel()
 }
 
 pub(crate) fn gather_rows(w: Loader, out: Loader) -> Kernel {
@@ -314,22 +303,9 @@ pub(crate) fn direction_sums(w: Loader) -> Kernel {
     recipe!("geometry", "direction_sums", "rrw").load("prototype", 0, w).kernel()
 }
 
-#[cfg(any(feature = "gpu", feature = "catalogue"))]
-pub(crate) fn monitor() -> Kernel {
-    recipe!("geometry", "monitor", "rw").part(ANGLE).part(REDUCE).kernel()
-}
-
-pub(crate) fn monitor_mean() -> Kernel {
-    recipe!("geometry", "monitor_mean", "rrw").part(REDUCE).kernel()
-}
-
 pub(crate) fn monitor_pairs(tile: Tile, w: Loader) -> Kernel {
     let recipe = recipe!("geometry", "monitor_pairs", "rrrw").part(ANGLE).part(REDUCE);
     recipe.part(BLOCK).part(tile.text()).load("left", 0, w).load("right", 1, w).kernel()
-}
-
-pub(crate) fn mean_direction() -> Kernel {
-    recipe!("auxiliary", "mean_direction", "rrww").part(REDUCE).kernel()
 }
 
 pub(crate) fn mean_gradient(w: Loader, out: Loader) -> Kernel {
@@ -350,17 +326,9 @@ pub(crate) fn pair_gradient(w: Loader, out: Loader) -> Kernel {
     recipe.load("prototype", 0, w).store("store_gradient", 6, out).kernel()
 }
 
-pub(crate) fn pair_value() -> Kernel {
-    recipe!("auxiliary", "pair_value", "rrw").part(REDUCE).kernel()
-}
-
 pub(crate) fn center_rows(x: Loader, c: Loader) -> Kernel {
     let recipe = recipe!("auxiliary", "center_rows", "rrrww").part(NORMS);
     recipe.load("embedding", 0, x).load("center", 1, c).kernel()
-}
-
-pub(crate) fn center_loss() -> Kernel {
-    recipe!("auxiliary", "center_loss", "rrww").part(REDUCE).kernel()
 }
 
 pub(crate) fn center_gradient(x: Loader, c: Loader) -> Kernel {

@@ -26,7 +26,7 @@ pub struct Limits {
     /// Whether shaders know the type f16; tensors of that element do without it too.
     #[cfg_attr(feature = "serde", serde(default))]
     pub f16: bool,
-    /// Whether the device computes in software: what [`DevicePreset::Auto`](crate::DevicePreset) goes by.
+    /// Whether the device computes in software: what [`DevicePreset::Auto`](crate::data::DevicePreset) goes by.
     #[cfg_attr(feature = "serde", serde(default))]
     pub software: bool,
 }
@@ -52,7 +52,7 @@ impl Limits {
     };
 
     /// The least that every head needs, apart from sizes and alignment, which decide what fits.
-    pub(crate) const LEAST: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
+    pub(crate) const MIN: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
 
     /// The most bytes of a buffer that is bound whole, and the limit that says so.
     pub(crate) fn tightest(&self) -> (&'static str, u64) {
@@ -64,11 +64,7 @@ impl Limits {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let least = Self::LEAST;
-        let need = |what, limit, needed: u32, allowed: u32| {
-            let (needed, allowed) = (u64::from(needed), u64::from(allowed));
-            if allowed >= needed { Ok(()) } else { Err(Error::Limit { what, limit, needed, allowed }) }
-        };
+        let least = Self::MIN;
         need("a kernel", "max_storage_buffers_per_shader_stage", least.storage_buffers, self.storage_buffers)?;
         need("a workgroup", "max_compute_invocations_per_workgroup", least.invocations, self.invocations)?;
         need("a workgroup", "max_compute_workgroup_size_x", least.size_x, self.size_x)?;
@@ -76,4 +72,15 @@ impl Limits {
         need("a dispatch", "max_compute_workgroups_per_dimension", least.max_groups, self.max_groups)?;
         need("a binding", "min_storage_buffer_offset_alignment", least.alignment, self.alignment)
     }
+}
+
+/// [`Error::Limit`] where more of a limit is needed than allowed.
+pub(crate) fn need(
+    what: &'static str,
+    limit: &'static str,
+    needed: impl Into<u64>,
+    allowed: impl Into<u64>,
+) -> Result<()> {
+    let (needed, allowed) = (needed.into(), allowed.into());
+    if needed > allowed { Err(Error::Limit { what, limit, needed, allowed }) } else { Ok(()) }
 }

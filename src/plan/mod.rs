@@ -35,19 +35,21 @@ pub use element::Element;
 pub use grid::Grid;
 pub use kernel::{Binding, Kernel, Loader};
 pub use limits::Limits;
+#[cfg(feature = "gpu")]
+pub(crate) use limits::need;
 pub use monitor::Strip;
 pub use ops::{Batched, CrossEntropy};
-pub use schedule::{Chunk, Schedule};
+pub use schedule::{Chunk, PassSchedule};
 pub use settings::Call;
 pub use tile::TileGeometry;
 
-pub use crate::uniforms::{Part, Settings};
+pub use crate::uniforms::{Settings, StepConstants};
 use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};
 
 /// A tensor that the caller gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // named like the fields of `gpu::Io`
-pub enum Slot {
+pub enum TensorRole {
     Embeddings,
     Prototypes(usize),
     Labels,
@@ -69,29 +71,29 @@ pub enum Slot {
     GradBias,
 }
 
-impl Slot {
+impl TensorRole {
     /// The name in messages.
     pub fn name(self) -> &'static str {
         match self {
-            Slot::Embeddings => "embeddings",
-            Slot::Prototypes(_) => "prototypes",
-            Slot::Labels => "labels",
-            Slot::ClassWeights => "class_weights",
-            Slot::Upstream => "upstream",
-            Slot::Loss => "loss",
-            Slot::RowLosses => "row_losses",
-            Slot::GradEmbeddings => "grad_embeddings",
-            Slot::GradPrototypes(_) => "grad_prototypes",
-            Slot::Cosines => "cosines",
-            Slot::GradCosines => "grad_cosines",
-            Slot::Logits => "logits",
-            Slot::GradLogits => "grad_logits",
-            Slot::ClassMargins => "class_margins",
-            Slot::RowMargins => "row_margins",
-            Slot::Bias => "bias",
-            Slot::State => "state",
-            Slot::GradScale => "grad_scale",
-            Slot::GradBias => "grad_bias",
+            TensorRole::Embeddings => "embeddings",
+            TensorRole::Prototypes(_) => "prototypes",
+            TensorRole::Labels => "labels",
+            TensorRole::ClassWeights => "class_weights",
+            TensorRole::Upstream => "upstream",
+            TensorRole::Loss => "loss",
+            TensorRole::RowLosses => "row_losses",
+            TensorRole::GradEmbeddings => "grad_embeddings",
+            TensorRole::GradPrototypes(_) => "grad_prototypes",
+            TensorRole::Cosines => "cosines",
+            TensorRole::GradCosines => "grad_cosines",
+            TensorRole::Logits => "logits",
+            TensorRole::GradLogits => "grad_logits",
+            TensorRole::ClassMargins => "class_margins",
+            TensorRole::RowMargins => "row_margins",
+            TensorRole::Bias => "bias",
+            TensorRole::State => "state",
+            TensorRole::GradScale => "grad_scale",
+            TensorRole::GradBias => "grad_bias",
         }
     }
 }
@@ -102,9 +104,9 @@ pub enum Role {
     /// Made by the executor, with at least these bytes.
     Workspace,
     /// Given by the caller.
-    Given(Slot),
+    Given(TensorRole),
     /// Given by the caller or, if not, made by the executor with the buffer's bytes.
-    Optional(Slot),
+    Optional(TensorRole),
 }
 
 /// A buffer of a plan.
@@ -123,15 +125,15 @@ pub struct Buffer {
 pub struct Step {
     /// Index into [`Plan::kernels`].
     pub kernel: usize,
-    /// Index into [`Plan::parts`]: the uniform at binding 1.
-    pub part: usize,
+    /// Index into [`Plan::constants`]: the uniform at binding 1.
+    pub constants: usize,
     /// Indices into [`Plan::buffers`], for bindings 2, 3, …
     pub buffers: Vec<usize>,
     /// How many workgroups.
     pub grid: Grid,
 }
 
-/// A computation as plain data. Two uniform buffers go with it: the settings, and one entry of 256 bytes per part.
+/// A computation as plain data. Two uniform buffers go with it: the settings, and the steps' constants, 256 bytes each.
 #[derive(Debug, Clone)]
 pub struct Plan {
     shape: Shape,
@@ -140,10 +142,10 @@ pub struct Plan {
     /// Of the embeddings and the prototypes.
     elements: [Element; 2],
     snippets: kernels::Snippets,
-    schedule: Schedule,
+    schedule: PassSchedule,
     buffers: Vec<Buffer>,
     kernels: Vec<Kernel>,
-    parts: Vec<Part>,
+    constants: Vec<StepConstants>,
     forward: Vec<Step>,
     /// Where follow, statistics and losses begin.
     cuts: [usize; 3],
@@ -163,13 +165,13 @@ pub enum Stage {
     Losses,
 }
 
-/// Bytes from one part to the next in its uniform buffer: the largest offset alignment that a device may ask for.
-pub const PART_STRIDE: u64 = 256;
+/// Bytes from the constants of one step to those of the next in their uniform buffer: the largest offset alignment that a device may ask for.
+pub const CONSTANTS_STRIDE: u64 = 256;
 
-/// Bytes that an executor allocates for these buffers, for so many parts and for the settings.
-fn workspace_bytes(buffers: &[Buffer], parts: u64) -> u64 {
+/// Bytes that an executor allocates for these buffers, for so many constants of steps and for the settings.
+fn workspace_bytes(buffers: &[Buffer], constants: u64) -> u64 {
     let own = buffers.iter().filter(|buffer| !matches!(buffer.role, Role::Given(_)));
-    own.map(|buffer| buffer.bytes).sum::<u64>() + parts * PART_STRIDE + Kernel::UNIFORMS[0]
+    own.map(|buffer| buffer.bytes).sum::<u64>() + constants * CONSTANTS_STRIDE + Kernel::UNIFORMS[0]
 }
 
 impl Plan {
@@ -193,14 +195,19 @@ impl Plan {
         &self.kernels
     }
 
-    /// The parts, in the order of the steps' indices.
-    pub fn parts(&self) -> &[Part] {
-        &self.parts
+    /// The constants, in the order of the steps' indices.
+    pub fn constants(&self) -> &[StepConstants] {
+        &self.constants
     }
 
     /// Statistics and loss: all stages, one after the other. An evaluation leaves [`Stage::UpdateState`] out.
     pub fn forward(&self) -> &[Step] {
         &self.forward
+    }
+
+    /// All steps, forward and then backward.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.forward.iter().chain(&self.backward)
     }
 
     /// The steps of one stage among those of the forward pass.
@@ -225,13 +232,13 @@ impl Plan {
     }
 
     /// Chunks of classes, keep or recompute, tile.
-    pub fn schedule(&self) -> &Schedule {
+    pub fn schedule(&self) -> &PassSchedule {
         &self.schedule
     }
 
     /// Bytes that an executor allocates beside the caller's tensors, uniforms included.
     pub fn workspace_bytes(&self) -> u64 {
-        workspace_bytes(&self.buffers, self.parts.len() as u64)
+        workspace_bytes(&self.buffers, self.constants.len() as u64)
     }
 
     /// The settings of a loss and a call: what to write into the uniform at binding 0.
@@ -279,18 +286,18 @@ impl Plan {
         sizes
     }
 
-    /// Whether a tensor of this element can be given for the slot.
-    pub fn check_element(&self, slot: Slot, found: Element) -> Result<()> {
-        let expected = match slot {
-            Slot::Embeddings => self.elements[0],
-            Slot::Prototypes(_) => self.elements[1],
-            Slot::Labels => Element::I32,
+    /// Whether a tensor of this element can be given in this role.
+    pub fn check_element(&self, role: TensorRole, found: Element) -> Result<()> {
+        let expected = match role {
+            TensorRole::Embeddings => self.elements[0],
+            TensorRole::Prototypes(_) => self.elements[1],
+            TensorRole::Labels => Element::I32,
             _ => Element::F32,
         };
         if found == expected {
             return Ok(());
         }
-        Err(Error::Element { what: slot.name(), found: found.name(), expected: expected.name() })
+        Err(Error::Element { what: role.name(), found: found.name(), expected: expected.name() })
     }
 
     /// The buffer of this name.

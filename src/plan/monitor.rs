@@ -1,11 +1,13 @@
 //! The monitors as kernels and plans.
 
 use super::{
-    Element, Grid, Limits, Part, Plan, Slot,
+    Element, Grid, Limits, Plan, StepConstants, TensorRole,
     builder::Builder,
     driver_limits::{ROWS_PER_PASS, at_most, indexable},
     kernels as k,
 };
+#[cfg(feature = "gpu")]
+use crate::data::DevicePreset;
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
 
 /// Blocks of classes whose directions are summed apart; their sums are added by one lane per four values.
@@ -14,12 +16,14 @@ const MAX_BLOCKS: usize = 512;
 /// The histograms of [`k::monitor`] take more workgroup memory than a head.
 #[cfg(feature = "gpu")]
 pub(crate) fn check(limits: &Limits) -> Result<()> {
-    let (needed, allowed) = (13 << 10, u64::from(limits.workgroup_bytes));
-    if needed > allowed {
-        let limit = "max_compute_workgroup_storage_size";
-        return Err(Error::Limit { what: "the monitor", limit, needed, allowed });
-    }
-    Ok(())
+    super::limits::need("the monitor", "max_compute_workgroup_storage_size", 13_u64 << 10, limits.workgroup_bytes)
+}
+
+/// The tile of the pairs of so many vectors; beside it each invocation keeps a sum.
+#[cfg(feature = "gpu")]
+pub(crate) fn pair_tile(rows: usize, columns: usize, limits: &Limits) -> Tile {
+    let workgroup_bytes = limits.workgroup_bytes.saturating_sub(512);
+    DevicePreset::Auto.tile(rows, columns, &Limits { workgroup_bytes, ..*limits })
 }
 
 /// The pairs that one plan of [`Plan::pairs`] works on: all left vectors with some of the right ones.
@@ -43,7 +47,7 @@ impl Plan {
         let mut b = Builder::new(limits, 1, shape)?;
         let mut data = vec![];
         for (i, &count) in shards.iter().enumerate() {
-            data.push(b.given(Slot::Prototypes(i), prototypes(count, dim)? * element.bytes())?);
+            data.push(b.given(TensorRole::Prototypes(i), prototypes(count, dim)? * element.bytes())?);
         }
         let span = classes.div_ceil(MAX_BLOCKS).max(256);
         // so that no span has more rows than one pass may have
@@ -61,15 +65,14 @@ impl Plan {
         let (mut first, mut group, mut block, mut steps) = (0, 0, 0, vec![]);
         for (&count, &data) in shards.iter().zip(&data) {
             let splits = quads.div_ceil(64);
-            let part = Part {
+            let part = StepConstants {
                 first: first as u32,
-                count: count as u32,
                 local: group as u32,
                 splits: splits as u32,
                 slots: blocks as u32,
                 slot_span: span as u32,
                 row_first: block as u32,
-                ..Part::default()
+                ..StepConstants::over(count)
             };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
             steps.push(b.step(&class_norms, part, grid, &[data, class, totals])?);
@@ -77,7 +80,7 @@ impl Plan {
             steps.push(b.step(&direction_sums, part, grid, &[data, class, sums])?);
             (first, group, block) = (first + count, group + count.div_ceil(64), block + count.div_ceil(span));
         }
-        let part = Part { count: groups as u32, slots: blocks as u32, ..Part::default() };
+        let part = StepConstants { slots: blocks as u32, ..StepConstants::over(groups) };
         steps.push(b.step(&k::monitor_mean(), part, Grid::fixed(1), &[sums, totals, mean])?);
         Ok(b.single(&MarginSoftmax::default(), (shape, 1, [element; 2]), Tile::Direct, [steps, vec![]]))
     }
@@ -101,7 +104,8 @@ impl Plan {
         (tile, strip): (Tile, Strip),
         limits: &Limits,
     ) -> Result<Plan> {
-        tile.check(limits)?;
+        // the sums of its invocations are added up
+        tile.check_beside(limits, 4)?;
         let columns = right.unwrap_or(left);
         if left == 0 || columns == 0 {
             return Err(Error::Zero { what: "vectors" });
@@ -114,9 +118,9 @@ impl Plan {
         let (tile_m, tile_n) = (tile.rows() as usize, tile.columns() as usize);
         let wide = strip.wide.min((columns - strip.first).div_ceil(tile_n));
         let tiles = left.div_ceil(tile_m) as u64 * wide as u64;
-        let own = b.given(Slot::Prototypes(0), prototypes(left, dim)? * element.bytes())?;
+        let own = b.given(TensorRole::Prototypes(0), prototypes(left, dim)? * element.bytes())?;
         let other = match right {
-            Some(count) => b.given(Slot::Prototypes(1), prototypes(count, dim)? * element.bytes())?,
+            Some(count) => b.given(TensorRole::Prototypes(1), prototypes(count, dim)? * element.bytes())?,
             None => own,
         };
         let class = b.classes(all as u64)?;
@@ -127,7 +131,7 @@ impl Plan {
         let class_norms = k::class_norms(w, false);
         let mut steps = vec![];
         let mut measure = |b: &mut Builder, data, first: usize, count: usize, group: usize| {
-            let part = Part { first: first as u32, count: count as u32, local: group as u32, ..Part::default() };
+            let part = StepConstants { first: first as u32, local: group as u32, ..StepConstants::over(count) };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
             steps.push(b.step(&class_norms, part, grid, &[data, class, totals])?);
             Ok::<_, Error>(())
@@ -136,13 +140,13 @@ impl Plan {
         if let Some(count) = right {
             measure(&mut b, other, left, count, left.div_ceil(64))?;
         }
-        let part = Part {
+        let part = StepConstants {
             first: if right.is_some() { left as u32 } else { 0 },
             count: left as u32,
             local: strip.first as u32,
             stride: columns as u32,
             splits: wide as u32,
-            ..Part::default()
+            ..StepConstants::default()
         };
         steps.push(b.step(&k::monitor_pairs(tile, w), part, Grid::fixed(tiles), &[own, other, class, sums])?);
         Ok(b.single(&MarginSoftmax::default(), (shape, 1, [element; 2]), tile, [steps, vec![]]))

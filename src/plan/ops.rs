@@ -1,7 +1,7 @@
 //! The pieces as plans of their own, from the same kernels.
 
 use super::{
-    Element, Grid, Limits, Loader, Part, Plan, Slot, Step,
+    Element, Grid, Limits, Loader, Plan, Step, StepConstants, TensorRole,
     builder::Builder,
     driver_limits::{MAX_LOGITS, ROWS_PER_PASS, at_most, indexable},
     kernels as k,
@@ -44,18 +44,18 @@ impl Batched {
     }
 
     /// All classes of one entry.
-    fn part(&self) -> Part {
+    fn part(&self) -> StepConstants {
         let classes = self.shape.classes() as u32;
-        Part {
+        StepConstants {
             count: classes,
             stride: classes,
-            // no loop over classes takes too many turns
+            // no loop over classes takes too many iterations
             splits: classes.div_ceil(ROWS_PER_PASS),
             slots: 1,
             split_span: ROWS_PER_PASS,
             slot_span: classes,
             begin: 1,
-            ..Part::default()
+            ..StepConstants::default()
         }
     }
 
@@ -76,9 +76,9 @@ impl Plan {
         let w = elements[1].loader("prototypes", shape.dim(), limits)?;
         let (cell, out) = (Loader::plain(shape.classes()), Loader::plain(shape.dim()));
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
-        let embeddings = b.given(Slot::Embeddings, rows * dim * elements[0].bytes())?;
-        let prototypes = b.given(Slot::Prototypes(0), classes * dim * elements[1].bytes())?;
-        let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
+        let embeddings = b.given(TensorRole::Embeddings, rows * dim * elements[0].bytes())?;
+        let prototypes = b.given(TensorRole::Prototypes(0), classes * dim * elements[1].bytes())?;
+        let cosines = b.given(TensorRole::Cosines, sizes.cells() * 4)?;
         // labels of zero: every row counts
         let labels = b.per_row("labels", rows)?;
         let weights = b.workspace("weights", 16)?;
@@ -88,7 +88,7 @@ impl Plan {
         let totals = b.totals(classes.div_ceil(64))?;
 
         // norms run over all entries at once
-        let all = Part { count: classes as u32, ..Part::default() };
+        let all = StepConstants::over(classes as usize);
         let flat = Grid::fixed(rows.div_ceil(8));
         let mut steps = vec![
             b.step(&k::row_norms(x), all, flat, &[embeddings, labels, weights, inverses, row])?,
@@ -102,9 +102,9 @@ impl Plan {
             let kernel = k::cosines(tile, x, w, cell);
             steps.push(b.step(&kernel, part, grid, &[embeddings, prototypes, inverses, class, cosines])?);
         } else {
-            let gradient = b.given(Slot::GradCosines, sizes.cells() * 4)?;
-            let grad_x = b.given(Slot::GradEmbeddings, rows * dim * 4)?;
-            let grad_w = b.given(Slot::GradPrototypes(0), classes * dim * 4)?;
+            let gradient = b.given(TensorRole::GradCosines, sizes.cells() * 4)?;
+            let grad_x = b.given(TensorRole::GradEmbeddings, rows * dim * 4)?;
+            let grad_w = b.given(TensorRole::GradPrototypes(0), classes * dim * 4)?;
             let blocks = shape.rows().div_ceil(64) as u64;
             let columns = b.columns(blocks * sizes.entries as u64, shape.classes() as u64)?;
             let splits = u64::from(part.splits);
@@ -122,7 +122,7 @@ impl Plan {
             let kernel = k::grad_prototypes(tile, cell, x, w, out, false);
             let buffers = [gradient, embeddings, prototypes, inverses, class, columns, grad_w];
             for first in (0..shape.rows() as u32).step_by(ROWS_PER_PASS as usize) {
-                let part = Part { row_first: first, row_count: ROWS_PER_PASS, ..part };
+                let part = StepConstants { row_first: first, row_count: ROWS_PER_PASS, ..part };
                 steps.push(b.step(&kernel, part, grid, &buffers)?);
             }
         }
@@ -144,16 +144,16 @@ impl Plan {
         loss.validate_for(sizes.shape)?;
         let snippets = &k::Snippets::of(loss, sizes.shape);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
-        let cosines = b.given(Slot::Cosines, sizes.cells() * 4)?;
-        let labels = b.given(Slot::Labels, sizes.rows() * 4)?;
+        let cosines = b.given(TensorRole::Cosines, sizes.cells() * 4)?;
+        let labels = b.given(TensorRole::Labels, sizes.rows() * 4)?;
         let groups = sizes.rows() * (sizes.shape.classes() as u64).div_ceil(64);
         let grid = Grid::fixed(groups);
         let step = if backward {
-            let upstream = b.given(Slot::GradLogits, sizes.cells() * 4)?;
-            let gradient = b.given(Slot::GradCosines, sizes.cells() * 4)?;
+            let upstream = b.given(TensorRole::GradLogits, sizes.cells() * 4)?;
+            let gradient = b.given(TensorRole::GradCosines, sizes.cells() * 4)?;
             b.step(&k::margin_slopes(snippets), sizes.part(), grid, &[cosines, labels, upstream, gradient])?
         } else {
-            let logits = b.given(Slot::Logits, sizes.cells() * 4)?;
+            let logits = b.given(TensorRole::Logits, sizes.cells() * 4)?;
             b.step(&k::margin_logits(snippets), sizes.part(), grid, &[cosines, labels, logits])?
         };
         Ok(sizes.finish(b, loss, Tile::Direct, [vec![step], vec![]]))
@@ -168,18 +168,18 @@ impl Plan {
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let (rows, entries) = (sizes.rows(), sizes.entries as u64);
         at_most("classes of given logits", sizes.shape.classes() as u64, MAX_LOGITS as u64)?;
-        let logits = b.given(Slot::Logits, sizes.cells() * 4)?;
-        let labels = b.given(Slot::Labels, rows * 4)?;
-        let weights = b.optional(Slot::ClassWeights, 16)?;
-        let loss_out = b.given(Slot::Loss, entries * 4)?;
-        let row_losses = b.optional(Slot::RowLosses, rows * 4)?;
+        let logits = b.given(TensorRole::Logits, sizes.cells() * 4)?;
+        let labels = b.given(TensorRole::Labels, rows * 4)?;
+        let weights = b.optional(TensorRole::ClassWeights, 16)?;
+        let loss_out = b.given(TensorRole::Loss, entries * 4)?;
+        let row_losses = b.optional(TensorRole::RowLosses, rows * 4)?;
         let row = b.rows(rows)?;
         let class = b.classes(sizes.shape.classes() as u64)?;
         let batch = b.batch(entries)?;
         let classes = sizes.shape.classes();
         let slots = classes.div_ceil(1024).min(64);
         let slot = b.slots(rows, slots as u64)?;
-        let part = Part { slots: slots as u32, slot_span: classes.div_ceil(slots) as u32, ..sizes.part() };
+        let part = StepConstants { slots: slots as u32, slot_span: classes.div_ceil(slots) as u32, ..sizes.part() };
         let mut steps = vec![
             b.step(&k::logit_rows(), part, Grid::fixed(rows), &[logits, labels, weights, row])?,
             b.step(&k::logit_classes(), part, Grid::fixed(1), &[class, batch, weights])?,
@@ -188,9 +188,9 @@ impl Plan {
             b.step(&k::batch_loss(), part, Grid::fixed(entries), &[row, batch, loss_out])?,
         ];
         if backward {
-            let upstream = b.optional(Slot::Upstream, 16)?;
+            let upstream = b.optional(TensorRole::Upstream, 16)?;
             // a copy of the logits on the way in
-            let gradient = b.given(Slot::GradLogits, sizes.cells() * 4)?;
+            let gradient = b.given(TensorRole::GradLogits, sizes.cells() * 4)?;
             let columns = b.columns(rows.div_ceil(64), classes as u64)?;
             steps.push(b.step(
                 &k::row_gradients(snippets),

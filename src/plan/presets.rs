@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::Limits;
-use crate::{DevicePreset, Error, Result, Tile};
+use crate::{Error, Result, Tile, data::DevicePreset};
 
 /// The numbers of a preset.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Plans of the regularisers and of the center loss, with kernels of their own.
 
 use super::{
-    Element, Grid, Limits, Loader, Part, Plan, Slot, Step,
+    Element, Grid, Limits, Loader, Plan, Step, StepConstants, TensorRole,
     builder::Builder,
     driver_limits::{
         MAX_CENTER_LOSS_ROWS, MAX_CENTER_UPDATE_ROWS, MAX_PAIRED_CLASSES, PAIRS_PER_SPLIT, at_most, indexable,
@@ -45,7 +45,7 @@ fn finish(b: Builder, shape: Shape, elements: [Element; 2], steps: Vec<Step>) ->
 
 impl Plan {
     /// A penalty on prototypes of `shape.classes()` × `shape.dim()` values (rows play no part): its value into
-    /// [`Slot::Loss`], its gradient into [`Slot::GradPrototypes`]`(0)`, or onto what is there (`Call::accumulate`).
+    /// [`TensorRole::Loss`], its gradient into [`TensorRole::GradPrototypes`]`(0)`, or onto what is there (`Call::accumulate`).
     ///
     /// The workspace is linear in the number of classes. For UniformFace at most 2²² classes.
     pub fn regularizer(regularizer: &Regularizer, shape: Shape, element: Element, limits: &Limits) -> Result<Plan> {
@@ -60,16 +60,21 @@ impl Plan {
         indexable("classes · dim", values)?;
         let mut b = Builder::new(limits, 1, shape)?;
         let (classes, groups) = (shape.classes() as u64, shape.classes().div_ceil(64) as u64);
-        let prototypes = b.given(Slot::Prototypes(0), values * element.bytes())?;
-        let gradient = b.given(Slot::GradPrototypes(0), values * 4)?;
-        let value = b.given(Slot::Loss, 4)?;
+        let prototypes = b.given(TensorRole::Prototypes(0), values * element.bytes())?;
+        let gradient = b.given(TensorRole::GradPrototypes(0), values * 4)?;
+        let value = b.given(TensorRole::Loss, 4)?;
         let class = b.classes(classes)?;
         let totals = b.totals(groups)?;
         let batch = b.batch(1)?;
-        let all = Part { count: classes as u32, ..Part::default() };
+        let all = StepConstants::over(shape.classes());
         let mut steps = vec![
             b.step(&k::class_norms(w, false), all, Grid::fixed(groups), &[prototypes, class, totals])?,
-            b.step(&k::class_totals(), Part { count: groups as u32, ..all }, Grid::fixed(1), &[totals, batch])?,
+            b.step(
+                &k::class_totals(),
+                StepConstants { count: groups as u32, ..all },
+                Grid::fixed(1),
+                &[totals, batch],
+            )?,
         ];
         let common = Common { shape, w, prototypes, class, batch, gradient, value, all };
         match regularizer {
@@ -79,14 +84,14 @@ impl Plan {
         Ok(finish(b, shape, [Element::F32, element], steps))
     }
 
-    /// The center loss of `shape.rows()` embeddings of this element around f32 centres, which are given as
-    /// [`Slot::Prototypes`]`(0)`.
+    /// The center loss of `shape.rows()` embeddings of this element around f32 centers, which are given as
+    /// [`TensorRole::Prototypes`]`(0)`.
     pub fn center_loss(loss: &CenterLoss, shape: Shape, embeddings: Element, limits: &Limits) -> Result<Plan> {
         let mut center = Centers::new(loss, shape, embeddings, limits, MAX_CENTER_LOSS_ROWS)?;
         let Centers { b, x, c, part, grid, buffers: [embeddings_at, centers, labels, states, squares], steps } =
             &mut center;
-        let gradient = b.given(Slot::GradEmbeddings, shape.embeddings() as u64 * 4)?;
-        let value = b.given(Slot::Loss, 4)?;
+        let gradient = b.given(TensorRole::GradEmbeddings, shape.embeddings() as u64 * 4)?;
+        let value = b.given(TensorRole::Loss, 4)?;
         let gain = b.workspace("gain", 4)?;
         steps.push(b.step(&k::center_loss(), *part, Grid::fixed(1), &[*states, *squares, gain, value])?);
         let given = [*embeddings_at, *centers, *labels, *states, gain, gradient];
@@ -94,7 +99,7 @@ impl Plan {
         Ok(finish(center.b, shape, [embeddings, Element::F32], center.steps))
     }
 
-    /// One move of the centres, in place; at most 32,768 rows.
+    /// One move of the centers, in place; at most 32,768 rows.
     pub fn center_update(loss: &CenterLoss, shape: Shape, embeddings: Element, limits: &Limits) -> Result<Plan> {
         let mut center = Centers::new(loss, shape, embeddings, limits, MAX_CENTER_UPDATE_ROWS)?;
         let Centers { b, x, part, buffers: [embeddings_at, centers, labels, states, _], steps, .. } = &mut center;
@@ -113,7 +118,7 @@ struct Common {
     batch: usize,
     gradient: usize,
     value: usize,
-    all: Part,
+    all: StepConstants,
 }
 
 impl Common {
@@ -125,7 +130,7 @@ impl Common {
         let span = classes.div_ceil(blocks);
         // every block has a class
         let blocks = classes.div_ceil(span);
-        let part = Part { slots: blocks as u32, slot_span: span as u32, ..self.all };
+        let part = StepConstants { slots: blocks as u32, slot_span: span as u32, ..self.all };
         let sums = b.workspace("sums", blocks as u64 * quads * 16)?;
         let mean = b.workspace("mean", quads * 16)?;
         let grid = Grid::fixed(blocks as u64 * quads.div_ceil(64));
@@ -147,7 +152,7 @@ impl Common {
             rows -= PAIRS;
         }
         let wide = dim.div_ceil(PAIRS);
-        // enough workgroups to fill a device, no loop with too many turns
+        // enough workgroups to fill a device, no loop with too many iterations
         let most = (1024 / (rows.div_ceil(PAIRS) * wide)).clamp(1, 16).min(classes.div_ceil(256));
         let splits = most.max(classes.div_ceil(PAIRS_PER_SPLIT));
         let span = classes.div_ceil(splits).next_multiple_of(4);
@@ -158,7 +163,7 @@ impl Common {
         let kernels = [k::pair_distances(w), k::pair_pulls(w), k::pair_gradient(w, Loader::plain(dim))];
         for first in (0..classes).step_by(rows) {
             let count = rows.min(classes - first);
-            let part = Part {
+            let part = StepConstants {
                 stride: stride as u32,
                 splits: splits as u32,
                 split_span: span as u32,
@@ -184,7 +189,7 @@ struct Centers {
     b: Builder,
     x: Loader,
     c: Loader,
-    part: Part,
+    part: StepConstants,
     /// Eight rows per workgroup.
     grid: Grid,
     /// embeddings, centers, labels, states, squares
@@ -203,12 +208,12 @@ impl Centers {
         indexable("classes · dim", values)?;
         let (x, c) = (embeddings.loader("embeddings", shape.dim(), limits)?, Loader::plain(shape.dim()));
         let mut b = Builder::new(limits, shape.rows(), shape)?;
-        let given = b.given(Slot::Embeddings, shape.embeddings() as u64 * embeddings.bytes())?;
-        let centers = b.given(Slot::Prototypes(0), values * 4)?;
-        let labels = b.given(Slot::Labels, rows * 4)?;
+        let given = b.given(TensorRole::Embeddings, shape.embeddings() as u64 * embeddings.bytes())?;
+        let centers = b.given(TensorRole::Prototypes(0), values * 4)?;
+        let labels = b.given(TensorRole::Labels, rows * 4)?;
         let states = b.per_row("states", rows)?;
         let squares = b.per_row("squares", rows)?;
-        let part = Part { count: shape.classes() as u32, ..Part::default() };
+        let part = StepConstants::over(shape.classes());
         let grid = Grid::over_rows(8, 1);
         let buffers = [given, centers, labels, states, squares];
         let steps = vec![b.step(&k::center_rows(x, c), part, grid, &buffers)?];

@@ -31,7 +31,7 @@ impl Chunk {
 
 /// How the work is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Schedule {
+pub struct PassSchedule {
     /// The matrix tile.
     pub tile: Tile,
     /// The cosines of all classes stay between the passes (*keep*); otherwise they are computed twice (*recompute*).
@@ -60,7 +60,7 @@ pub(super) struct SumPlace {
     pub adds: bool,
 }
 
-impl Schedule {
+impl PassSchedule {
     /// Nothing to cut: one chunk holds all classes.
     pub(super) fn single(tile: Tile, classes: usize) -> Self {
         let chunks = vec![Chunk { shard: 0, first: 0, local: 0, count: classes, centers: 1 }];

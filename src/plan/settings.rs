@@ -46,7 +46,7 @@ impl Settings {
             new.ignore = index as i32; // validated
         }
         new.flag(MEAN, loss.reduction == Reduction::Mean);
-        new.flag(PLAIN, loss.is_linear());
+        new.flag(DOT_PRODUCT, loss.is_linear());
         // the statistics of a shard are whole, whoever uses them
         new.flag(WEIGHS, loss.label_smoothing > 0.0 || *range != (0..shape.classes()));
         new.flag(CLASS_WEIGHTS, call.class_weights);

@@ -1,7 +1,7 @@
 //! The matrix tiles: what a planner must know of each, once.
 
-use super::Limits;
-use crate::{Error, Result, Tile};
+use super::{Limits, limits::need};
+use crate::{Result, Tile};
 
 /// The outputs and the needs of a workgroup of a tile.
 #[derive(Debug, Clone, Copy)]
@@ -35,15 +35,30 @@ impl Tile {
             Tile::Direct64 => {
                 TileGeometry { text: shader!("registers", "direct_64"), rows: 64, columns: 64, lanes: 32, bytes: 0 }
             }
-            Tile::Tile64 => {
-                TileGeometry { text: shader!("tile_64", "workgroup"), rows: 64, columns: 64, lanes: 64, bytes: 8 << 10 }
-            }
+            Tile::Tile32 => TileGeometry {
+                text: shader!("tile_32", "workgroup", "sums_4x8", "steps_2"),
+                rows: 32,
+                columns: 64,
+                lanes: 64,
+                bytes: 6 << 10,
+            },
+            Tile::Tile64 => TileGeometry {
+                text: shader!("tile_64", "workgroup", "sums_8x8", "steps_4", "steps_16"),
+                rows: 64,
+                columns: 64,
+                lanes: 64,
+                bytes: 8 << 10,
+            },
+            Tile::Tile64Short => TileGeometry {
+                text: shader!("tile_64", "workgroup", "sums_8x8", "steps_4", "steps_8"),
+                ..Tile::Tile64.geometry()
+            },
             Tile::Tile128 => TileGeometry {
-                text: shader!("tile_128", "workgroup"),
+                text: shader!("tile_128", "workgroup", "sums_16x8", "steps_4", "steps_16"),
                 rows: 128,
                 columns: 128,
-                lanes: 256,
-                bytes: 8 << 10,
+                lanes: 128,
+                bytes: 16 << 10,
             },
         }
     }
@@ -62,21 +77,17 @@ impl Tile {
         self.geometry().columns
     }
 
-    /// Whether a device can run it: [`Error::Limit`] names what is missing.
+    /// Whether a device can run it: [`Error::Limit`](crate::Error::Limit) names what is missing.
     pub(crate) fn check(self, limits: &Limits) -> Result<()> {
+        self.check_beside(limits, 0)
+    }
+
+    /// The same for a kernel that keeps this many bytes of workgroup memory per invocation beside the tile's.
+    pub(super) fn check_beside(self, limits: &Limits, per_lane: u32) -> Result<()> {
         let TileGeometry { lanes, bytes, .. } = self.geometry();
-        // a kernel may merge a number of each invocation at the end
-        let bytes = bytes + lanes * 4;
-        for (limit, needed, allowed) in [
-            ("max_compute_invocations_per_workgroup", lanes, limits.invocations),
-            ("max_compute_workgroup_size_x", lanes, limits.size_x),
-            ("max_compute_workgroup_storage_size", bytes, limits.workgroup_bytes),
-        ] {
-            if needed > allowed {
-                let (needed, allowed) = (needed.into(), allowed.into());
-                return Err(Error::Limit { what: self.name(), limit, needed, allowed });
-            }
-        }
-        Ok(())
+        let bytes = bytes + lanes * per_lane;
+        need(self.name(), "max_compute_invocations_per_workgroup", lanes, limits.invocations)?;
+        need(self.name(), "max_compute_workgroup_size_x", lanes, limits.size_x)?;
+        need(self.name(), "max_compute_workgroup_storage_size", bytes, limits.workgroup_bytes)
     }
 }

@@ -6,14 +6,13 @@ mod regularizer;
 
 use std::ops::Range;
 
-pub use monitor::{between, mean_prototype};
+pub use monitor::{mean_pair_angle, mean_prototype};
 pub use regularizer::{center_loss, regularize, update_centers};
 
 use crate::{
-    Batch, Binary, Counts, Error, Filtered, GradientFilter, Label, MarginSoftmax, Options, Output, Result, Shape,
-    State, Want,
-    data::NO_COSINE,
-    objective::{CheckedBatch, Prepared, RowFacts, SHORTEST, others::Place},
+    Batch, Error, GradientFilter, Label, MarginSoftmax, Options, Output, Result, Shape, State, Want,
+    data::{Counts, Filtered, NO_COSINE},
+    objective::{Binary, CheckedBatch, Prepared, RowFacts, SHORTEST, others::Place},
     shard::{RowStatistics, Statistics, Targets},
 };
 

@@ -17,9 +17,9 @@ pub fn mean_prototype(dim: usize, prototypes: &[f64]) -> Result<f64> {
     Ok(if w.non_finite.contains(&true) { f64::NAN } else { dot(&mean, &mean).sqrt() })
 }
 
-/// Mean angle between all pairs of vectors \[C, D\]: W-Inter of prototypes, C-Inter of class centres. NaN where one is not
+/// Mean angle between all pairs of vectors \[C, D\]: W-Inter of prototypes, C-Inter of class centers. NaN where one is not
 /// finite, 0 where there is no pair. O(C²D) time.
-pub fn between(dim: usize, all: &[f64]) -> Result<f64> {
+pub fn mean_pair_angle(dim: usize, all: &[f64]) -> Result<f64> {
     let count = vectors("vectors", dim, all.len())?;
     let w = Directions::new(all, dim, true);
     let (mut sum, mut pairs) = (0.0, 0_u64);

@@ -2,7 +2,8 @@
 
 use super::{Directions, dot};
 use crate::{
-    CenterOutput, Label, Penalty, Result,
+    Label, Result,
+    data::{CenterOutput, Penalty},
     objective::{CenterLoss, Regularizer},
 };
 
@@ -53,7 +54,7 @@ fn pairs(w: &Directions, classes: usize) -> (f64, Vec<f64>) {
     (value, gradient)
 }
 
-/// The center loss of embeddings \[N, D\] around centres \[C, D\], and its gradient to the embeddings.
+/// The center loss of embeddings \[N, D\] around centers \[C, D\], and its gradient to the embeddings.
 pub fn center_loss<L: Label>(
     loss: &CenterLoss,
     dim: usize,
@@ -80,7 +81,7 @@ pub fn center_loss<L: Label>(
     Ok(CenterOutput { loss: value, grad_embeddings: gradient })
 }
 
-/// Moves the centres \[C, D\] towards the embeddings \[N, D\] of their classes.
+/// Moves the centers \[C, D\] towards the embeddings \[N, D\] of their classes.
 pub fn update_centers<L: Label>(
     loss: &CenterLoss,
     dim: usize,

@@ -3,7 +3,10 @@
 use std::f64::consts::{FRAC_PI_2, PI};
 
 use super::{any_finite, range, search::first_reached, special::softplus};
-use crate::{Adaptive, Error, Fallback, MarginSoftmax, Result, Target, Unified};
+use crate::{
+    Adaptive, Error, MarginSoftmax, Result, Target,
+    objective::{Fallback, Unified},
+};
 
 /// When training counts as finished for an embedding.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -53,7 +53,7 @@ pub(super) fn ln_gamma(x: f64) -> f64 {
     (x - 0.5) * x.ln() - x + 0.5 * (2.0 * PI).ln() + tail - below.ln()
 }
 
-/// ln Γ(a + ½) − ln Γ(a) for a > 0, to 1e-15: the difference of two `ln_gamma` would lose the digits of a large a.
+/// ln Γ(a + ½) − ln Γ(a) for a > 0, to 1e-15: the difference of two `ln_gamma` would lose the precision of a large a.
 pub(super) fn ln_gamma_half_step(a: f64) -> f64 {
     let (mut a, mut below) = (a, 1.0);
     while a < 16.0 {

@@ -38,7 +38,7 @@ shared! {
     /// Rows with the label settings.ignore are ignored.
     HAS_IGNORE: u32 = 1;
     /// The target is a straight line.
-    LINEAR: u32 = 1 << 1;
+    STRAIGHT: u32 = 1 << 1;
     /// The slope of the target is detached.
     DETACHED: u32 = 1 << 2;
     /// The curve of the target is a series.
@@ -56,7 +56,7 @@ shared! {
     /// dW is added to what its buffer holds.
     ADD_PROTOTYPES: u32 = 1 << 9;
     /// Dot products instead of cosines.
-    PLAIN: u32 = 1 << 10;
+    DOT_PRODUCT: u32 = 1 << 10;
     /// Margins of classes are bound.
     CLASS_MARGINS: u32 = 1 << 11;
     /// Margins of rows are bound.

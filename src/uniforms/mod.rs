@@ -52,7 +52,7 @@ macro_rules! shared {
 }
 
 /// Room for the coefficients of the highest degree.
-type Series = [f32; 68];
+type PackedSeries = [f32; 68];
 
 shared! {
     /// The settings of a loss and a call: the bytes of binding 0. Made by [`Plan::settings`](crate::plan::Plan::settings).
@@ -129,17 +129,17 @@ shared! {
         pub(crate) other_c: f32,
         pub(crate) other_pairs: u32,
         /// Coefficients in (even, odd) pairs: of the target; of cos m1 angle where margins differ from row to row.
-        pub(crate) series: Series as "array<vec4<f32>, 17>",
+        pub(crate) series: PackedSeries as "array<vec4<f32>, 17>",
         /// Of sin m1 angle; the numbers of a custom margin.
-        pub(crate) turned: Series as "array<vec4<f32>, 17>",
+        pub(crate) turned: PackedSeries as "array<vec4<f32>, 17>",
         /// Factors on coefficients that are computed by the shader.
-        pub(crate) damping: Series as "array<vec4<f32>, 17>",
-        pub(crate) other_series: Series as "array<vec4<f32>, 17>",
+        pub(crate) damping: PackedSeries as "array<vec4<f32>, 17>",
+        pub(crate) other_series: PackedSeries as "array<vec4<f32>, 17>",
     }
 
-    /// The work of one dispatch.
+    /// The constants of one dispatch: the part of the work that it does.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Pod, Zeroable)]
-    pub struct Part = "Part" {
+    pub struct StepConstants = "StepConstants" {
         /// The chunk's first prototype.
         pub first: u32,
         /// Its prototypes.
@@ -218,7 +218,7 @@ shared! {
 
     /// A row's sums over the other classes, or over some of them. v is the logit without scale.
     #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-    pub(crate) struct Stats = "Stats" {
+    pub(crate) struct RowStatisticsF32 = "RowStatistics" {
         /// The largest logit; 0 with a binary link.
         pub max_logit: f32,
         /// Of exp(z - max_logit); with a binary link of softplus z.
@@ -257,7 +257,7 @@ shared! {
 
     /// The sums of what a filter left out, and the number of entries that it left.
     #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
-    pub(crate) struct Filtered = "Filtered" {
+    pub(crate) struct FilterTotals = "FilterTotals" {
         /// The sum of |gradient| over the entries that were left out.
         pub dropped: f32,
         /// And over all.
@@ -269,7 +269,8 @@ shared! {
 }
 
 /// The structs that every kernel knows.
-pub(crate) const TEXT: [&str; 5] = [Settings::WGSL, Part::WGSL, Row::WGSL, Stats::WGSL, BatchState::WGSL];
+pub(crate) const TEXT: [&str; 5] =
+    [Settings::WGSL, StepConstants::WGSL, Row::WGSL, RowStatisticsF32::WGSL, BatchState::WGSL];
 
 impl Settings {
     /// As they go into the uniform buffer.
@@ -284,20 +285,25 @@ impl Settings {
 }
 
 /// Numbers into their place; the number of (even, odd) pairs.
-pub(crate) fn put(place: &mut Series, values: &[f64]) -> u32 {
+pub(crate) fn put(place: &mut PackedSeries, values: &[f64]) -> u32 {
     place.iter_mut().zip(values).for_each(|(place, v)| *place = *v as f32);
     values.len().div_ceil(2) as u32
 }
 
-impl Part {
-    /// As they go into the uniform buffer, each at a multiple of [`PART_STRIDE`](crate::plan::PART_STRIDE).
+impl StepConstants {
+    /// Those of a step over so many prototypes.
+    pub(crate) fn over(count: usize) -> Self {
+        Self { count: count as u32, ..Self::default() }
+    }
+
+    /// As they go into the uniform buffer, each at a multiple of [`CONSTANTS_STRIDE`](crate::plan::CONSTANTS_STRIDE).
     pub fn bytes(&self) -> &[u8] {
         bytemuck::bytes_of(self)
     }
 }
 
 #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))] // shards are read back there
-impl Stats {
+impl RowStatisticsF32 {
     /// Minus infinity on a device.
     pub const LOWEST: f32 = constants::LOWEST as f32;
     /// Of no class.

@@ -10,7 +10,7 @@ mod families;
 use std::{error::Error, fs, path::PathBuf};
 
 use half::{bf16, f16};
-use margin_softmax::{plan::Element, *};
+use margin_softmax::{objective::*, plan::Element, *};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ const SEED: u64 = (1 << 60) + 7;
 struct Case {
     name: String,
     loss: MarginSoftmax,
-    /// Rows planned, classes, dim, sub-centres.
+    /// Rows planned, classes, dim, sub-centers.
     shape: [usize; 4],
     /// Rows of the batch, where they are fewer.
     rows: Option<usize>,

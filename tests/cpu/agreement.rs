@@ -1,8 +1,8 @@
 //! Values and gradients against the reference: every loss, option, transform, schedule and shape.
 
 use margin_softmax::{
-    Binary, Coefficients, Curve, Fallback, Link, MarginSoftmax, Others, Reduction, Series, Slope, State, TopK, Want,
-    objective::{PRESETS, Unified},
+    Link, MarginSoftmax, Others, Reduction, State, Want,
+    objective::{Binary, Coefficients, Curve, Fallback, PRESETS, Series, Slope, TopK, Unified},
 };
 
 use crate::{

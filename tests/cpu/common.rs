@@ -1,8 +1,10 @@
 //! Batches that own their data, and what agreement means.
 
 use margin_softmax::{
-    Angle, Backend, Batch, Budget, Curve, Damping, Error, Filter, MarginSoftmax, Margins, Options, Others, Output,
-    Power, Product, Series, Shape, SliceHead, Slope, State, TopK, Want, reference,
+    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Shape, Similarity, SliceHead,
+    State, Want,
+    objective::{Angle, Curve, Damping, InterclassFilter, Series, SimilarityAdjustment, Slope, TopK},
+    reference,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -79,7 +81,7 @@ impl Data {
 
     /// As the loss needs it.
     pub fn fit(&self, loss: &MarginSoftmax) -> Self {
-        if loss.product == Product::Linear { self.clone().linear() } else { self.clone() }
+        if loss.similarity == Similarity::Dot { self.clone().linear() } else { self.clone() }
     }
 
     pub fn batch(&self) -> Batch<'_> {
@@ -187,7 +189,7 @@ pub fn differing(what: &str, found: &[f32], expected: &[f64], gate: f64, scale: 
 
 /// A cosine error of 3e-7 is multiplied by the scale and the steepest slope of the batch; 1e-5 for all other rounding.
 pub fn gate(loss: &MarginSoftmax, expected: &Output<f64>) -> f64 {
-    if loss.product == Product::Linear {
+    if loss.similarity == Similarity::Dot {
         // the cosine's place is taken by products, whose error grows with their size
         let sizes = expected.target_cosines.iter().chain(&expected.other_cosines);
         return 1e-5 + 3e-7 * loss.scale * sizes.fold(1.0, |most, c| c.abs().max(most));
@@ -239,7 +241,9 @@ pub fn length(v: &[f32]) -> f64 {
 pub fn transforms() -> Vec<Others> {
     let series = |degree, damping| Curve::Series(Series { degree, damping, ..Series::default() });
     let angle = |curve, slope| Others::Angle(Angle { factor: 0.6, offset: 0.3, margin: 0.1, curve, slope });
-    let power = |exponent, angular, slope| Others::Power(Power { exponent, margin: 0.15, angular, slope });
+    let power = |exponent, angular, slope| {
+        Others::SimilarityAdjustment(SimilarityAdjustment { exponent, margin: 0.15, angular, slope })
+    };
     let mut all = Others::all();
     all.extend([
         angle(Curve::Exact, Slope::Analytic),
@@ -248,7 +252,7 @@ pub fn transforms() -> Vec<Others> {
         angle(series(12, Damping::Jackson), Slope::Analytic),
         Others::TopK(TopK { count: 1, margin: 0.3 }),
         Others::TopK(TopK { count: 64, margin: 0.06 }),
-        Others::Filter(Filter { threshold: 0.1 }),
+        Others::InterclassFilter(InterclassFilter { threshold: 0.1 }),
         power(1, false, Slope::Analytic),
         power(4, true, Slope::Analytic),
         power(3, true, Slope::Detached),
@@ -259,7 +263,7 @@ pub fn transforms() -> Vec<Others> {
 /// A batch for any family: rows with embeddings of many lengths around MagFace's, one of them ignored.
 pub fn family_data(loss: &MarginSoftmax, centers: usize, seed: u64) -> Data {
     let mut data = Data::random(24, 260, 20, seed);
-    if loss.product == Product::Linear {
+    if loss.similarity == Similarity::Dot {
         return data.linear();
     }
     data.x.chunks_mut(20).enumerate().for_each(|(i, x)| x.iter_mut().for_each(|v| *v *= [1.0, 3.0, 12.0][i % 3]));

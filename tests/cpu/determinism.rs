@@ -204,7 +204,7 @@ fn threads_and_reruns_change_no_bit_beside_a_head() {
                 cpu.update_centers(&loss, 33, &data.x, &data.labels, &mut centers).unwrap();
                 all.extend(centers);
                 let mut all: Vec<u64> = all.into_iter().map(|v| v.to_bits().into()).collect();
-                all.push(cpu.between(33, &data.w).unwrap().to_bits());
+                all.push(cpu.mean_pair_angle(33, &data.w).unwrap().to_bits());
                 all.push(cpu.mean_prototype(33, &data.w).unwrap().to_bits());
                 let again = (all, vec![]);
                 let same = again == *first.last_mut().unwrap().get_or_insert_with(|| again.clone());

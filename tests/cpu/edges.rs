@@ -1,8 +1,8 @@
 //! The ends of the range, what must be left out, and ties.
 
 use margin_softmax::{
-    Backend, Batch, Budget, Counts, GradientFilter, MarginSoftmax, Options, Others, Output, Reduction, Shape, Want,
-    objective::PRESETS,
+    Backend, Batch, Budget, GradientFilter, MarginSoftmax, Options, Others, Output, Reduction, Shape, Want,
+    data::Counts, objective::PRESETS,
 };
 
 use crate::{
@@ -41,7 +41,7 @@ fn one_class_costs_nothing() {
     }
 }
 
-/// Confident rows: losses down to 1e-18 keep their digits.
+/// Confident rows: losses down to 1e-18 keep their precision.
 #[test]
 fn tiny_losses_keep_their_digits() {
     for cosine in [0.7, 0.9, 0.99] {
@@ -211,7 +211,7 @@ fn zero_vectors_get_no_gradient() {
 }
 
 /// Lengths from 1e-11 to 1e28 change no cosine: the loss stays, and the gradient is divided by the length. Of all classes,
-/// and of some beside ordinary ones, with sub-centres and with a filter that leaves nothing out.
+/// and of some beside ordinary ones, with sub-centers and with a filter that leaves nothing out.
 #[test]
 fn the_length_of_a_vector_does_not_matter() {
     let plain = Data::random(8, 150, 16, 20);
@@ -242,7 +242,7 @@ fn the_length_of_a_vector_does_not_matter() {
                     let factor = if i < some { factor[(i + shift) % 4] } else { 1.0 };
                     let back: Vec<f32> = out.iter().map(|g| g * factor).collect();
                     if plain.iter().all(|&g| g == 0.0) {
-                        // a sub-centre that is nearest to no row
+                        // a sub-center that is nearest to no row
                         assert!(back.iter().all(|&g| g == 0.0));
                         continue;
                     }
@@ -324,7 +324,7 @@ fn one_class_of_a_family() {
     }
 }
 
-/// Of equal sub-centres the first gets the gradient; of equal classes the first are the nearest.
+/// Of equal sub-centers the first gets the gradient; of equal classes the first are the nearest.
 #[test]
 fn ties_go_to_the_first() {
     let mut data = Data::random(6, 40, 8, 95).with_centers(2, 96);

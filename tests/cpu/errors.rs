@@ -1,7 +1,7 @@
 //! Bad input is refused by name.
 
 use margin_softmax::{
-    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Shape, State, TopK,
+    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Shape, State, objective::TopK,
 };
 
 use crate::common::Data;

@@ -1,6 +1,6 @@
 //! What changes no bit, and what gradients have in common.
 
-use margin_softmax::{Backend, Batch, Error, MarginSoftmax, Options, Others, Output, State, TopK, Want};
+use margin_softmax::{Backend, Batch, Error, MarginSoftmax, Options, Others, Output, State, Want, objective::TopK};
 
 use crate::{
     common::{Data, WANT, assert_agrees, distance, family_data, length, schedules},

@@ -1,7 +1,8 @@
 //! One head in several pieces.
 
 use margin_softmax::{
-    Backend, Batch, Error, MarginSoftmax, Options, Others, Output, Product, SliceHead, State, TopK,
+    Backend, Batch, Error, MarginSoftmax, Options, Others, Output, Similarity, SliceHead, State,
+    objective::TopK,
     shard::{Statistics, Targets},
 };
 
@@ -54,9 +55,9 @@ fn sharded(
         all.grad_embeddings.iter_mut().zip(&out.grad_embeddings).for_each(|(a, b)| *a += b);
         all.grad_prototypes.extend(&out.grad_prototypes);
         all.grad_scale += out.grad_scale;
-        match loss.product {
-            Product::Linear => all.grad_bias.extend(&out.grad_bias),
-            Product::Cosine => all.grad_bias.iter_mut().zip(&out.grad_bias).for_each(|(a, b)| *a += b),
+        match loss.similarity {
+            Similarity::Dot => all.grad_bias.extend(&out.grad_bias),
+            Similarity::Cosine => all.grad_bias.iter_mut().zip(&out.grad_bias).for_each(|(a, b)| *a += b),
         }
     }
     all

@@ -44,7 +44,7 @@ fn sums_over_very_many_classes_keep_their_digits() {
     }
     agrees("weighted", &named("arcface", 0.1), &data.clone().weighted());
     let centers = Data::random(4, classes / 2, 8, 2).with_centers(2, 3);
-    agrees("sub-centres", &named("sphereface2", 0.0), &centers);
+    agrees("sub-centers", &named("sphereface2", 0.0), &centers);
     // every prototype pulls into the same octant: the sum itself is as large as it can be
     let mut one_sign = data;
     one_sign.w.iter_mut().for_each(|w| *w = w.abs() + 0.1);

@@ -3,7 +3,7 @@
 //! A line has the variant, what differs from the defaults of its facts, and a loss as an example. Every match is exhaustive, so that the
 //! compiler refuses a variant without a line.
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use super::{bent, named};
 
@@ -110,15 +110,15 @@ impl From<&Link> for LinkFacts {
     }
 }
 
-/// Facts of a product.
+/// Facts of a similarity.
 #[derive(Default)]
-pub struct ProductFacts {
+pub struct SimilarityFacts {
     /// Whether the lengths of the vectors count, and a class has a bias.
     pub linear: bool,
 }
 
-impl From<&Product> for ProductFacts {
-    fn from(_: &Product) -> Self {
+impl From<&Similarity> for SimilarityFacts {
+    fn from(_: &Similarity) -> Self {
         Self::default()
     }
 }
@@ -152,10 +152,10 @@ kinds! { target: Target => TargetFacts, targets;
         bare: Target::Angle(Angle { margin: 0.0, ..a.clone() }),
         same: Some(Others::Angle(Angle { margin: 0.0, slope: Slope::Analytic, ..a.clone() })),
     }, named("arcgrad");
-    Target::Power(p) => {
-        analytic: Target::Power(Power { slope: Slope::Analytic, ..*p }),
-        bare: Target::Power(Power { margin: 0.0, ..*p }),
-        same: Some(Others::Power(Power { margin: 0.0, slope: Slope::Analytic, angular: false, ..*p })),
+    Target::SimilarityAdjustment(p) => {
+        analytic: Target::SimilarityAdjustment(SimilarityAdjustment { slope: Slope::Analytic, ..*p }),
+        bare: Target::SimilarityAdjustment(SimilarityAdjustment { margin: 0.0, ..*p }),
+        same: Some(Others::SimilarityAdjustment(SimilarityAdjustment { margin: 0.0, slope: Slope::Analytic, angular: false, ..*p })),
         angular: p.angular.then(|| Unified { m2: p.margin, ..Default::default() }),
     }, named("sphereface2");
     Target::Custom(_) => {}, bent(0.9, 0.2);
@@ -189,11 +189,11 @@ kinds! { others: Others => OthersFacts, transforms;
             }))
         },
     }, named("arcface_topk");
-    Others::Filter(filter) => { kinks: { let at = filter.threshold; Box::new(move |_| vec![at]) }, }, named("arcface_filter");
-    Others::Power(p) => {
-        analytic: Others::Power(Power { slope: Slope::Analytic, ..*p }),
-        bare: Others::Power(Power { margin: 0.0, ..*p }),
-        same: Others::Power(Power { margin: 0.0, slope: Slope::Analytic, angular: false, ..*p }),
+    Others::InterclassFilter(filter) => { kinks: { let at = filter.threshold; Box::new(move |_| vec![at]) }, }, named("arcface_filter");
+    Others::SimilarityAdjustment(p) => {
+        analytic: Others::SimilarityAdjustment(SimilarityAdjustment { slope: Slope::Analytic, ..*p }),
+        bare: Others::SimilarityAdjustment(SimilarityAdjustment { margin: 0.0, ..*p }),
+        same: Others::SimilarityAdjustment(SimilarityAdjustment { margin: 0.0, slope: Slope::Analytic, angular: false, ..*p }),
         steep: true,
     }, named("sphereface2");
 }
@@ -211,9 +211,9 @@ kinds! { adaptive: Adaptive => AdaptiveFacts, adaptives;
     Adaptive::AdaCos => { moves: true, classes: 3, }, named("adacos");
 }
 
-kinds! { product: Product => ProductFacts, products;
-    Product::Cosine => {}, named("arcface");
-    Product::Linear => { linear: true, }, named("softmax");
+kinds! { similarity: Similarity => SimilarityFacts, similarities;
+    Similarity::Cosine => {}, named("arcface");
+    Similarity::Dot => { linear: true, }, named("softmax");
 }
 
 /// The loss with every true slope.
@@ -243,7 +243,7 @@ pub fn least_classes(loss: &MarginSoftmax) -> usize {
 
 /// Whether the lengths of the vectors count, a class has a bias, and one prototype.
 pub fn is_linear(loss: &MarginSoftmax) -> bool {
-    product(&loss.product).linear
+    similarity(&loss.similarity).linear
 }
 
 /// Whether a batch may bring margins of classes and rows.

@@ -1,6 +1,6 @@
 //! The list of families that the tests run on: host, CPU, GPU, browser, fuzz and soak tests take their losses from here.
 //!
-//! A new variant of [`Target`], [`Others`], [`Link`], [`Adaptive`] or [`Product`] needs one line in `kinds.rs`: the compiler asks
+//! A new variant of [`Target`], [`Others`], [`Link`], [`Adaptive`] or [`Similarity`] needs one line in `kinds.rs`: the compiler asks
 //! for it, and the example in that line then runs in every suite. Another family of a variant that is there already is a line
 //! in [`list`]. A preset needs none: most tests go through `objective::PRESETS`.
 
@@ -8,7 +8,7 @@
 
 mod kinds;
 
-use margin_softmax::{objective::PRESETS, *};
+use margin_softmax::{objective::PRESETS, objective::*, *};
 
 pub use self::kinds::*;
 
@@ -129,7 +129,7 @@ pub fn all() -> Vec<Family> {
     add(transforms(), |loss| loss.others.name());
     add(links(), |loss| loss.link.name());
     add(adaptives(), |loss| loss.adaptive.name());
-    add(products(), |loss| loss.product.name());
+    add(similarities(), |loss| loss.similarity.name());
     all
 }
 

@@ -6,10 +6,7 @@ mod families;
 use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
-use margin_softmax::{
-    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Damping, Elastic, Fallback, Filter, Link, MagFace,
-    MarginSoftmax, Others, Power, Product, Reduction, Series, Slope, Target, TopK, Unified, objective::PRESETS,
-};
+use margin_softmax::{Adaptive, Link, MarginSoftmax, Others, Similarity, Reduction, Target, objective::{AdaFace, Angle, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, MagFace, PRESETS, Series, SimilarityAdjustment, Slope, TopK, Unified}};
 use serde_json::{Number, Value};
 
 static FAMILIES: LazyLock<Vec<families::Family>> = LazyLock::new(families::all);
@@ -47,9 +44,9 @@ fn angle(u: &mut Unstructured) -> Result<Angle> {
     Ok(Angle { factor, margin, offset, curve: curve(u)?, slope: slope(u)? })
 }
 
-fn power(u: &mut Unstructured) -> Result<Power> {
+fn power(u: &mut Unstructured) -> Result<SimilarityAdjustment> {
     let (exponent, margin) = (u.int_in_range(0..=17)?, number(u, 0.0, 1.0)?);
-    Ok(Power { exponent, margin, angular: u.arbitrary()?, slope: slope(u)? })
+    Ok(SimilarityAdjustment { exponent, margin, angular: u.arbitrary()?, slope: slope(u)? })
 }
 
 fn unified(u: &mut Unstructured) -> Result<Unified> {
@@ -120,7 +117,7 @@ pub fn loss(u: &mut Unstructured) -> Result<MarginSoftmax> {
     if has(5) {
         loss.target = match u.int_in_range(0..=5_u8)? {
             0 => Target::Angle(angle(u)?),
-            1 => Target::Power(power(u)?),
+            1 => Target::SimilarityAdjustment(power(u)?),
             _ => Target::Unified(unified(u)?),
         };
     }
@@ -131,8 +128,8 @@ pub fn loss(u: &mut Unstructured) -> Result<MarginSoftmax> {
             2 => Others::Angle(angle(u)?),
             3 => Others::Curricular,
             4 => Others::TopK(TopK { count: u.int_in_range(0..=65_u8)?.into(), margin: number(u, 0.0, 1.5)? }),
-            5 => Others::Filter(Filter { threshold: number(u, 0.01, 1.0)? }),
-            _ => Others::Power(power(u)?),
+            5 => Others::InterclassFilter(InterclassFilter { threshold: number(u, 0.01, 1.0)? }),
+            _ => Others::SimilarityAdjustment(power(u)?),
         };
     }
     if has(7) && has(8) {
@@ -150,7 +147,7 @@ pub fn loss(u: &mut Unstructured) -> Result<MarginSoftmax> {
         loss.adaptive = adaptive(u)?;
     }
     if has(10) && has(11) && has(12) {
-        loss.product = if u.arbitrary()? { Product::Cosine } else { Product::Linear };
+        loss.similarity = if u.arbitrary()? { Similarity::Cosine } else { Similarity::Dot };
     }
     if has(13) && !has(14) && has(15) {
         let family = u.choose(&FAMILIES)?;

@@ -1,9 +1,6 @@
 //! What a batch looks like in f64, and whether the rounding of a cosine moves its results by no more than the gate.
 
-use margin_softmax::{
-    Adaptive, Angle, Coefficients, Curve, Damping, Link, MarginSoftmax, Others, Output, Product, Reduction, Series,
-    State, Target, Unified,
-};
+use margin_softmax::{Adaptive, Link, MarginSoftmax, Others, Output, Similarity, Reduction, State, Target, objective::{Angle, Coefficients, Curve, Damping, Series, Unified}};
 
 use crate::common::Data;
 
@@ -75,7 +72,7 @@ impl<'a> Seen<'a> {
 
     fn products(&mut self, n: usize, classes: usize) {
         let ([_, _, dim], k) = (self.data.shape, self.data.centers.max(1));
-        let cosine = self.loss.product == Product::Cosine;
+        let cosine = self.loss.similarity == Similarity::Cosine;
         for i in 0..n {
             for j in 0..classes {
                 let mut all: Vec<f64> = vec![];
@@ -157,7 +154,7 @@ impl<'a> Seen<'a> {
             other => other.clone(),
         };
         let (mut kinks, mut slope, mut size) = (vec![], 1.0_f64, 1.0_f64);
-        let linear = self.loss.product == Product::Linear;
+        let linear = self.loss.similarity == Similarity::Dot;
         let mut look = |c: f64, exact: bool, f: &dyn Fn(f64) -> (f64, f64)| {
             let clip = |c: f64| if linear { c } else { c.clamp(-1.0, 1.0) };
             let [low, here, high] = [clip(c - OFF), clip(c), clip(c + OFF)].map(f);
@@ -292,9 +289,9 @@ impl<'a> Seen<'a> {
     /// What a pull on a cosine becomes as a gradient of a vector, by its side: 0 for embeddings, 1 for prototypes.
     pub fn lever(&self, side: usize, at: usize) -> f64 {
         let most = |all: &[f64]| all.iter().fold(0.0_f64, |m, &l| l.max(m));
-        let turn = match self.loss.product {
-            Product::Cosine => 1.0 / self.lengths[side][at],
-            Product::Linear => most(&self.lengths[1 - side]),
+        let turn = match self.loss.similarity {
+            Similarity::Cosine => 1.0 / self.lengths[side][at],
+            Similarity::Dot => most(&self.lengths[1 - side]),
         };
         let mut lever = self.scale() * self.slope * turn;
         if let (0, Adaptive::MagFace(f), Some(_)) = (side, self.loss.adaptive, self.margins()) {
@@ -311,11 +308,11 @@ impl<'a> Seen<'a> {
         let least = f64::from(f32::MIN_POSITIVE);
         let (pull, own) = (|i: usize| pulls[i] * self.scale() * self.slope, self.lengths[side][at]);
         let (prototypes, rows) = (self.lengths[1].iter(), self.rows.iter().copied());
-        match (self.loss.product, side) {
-            (Product::Cosine, 0) => prototypes.map(|l| pull(at).min(least * l.max(1.0))).sum::<f64>() / own,
-            (Product::Cosine, _) => rows.map(|i| pull(i).min(least * own.max(1.0))).sum::<f64>() / own,
-            (Product::Linear, 0) => prototypes.map(|l| pull(at).min(least) * l).sum(),
-            (Product::Linear, _) => rows.map(|i| pull(i).min(least) * self.lengths[0][i]).sum(),
+        match (self.loss.similarity, side) {
+            (Similarity::Cosine, 0) => prototypes.map(|l| pull(at).min(least * l.max(1.0))).sum::<f64>() / own,
+            (Similarity::Cosine, _) => rows.map(|i| pull(i).min(least * own.max(1.0))).sum::<f64>() / own,
+            (Similarity::Dot, 0) => prototypes.map(|l| pull(at).min(least) * l).sum(),
+            (Similarity::Dot, _) => rows.map(|i| pull(i).min(least) * self.lengths[0][i]).sum(),
         }
     }
 

@@ -133,9 +133,9 @@ pub fn compare(device: &Device, case: &Case) -> Result<(), String> {
     let longest = |v: &[f32]| {
         v.chunks_exact(d).map(|v| v.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt()).fold(1.0, f64::max)
     };
-    let lengths = match case.loss.product {
-        Product::Linear => longest(&data.embeddings) * longest(&data.prototypes),
-        Product::Cosine => 1.0,
+    let lengths = match case.loss.similarity {
+        Similarity::Dot => longest(&data.embeddings) * longest(&data.prototypes),
+        Similarity::Cosine => 1.0,
     };
     let scale = if case.loss.adaptive == Adaptive::AdaCos { state.scale } else { case.loss.scale };
     let gate = 1e-5 + 3e-7 * scale * steepest * lengths;

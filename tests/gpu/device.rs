@@ -12,6 +12,7 @@ use std::{
 use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{self, Context, Head, Io, Tensor, monitor, ops, regularizer},
+    objective::{Custom, Fallback},
     plan::{Element, Layout, Plan},
     *,
 };

@@ -1,7 +1,7 @@
 //! Inputs at the edge: what must stay finite, what must be NaN, and what must not spoil its neighbours.
 
 use libtest_mimic::Failed;
-use margin_softmax::{gpu::Context, *};
+use margin_softmax::{gpu::Context, objective::*, *};
 
 use crate::{
     Check,

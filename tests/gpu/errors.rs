@@ -198,6 +198,12 @@ fn limits_and_budgets_are_refused_when_planning(context: &Context) -> Result<(),
     // a part of a head: its sums would be those of its own classes alone
     let part = Plan::shard(&loss, shape, 0..600, &plain(&[600]), &limits, &options)?;
     refused!(Head::new(context, &loss, part), Error::Combination { what: "shard", .. });
+    let mut shard = Backend::Gpu(context.clone()).shard(&loss, shape, 0..600, &options)?;
+    let (w, y) = (vec![0.5; 600 * 16], [0_i64; 0]);
+    let none = Batch { prototypes: &w, labels: &y, ..Default::default() };
+    for out in [pollster::block_on(shard.evaluate_async(&none)), pollster::block_on(shard.train_async(&none))] {
+        refused!(out, Error::Combination { what: "shard", .. });
+    }
     refused!(Backend::gpu(Some("no such adapter")), Error::NoAdapter(_));
     Ok(())
 }
@@ -249,7 +255,7 @@ fn operations_refuse_shapes_that_do_not_match(context: &Context) -> Result<(), F
     let centers = odd(&[5, 8], Element::F32);
     let moved = regularizer::update_centers(context, e, &center, &f(&[4, 8]), &y(&[4]), &centers);
     refused!(moved, Error::Alignment { what: "centers", offset: 4, .. });
-    refused!(monitor::between(context, &[&centers]), Error::Alignment { what: "vectors", .. });
+    refused!(monitor::mean_pair_angle(context, &[&centers]), Error::Alignment { what: "vectors", .. });
     refused!(ops::cosine(context, e, &y(&[4, 8]), &f(&[5, 8])), Error::Element { what: "embeddings", .. });
     refused!(ops::margin(context, e, &arcface, &f(&[4, 5]), &y(&[3])), Error::Shape { what: "labels", .. });
     refused!(ops::margin(context, e, &arcface, &f(&[4, 5]), &f(&[4])), Error::Element { what: "labels", .. });

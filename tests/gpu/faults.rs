@@ -215,7 +215,7 @@ impl Everything {
             SampledHead::new(&backend, &loss, shape(), &options, PartialFc::new(0.5, 1).unwrap()),
             monitor::HeadMonitor::new(context, &rig.bound, 8),
             monitor.read(),
-            monitor::between(context, &w),
+            monitor::mean_pair_angle(context, &w),
             backend.regularize(&Regularizer::reg_ss(), shape().dim(), &data.prototypes),
         );
         let mut encoder = device.create_command_encoder(&Default::default());

@@ -1,7 +1,7 @@
 //! Gradient filtering on a device: what is left out, how much that is, and that nothing else changes.
 
 use libtest_mimic::Failed;
-use margin_softmax::{gpu::Context, *};
+use margin_softmax::{data::*, gpu::Context, *};
 
 use crate::{
     Check,
@@ -51,7 +51,7 @@ fn filtered_gradients_agree_with_the_reference(context: &Context) -> Result<(), 
     let losses = [
         ("arcface", named("arcface"), 1),
         ("curricularface", named("curricularface"), 1),
-        ("sub-centres", named("arcface"), 3),
+        ("sub-centers", named("arcface"), 3),
         ("sphereface2", named("sphereface2"), 1),
         ("smoothed", smoothed, 1),
         ("softmax", named("softmax"), 1),
@@ -63,7 +63,7 @@ fn filtered_gradients_agree_with_the_reference(context: &Context) -> Result<(), 
         let mut data = Data::random(Shape::new(70, 150, 20)?, 3);
         data.prototypes = Data::random(Shape::new(1, 150 * k, 20)?, 4).prototypes;
         for epsilon in [1e-9, 1e-4, 1e-2, 0.1] {
-            let want = if loss.product == Product::Linear { Want::ALL.with_bias() } else { Want::ALL };
+            let want = if loss.similarity == Similarity::Dot { Want::ALL.with_bias() } else { Want::ALL };
             let whole = Options { want, ..options(epsilon, Tile::Direct) };
             let expected = Backend::reference().head_with(&loss, shape, &whole)?.evaluate(&data.batch())?;
             for &tile in Tile::ALL {
@@ -207,7 +207,7 @@ fn a_filtered_head_follows_its_rows(context: &Context) -> Result<(), Failed> {
 fn very_many_rows_are_listed_in_passes(context: &Context) -> Result<(), Failed> {
     let shape = Shape::new(70_001, 3, 2)?;
     let data = Data::random(shape, 2);
-    // in two dimensions ArcFace's slope at a target cosine next to 1 has few digits
+    // in two dimensions ArcFace's slope at a target cosine next to 1 has little precision
     let loss = MarginSoftmax::cosface().with_scale(8.0);
     let options = options(1e-12, Tile::Direct);
     let found = Backend::Gpu(context.clone()).head_with(&loss, shape, &options)?.evaluate(&data.batch())?;

@@ -2,8 +2,10 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
+    data::Counts,
     gpu::{Context, Head, Io, Tensor, ops},
-    plan::{Role, Slot},
+    objective::{Custom, TopK},
+    plan::{Role, TensorRole},
     shard::{Statistics, Targets},
     *,
 };
@@ -151,7 +153,7 @@ fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
             sum.grad_embeddings.iter_mut().zip(&out.grad_embeddings).for_each(|(a, b)| *a += b);
             sum.grad_prototypes.extend(&out.grad_prototypes);
             sum.grad_scale += out.grad_scale;
-            if case.loss.product == Product::Linear {
+            if case.loss.similarity == Similarity::Dot {
                 sum.grad_bias.extend(&out.grad_bias);
             }
         }
@@ -283,7 +285,7 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
         let (data, shards) = (Data::new(&case), [case.shape.1]);
         let options = Options { want: case.want(), ..Default::default() };
         let mut other = case.loss.clone().with_scale(case.loss.scale * 0.5);
-        if let Others::Filter(filter) = &mut other.others {
+        if let Others::InterclassFilter(filter) = &mut other.others {
             filter.threshold = 0.3;
         }
         if let Link::Binary(link) = &mut other.link {
@@ -306,13 +308,13 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
 
         let before = context.allocated_bytes();
         drop(rig.tensors.bind(&rig.head)?);
-        let given = |slot: Slot| match slot {
-            Slot::RowLosses => true,
-            Slot::ClassWeights => data.weights.is_some(),
-            Slot::Upstream => data.upstream.is_some(),
-            Slot::Bias => data.bias.is_some(),
-            Slot::ClassMargins => data.class_margins.iter().any(Option::is_some),
-            Slot::RowMargins => data.row_margins.iter().any(Option::is_some),
+        let given = |slot: TensorRole| match slot {
+            TensorRole::RowLosses => true,
+            TensorRole::ClassWeights => data.weights.is_some(),
+            TensorRole::Upstream => data.upstream.is_some(),
+            TensorRole::Bias => data.bias.is_some(),
+            TensorRole::ClassMargins => data.class_margins.iter().any(Option::is_some),
+            TensorRole::RowMargins => data.row_margins.iter().any(Option::is_some),
             _ => false,
         };
         let buffers = rig.head.plan().buffers().iter();
@@ -463,7 +465,7 @@ fn tensors_of_further_families_are_checked(context: &Context) -> Result<(), Fail
         ("db", &linear, Io { grad_bias: Some(&one), ..io }, |e| matches!(e, Error::Shape { what: "grad_bias", .. })),
         ("ds", &binary, Io { grad_bias: Some(&one), ..io }, |e| matches!(e, Error::Missing { what: "grad_scale", .. })),
         ("db", &binary, Io { grad_scale: Some(&one), ..io }, |e| matches!(e, Error::Missing { what: "grad_bias", .. })),
-        ("sub-centres", &centers, io, |e| matches!(e, Error::Shape { what: "prototypes", .. })),
+        ("sub-centers", &centers, io, |e| matches!(e, Error::Shape { what: "prototypes", .. })),
     ];
     for (what, head, io, expected) in refused {
         match head.bind(&io) {

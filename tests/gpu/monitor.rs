@@ -6,7 +6,7 @@ use libtest_mimic::Failed;
 use margin_softmax::{
     gpu::{
         Context, Tensor,
-        monitor::{HeadMonitor, between, between_in, mean_prototype},
+        monitor::{HeadMonitor, mean_pair_angle, mean_pair_angle_in, mean_prototype},
     },
     monitor::{Monitor, Report},
     plan::Element,
@@ -234,7 +234,7 @@ fn spreads_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
                     _ => *v,
                 };
                 let seen: Vec<f64> = v.iter().map(|v| f64::from(back(v))).collect();
-                let (inter, mean) = (reference::between(dim, &seen)?, reference::mean_prototype(dim, &seen)?);
+                let (inter, mean) = (reference::mean_pair_angle(dim, &seen)?, reference::mean_prototype(dim, &seen)?);
                 // dθ = dc / sin θ, with dc = 2e-6; at most √(2·dc) where vectors are parallel
                 let off = if dim == 1 { 2e-3 } else { spread_error(dim, &seen) };
                 let what = format!("{count}x{dim} {element:?} cone={cone}");
@@ -245,7 +245,7 @@ fn spreads_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
                         .map(|(first, n)| upload(context, &[n, dim], &v[first * dim..(first + n) * dim], element))
                         .collect();
                     let shards: Vec<&Tensor> = shards.iter().collect();
-                    let found = between(context, &shards)?;
+                    let found = mean_pair_angle(context, &shards)?;
                     assert!((found - inter).abs() <= off + 5e-7, "{what}, {cut}: {found} is not {inter}");
                     let mut encoder = context.device().create_command_encoder(&Default::default());
                     let length = mean_prototype(context, &mut encoder, &shards)?;
@@ -256,15 +256,15 @@ fn spreads_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
                     assert!((found - mean).abs() <= 2e-6, "{what}, {cut}: {found} is not {mean}");
                 }
                 if element == Element::F32 {
-                    assert!((backend.between(dim, &v)? - inter).abs() <= off + 5e-7, "{what}");
+                    assert!((backend.mean_pair_angle(dim, &v)? - inter).abs() <= off + 5e-7, "{what}");
                     assert!((backend.mean_prototype(dim, &v)? - mean).abs() <= 2e-6, "{what}");
                 }
             }
         }
     }
-    assert_eq!((backend.between(3, &[]), backend.between(3, &[1.0; 3])), (Ok(0.0), Ok(0.0)));
+    assert_eq!((backend.mean_pair_angle(3, &[]), backend.mean_pair_angle(3, &[1.0; 3])), (Ok(0.0), Ok(0.0)));
     assert_eq!(backend.mean_prototype(3, &[]), Ok(0.0));
-    let found = backend.between(2, &[1.0, 1.0, 0.0, 2.0, -3.0, 1.0])?;
+    let found = backend.mean_pair_angle(2, &[1.0, 1.0, 0.0, 2.0, -3.0, 1.0])?;
     assert!((found - 1.3562959).abs() < 1e-6, "W-Inter is {found}");
     Ok(())
 }
@@ -292,7 +292,7 @@ fn spreads_in_strips_are_the_same(context: &Context) -> Result<(), Failed> {
     let (count, dim) = (300, 8);
     let v = random(&mut ChaCha8Rng::seed_from_u64(12), count * dim);
     let wide: Vec<f64> = v.iter().map(|&v| v.into()).collect();
-    let expected = reference::between(dim, &wide)?;
+    let expected = reference::mean_pair_angle(dim, &wide)?;
     for cut in [300, 20, 130] {
         let shards: Vec<Tensor> = [(0, cut), (cut, count - cut)]
             .into_iter()
@@ -301,7 +301,7 @@ fn spreads_in_strips_are_the_same(context: &Context) -> Result<(), Failed> {
             .collect();
         let shards: Vec<&Tensor> = shards.iter().collect();
         for most in [0, 1, 7, 11, 1000] {
-            let found = pollster::block_on(between_in(context, &shards, most))?;
+            let found = pollster::block_on(mean_pair_angle_in(context, &shards, most))?;
             let off = spread_error(dim, &wide) + 5e-7;
             assert!((found - expected).abs() <= off, "{cut}, {most} tiles: {found} is not {expected}");
         }
@@ -324,7 +324,7 @@ fn equal_cosines_are_no_hit(context: &Context) -> Result<(), Failed> {
 
 fn spreads_of_odd_vectors(context: &Context) -> Result<(), Failed> {
     let backend = Backend::Gpu(context.clone());
-    let found = backend.between(2, &[0.0, 0.0, 1.0, 1.0, 1.0, 1.0])?;
+    let found = backend.mean_pair_angle(2, &[0.0, 0.0, 1.0, 1.0, 1.0, 1.0])?;
     assert!((found - PI / 3.0).abs() < 1e-3, "{found}");
     let found = backend.mean_prototype(2, &[0.0, 0.0, 3.0, 4.0])?;
     assert!((found - 0.5).abs() < 1e-6, "{found}");
@@ -332,9 +332,12 @@ fn spreads_of_odd_vectors(context: &Context) -> Result<(), Failed> {
         for at in [0, 5, 799] {
             let mut v = vec![1.0; 800];
             v[at] = bad;
-            assert!(backend.between(2, &v)?.is_nan() && backend.mean_prototype(2, &v)?.is_nan(), "{bad} at {at}");
+            assert!(
+                backend.mean_pair_angle(2, &v)?.is_nan() && backend.mean_prototype(2, &v)?.is_nan(),
+                "{bad} at {at}"
+            );
             let halves = [&v[..400], &v[400..]].map(|v| upload(context, &[200, 2], v, Element::F32));
-            assert!(between(context, &[&halves[0], &halves[1]])?.is_nan(), "{bad} at {at}");
+            assert!(mean_pair_angle(context, &[&halves[0], &halves[1]])?.is_nan(), "{bad} at {at}");
         }
     }
     Ok(())
@@ -356,17 +359,17 @@ fn wrong_monitors_are_refused(context: &Context) -> Result<(), Failed> {
     let (plain, flat) = (tensor(&[4, 3], Element::F32), tensor(&[6], Element::F32));
     let (wide, half) = (tensor(&[4, 4], Element::F32), tensor(&[4, 3], Element::F16));
     let labels = Tensor::empty(context, &[4, 3], Element::I32)?;
-    assert_eq!(between(context, &[]), Err(Error::Zero { what: "vectors" }));
-    assert!(matches!(between(context, &[&flat]), Err(Error::Shape { what: "vectors", .. })));
-    let found = between(context, &[&plain, &wide]);
+    assert_eq!(mean_pair_angle(context, &[]), Err(Error::Zero { what: "vectors" }));
+    assert!(matches!(mean_pair_angle(context, &[&flat]), Err(Error::Shape { what: "vectors", .. })));
+    let found = mean_pair_angle(context, &[&plain, &wide]);
     assert_eq!(found, Err(Error::Shape { what: "vectors", found: vec![4, 4], expected: vec![4, 3] }));
-    assert!(matches!(between(context, &[&plain, &half]), Err(Error::Element { what: "vectors", .. })));
-    assert!(matches!(between(context, &[&labels]), Err(Error::Element { what: "vectors", .. })));
+    assert!(matches!(mean_pair_angle(context, &[&plain, &half]), Err(Error::Element { what: "vectors", .. })));
+    assert!(matches!(mean_pair_angle(context, &[&labels]), Err(Error::Element { what: "vectors", .. })));
     let mut encoder = context.device().create_command_encoder(&Default::default());
     let found = mean_prototype(context, &mut encoder, &[&plain, &wide]).err();
     assert!(matches!(found, Some(Error::Shape { what: "prototypes", .. })));
     let backend = Backend::Gpu(context.clone());
-    assert_eq!(backend.between(0, &[1.0]), Err(Error::Zero { what: "dim" }));
-    assert_eq!(backend.between(2, &[1.0; 3]), Err(Error::Length { what: "vectors", found: 3, expected: 2 }));
+    assert_eq!(backend.mean_pair_angle(0, &[1.0]), Err(Error::Zero { what: "dim" }));
+    assert_eq!(backend.mean_pair_angle(2, &[1.0; 3]), Err(Error::Length { what: "vectors", found: 3, expected: 2 }));
     Ok(())
 }

@@ -6,6 +6,7 @@ use margin_softmax::{
         Context, Tensor,
         ops::{self, CrossEntropy},
     },
+    objective::Fallback,
     plan::Element,
     *,
 };

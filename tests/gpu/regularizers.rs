@@ -233,7 +233,7 @@ fn center_loss_agrees_with_the_reference(context: &Context) -> Result<(), Failed
             let moved = tc.read::<f32>(context)?;
             for (i, (f, e)) in moved.iter().zip(&expected).enumerate() {
                 // values up to 4, up to 700 of them added in a row; an average of them in the end
-                assert!((f64::from(*f) - e).abs() <= 1e-5, "{at}: centre {f} is not {e}");
+                assert!((f64::from(*f) - e).abs() <= 1e-5, "{at}: center {f} is not {e}");
                 if !labels.contains(&((i / dim) as i32)) {
                     assert_eq!(f.to_bits(), c[i].to_bits(), "{at}: class {} moved", i / dim);
                 }
@@ -262,7 +262,7 @@ fn center_loss_at_the_edges(context: &Context) -> Result<(), Failed> {
             assert_eq!((out.loss.is_nan(), zero(&out.grad_embeddings)), (spoils, spoils), "{out:?}");
             let mut moved = c;
             gpu.update_centers(&loss, 2, &x, &labels, &mut moved)?;
-            same_bits("centre", &moved[..2], &c[..2])?;
+            same_bits("center", &moved[..2], &c[..2])?;
             assert!(moved[2..].iter().all(|c| c.is_finite()) && moved[3] != 4.0, "{moved:?}");
         }
     }
@@ -272,7 +272,7 @@ fn center_loss_at_the_edges(context: &Context) -> Result<(), Failed> {
         let out = gpu.center_loss(&loss, 2, x, labels, &centers)?;
         assert!(out.loss.to_bits() == 0 && out.grad_embeddings.len() == x.len() && zero(&out.grad_embeddings));
         pollster::block_on(gpu.update_centers_async(&loss, 2, x, labels, &mut centers))?;
-        same_bits("centres", &centers, &good)?;
+        same_bits("centers", &centers, &good)?;
     }
     // a label that names no class, found on the device; an ignored class like the others
     let tensor = |values: &[f32]| upload(context, &[2, 2], values, Element::F32);

@@ -18,7 +18,7 @@ pub const CHECKS: &[(&str, Check)] =
 
 fn case(family: &'static str, smoothing: f64, shape: (usize, usize, usize)) -> Result<Case, Failed> {
     let loss = MarginSoftmax::named(family)?.with_label_smoothing(smoothing);
-    let (linear, shape) = (loss.product == Product::Linear, Shape::new(shape.0, shape.1, shape.2)?);
+    let (linear, shape) = (loss.similarity == Similarity::Dot, Shape::new(shape.0, shape.1, shape.2)?);
     Ok(Case { family, bias: linear, further: true, loss, ..Case::random(shape, 1) })
 }
 

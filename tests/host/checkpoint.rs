@@ -1,9 +1,9 @@
 //! Saved runs: bit for bit through every format, and nothing but errors from bytes that are none.
 
 use margin_softmax::{
-    Adaptive, Backend, Batch, Elastic, Error, MarginSoftmax, Options, Shape, State,
+    Adaptive, Backend, Batch, Error, MarginSoftmax, Options, Shape, State,
     checkpoint::{Checkpoint, TensorData},
-    objective::{Ramp, Schedule, Schedules},
+    objective::{Elastic, Ramp, Schedule, Schedules},
     partial::{PartialFc, SampledHead},
 };
 use rand::RngExt;
@@ -222,7 +222,7 @@ fn tensors_are_checked_as_they_come_in() {
     let scalar = || TensorData::new(&[], vec![1.0]).unwrap();
     assert!(matches!(kept.insert("__metadata__", scalar()), Err(Error::Combination { what: "tensor", .. })));
     assert!(matches!(kept.insert(&"x".repeat(257), scalar()), Err(Error::Size { needed: 257, .. })));
-    for i in 0..Checkpoint::MOST_TENSORS {
+    for i in 0..Checkpoint::MAX_TENSORS {
         assert_eq!(kept.insert(&format!("{i:0>256}"), scalar()), Ok(None));
     }
     assert!(matches!(kept.insert("one more", scalar()), Err(Error::Size { what: "tensors", .. })));

@@ -3,8 +3,9 @@
 use std::{f64::consts::PI, fmt::Display};
 
 use margin_softmax::{
-    Batch, Coefficients, Curve, Damping, Fallback, Label, MarginSoftmax, Output, Reduction, Result, Series, Shape,
-    Target, Unified, Want, reference,
+    Batch, Label, MarginSoftmax, Output, Reduction, Result, Shape, Target, Want,
+    objective::{Coefficients, Curve, Damping, Fallback, Series, Unified},
+    reference,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

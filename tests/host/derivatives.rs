@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use crate::{common::*, families, problems::*};
 
@@ -36,7 +36,7 @@ fn detached(loss: &MarginSoftmax) -> [bool; 2] {
 fn steepest(problem: &Problem) -> f64 {
     let margins = problem.margins();
     let mut most = 1.0_f64;
-    for i in problem.counted().filter(|_| problem.loss.product == Product::Cosine) {
+    for i in problem.counted().filter(|_| problem.loss.similarity == Similarity::Cosine) {
         for j in 0..problem.classes() {
             let value = |c: f64| problem.value(i, j, c, &margins[i]);
             most = most.max(central_difference(value, problem.cosine(i, j), 1e-4).abs());
@@ -113,7 +113,7 @@ fn differences(problem: &Problem, part: Part, objective: &dyn Fn(&Problem) -> f6
 #[test]
 fn every_gradient_is_the_derivative_of_the_loss() {
     for (name, mut problem) in problems() {
-        if problem.loss.product == Product::Linear {
+        if problem.loss.similarity == Similarity::Dot {
             problem.bias.get_or_insert_with(|| vec![0.0; problem.shape.classes()]);
         }
         let (out, frozen) = (problem.run(), problem.frozen());
@@ -133,7 +133,7 @@ fn every_gradient_is_the_derivative_of_the_loss() {
         };
         check("dX", &out.grad_embeddings, |p| &mut p.embeddings);
         check("dW", &out.grad_prototypes, |p| &mut p.prototypes);
-        if problem.loss.product == Product::Linear {
+        if problem.loss.similarity == Similarity::Dot {
             check("db", &out.grad_bias, |p| p.bias.as_mut().unwrap());
         } else if let Link::Binary(at) = problem.loss.link {
             let moved = |bias: f64| {
@@ -170,7 +170,7 @@ fn the_batches_reach_every_option() {
         many("a series with margins of rows", 20, &|p| series(p) && p.row_margins[k].is_some());
     }
     for k in 1..=3 {
-        many("sub-centres", 100, &|p| p.shape.sub_centers() == k);
+        many("sub-centers", 100, &|p| p.shape.sub_centers() == k);
     }
     for reduction in [Reduction::Mean, Reduction::Sum, Reduction::None] {
         many(reduction.name(), 100, &|p| p.loss.reduction == reduction && p.upstream.is_some());
@@ -183,8 +183,8 @@ fn the_batches_reach_every_option() {
     many("ignored rows", 100, &|p| p.counted().count() < p.rows());
     many("detached", 50, &|p| detached(&p.loss)[0]);
     many("detached others", 50, &|p| detached(&p.loss)[1]);
-    many("a linear head without bias", 3, &|p| p.loss.product == Product::Linear && p.bias.is_none());
-    many("a linear head with bias", 3, &|p| p.loss.product == Product::Linear && p.bias.is_some());
+    many("a linear head without bias", 3, &|p| p.loss.similarity == Similarity::Dot && p.bias.is_none());
+    many("a linear head with bias", 3, &|p| p.loss.similarity == Similarity::Dot && p.bias.is_some());
 
     // rows of MagFace: below, between and above the two lengths, in front of and behind every threshold
     for fallback in FALLBACKS {
@@ -219,7 +219,12 @@ fn the_batches_reach_every_option() {
     assert!(share(|z| z > 0.999) > 20 && share(|z| z < -0.999) > 20 && share(|z| z.abs() < 0.9) > 20);
 
     // others that are transformed, and others that are not
-    for p in [Others::TopK(TopK::default()), Others::Filter(Filter::default()), Others::Curricular, Others::Rectified] {
+    for p in [
+        Others::TopK(TopK::default()),
+        Others::InterclassFilter(InterclassFilter::default()),
+        Others::Curricular,
+        Others::Rectified,
+    ] {
         let (mut moved, mut left) = (0, 0);
         for problem in problems.iter().filter(|q| q.loss.others.name() == p.name()) {
             let margins = problem.margins();

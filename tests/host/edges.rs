@@ -2,7 +2,7 @@
 
 use half::f16;
 use margin_softmax::{
-    Adaptive, Counts, Error, Link, MarginSoftmax, Others, Product, Reduction, Target, objective::PRESETS,
+    Adaptive, Error, Link, MarginSoftmax, Others, Reduction, Similarity, Target, data::Counts, objective::PRESETS,
 };
 
 use crate::common::*;
@@ -12,7 +12,7 @@ const REDUCTIONS: [Reduction; 3] = [Reduction::Mean, Reduction::Sum, Reduction::
 /// Softmax over cosines with margins of the loss alone; the other families have edges of their own.
 fn is_plain(loss: &MarginSoftmax) -> bool {
     matches!((&loss.target, &loss.others), (Target::Unified(_), Others::Identity | Others::Rectified))
-        && (loss.product, loss.link, loss.adaptive) == (Product::Cosine, Link::Softmax, Adaptive::None)
+        && (loss.similarity, loss.link, loss.adaptive) == (Similarity::Cosine, Link::Softmax, Adaptive::None)
 }
 
 /// Every plain preset and every margin of the list, at scale 64.

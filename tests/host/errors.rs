@@ -1,7 +1,10 @@
 //! Every bad input is a typed error that names the argument, the value found and the values allowed.
 
 use margin_softmax::{
-    objective::PRESETS,
+    objective::{
+        AdaFace, Angle, Binary, Coefficients, Curve, Custom, Damping, Elastic, Fallback, InterclassFilter, MagFace,
+        PRESETS, Series, SimilarityAdjustment, TopK, Unified,
+    },
     shard::{Statistics, Targets},
     *,
 };
@@ -299,7 +302,10 @@ fn ranges() -> Vec<Range> {
         MarginSoftmax { target: Target::Angle(angle), ..Default::default() }
     }
     fn power(margin: f64, angular: bool) -> MarginSoftmax {
-        MarginSoftmax { target: Target::Power(Power { margin, angular, ..Default::default() }), ..Default::default() }
+        MarginSoftmax {
+            target: Target::SimilarityAdjustment(SimilarityAdjustment { margin, angular, ..Default::default() }),
+            ..Default::default()
+        }
     }
     fn binary(change: impl FnOnce(&mut Binary)) -> MarginSoftmax {
         let mut binary = Binary::default();
@@ -344,14 +350,17 @@ fn ranges() -> Vec<Range> {
         range(
             "power.margin",
             "-1e6 <= m <= 1e6",
-            |margin| MarginSoftmax::normface().with_others(Others::Power(Power { margin, ..Default::default() })),
+            |margin| {
+                MarginSoftmax::normface()
+                    .with_others(Others::SimilarityAdjustment(SimilarityAdjustment { margin, ..Default::default() }))
+            },
             &[big],
             &[over],
         ),
         range(
             "filter.threshold",
             "0 < threshold <= 1",
-            |threshold| MarginSoftmax::normface().with_others(Others::Filter(Filter { threshold })),
+            |threshold| MarginSoftmax::normface().with_others(Others::InterclassFilter(InterclassFilter { threshold })),
             &[small, 1.0],
             &[0.0, -0.1, 1.0_f64.next_up()],
         ),
@@ -444,7 +453,7 @@ fn numbers_of_every_family_outside_their_ranges_are_refused() {
         }
     }
     for exponent in [0, 17, u32::MAX] {
-        let target = Target::Power(Power { exponent, ..Default::default() });
+        let target = Target::SimilarityAdjustment(SimilarityAdjustment { exponent, ..Default::default() });
         refuses(MarginSoftmax { target, ..Default::default() }, "power.exponent", exponent.into(), "1 ..= 16");
     }
     for count in [0, 65, 1000] {
@@ -453,7 +462,7 @@ fn numbers_of_every_family_outside_their_ranges_are_refused() {
     }
 }
 
-/// Inter-topk leaves at least one class that is not chosen; AdaCos needs three; sub-centres are compared by cosine.
+/// Inter-topk leaves at least one class that is not chosen; AdaCos needs three; sub-centers are compared by cosine.
 #[test]
 fn losses_that_do_not_fit_the_classes_are_refused() {
     let head = |loss: &MarginSoftmax, classes: usize, k: usize| {
@@ -487,7 +496,7 @@ fn losses_that_do_not_fit_the_classes_are_refused() {
 /// What excludes what, by the name of the part that is too much.
 #[test]
 fn parts_that_exclude_each_other_are_refused() {
-    let linear = |loss: MarginSoftmax| MarginSoftmax { product: Product::Linear, ..loss };
+    let linear = |loss: MarginSoftmax| MarginSoftmax { similarity: Similarity::Dot, ..loss };
     let binary = |loss: MarginSoftmax| MarginSoftmax { link: Link::Binary(Binary::default()), ..loss };
     let given = |m: &mut Unified| {
         let coefficients = Coefficients::Given(vec![0.0, 1.0]);

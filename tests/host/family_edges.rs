@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_PI_2, PI};
 
-use margin_softmax::*;
+use margin_softmax::{data::*, objective::*, *};
 
 use crate::{
     common::*,
@@ -91,10 +91,10 @@ fn identical_prototypes_are_finite() {
     }
 }
 
-/// Equal sub-centres: the gradient goes to the first.
+/// Equal sub-centers: the gradient goes to the first.
 #[test]
 fn of_equal_sub_centres_the_first_gets_the_gradient() {
-    for (name, loss) in families().into_iter().filter(|(_, loss)| loss.product == Product::Cosine) {
+    for (name, loss) in families().into_iter().filter(|(_, loss)| loss.similarity == Similarity::Cosine) {
         let Some(problem) = problem(&loss, 8, &[([0.3, -0.4, 1.0], 3), ([-0.5, 0.4, 0.1], 0)]) else { continue };
         let single = problem.run();
         let mut double = problem.clone();
@@ -115,7 +115,7 @@ fn zero_vectors_have_a_loss_and_no_gradient() {
     for (name, loss) in families() {
         for tiny in [[0.0; 3], [-0.0, 9e-13, 0.0], [5e-324, 0.0, 0.0]] {
             let Some(mut problem) = problem(&loss, 8, &[(tiny, 1), ([0.3, -0.4, 1.0], 2)]) else { continue };
-            let cosine = loss.product == Product::Cosine;
+            let cosine = loss.similarity == Similarity::Cosine;
             let out = problem.run();
             all_finite(&name, &problem, &out);
             assert_eq!(out.counts, Counts { rows: 2, zero_embeddings: cosine.into(), ..Default::default() }, "{name}");
@@ -243,8 +243,12 @@ fn the_ends_of_every_range_are_finite() {
         .flat_map(|(_, loss)| [1e6, 1e-30, 5e-324].map(|scale| loss.clone().with_scale(scale)))
         .collect();
     let power = |margin, angular, exponent| {
-        let p = Power { margin, angular, exponent, slope: Slope::Analytic };
-        MarginSoftmax { target: Target::Power(p), others: Others::Power(p), ..MarginSoftmax::sphereface2() }
+        let p = SimilarityAdjustment { margin, angular, exponent, slope: Slope::Analytic };
+        MarginSoftmax {
+            target: Target::SimilarityAdjustment(p),
+            others: Others::SimilarityAdjustment(p),
+            ..MarginSoftmax::sphereface2()
+        }
     };
     let angle = |factor, margin, offset| {
         let a = Angle { factor, margin, offset, ..Default::default() };
@@ -261,8 +265,8 @@ fn the_ends_of_every_range_are_finite() {
             }
         }
         for others in [
-            Others::Filter(Filter { threshold: 5e-324 }),
-            Others::Filter(Filter { threshold: 1.0 }),
+            Others::InterclassFilter(InterclassFilter { threshold: 5e-324 }),
+            Others::InterclassFilter(InterclassFilter { threshold: 1.0 }),
             Others::TopK(TopK { count: 7, margin: below(FRAC_PI_2) }),
             Others::TopK(TopK { count: 1, margin: 0.0 }),
         ] {
@@ -295,7 +299,7 @@ fn the_ends_of_every_range_are_finite() {
                 adaptive(Adaptive::Elastic(Elastic { cosine, deviation, sorted: true }));
             }
         }
-        add(MarginSoftmax { product: Product::Linear, ..MarginSoftmax::unified(1e6, 1.0, 0.0, -1e6) });
+        add(MarginSoftmax { similarity: Similarity::Dot, ..MarginSoftmax::unified(1e6, 1.0, 0.0, -1e6) });
         for m1 in [5e-324, 16.0] {
             add(MarginSoftmax::unified(1e6, m1, below(PI), 1e6).with_others(Others::Curricular));
         }

@@ -271,7 +271,7 @@ mod cpu {
             ("arcface", MarginSoftmax::arcface(), 1),
             ("wc_relu", MarginSoftmax::arcface().with_others(Others::Rectified), 1),
             ("curricularface", MarginSoftmax::curricularface(), 1),
-            ("sub-centres", MarginSoftmax::arcface(), 3),
+            ("sub-centers", MarginSoftmax::arcface(), 3),
             ("sphereface2", MarginSoftmax::sphereface2(), 1),
             ("softmax", MarginSoftmax::softmax(), 1),
             ("smoothed", smoothed, 1),
@@ -282,7 +282,7 @@ mod cpu {
             let batch = Batch { embeddings: &x, prototypes: &w, labels: &y, ..Default::default() };
             for epsilon in [1e-12, 1e-6, 1e-4, 1e-2] {
                 let unit = epsilon * loss.scale / 70.0;
-                let all = if loss.product == Product::Linear { Want::ALL.with_bias() } else { Want::ALL };
+                let all = if loss.similarity == Similarity::Dot { Want::ALL.with_bias() } else { Want::ALL };
                 for want in [all, Want::EMBEDDINGS, Want::PROTOTYPES] {
                     let mut options = Options { want, filter: filter(epsilon), ..Options::default() };
                     let expected =

@@ -5,8 +5,12 @@ use std::{fmt::Debug, fs, path::Path};
 
 use margin_softmax::{
     checkpoint::Checkpoint,
+    data::DevicePreset,
     monitor::{Collapse, CollapseKind, CollapseThresholds, Monitor, Report},
-    objective::{CenterLoss, Power, Ramp, Regularizer, Schedule, Schedules},
+    objective::{
+        AdaFace, Angle, Binary, CenterLoss, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, MagFace,
+        Ramp, Regularizer, Schedule, Schedules, Series, SimilarityAdjustment, Slope, TopK, Unified,
+    },
     partial::PartialFc,
     plan::{Element, Limits},
     shard::{RowStatistics, Statistics, Targets},
@@ -74,11 +78,11 @@ fn losses_keep_their_names() {
     let given = Coefficients::Given(vec![-0.1, 0.1 + 0.2, 1.0 / 3.0]);
     let unified = |fallback| Unified { m0: 0.7, m1: 1.35, m2: 0.3, m3: -0.1, fallback, ..Default::default() };
     let angle = |curve| Angle { factor: 0.6, margin: 0.4, offset: 0.1, curve, slope: Slope::Detached };
-    let power = Power { exponent: 3, margin: 0.25, angular: true, slope: Slope::Detached };
+    let power = SimilarityAdjustment { exponent: 3, margin: 0.25, angular: true, slope: Slope::Detached };
     let loss = MarginSoftmax {
         target: Target::Unified(unified(Fallback::Continuous)),
         others: Others::Identity,
-        product: Product::Cosine,
+        similarity: Similarity::Cosine,
         link: Link::Softmax,
         adaptive: Adaptive::None,
         scale: 30.5,
@@ -139,7 +143,7 @@ fn losses_keep_their_names() {
                 "mirror",
                 of(
                     Target::Unified(unified(Fallback::Mirror)),
-                    Others::Filter(Filter { threshold: 0.45 }),
+                    Others::InterclassFilter(InterclassFilter { threshold: 0.45 }),
                     Adaptive::Elastic(Elastic { cosine: true, deviation: 0.03, sorted: true }),
                 ),
             ),
@@ -149,10 +153,10 @@ fn losses_keep_their_names() {
                 "binary",
                 MarginSoftmax {
                     link: Link::Binary(Binary { weight: 0.6, factor: 1.5, bias: -2.0 }),
-                    ..of(Target::Power(power), Others::Power(power), Adaptive::None)
+                    ..of(Target::SimilarityAdjustment(power), Others::SimilarityAdjustment(power), Adaptive::None)
                 },
             ),
-            ("linear", MarginSoftmax { product: Product::Linear, ..loss.clone() }),
+            ("linear", MarginSoftmax { similarity: Similarity::Dot, ..loss.clone() }),
         ],
     );
 }

@@ -3,8 +3,9 @@
 use std::f64::consts::PI;
 
 use margin_softmax::{
-    Coefficients, Curve, Damping, Fallback, MarginSoftmax, Others, Series, Slope, Unified,
+    MarginSoftmax, Others,
     objective::chebyshev::{closed, fit, value_slope},
+    objective::{Coefficients, Curve, Damping, Fallback, Series, Slope, Unified},
 };
 
 use crate::common::*;

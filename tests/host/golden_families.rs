@@ -1,7 +1,7 @@
 //! The golden numbers of every further family, computed in float64 outside this crate: losses per row (reduction none),
 //! gradients of the mean.
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use crate::common::printed;
 

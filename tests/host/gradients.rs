@@ -1,6 +1,9 @@
 //! Gradients of the reference against finite differences of its own loss, and what any such loss must satisfy.
 
-use margin_softmax::{Curve, Damping, MarginSoftmax, Others, Reduction, Slope, Unified};
+use margin_softmax::{
+    MarginSoftmax, Others, Reduction,
+    objective::{Curve, Damping, Slope, Unified},
+};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -267,7 +270,7 @@ fn cross_entropy_is_that_of_torch() {
     for (margin, target) in margins {
         for (epsilon, reduction) in [0.0, 0.1, 0.9].into_iter().flat_map(|e| REDUCTIONS.map(|r| (e, r))) {
             for weights in [None, Some(vec![0.2, 1.0, 0.0, 3.0, 1.5])] {
-                // scale 5: exp of plain logits keeps its digits
+                // scale 5: exp of plain logits keeps its precision
                 let loss =
                     loss_of(margin.clone()).with_scale(5.0).with_label_smoothing(epsilon).with_reduction(reduction);
                 let case = Case { weights: weights.clone(), ..Case::random(&mut rng, loss, (6, 5, 3)) };

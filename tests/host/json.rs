@@ -1,7 +1,11 @@
 //! Losses as JSON: whole, partial, misspelt.
 
 use margin_softmax::{
-    objective::PRESETS,
+    data::DevicePreset,
+    objective::{
+        AdaFace, Binary, Coefficients, Curve, Damping, Fallback, InterclassFilter, MagFace, PRESETS, Series, Slope,
+        TopK, Unified,
+    },
     shard::{Statistics, Targets},
     *,
 };
@@ -205,14 +209,14 @@ fn parts_are_called_by_their_names() {
             named(to_value(&loss.target).unwrap(), loss.target.name());
         }
         named(to_value(&loss.others).unwrap(), loss.others.name());
-        named(to_value(loss.product).unwrap(), loss.product.name());
+        named(to_value(loss.similarity).unwrap(), loss.similarity.name());
         named(to_value(loss.link).unwrap(), loss.link.name());
         named(to_value(loss.adaptive).unwrap(), loss.adaptive.name());
     }
     assert_eq!(parse(r#"{"adaptive": {"magface": {}}}"#).adaptive, Adaptive::MagFace(MagFace::default()));
     assert_eq!(parse(r#"{"adaptive": {"adaface": {"margin": 0.4}}}"#).adaptive, Adaptive::AdaFace(AdaFace::default()));
     assert_eq!(parse(r#"{"link": {"binary": {}}}"#).link, Link::Binary(Binary::default()));
-    assert_eq!(parse(r#"{"others": {"filter": {}}}"#).others, Others::Filter(Filter::default()));
+    assert_eq!(parse(r#"{"others": {"filter": {}}}"#).others, Others::InterclassFilter(InterclassFilter::default()));
     assert_eq!(parse(r#"{"adaptive": "adacos"}"#), MarginSoftmax::adacos());
 }
 

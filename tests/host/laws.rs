@@ -154,7 +154,7 @@ fn rounding(engine: &Engine, problem: &Problem) -> [f64; 4] {
     let z = problem.divisor();
     let share = if z > 0.0 { most(problem.weights.as_deref()) / z } else { 0.0 };
     let unit = 64.0 * engine.ulp() * most(problem.upstream.as_deref()) * share;
-    let linear = problem.loss.product == Product::Linear;
+    let linear = problem.loss.similarity == Similarity::Dot;
     let lengths = |values: &[f64]| values.chunks(problem.shape.dim()).map(length).collect::<Vec<f64>>();
     let (x, w) = (lengths(&problem.embeddings), lengths(&problem.prototypes));
     let longest = |v: &[f64]| v.iter().copied().fold(0.0, f64::max);

@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use margin_softmax::{
     Backend, Batch, Error, MarginSoftmax, Output, Shape, Tile,
-    monitor::{ClassCenters, Collapse, CollapseDetector, CollapseKind, CollapseThresholds, MOST_BINS, Monitor, Report},
+    monitor::{ClassCenters, Collapse, CollapseDetector, CollapseKind, CollapseThresholds, MAX_BINS, Monitor, Report},
     plan::Plan,
     reference,
 };
@@ -120,7 +120,7 @@ fn golden_numbers_hold_on_every_path() {
     printed("M_intra", report.intra_angle, ".4636476");
     printed("M_inter", report.inter_angle, ".5535744");
     // 45, 71.565 and 116.565 degrees: two thirds of the last, 1.35629596
-    close("W-Inter", reference::between(2, &W).unwrap(), (PI - 2_f64.atan()) / 1.5, 1e-15);
+    close("W-Inter", reference::mean_pair_angle(2, &W).unwrap(), (PI - 2_f64.atan()) / 1.5, 1e-15);
     // by hand: the directions are (√½, √½), (0, 1), (−3, 1)/√10
     let (r, t) = (0.5_f64.sqrt(), 10_f64.sqrt());
     let mean = ((r - 3.0 / t) / 3.0).hypot((r + 1.0 + 1.0 / t) / 3.0);
@@ -134,7 +134,12 @@ fn golden_numbers_hold_on_every_path() {
         monitor.add(&out, &[0_u8, 2], None).unwrap();
         // a cosine is off by 2 ulp (2.4e-7), an angle by that over sin θ = .14, on average over two rows by half
         agree(&backend.name(), &monitor.report(), &report, 1e-6);
-        close(backend.name(), backend.between(2, &w).unwrap(), reference::between(2, &W).unwrap(), 1e-6);
+        close(
+            backend.name(),
+            backend.mean_pair_angle(2, &w).unwrap(),
+            reference::mean_pair_angle(2, &W).unwrap(),
+            1e-6,
+        );
         close(backend.name(), backend.mean_prototype(2, &w).unwrap(), mean, 3e-7);
     }
 }
@@ -226,7 +231,7 @@ fn one_class_and_no_rows() {
     let report = measure(&none, 10).report();
     assert_eq!((report.rows, report.accuracy, report.intra_angle, report.target_cosine), (0, 0.0, 0.0, 0.0));
     for backend in backends() {
-        assert_eq!((backend.between(3, &[]), backend.between(3, &[1.0, 2.0, 3.0])), (Ok(0.0), Ok(0.0)));
+        assert_eq!((backend.mean_pair_angle(3, &[]), backend.mean_pair_angle(3, &[1.0, 2.0, 3.0])), (Ok(0.0), Ok(0.0)));
         assert_eq!(backend.mean_prototype(3, &[]), Ok(0.0));
         close(backend.name(), backend.mean_prototype(3, &[1.0, 2.0, 3.0]).unwrap(), 1.0, 2e-7);
     }
@@ -268,7 +273,7 @@ fn cosines_past_one_have_an_angle() {
             row_losses: vec![0.0; 2],
             target_cosines: vec![x, -x],
             other_cosines: vec![-x, x],
-            counts: margin_softmax::Counts { rows: 2, ..Default::default() },
+            counts: margin_softmax::data::Counts { rows: 2, ..Default::default() },
             ..Output::default()
         };
         monitor.add(&out, &[0, 0], None).unwrap();
@@ -311,7 +316,7 @@ fn spreads_agree_with_the_obvious_computation() {
             }
             // parallel vectors keep half of f64's digits too
             let own = if spread == "copies" || dim == 1 { 3e-8 } else { 1e-9 };
-            close(format_args!("{spread} {count}x{dim}"), reference::between(dim, &v).unwrap(), sum, own);
+            close(format_args!("{spread} {count}x{dim}"), reference::mean_pair_angle(dim, &v).unwrap(), sum, own);
             close(
                 format_args!("{spread} {count}x{dim}"),
                 reference::mean_prototype(dim, &v).unwrap(),
@@ -320,7 +325,7 @@ fn spreads_agree_with_the_obvious_computation() {
             );
             for backend in backends() {
                 let what = format!("{} {spread} {count}x{dim}", backend.name());
-                close(&what, backend.between(dim, &thin(&v)).unwrap(), sum, own + 2e-7 + off);
+                close(&what, backend.mean_pair_angle(dim, &thin(&v)).unwrap(), sum, own + 2e-7 + off);
                 // directions are off by 3 roundings
                 close(&what, backend.mean_prototype(dim, &thin(&v)).unwrap(), length(&mean), 2e-7);
             }
@@ -332,13 +337,13 @@ fn spreads_agree_with_the_obvious_computation() {
 fn vectors_that_are_zero_or_not_finite() {
     for backend in backends() {
         // right angles to everything, and no share in the mean
-        close("zero", backend.between(2, &[0.0, 0.0, 1.0, 1.0, 1.0, 1.0]).unwrap(), PI / 3.0, 4e-4);
+        close("zero", backend.mean_pair_angle(2, &[0.0, 0.0, 1.0, 1.0, 1.0, 1.0]).unwrap(), PI / 3.0, 4e-4);
         close("zero", backend.mean_prototype(2, &[0.0, 0.0, 3.0, 4.0]).unwrap(), 0.5, 1e-7);
         for bad in [f32::NAN, f32::INFINITY] {
             for at in [0, 5, 2 * 400 - 1] {
                 let mut v = vec![1.0; 800];
                 v[at] = bad;
-                assert!(backend.between(2, &v).unwrap().is_nan(), "{}", backend.name());
+                assert!(backend.mean_pair_angle(2, &v).unwrap().is_nan(), "{}", backend.name());
                 assert!(backend.mean_prototype(2, &v).unwrap().is_nan(), "{}", backend.name());
             }
         }
@@ -354,7 +359,7 @@ fn spreads_do_not_depend_on_the_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             (
-                Backend::cpu().between(24, &v).unwrap().to_bits(),
+                Backend::cpu().mean_pair_angle(24, &v).unwrap().to_bits(),
                 Backend::cpu().mean_prototype(24, &v).unwrap().to_bits(),
             )
         })
@@ -389,21 +394,21 @@ fn centers_are_the_means_of_their_classes() {
             (0..6).map(|k| rows.iter().map(|i| x[i * 6 + k]).sum::<f64>() / rows.len() as f64).collect::<Vec<_>>(),
         );
     }
-    all_close("centres", &wide(&centers.vectors()), &means.concat(), 1e-7);
+    all_close("centers", &wide(&centers.vectors()), &means.concat(), 1e-7);
     let n = present.len();
     let within: f64 = means.iter().zip(&present).map(|(m, &j)| angle(m, case.prototype(j))).sum::<f64>() / n as f64;
-    close("WC-Intra", centers.within(&case.prototypes).unwrap(), within, 1e-12);
-    close("WC-Intra", centers.within(&thin(&case.prototypes)).unwrap(), within, 1e-12);
+    close("WC-Intra", centers.mean_center_angle(&case.prototypes).unwrap(), within, 1e-12);
+    close("WC-Intra", centers.mean_center_angle(&thin(&case.prototypes)).unwrap(), within, 1e-12);
     let pairs = (0..n).flat_map(|i| (0..n).map(move |j| (i, j))).filter(|(i, j)| i != j);
     let inter: f64 = pairs.map(|(i, j)| angle(&means[i], &means[j])).sum::<f64>() / (n * (n - 1)) as f64;
     for backend in backends() {
-        close("C-Inter", backend.between(6, &centers.vectors()).unwrap(), inter, 1e-6);
+        close("C-Inter", backend.mean_pair_angle(6, &centers.vectors()).unwrap(), inter, 1e-6);
     }
     let none = ClassCenters::new(12, 6).unwrap();
-    assert_eq!((none.vectors(), none.within(&case.prototypes)), (vec![], Ok(0.0)));
+    assert_eq!((none.vectors(), none.mean_center_angle(&case.prototypes)), (vec![], Ok(0.0)));
     let mut bad = case.prototypes.clone();
     bad[0] = f64::NAN;
-    assert!(centers.within(&bad).unwrap().is_nan());
+    assert!(centers.mean_center_angle(&bad).unwrap().is_nan());
 }
 
 /// The verdict on one report after the warm-up.
@@ -572,8 +577,8 @@ fn earlier_thresholds_and_warnings_are_read() {
 #[test]
 fn wrong_input_is_refused_and_leaves_no_trace() {
     assert_eq!(Monitor::new(0).err(), Some(Error::Zero { what: "bins" }));
-    let (needed, allowed) = (MOST_BINS as u64 + 1, MOST_BINS as u64);
-    assert_eq!(Monitor::new(MOST_BINS + 1).err(), Some(Error::Size { what: "bins", needed, allowed }));
+    let (needed, allowed) = (MAX_BINS as u64 + 1, MAX_BINS as u64);
+    assert_eq!(Monitor::new(MAX_BINS + 1).err(), Some(Error::Size { what: "bins", needed, allowed }));
     let case = off_borders(4, (6, 5, 3), 8);
     let out = case.run();
     let mut monitor = Monitor::new(8).unwrap();
@@ -597,11 +602,11 @@ fn wrong_input_is_refused_and_leaves_no_trace() {
     assert_eq!(centers.add(&[1.0; 6], &[0, 5], None), Err(Error::Label { row: 1, label: 5, classes: 5 }));
     assert_eq!(centers.merge(&ClassCenters::new(4, 3).unwrap()), length("classes", 4, 5));
     assert_eq!(centers.merge(&ClassCenters::new(5, 2).unwrap()), length("dim", 2, 3));
-    assert_eq!(centers.within(&[1.0_f32; 12]), length("prototypes", 12, 15).map(|()| 0.0));
+    assert_eq!(centers.mean_center_angle(&[1.0_f32; 12]), length("prototypes", 12, 15).map(|()| 0.0));
     assert_eq!(centers, ClassCenters::new(5, 3).unwrap());
     for backend in backends() {
-        assert_eq!(backend.between(0, &[1.0]), Err(Error::Zero { what: "dim" }));
-        assert_eq!(backend.between(2, &[1.0; 3]), length("vectors", 3, 2).map(|()| 0.0));
+        assert_eq!(backend.mean_pair_angle(0, &[1.0]), Err(Error::Zero { what: "dim" }));
+        assert_eq!(backend.mean_pair_angle(2, &[1.0; 3]), length("vectors", 3, 2).map(|()| 0.0));
         assert_eq!(backend.mean_prototype(2, &[1.0; 3]), length("prototypes", 3, 2).map(|()| 0.0));
     }
 }

@@ -1,9 +1,9 @@
 //! Partial FC: the draws, and a head over what was drawn.
 
 use margin_softmax::{
-    Adaptive, Backend, Batch, Error, MarginSoftmax, Margins, Options, Others, Output, Product, Reduction, Shape, State,
-    TopK, Want,
-    objective::PRESETS,
+    Adaptive, Backend, Batch, Error, MarginSoftmax, Margins, Options, Others, Output, Reduction, Shape, Similarity,
+    State, Want,
+    objective::{PRESETS, TopK},
     partial::{Classes, PartialFc, SampledHead, SampledOutput},
 };
 use rand::RngExt;
@@ -153,12 +153,12 @@ impl Data {
         let mut some =
             |count, low: f32, high: f32| (0..count).map(|_| rng.random_range(low..high)).collect::<Vec<f32>>();
         let plain =
-            loss.adaptive == Adaptive::None && loss.target.name() == "unified" && loss.product == Product::Cosine;
+            loss.adaptive == Adaptive::None && loss.target.name() == "unified" && loss.similarity == Similarity::Cosine;
         Self {
             embeddings: some(ROWS * DIM, -1.0, 1.0),
             prototypes: some(CLASSES * k * DIM, -1.0, 1.0),
             class_weights: some(CLASSES, 0.5, 2.0),
-            bias: (loss.product == Product::Linear).then(|| some(CLASSES, -1.0, 1.0)),
+            bias: (loss.similarity == Similarity::Dot).then(|| some(CLASSES, -1.0, 1.0)),
             class_margins: [None, None, None, plain.then(|| some(CLASSES, 0.0, 0.4))],
             labels: (0..ROWS).map(|i| if i == 2 { 4 } else { (i as i64 * 7 + seed as i64) % CLASSES as i64 }).collect(),
         }
@@ -208,9 +208,9 @@ fn losses() -> Vec<MarginSoftmax> {
     all.chain([MarginSoftmax::cosface().with_ignore_index(-100).with_reduction(Reduction::Sum)]).collect()
 }
 
-/// Whether the loss takes sub-centres.
+/// Whether the loss takes sub-centers.
 fn has(loss: &MarginSoftmax, k: usize) -> bool {
-    k == 1 || loss.product != Product::Linear
+    k == 1 || loss.similarity != Similarity::Dot
 }
 
 fn bits(out: &Output) -> Vec<u32> {

@@ -1,9 +1,10 @@
 //! The planner as plain data: budgets, chunks, shards, geometry; no device.
 
 use margin_softmax::{
-    Backend, Batch, Budget, Curve, Damping, DevicePreset, Error, MarginSoftmax, Margins, Options, Product, Reduction,
-    Series, Shape, Target, Tile, Unified, Want,
-    plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Slot, Stage},
+    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity, Target, Tile, Want,
+    data::DevicePreset,
+    objective::{Curve, Damping, Series, Unified},
+    plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Stage, TensorRole},
 };
 
 const WANTS: [Want; 4] = [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL];
@@ -77,7 +78,7 @@ fn the_smallest_budget_is_exact_for_every_loss() {
                 let half = c / 128 * 64;
                 let shards = if half > 0 { vec![half, c - half] } else { vec![c] };
                 let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
-                if loss.product == Product::Linear && centers > 1 {
+                if loss.similarity == Similarity::Dot && centers > 1 {
                     continue;
                 }
                 for want in wants {
@@ -132,7 +133,7 @@ fn every_plan_keeps_to_the_limits() {
         }
         for step in plan.forward().iter().chain(plan.backward()) {
             assert_eq!(step.buffers.len(), plan.kernels()[step.kernel].bindings.len());
-            assert!(step.buffers.len() <= 8 && step.part < plan.parts().len());
+            assert!(step.buffers.len() <= 8 && step.constants < plan.constants().len());
             for rows in [0, 1, shape.rows() as u32] {
                 if let Some(groups) = step.grid.dispatch(rows.min(shape.rows() as u32), 65_535).unwrap() {
                     assert!(groups.iter().all(|g| (1..=65_535).contains(g)), "{shape:?}: {groups:?}");
@@ -149,8 +150,8 @@ fn unwanted_gradients_have_no_buffers_and_no_steps() {
     for want in WANTS {
         let plan = plan(shape, &[500], &Options { want, ..Options::default() }).unwrap();
         let given = |slot| plan.buffers().iter().any(|b| b.role == Role::Given(slot));
-        assert_eq!(given(Slot::GradEmbeddings), want.grad_embeddings);
-        assert_eq!(given(Slot::GradPrototypes(0)), want.grad_prototypes);
+        assert_eq!(given(TensorRole::GradEmbeddings), want.grad_embeddings);
+        assert_eq!(given(TensorRole::GradPrototypes(0)), want.grad_prototypes);
         assert_eq!(plan.backward().is_empty(), !want.any());
         let names: Vec<&str> = plan.backward().iter().map(|s| plan.kernels()[s.kernel].name).collect();
         assert_eq!(names.contains(&"grad_embeddings"), want.grad_embeddings);
@@ -210,7 +211,7 @@ fn no_lane_of_the_statistics_takes_too_many_turns() {
                 let layout = Layout { shards: &[c], embeddings: Element::F32, prototypes: Element::F32 };
                 let plan = Plan::head(&loss, shape, &layout, &limits, &options).unwrap();
                 let steps = plan.forward().iter().filter(|s| plan.kernels()[s.kernel].name == "row_stats");
-                for span in steps.map(|s| plan.parts()[s.part].slot_span as usize) {
+                for span in steps.map(|s| plan.constants()[s.constants].slot_span as usize) {
                     let turns = 2 * span.div_ceil(64) * (centers + bends);
                     assert!(turns < 65_536, "{turns} turns: {n}x{c}x{d}, K = {centers}, {}", loss.others.name());
                 }
@@ -288,7 +289,7 @@ fn the_tile_follows_the_device() {
     let gpu = Limits::WEBGPU;
     let software = Limits { software: true, ..gpu };
     let small = Limits { workgroup_bytes: 9000, ..gpu };
-    let smaller = Limits { workgroup_bytes: 8 << 10, ..gpu };
+    let smallest = Limits { workgroup_bytes: 8 << 10, ..gpu };
     for (rows, limits, preset, expected) in [
         (32, gpu, Auto, Tile::Direct),
         (33, gpu, Auto, Tile::Tile64),
@@ -301,8 +302,8 @@ fn the_tile_follows_the_device() {
         (64, gpu, Desktop, Tile::Tile64),
         (65, gpu, Desktop, Tile::Tile128),
         (65, small, Desktop, Tile::Tile64),
-        (65, smaller, Desktop, Tile::Direct),
-        (65, smaller, Auto, Tile::Direct),
+        (65, smallest, Desktop, Tile::Tile64),
+        (65, smallest, Auto, Tile::Tile64),
     ] {
         assert_eq!(tile(rows, &limits, preset, None), Ok(expected), "{rows} rows, {preset:?}");
     }
@@ -310,7 +311,7 @@ fn the_tile_follows_the_device() {
         assert_eq!(tile(3, &gpu, Auto, Some(*asked)), Ok(*asked));
     }
     let limit = "max_compute_workgroup_storage_size";
-    for (asked, limits, needed) in [(Tile::Tile128, small, 9216), (Tile::Tile64, smaller, 8448)] {
+    for (asked, limits, needed) in [(Tile::Tile128, small, 16 << 10), (Tile::Tile128, smallest, 16 << 10)] {
         let refused = Error::Limit { what: asked.name(), limit, needed, allowed: limits.workgroup_bytes.into() };
         assert_eq!(tile(100, &limits, Auto, Some(asked)), Err(refused.clone()));
         let sizes = Batched::new(1, Shape::new(100, 100, 8).unwrap(), [Element::F32; 2]).unwrap();
@@ -336,7 +337,10 @@ fn presets_and_tiles_have_names() {
         assert_eq!(found.parse::<DevicePreset>(), Err(expected));
     }
     let message = "tile_63".parse::<Tile>().unwrap_err().to_string();
-    assert_eq!(message, "`tile_63` is not a known tile; known are: direct, direct_64, tile_64, tile_128");
+    assert_eq!(
+        message,
+        "`tile_63` is not a known tile; known are: direct, direct_64, tile_32, tile_64, tile_64_short, tile_128"
+    );
 }
 
 /// What a device knows of a series: its damped coefficients in a row, or, where margins vary by row, those of cos θ and sin θ

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -126,9 +126,9 @@ impl Problem {
     /// The cosine of an embedding with a prototype by the school formula, or the product of a linear head.
     fn product(&self, i: usize, v: usize) -> f64 {
         let (x, w) = (self.embedding(i), &self.prototypes[v * self.shape.dim()..(v + 1) * self.shape.dim()]);
-        match self.loss.product {
-            Product::Cosine => dot(x, w) / (length(x) * length(w)),
-            Product::Linear => dot(x, w) + self.bias.as_ref().map_or(0.0, |b| b[v]),
+        match self.loss.similarity {
+            Similarity::Cosine => dot(x, w) / (length(x) * length(w)),
+            Similarity::Dot => dot(x, w) + self.bias.as_ref().map_or(0.0, |b| b[v]),
         }
     }
 
@@ -315,11 +315,11 @@ impl Problem {
                 Unified { m0, m1, m2, m3, ..margin.clone() }.value_slope(x).0
             }
             Target::Angle(angle) => angle_value(angle, x),
-            Target::Power(p) if p.angular => {
+            Target::SimilarityAdjustment(p) if p.angular => {
                 let (turned, beyond) = ((x.acos() + p.margin).cos(), x.acos() + p.margin > PI);
                 power_value(p.exponent, if beyond { x - (1.0 - p.margin.cos()) } else { turned })
             }
-            Target::Power(p) => power_value(p.exponent, x) - p.margin,
+            Target::SimilarityAdjustment(p) => power_value(p.exponent, x) - p.margin,
             // golden numbers pin the others
             other => other.value_slope(x).0,
         }
@@ -338,22 +338,22 @@ impl Problem {
                 let chosen = c >= self.others(i)[top.count - 1];
                 if chosen { (c.acos() - top.margin).max(0.0).cos() } else { c }
             }
-            Others::Filter(filter) => {
+            Others::InterclassFilter(filter) => {
                 if c > filter.threshold {
                     0.0
                 } else {
                     c
                 }
             }
-            Others::Power(p) if p.angular => power_value(p.exponent, (c.acos() - p.margin).cos()),
-            Others::Power(p) => power_value(p.exponent, c) + p.margin,
+            Others::SimilarityAdjustment(p) if p.angular => power_value(p.exponent, (c.acos() - p.margin).cos()),
+            Others::SimilarityAdjustment(p) => power_value(p.exponent, c) + p.margin,
             other => other.value_slope(c).0,
         }
     }
 
     /// Whether every cosine is far enough from every kink for differences that move it by up to 5e-4.
     pub fn is_smooth(&self) -> bool {
-        if self.loss.product == Product::Linear {
+        if self.loss.similarity == Similarity::Dot {
             return true;
         }
         let margins = self.margins();
@@ -409,17 +409,17 @@ fn angle_curves() -> Vec<Curve> {
     std::iter::once(Curve::Exact).chain(all.map(Curve::Series)).collect()
 }
 
-fn power(exponent: u32, margin: f64, angular: bool) -> Power {
-    Power { exponent, margin, angular, slope: Slope::Analytic }
+fn power(exponent: u32, margin: f64, angular: bool) -> SimilarityAdjustment {
+    SimilarityAdjustment { exponent, margin, angular, slope: Slope::Analytic }
 }
 
 /// Transforms of the others, each with several parameters.
 fn transforms() -> Vec<Others> {
     let tops = [(1, 0.06), (2, 0.5), (3, 1.2)].map(|(count, margin)| Others::TopK(TopK { count, margin }));
-    let filters = [0.1, 0.4].map(|threshold| Others::Filter(Filter { threshold }));
+    let filters = [0.1, 0.4].map(|threshold| Others::InterclassFilter(InterclassFilter { threshold }));
     let jackson = Curve::Series(series(30, Damping::Jackson));
     let angles = [Curve::Exact, jackson].map(|curve| Others::Angle(Angle { curve, ..Default::default() }));
-    let powers = [power(3, 0.2, false), power(2, 0.3, true)].map(Others::Power);
+    let powers = [power(3, 0.2, false), power(2, 0.3, true)].map(Others::SimilarityAdjustment);
     let all = tops.into_iter().chain(filters).chain(angles).chain(powers);
     [Others::Identity, Others::Rectified, Others::Curricular].into_iter().chain(all).collect()
 }
@@ -452,10 +452,10 @@ pub fn families() -> Vec<(String, MarginSoftmax)> {
     let links = [Link::Softmax, binary(0.7, 1.0, 0.0), binary(0.0, 2.0, -0.5), binary(1.0, 0.1, 3.0)];
     for (exponent, link) in [1, 2, 3, 7, 16].into_iter().flat_map(|t| links.map(|link| (t, link))) {
         for p in [power(exponent, 0.2, false), power(exponent, -0.4, false), power(exponent, 0.5, true)] {
-            let loss = of(Target::Power(p)).with_others(Others::Power(p));
+            let loss = of(Target::SimilarityAdjustment(p)).with_others(Others::SimilarityAdjustment(p));
             add(format!("power {exponent} {}", p.angular), MarginSoftmax { link, ..loss });
-            let p = Power { slope: Slope::Detached, ..p };
-            let loss = of(Target::Power(p)).with_others(Others::Power(p));
+            let p = SimilarityAdjustment { slope: Slope::Detached, ..p };
+            let loss = of(Target::SimilarityAdjustment(p)).with_others(Others::SimilarityAdjustment(p));
             add(format!("power {exponent} {} detached", p.angular), MarginSoftmax { link, ..loss });
         }
     }
@@ -491,7 +491,7 @@ pub fn families() -> Vec<(String, MarginSoftmax)> {
     // plain products
     for (m0, m3) in [(1.0, 0.0), (1.0, 0.5), (0.7, -0.3)] {
         let loss = of(Target::Unified(unified(m0, 1.0, 0.0, m3)));
-        add(format!("linear {m0} {m3}"), MarginSoftmax { product: Product::Linear, scale: 3.0, ..loss });
+        add(format!("linear {m0} {m3}"), MarginSoftmax { similarity: Similarity::Dot, scale: 3.0, ..loss });
     }
 
     // margins of rows

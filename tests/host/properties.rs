@@ -91,7 +91,7 @@ const EXCLUSIONS: &[Exclusion] = &[
     Exclusion {
         property: Property::NoMargin,
         family: "filter",
-        of: |loss| matches!(loss.others, Others::Filter(_)),
+        of: |loss| matches!(loss.others, Others::InterclassFilter(_)),
         why: "the others are filtered whatever the margin is",
     },
     Exclusion {
@@ -109,7 +109,7 @@ const EXCLUSIONS: &[Exclusion] = &[
 ];
 
 fn is_linear(loss: &MarginSoftmax) -> bool {
-    loss.product == Product::Linear
+    loss.similarity == Similarity::Dot
 }
 
 fn is_magface(loss: &MarginSoftmax) -> bool {
@@ -267,7 +267,7 @@ impl Property {
             Self::LengthOfEmbeddings | Self::LengthOfPrototypes => {
                 let embeddings = self == Self::LengthOfEmbeddings;
                 let vectors = if embeddings { &mut other.embeddings } else { &mut other.prototypes };
-                // a power of two, so that f32 keeps its digits
+                // a power of two, so that f32 keeps its precision
                 let factors: Vec<f64> = (0..vectors.len() / dim).map(|_| pick(rng, &[0.25, 1.0, 2.0, 8.0])).collect();
                 vectors.iter_mut().enumerate().for_each(|(at, v)| *v *= factors[at / dim]);
                 let mut after = engine.run(&other)?;

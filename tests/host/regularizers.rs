@@ -64,7 +64,7 @@ fn the_center_loss_by_hand() {
     let mut moved = centers;
     reference::update_centers(&loss, 2, &embeddings, &labels, &mut moved).unwrap();
     // c − α Σ(c − t)/(1 + n): (−1 + 3, −2 + 0) / 3 and (0, −1) / 2
-    all_close("centres", &moved, &[1.0 - 1.0 / 3.0, 1.0 + 1.0 / 3.0, 5.0, 5.0, 9.0, 9.25], 1e-15);
+    all_close("centers", &moved, &[1.0 - 1.0 / 3.0, 1.0 + 1.0 / 3.0, 5.0, 5.0, 9.0, 9.25], 1e-15);
 }
 
 /// Differences with h = 1e-4 of vectors longer than 0.06: the fifth derivative is below 1e3/0.06⁵, times h⁴/30 below 5e-9
@@ -175,7 +175,7 @@ fn edges_have_the_values_that_the_docs_promise() {
                 let out = backend.regularize(&regularizer, 2, &[1.0, 0.0, 2.0, bad, 0.0, 1.0]).unwrap();
                 assert!(out.value.is_nan() && out.gradient.len() == 6 && zero(&out.gradient), "{out:?}");
             }
-            // in a row that counts, or in its centre; not in an ignored row or in a centre without rows
+            // in a row that counts, or in its center; not in an ignored row or in a center without rows
             let loss = CenterLoss { ignore_index: Some(7), ..Default::default() };
             let good = [1.0, 2.0, 3.0, 4.0];
             for (x, labels, c, spoils) in [
@@ -188,7 +188,7 @@ fn edges_have_the_values_that_the_docs_promise() {
                 assert_eq!((out.loss.is_nan(), zero(&out.grad_embeddings)), (spoils, spoils), "{out:?}");
                 let mut moved = c;
                 backend.update_centers(&loss, 2, &x, &labels, &mut moved).unwrap();
-                // the bad row moves nothing, the good one its centre; a bad centre stays bad
+                // the bad row moves nothing, the good one its center; a bad center stays bad
                 assert_eq!(moved[..2].map_bits(), c[..2].map_bits(), "{moved:?}");
                 assert!(moved[2..].iter().all(|c| c.is_finite()) && moved[3] != 4.0, "{moved:?}");
             }
@@ -313,7 +313,7 @@ fn the_cpu_agrees_with_the_reference() {
             reference::update_centers(&loss, dim, &x, &labels, &mut moved).unwrap();
             Backend::Cpu.update_centers(&loss, dim, &thin_x, &labels, &mut thin_moved).unwrap();
             for (f, e) in thin_moved.iter().zip(&moved) {
-                close("centre", f64::from(*f), *e, 1e-7 * e.abs());
+                close("center", f64::from(*f), *e, 1e-7 * e.abs());
             }
             let used = |class: usize| labels.contains(&(class as i64));
             let rest = (0..classes).filter(|&class| !used(class));
@@ -368,7 +368,7 @@ fn the_workspace_is_linear_in_the_number_of_classes() {
                 let most = 1100 * classes + prototypes / 4 + (16 * 256 * 4 * dim).min(1024 * 32 * 32 * 4 * 2) + 8192;
                 assert!(bytes <= most, "{} {classes}x{dim}: {bytes} bytes, expected {most}", regularizer.name());
                 // over classes, over their groups of 64, and one for each block of pairs
-                assert!(plan.parts().len() <= 3 + classes / 32, "{} parts", plan.parts().len());
+                assert!(plan.constants().len() <= 3 + classes / 32, "{} parts", plan.constants().len());
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Margins and scale over the steps of a run.
 
 use margin_softmax::{
-    Adaptive, Angle, Error, MarginSoftmax, Others, Power, Shape, Target, TopK,
-    objective::{Epochs, Ramp, Schedule, Schedules},
+    Adaptive, Error, MarginSoftmax, Others, Shape, Target,
+    objective::{Angle, Epochs, Ramp, Schedule, Schedules, SimilarityAdjustment, TopK},
     plan::{Call, Element, Layout, Limits, Plan},
 };
 
@@ -162,8 +162,14 @@ fn the_one_margin_of_other_families_is_scheduled() {
     for name in ["sphereface2", "sphereface2_angular"] {
         let mut loss = MarginSoftmax::named(name).unwrap();
         schedules.apply(5, &mut loss).unwrap();
-        assert!(matches!(loss.target, Target::Power(Power { margin: 0.15, .. })), "{loss:?}");
-        assert!(matches!(loss.others, Others::Power(Power { margin: 0.15, .. })), "{loss:?}");
+        assert!(
+            matches!(loss.target, Target::SimilarityAdjustment(SimilarityAdjustment { margin: 0.15, .. })),
+            "{loss:?}"
+        );
+        assert!(
+            matches!(loss.others, Others::SimilarityAdjustment(SimilarityAdjustment { margin: 0.15, .. })),
+            "{loss:?}"
+        );
     }
 }
 

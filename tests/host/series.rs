@@ -3,8 +3,9 @@
 use std::f64::consts::PI;
 
 use margin_softmax::{
-    Coefficients, Damping, Fallback, MarginSoftmax, Series,
+    MarginSoftmax,
     objective::chebyshev::{MAX_DEGREE, closed, fit, value_slope},
+    objective::{Coefficients, Damping, Fallback, Series},
 };
 
 use crate::common::*;

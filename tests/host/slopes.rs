@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_PI_2, PI};
 
-use margin_softmax::{Coefficients, Curve, Damping, Fallback, Series, Slope, Unified};
+use margin_softmax::objective::{Coefficients, Curve, Damping, Fallback, Series, Slope, Unified};
 
 use crate::common::*;
 

@@ -5,7 +5,8 @@
 use std::f64::consts::{FRAC_PI_2, PI};
 
 use margin_softmax::{
-    Error, Fallback, MarginSoftmax, Others, Slope,
+    Error, MarginSoftmax, Others,
+    objective::{Fallback, Slope},
     theory::{Criterion::*, *},
 };
 use rand::RngExt;
@@ -224,8 +225,8 @@ fn the_gradient_is_the_derivative_of_the_loss() {
 }
 
 /// What five points leave of the derivative of a series of degree 64.
-fn series_error(margin: &margin_softmax::Unified) -> f64 {
-    if matches!(margin.curve, margin_softmax::Curve::Series(_)) { 1e-5 } else { 0.0 }
+fn series_error(margin: &margin_softmax::objective::Unified) -> f64 {
+    if matches!(margin.curve, margin_softmax::objective::Curve::Series(_)) { 1e-5 } else { 0.0 }
 }
 
 /// The formula, at angles where P is neither 0 nor 1; a detached slope takes the margin out of it.
@@ -247,7 +248,7 @@ fn the_gradient_has_its_closed_form() {
     assert!(gradient(&MarginSoftmax::arcface(), ln_b, 3.0).unwrap() > 0.0);
 }
 
-/// A tiny loss keeps its digits, a certain one is not above 1.
+/// A tiny loss keeps its precision, a certain one is not above 1.
 #[test]
 fn nothing_is_lost_at_the_ends() {
     let loss = MarginSoftmax::normface();

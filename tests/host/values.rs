@@ -2,7 +2,7 @@
 
 use std::f64::consts::{FRAC_2_PI, PI};
 
-use margin_softmax::{objective::chebyshev, *};
+use margin_softmax::{objective::chebyshev, objective::*, *};
 use rand::RngExt;
 
 use crate::{common::*, problems::*};
@@ -71,12 +71,13 @@ fn the_series_of_arccos_is_as_printed() {
 /// 2((c+1)/2)^t ∓ 1, on the cosine and on the angle; below −1 the power keeps its sign.
 #[test]
 fn the_curve_of_sphereface2() {
-    let at = |exponent, margin, angular| Power { exponent, margin, angular, slope: Slope::Analytic };
+    let at = |exponent, margin, angular| SimilarityAdjustment { exponent, margin, angular, slope: Slope::Analytic };
     for t in 1..=16_i32 {
         for x in [-1.0_f64, -0.7, 0.0, 0.4, 1.0] {
             let (p, base) = (at(t as u32, 0.2, false), (x + 1.0) / 2.0);
             let (g, slope) = (2.0 * base.powi(t) - 1.0, f64::from(t) * base.powi(t - 1));
-            let (target, other) = (Target::Power(p).value_slope(x), Others::Power(p).value_slope(x));
+            let (target, other) =
+                (Target::SimilarityAdjustment(p).value_slope(x), Others::SimilarityAdjustment(p).value_slope(x));
             close(t, target.0, g - 0.2, 1e-14);
             close(t, other.0, g + 0.2, 1e-14);
             close(t, target.1, slope, 1e-13);
@@ -88,10 +89,11 @@ fn the_curve_of_sphereface2() {
                 let base = (c + 1.0) / 2.0;
                 2.0 * base.signum() * base.abs().powi(t) - 1.0
             };
-            close(t, Target::Power(p).value_slope(x).0, stretch((x.acos() + 0.15).cos()), 1e-14);
-            close(t, Others::Power(p).value_slope(x).0, stretch((x.acos() - 0.15).cos()), 1e-14);
-            for value_slope in [&|x| Target::Power(p).value_slope(x), &|x| Others::Power(p).value_slope(x)]
-                as [&dyn Fn(f64) -> (f64, f64); 2]
+            close(t, Target::SimilarityAdjustment(p).value_slope(x).0, stretch((x.acos() + 0.15).cos()), 1e-14);
+            close(t, Others::SimilarityAdjustment(p).value_slope(x).0, stretch((x.acos() - 0.15).cos()), 1e-14);
+            for value_slope in [&|x| Target::SimilarityAdjustment(p).value_slope(x), &|x| {
+                Others::SimilarityAdjustment(p).value_slope(x)
+            }] as [&dyn Fn(f64) -> (f64, f64); 2]
             {
                 let measured = central_difference(|x| value_slope(x).0, x, 1e-4);
                 close(t, value_slope(x).1, measured, 1e-9);
@@ -100,11 +102,16 @@ fn the_curve_of_sphereface2() {
         // opposite the prototype: x − (1 − cos m) = −2 + cos m, a base below 0
         let p = at(t as u32, 0.5, true);
         let base = (0.5_f64.cos() - 1.0) / 2.0;
-        let (value, slope) = Target::Power(p).value_slope(-1.0);
+        let (value, slope) = Target::SimilarityAdjustment(p).value_slope(-1.0);
         close(t, value, -2.0 * (-base).powi(t) - 1.0, 1e-14);
         close(t, slope, f64::from(t) * (-base).powi(t - 1), 1e-14);
         // at θ = 0 the others may not come closer: cos(0 − m)
-        close(t, Others::Power(p).value_slope(1.0).0, 2.0 * ((0.5_f64.cos() + 1.0) / 2.0).powi(t) - 1.0, 1e-14);
+        close(
+            t,
+            Others::SimilarityAdjustment(p).value_slope(1.0).0,
+            2.0 * ((0.5_f64.cos() + 1.0) / 2.0).powi(t) - 1.0,
+            1e-14,
+        );
     }
     let detached = MarginSoftmax::named("sphereface2_opensphere").unwrap();
     assert_eq!((detached.target_value_slope(0.3).1, detached.others.value_slope(0.3).1), (1.0, 1.0));
@@ -116,9 +123,9 @@ fn opensphere_starts_at_its_bias() {
     let (s, m, t) = (40.0, 0.4, 3);
     let (positive, negative) = (s * (2.0 * 0.5_f64.powi(t) - 1.0 - m), s * (2.0 * 0.5_f64.powi(t) - 1.0 + m));
     printed("C = 10572", Binary::opensphere_bias(0.7, 10_572, positive, negative), "5.58164893");
-    let p = Power { margin: m, ..Default::default() };
-    close("positive", s * Target::Power(p).value_slope(0.0).0, positive, 1e-12);
-    close("negative", s * Others::Power(p).value_slope(0.0).0, negative, 1e-12);
+    let p = SimilarityAdjustment { margin: m, ..Default::default() };
+    close("positive", s * Target::SimilarityAdjustment(p).value_slope(0.0).0, positive, 1e-12);
+    close("negative", s * Others::SimilarityAdjustment(p).value_slope(0.0).0, negative, 1e-12);
     for classes in [2, 3, 4, 10, 10_572] {
         let best = Binary::opensphere_bias(0.7, classes, positive, negative);
         let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
@@ -190,11 +197,11 @@ fn hard_classes_of_curricularface_and_of_the_filter() {
         let expected = |c: f64| if c > -(0.5_f64.sin()) { sigmoid(c * (t + c)) * (t + 2.0 * c) } else { sigmoid(c) };
         all_close(t, &found, &cosines.map(expected), 1e-12);
     }
-    let loss = MarginSoftmax::arcface().with_others(Others::Filter(Filter { threshold: 0.3 }));
+    let loss = MarginSoftmax::arcface().with_others(Others::InterclassFilter(InterclassFilter { threshold: 0.3 }));
     let found = others_value(&loss, &[0.5, 0.31, 0.29, -0.4], |_| {});
     all_close("filter", &found, &[0.0, 0.0, sigmoid(0.29), sigmoid(-0.4)], 1e-12);
-    assert_eq!(Others::Filter(Filter { threshold: 0.3 }).value_slope(0.4), (0.0, 0.0));
-    assert_eq!(Others::Filter(Filter { threshold: 0.5 }).value_slope(0.5), (0.5, 1.0)); // the threshold itself stays
+    assert_eq!(Others::InterclassFilter(InterclassFilter { threshold: 0.3 }).value_slope(0.4), (0.0, 0.0));
+    assert_eq!(Others::InterclassFilter(InterclassFilter { threshold: 0.5 }).value_slope(0.5), (0.5, 1.0)); // the threshold itself stays
 }
 
 /// Normal(0, d²): mean and variance over 1e5 draws, no correlation between rows, steps and seeds; the same each time.
@@ -410,7 +417,7 @@ fn magface_margin_and_term_of_the_length() {
 fn further_presets_have_the_published_numbers() {
     let named = |name: &str| MarginSoftmax::named(name).unwrap();
     assert_eq!(named("m_softmax").unified_mut().unwrap().m3, 0.5);
-    assert_eq!((named("softmax").scale, named("softmax").product), (1.0, Product::Linear));
+    assert_eq!((named("softmax").scale, named("softmax").similarity), (1.0, Similarity::Dot));
     assert_eq!(named("curricularface").unified_mut().unwrap().fallback, Fallback::Sine);
     assert_eq!(named("adaface").adaptive, Adaptive::AdaFace(AdaFace { margin: 0.4, concentration: 0.333, rate: 0.01 }));
     let magface =
@@ -433,9 +440,12 @@ fn further_presets_have_the_published_numbers() {
     ] {
         let loss = named(name);
         assert_eq!((loss.scale, loss.link), (scale, Link::Binary(Binary { weight: 0.7, factor, bias: 0.0 })));
-        let (Target::Power(target), Others::Power(others)) = (&loss.target, &loss.others) else { panic!("{name}") };
+        let (Target::SimilarityAdjustment(target), Others::SimilarityAdjustment(others)) = (&loss.target, &loss.others)
+        else {
+            panic!("{name}")
+        };
         assert_eq!((target, target.margin, target.exponent), (others, margin, 3));
     }
     assert_eq!(named("arcface_topk").others, Others::TopK(TopK { count: 5, margin: 0.06 }));
-    assert_eq!(named("arcface_filter").others, Others::Filter(Filter { threshold: 0.4 }));
+    assert_eq!(named("arcface_filter").others, Others::InterclassFilter(InterclassFilter { threshold: 0.4 }));
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use margin_softmax::{
     Error,
-    plan::{Element, Limits, PART_STRIDE, Part, Plan, Role, Slot},
+    plan::{CONSTANTS_STRIDE, Element, Limits, Plan, Role, StepConstants, TensorRole},
 };
 
 /// Limits by the names that errors give them.
@@ -112,7 +112,7 @@ pub fn keeps_to(plan: &Plan, limits: &Limits, shaders: &mut Shaders) -> Result<(
         holds!(bytes <= limits.max_buffer && bytes <= limits.max_binding, "{buffer:?} is too large");
         holds!(bytes >= 16 && bytes % 4 == 0, "{buffer:?} cannot be bound");
     }
-    let table = plan.parts().len() as u64 * PART_STRIDE;
+    let table = plan.constants().len() as u64 * CONSTANTS_STRIDE;
     holds!(table <= limits.max_buffer && u32::try_from(table).is_ok(), "a table of {table} bytes");
     let mut counted = vec![];
     for kernel in plan.kernels() {
@@ -128,7 +128,7 @@ pub fn keeps_to(plan: &Plan, limits: &Limits, shaders: &mut Shaders) -> Result<(
     for step in plan.forward().iter().chain(plan.backward()) {
         let kernel = &plan.kernels()[step.kernel];
         let (name, grid) = (kernel.name, step.grid);
-        holds!(step.part < plan.parts().len(), "{name}: no part {}", step.part);
+        holds!(step.constants < plan.constants().len(), "{name}: no constants {}", step.constants);
         holds!(step.buffers.len() == kernel.bindings.len(), "{name}: {} buffers", step.buffers.len());
         for (&buffer, item) in step.buffers.iter().zip(&counted[step.kernel]) {
             let buffer = &plan.buffers()[buffer];
@@ -181,11 +181,11 @@ impl Head<'_> {
         let shard = |i: usize| self.shards[i] as u64 * self.centers as u64 * dim;
         for buffer in plan.buffers() {
             let expected = match buffer.role {
-                Role::Given(Slot::Embeddings) => rows * dim * self.elements[0].bytes(),
-                Role::Given(Slot::Prototypes(i)) => shard(i) * self.elements[1].bytes(),
-                Role::Given(Slot::GradEmbeddings) => rows * dim * 4,
-                Role::Given(Slot::GradPrototypes(i)) => shard(i) * 4,
-                Role::Given(Slot::Labels) | Role::Optional(Slot::RowLosses) => rows * 4,
+                Role::Given(TensorRole::Embeddings) => rows * dim * self.elements[0].bytes(),
+                Role::Given(TensorRole::Prototypes(i)) => shard(i) * self.elements[1].bytes(),
+                Role::Given(TensorRole::GradEmbeddings) => rows * dim * 4,
+                Role::Given(TensorRole::GradPrototypes(i)) => shard(i) * 4,
+                Role::Given(TensorRole::Labels) | Role::Optional(TensorRole::RowLosses) => rows * 4,
                 _ => continue,
             };
             let expected = expected.max(16).next_multiple_of(4);
@@ -221,7 +221,7 @@ impl Head<'_> {
         let mut products = 0;
         for step in plan.forward().iter().chain(plan.backward()) {
             let name = plan.kernels()[step.kernel].name;
-            let part @ Part { count, stride, splits, slots, .. } = plan.parts()[step.part];
+            let part @ StepConstants { count, stride, splits, slots, .. } = plan.constants()[step.constants];
             let [count, stride, splits, slots] = [count, stride, splits, slots].map(u64::from);
             let blocks = step.grid.rows_per_group;
             let blocks = if blocks == 0 { 1 } else { rows.div_ceil(blocks.into()) };

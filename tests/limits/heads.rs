@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use margin_softmax::{
-    Budget, DevicePreset, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, Tile, Want,
+    Budget, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, Tile, Want,
+    data::DevicePreset,
     objective::PRESETS,
     plan::{Element, Layout, Limits, Plan},
 };

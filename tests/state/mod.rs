@@ -1,6 +1,6 @@
 //! States: the ends of their ranges, and their digits. The same checks for every engine.
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 /// Rows of these lengths, all of class 0 of ten: `own` is their cosine to its prototype, `others` to the nine others.
 struct Data {

@@ -7,7 +7,7 @@ import { MEAN_LENGTH } from './cpu.js';
 import { CLASSES, DIM, ROWS, factors } from './motion.js';
 
 /** The most steps in one submit. */
-export const MOST_STEPS = 30;
+export const MAX_STEPS = 30;
 /** Settings of one step and kind of vector: four words, at the offset that every device allows. */
 const STRIDE = 256;
 
@@ -67,9 +67,9 @@ export class GpuRun {
         this.loss = tensor('loss', 1);
         this.gradEmbeddings = tensor('gradient of dots', ROWS * DIM);
         this.gradPrototypes = tensor('gradient of prototypes', CLASSES * DIM);
-        this.settings = buffer('settings of the motion', 2 * MOST_STEPS * STRIDE, UNIFORM | COPY_DST);
-        this.words = new ArrayBuffer(2 * MOST_STEPS * STRIDE);
-        this.back = buffer('back', 4 * (ROWS * DIM + CLASSES * DIM + MOST_STEPS), MAP_READ | COPY_DST);
+        this.settings = buffer('settings of the motion', 2 * MAX_STEPS * STRIDE, UNIFORM | COPY_DST);
+        this.words = new ArrayBuffer(2 * MAX_STEPS * STRIDE);
+        this.back = buffer('back', 4 * (ROWS * DIM + CLASSES * DIM + MAX_STEPS), MAP_READ | COPY_DST);
         const group = (gradients, vectors) =>
             device.createBindGroup({
                 layout,

@@ -3,7 +3,7 @@
 import init from './margin_softmax_demo.js';
 import { Planner, requestDevice } from './margin-softmax.js';
 import { curveChart, lossChart } from './charts.js';
-import { MOST_STEPS } from './gpu.js';
+import { MAX_STEPS } from './gpu.js';
 import { scatter } from './motion.js';
 import { ANGLES, Panel } from './panel.js';
 import { View } from './sphere.js';
@@ -225,7 +225,7 @@ function wire() {
         $(id).addEventListener('input', tell);
         tell();
     };
-    $('speed').max = MOST_STEPS;
+    $('speed').max = MAX_STEPS;
     output('speed', (v) => `${v} ${v === 1 ? 'step' : 'steps'} per frame`);
     output('rate', (v) => `${v.toFixed(3)} rad`);
     output('jitter', (v) => (v ? `${v.toFixed(3)} rad` : 'none'));

@@ -7,7 +7,7 @@ export const DIM = 3;
 /** The lengths of embeddings, drawn evenly. */
 export const LENGTHS = [10, 40];
 /** No step turns a vector by more than this many radians. */
-const MOST = 0.2;
+const MAX = 0.2;
 
 /** PCG's output function: 32 well mixed bits of a counter. */
 export function hash(x) {
@@ -23,19 +23,19 @@ export function scatter(seed) {
     const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
     const toUnit = (v) => v.map((x) => x / Math.hypot(...v));
     const around = (v, spread) => toUnit(v.map((x) => x + spread * normal()));
-    const centres = [];
-    while (centres.length < CLASSES) {
+    const centers = [];
+    while (centers.length < CLASSES) {
         const next = around([0, 0, 0], 1);
-        if (centres.every((c) => c[0] * next[0] + c[1] * next[1] + c[2] * next[2] < Math.cos((50 * Math.PI) / 180))) centres.push(next);
-        else if (uniform() < 0.02) centres.length = 0; // no room left: from the beginning
+        if (centers.every((c) => c[0] * next[0] + c[1] * next[1] + c[2] * next[2] < Math.cos((50 * Math.PI) / 180))) centers.push(next);
+        else if (uniform() < 0.02) centers.length = 0; // no room left: from the beginning
     }
     const embeddings = new Float32Array(ROWS * DIM);
     const prototypes = new Float32Array(CLASSES * DIM);
     const labels = Int32Array.from({ length: ROWS }, (_, row) => row % CLASSES);
-    centres.forEach((centre, c) => prototypes.set(around(centre, 0.5), c * DIM));
+    centers.forEach((center, c) => prototypes.set(around(center, 0.5), c * DIM));
     labels.forEach((c, row) => {
         const length = LENGTHS[0] + (LENGTHS[1] - LENGTHS[0]) * uniform();
-        embeddings.set(around(centres[c], 0.6).map((x) => x * length), row * DIM);
+        embeddings.set(around(centers[c], 0.6).map((x) => x * length), row * DIM);
     });
     return { embeddings, prototypes, labels };
 }
@@ -50,7 +50,7 @@ export function move(vectors, gradients, factor, noise, step) {
         const unit = [x / length, y / length, z / length];
         const along = unit[0] * gx + unit[1] * gy + unit[2] * gz;
         const turn = [gx, gy, gz].map((g, k) => -factor * length * (g - along * unit[k]));
-        const shrink = Math.min(1, MOST / Math.max(Math.hypot(...turn), 1e-30));
+        const shrink = Math.min(1, MAX / Math.max(Math.hypot(...turn), 1e-30));
         const next = unit.map((u, k) => {
             const even = hash(hash(step) ^ (at + k)) / 2 ** 31 - 1;
             return u + shrink * turn[k] + noise * even;

@@ -18,7 +18,7 @@ struct Settings {
 @group(0) @binding(2) var<storage, read_write> vectors: array<f32>;
 
 // no step turns a vector by more than this many radians
-const MOST = 0.2;
+const MAX = 0.2;
 
 // PCG's output function: 32 well mixed bits of a counter
 fn hash(x: u32) -> u32 {
@@ -43,7 +43,7 @@ fn motion(@builtin(global_invocation_id) id: vec3<u32>) {
     let size = length(vector);
     let unit = vector / size;
     let turn = -settings.factor * size * (gradient - dot(unit, gradient) * unit);
-    let shrink = min(1.0, MOST / max(length(turn), 1e-30));
+    let shrink = min(1.0, MAX / max(length(turn), 1e-30));
     let key = hash(settings.step);
     let push = settings.noise * vec3(even(key, at), even(key, at + 1u), even(key, at + 2u));
     let next = size * normalize(unit + shrink * turn + push);

@@ -39,7 +39,7 @@ export const onDevice = (state) => {
     return numbers;
 };
 
-/** The state after a training step; a number that came back as it was sent keeps all its digits. */
+/** The state after a training step; a number that came back as it was sent keeps full precision. */
 export const movedState = (state, numbers) => {
     const moved = { ...state, step: whole(BigInt(state.step) + 1n) };
     const sent = onDevice(state);

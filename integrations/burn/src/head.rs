@@ -16,7 +16,7 @@ use burn::{
     module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay, Param, RunningState},
     tensor::{DType, Device, Int, IntDType, Tensor},
 };
-use margin_softmax::{MarginSoftmax, Product, Shape, State};
+use margin_softmax::{MarginSoftmax, Shape, Similarity, State};
 
 use crate::{
     Error, Result, buffer, device,
@@ -36,7 +36,7 @@ use crate::{
 pub struct MarginHeadConfig {
     /// The number of classes, C.
     pub classes: usize,
-    /// The length of an embedding, D.
+    /// The dimension of an embedding, D.
     pub dim: usize,
     /// The loss. In a file it is written as the crate `margin-softmax` does; a custom margin has no such form.
     pub loss: MarginSoftmax,
@@ -195,15 +195,15 @@ impl MarginHead {
     }
 
     /// What the classes are ranked by, \[N, C\]: the cosines of the embeddings with the prototypes, of a class with
-    /// sub-centres the largest; the plain products with a linear loss. Made of burn's own operations, on any backend; the
+    /// sub-centers the largest; the plain products with a linear loss. Made of burn's own operations, on any backend; the
     /// largest of a row is the prediction.
     ///
     /// # Panics
     ///
     /// As burn does, where devices or shapes do not match.
     pub fn scores(&self, embeddings: Tensor<2>) -> Tensor<2> {
-        let unit = |v: Tensor<2>| match self.loss.product {
-            Product::Linear => v,
+        let unit = |v: Tensor<2>| match self.loss.similarity {
+            Similarity::Dot => v,
             _ => {
                 let length = v.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
                 v / length

@@ -15,25 +15,25 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
-pub struct Filter {
+pub struct InterclassFilter {
     /// 0 < threshold ≤ 1; default 0.4.
     pub threshold: f64,
 }
 
-impl Default for Filter {
+impl Default for InterclassFilter {
     fn default() -> Self {
         Self { threshold: 0.4 }
     }
 }
 
-impl Other for Filter {
+impl Other for InterclassFilter {
     #[inline(always)]
     fn value_slope<T: Float>(&self, c: T, _: Place<T>) -> (T, T) {
         if c > number(self.threshold) { (T::zero(), T::zero()) } else { (c, T::one()) }
     }
 }
 
-impl Transform for Filter {
+impl Transform for InterclassFilter {
     fn name(&self) -> &'static str {
         "filter"
     }

@@ -1,5 +1,5 @@
 //! The list of transforms of the cosines of all classes but the labelled one: a new one is a file with its numbers, its
-//! formula and the name of its shader, and here a variant with its arm in `Others::transform`.
+//! formula and the name of its shader, and here a variant.
 
 mod curricular;
 mod filter;
@@ -9,7 +9,7 @@ mod top_k;
 mod transform;
 
 pub(crate) use curricular::Harder;
-pub use filter::Filter;
+pub use filter::InterclassFilter;
 pub use identity::Identity;
 pub use rectified::Rectified;
 pub use top_k::TopK;
@@ -17,63 +17,43 @@ pub(crate) use transform::{Evaluator, Transform};
 pub use transform::{Other, Place};
 
 use super::{
+    list::list,
     snippet::Snippet,
-    target::{Angle, Power},
+    target::{Angle, SimilarityAdjustment},
 };
 use crate::{Result, uniforms::Settings};
 
-/// The built-in transforms.
-#[derive(Debug, Clone, PartialEq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Others {
-    /// The cosine itself.
-    #[default]
-    Identity,
-    /// max(c, 0): wrong classes behind the equator exert no force (WC-ReLU).
-    Rectified,
-    /// Linear in the angle: ArcGrad, Li-ArcFace.
-    Angle(Angle),
-    /// CurricularFace: c·(t + c) for the classes harder than the target, c > cos(θ_y + m2); t is
-    /// [`State::hardness`](super::State::hardness). The slope t + 2c is negative for c < −t/2, as published.
-    Curricular,
-    /// Inter-topk: the k hardest classes come closer by an angle.
-    TopK(TopK),
-    /// The interclass filter: cosines above a threshold become 0.
-    Filter(Filter),
-    /// SphereFace2's curve.
-    Power(Power),
+list! {
+    /// The built-in transforms.
+    #[derive(Debug, Clone, PartialEq, Default)]
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+    #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+    pub enum Others: Transform {
+        /// The cosine itself.
+        #[default]
+        Identity => &Identity,
+        /// max(c, 0): wrong classes behind the equator exert no force (WC-ReLU).
+        Rectified => &Rectified,
+        /// Linear in the angle: ArcGrad, Li-ArcFace.
+        Angle(angle: Angle) => angle,
+        /// CurricularFace: c·(t + c) for the classes harder than the target, c > cos(θ_y + m2); t is
+        /// [`State::hardness`](super::State::hardness). The slope t + 2c is negative for c < −t/2, as published.
+        Curricular => &Harder { hardness: 0.0 },
+        /// Inter-topk: the k hardest classes come closer by an angle.
+        TopK(top: TopK) => top,
+        /// The interclass filter: cosines above a threshold become 0.
+        #[cfg_attr(feature = "serde", serde(rename = "filter"))]
+        InterclassFilter(filter: InterclassFilter) => filter,
+        /// SphereFace2's curve.
+        #[cfg_attr(feature = "serde", serde(rename = "power"))]
+        SimilarityAdjustment(power: SimilarityAdjustment) => power
+    }
 }
 
 impl Others {
-    /// Each once, with its default numbers; the name is also that of the shader snippet.
-    pub fn all() -> Vec<Others> {
-        vec![
-            Others::Identity,
-            Others::Rectified,
-            Others::Angle(Angle::default()),
-            Others::Curricular,
-            Others::TopK(TopK::default()),
-            Others::Filter(Filter::default()),
-            Others::Power(Power::default()),
-        ]
-    }
-
-    fn transform(&self) -> &dyn Transform {
-        match self {
-            Others::Identity => &Identity,
-            Others::Rectified => &Rectified,
-            Others::Angle(angle) => angle,
-            Others::Curricular => &Harder { hardness: 0.0 },
-            Others::TopK(top) => top,
-            Others::Filter(filter) => filter,
-            Others::Power(power) => power,
-        }
-    }
-
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'static str {
-        self.transform().name()
+        self.duties().name()
     }
 
     /// `(other(c), other'(c))` of a class that is not among the hard ones.
@@ -82,30 +62,30 @@ impl Others {
     }
 
     pub(crate) fn snippet(&self) -> Snippet {
-        self.transform().snippet()
+        self.duties().snippet()
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        self.transform().validate()
+        self.duties().validate()
     }
 
     pub(crate) fn series(&self) -> Option<Vec<f64>> {
-        self.transform().series()
+        self.duties().series()
     }
 
     pub(crate) fn evaluator<'a>(&'a self, hardness: f64, series: Option<&'a [f64]>) -> Evaluator<'a> {
-        self.transform().evaluator(hardness, series)
+        self.duties().evaluator(hardness, series)
     }
 
     pub(crate) fn fill(&self, settings: &mut Settings, series: Option<&[f64]>) {
-        self.transform().fill(settings, series);
+        self.duties().fill(settings, series);
     }
 
     pub(crate) fn bound(&self, x: f64, m2: f64) -> f64 {
-        self.transform().bound(x, m2)
+        self.duties().bound(x, m2)
     }
 
     pub(crate) fn loop_iterations(&self) -> usize {
-        self.transform().loop_iterations()
+        self.duties().loop_iterations()
     }
 }

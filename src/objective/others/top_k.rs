@@ -31,7 +31,7 @@ impl Default for TopK {
 
 impl TopK {
     /// The most classes that may be chosen.
-    pub const MOST: usize = 64;
+    pub const MAX: usize = 64;
 }
 
 impl Other for TopK {
@@ -61,7 +61,7 @@ impl Transform for TopK {
 
     fn validate(&self) -> Result<()> {
         let (count, margin) = (self.count, self.margin);
-        if !(1..=Self::MOST).contains(&count) {
+        if !(1..=Self::MAX).contains(&count) {
             return Err(Error::Parameter { what: "top_k.count", found: count as f64, allowed: "1 ..= 64" });
         }
         let half = std::f64::consts::FRAC_PI_2;

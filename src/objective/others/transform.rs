@@ -24,7 +24,7 @@ pub(crate) type Evaluator<'a> = Box<dyn Fn(f64, Place<f64>) -> (f64, f64) + Send
 
 /// A transform as a loss holds it.
 pub(crate) trait Transform {
-    /// The name as it stands in JSON.
+    /// The JSON name.
     fn name(&self) -> &'static str;
 
     /// The shader that computes it.

@@ -12,7 +12,7 @@ use crate::{
         chebyshev::value_slope,
         in_range,
         others::{Evaluator, Transform},
-        snippet::{Shared, Snippet, wgsl},
+        snippet::{SharedText, Snippet, wgsl},
     },
     uniforms::{Settings, constants::*, put},
 };
@@ -78,7 +78,10 @@ impl BuiltIn for Angle {
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("target/angle"), needs: &[Shared::Angle, Shared::Series, Shared::FixedMargins] }
+        Snippet {
+            text: wgsl!("target/angle"),
+            needs: &[SharedText::Angle, SharedText::Series, SharedText::FixedMargins],
+        }
     }
 
     fn validate(&self) -> Result<()> {
@@ -132,7 +135,7 @@ impl Transform for Angle {
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("others/angle"), needs: &[Shared::Angle, Shared::Series] }
+        Snippet { text: wgsl!("others/angle"), needs: &[SharedText::Angle, SharedText::Series] }
     }
 
     fn validate(&self) -> Result<()> {

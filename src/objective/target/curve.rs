@@ -6,7 +6,7 @@ use crate::{Result, objective::snippet::Snippet, uniforms::Settings};
 
 /// A target curve as a loss holds it.
 pub(crate) trait BuiltIn {
-    /// The name as it stands in JSON.
+    /// The JSON name.
     fn name(&self) -> &'static str;
 
     /// The shader that computes it.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::curve::{BuiltIn, TargetCurve};
 use crate::{
     Error, Result,
-    objective::snippet::{Shared, Snippet, wgsl},
+    objective::snippet::{SharedText, Snippet, wgsl},
     uniforms::{Settings, put},
 };
 
@@ -63,7 +63,7 @@ impl BuiltIn for Custom {
 
     /// The text that comes before that of the margin.
     fn snippet(&self) -> Snippet {
-        let needs = &[Shared::Angle, Shared::Series, Shared::Exponential, Shared::FixedMargins];
+        let needs = &[SharedText::Angle, SharedText::Series, SharedText::Exponential, SharedText::FixedMargins];
         Snippet { text: wgsl!("target/custom"), needs }
     }
 

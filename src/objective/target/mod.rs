@@ -1,5 +1,5 @@
 //! The list of target curves: a new one is a file with its numbers, its formula and the name of its shader, and here a
-//! variant with its arm in `Target::built_in`.
+//! variant.
 
 mod angle;
 mod curve;
@@ -13,41 +13,35 @@ pub use angle::Angle;
 use curve::BuiltIn;
 pub(crate) use curve::TargetCurve;
 pub use custom::{Custom, Margin};
-pub use power::Power;
+pub use power::SimilarityAdjustment;
 pub use unified::{Curve, Fallback, Slope, Unified};
 
-use super::snippet::Snippet;
+use super::{list::list, snippet::Snippet};
 use crate::Result;
 
-/// The curve of the labelled class.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Target {
-    /// m0..m3: NormFace, CosFace, ArcFace, SphereFace, AmpFace, ChebyAAM and their combinations.
-    Unified(Unified),
-    /// Linear in the angle: ArcGrad, Li-ArcFace.
-    Angle(Angle),
-    /// SphereFace2's curve.
-    Power(Power),
-    /// A curve from outside; has no JSON form.
-    #[cfg_attr(feature = "serde", serde(skip))]
-    Custom(Custom),
+list! {
+    /// The curve of the labelled class.
+    #[derive(Debug, Clone, PartialEq)]
+    #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+    #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+    pub enum Target: BuiltIn {
+        /// m0..m3: NormFace, CosFace, ArcFace, SphereFace, AmpFace, ChebyAAM and their combinations.
+        Unified(margin: Unified) => margin,
+        /// Linear in the angle: ArcGrad, Li-ArcFace.
+        Angle(angle: Angle) => angle,
+        /// SphereFace2's curve.
+        #[cfg_attr(feature = "serde", serde(rename = "power"))]
+        SimilarityAdjustment(power: SimilarityAdjustment) => power;
+        /// A curve from outside; has no JSON form.
+        #[cfg_attr(feature = "serde", serde(skip))]
+        Custom(custom: Custom) => custom
+    }
 }
 
 impl Target {
-    fn built_in(&self) -> &dyn BuiltIn {
-        match self {
-            Target::Unified(margin) => margin,
-            Target::Angle(angle) => angle,
-            Target::Power(power) => power,
-            Target::Custom(custom) => custom,
-        }
-    }
-
-    /// The name as it stands in JSON, and of the shader snippet.
+    /// The JSON name, and of the shader snippet.
     pub fn name(&self) -> &'static str {
-        self.built_in().name()
+        self.duties().name()
     }
 
     /// φ and dφ/dx at the target cosine x, as the forward and the backward pass use them.
@@ -58,18 +52,18 @@ impl Target {
 
     /// The shader that computes it. The text of a curve from outside comes from its [`Margin`](super::Margin).
     pub(crate) fn snippet(&self) -> Snippet {
-        self.built_in().snippet()
+        self.duties().snippet()
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        self.built_in().validate()
+        self.duties().validate()
     }
 
     pub(crate) fn margins(&self) -> [f64; 4] {
-        self.built_in().margins()
+        self.duties().margins()
     }
 
     pub(crate) fn prepare(&self) -> Arc<dyn TargetCurve> {
-        self.built_in().prepare()
+        self.duties().prepare()
     }
 }

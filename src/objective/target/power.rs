@@ -11,7 +11,7 @@ use crate::{
     objective::{
         in_range,
         others::{Evaluator, Transform},
-        snippet::{Shared, Snippet, wgsl},
+        snippet::{SharedText, Snippet, wgsl},
     },
     uniforms::{Settings, constants::*},
 };
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
-pub struct Power {
+pub struct SimilarityAdjustment {
     /// t, a whole number from 1 to 16; default 3 (wespeaker, opensphere).
     pub exponent: u32,
     /// m, |m| ≤ 1e6 on the cosine, 0 ≤ m < π on the angle; default 0.2 (wespeaker).
@@ -39,13 +39,13 @@ pub struct Power {
     pub slope: Slope,
 }
 
-impl Default for Power {
+impl Default for SimilarityAdjustment {
     fn default() -> Self {
         Self { exponent: 3, margin: 0.2, angular: false, slope: Slope::Analytic }
     }
 }
 
-impl Power {
+impl SimilarityAdjustment {
     /// g and g'.
     fn stretch(&self, c: f64) -> (f64, f64) {
         let base = (c + 1.0) / 2.0;
@@ -75,13 +75,13 @@ pub(super) fn turned(c: f64, m: f64) -> (f64, f64) {
     (c * m.cos() + sine * m.sin(), m.cos() - m.sin() * c / sine.max(SMALLEST_SINE))
 }
 
-impl BuiltIn for Power {
+impl BuiltIn for SimilarityAdjustment {
     fn name(&self) -> &'static str {
         "power"
     }
 
     fn snippet(&self) -> Snippet {
-        let needs = &[Shared::Angle, Shared::Series, Shared::FixedMargins, Shared::PowerCurve];
+        let needs = &[SharedText::Angle, SharedText::Series, SharedText::FixedMargins, SharedText::PowerCurve];
         Snippet { text: wgsl!("target/power"), needs }
     }
 
@@ -101,7 +101,7 @@ impl BuiltIn for Power {
     }
 }
 
-impl TargetCurve for Power {
+impl TargetCurve for SimilarityAdjustment {
     fn at(&self, x: f64, _: [f64; 4]) -> [f64; 3] {
         let (value, slope) = if self.angular {
             let margin = Unified { m2: self.margin, fallback: Fallback::Continuous, ..Default::default() };
@@ -127,13 +127,13 @@ impl TargetCurve for Power {
     }
 }
 
-impl Transform for Power {
+impl Transform for SimilarityAdjustment {
     fn name(&self) -> &'static str {
         "power"
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("others/power"), needs: &[Shared::PowerCurve] }
+        Snippet { text: wgsl!("others/power"), needs: &[SharedText::PowerCurve] }
     }
 
     fn validate(&self) -> Result<()> {

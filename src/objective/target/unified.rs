@@ -11,7 +11,7 @@ use crate::{
     objective::{
         chebyshev::{Coefficients, Series, value_slope},
         in_range,
-        snippet::{Shared, Snippet, wgsl},
+        snippet::{SharedText, Snippet, wgsl},
     },
     uniforms::{Settings, constants::*, put},
 };
@@ -67,7 +67,7 @@ pub enum Curve {
     Series(Series),
 }
 
-/// What the backward pass takes for dφ/dx at the target.
+/// The dφ/dx that the backward pass takes at the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -100,7 +100,7 @@ pub enum Fallback {
 }
 
 impl Fallback {
-    /// The name as it stands in JSON.
+    /// The JSON name.
     pub fn name(&self) -> &'static str {
         match self {
             Fallback::Continuous => "continuous",
@@ -116,9 +116,9 @@ impl Fallback {
 /// sin θ is never divided by less than this, so an exact slope stays below about 1e4·m0·m1.
 pub(crate) const SMALLEST_SINE: f64 = 1e-4;
 /// The largest m0 and |m3|.
-pub(crate) const MOST_MARGIN: f64 = 1e6;
+pub(crate) const MAX_MARGIN: f64 = 1e6;
 /// The largest m1.
-pub(crate) const MOST_FACTOR: f64 = 16.0;
+pub(crate) const MAX_FACTOR: f64 = 16.0;
 /// Larger than every cosine: on a device, −2 is the threshold of a curve that has none.
 pub(crate) const NO_THRESHOLD: f64 = 2.0;
 
@@ -136,10 +136,10 @@ impl Unified {
 
     /// Whether these margins may be those of a row: as those of a loss, but m2 may be negative.
     pub(crate) fn validate_row(&self) -> Result<()> {
-        in_range("m0", self.m0, self.m0 > 0.0 && self.m0 <= MOST_MARGIN, "0 < m0 <= 1e6")?;
-        in_range("m1", self.m1, self.m1 > 0.0 && self.m1 <= MOST_FACTOR, "0 < m1 <= 16")?;
+        in_range("m0", self.m0, self.m0 > 0.0 && self.m0 <= MAX_MARGIN, "0 < m0 <= 1e6")?;
+        in_range("m1", self.m1, self.m1 > 0.0 && self.m1 <= MAX_FACTOR, "0 < m1 <= 16")?;
         in_range("m2", self.m2, self.m2.abs() < PI, "-pi < m2 < pi (radians)")?;
-        in_range("m3", self.m3, self.m3.abs() <= MOST_MARGIN, "-1e6 <= m3 <= 1e6")?;
+        in_range("m3", self.m3, self.m3.abs() <= MAX_MARGIN, "-1e6 <= m3 <= 1e6")?;
         match self.fallback {
             Fallback::Sine if self.m1 != 1.0 => {
                 let why = "the sine fallback is defined for m1 = 1 only";
@@ -177,7 +177,7 @@ impl BuiltIn for Unified {
     }
 
     fn snippet(&self) -> Snippet {
-        Snippet { text: wgsl!("target/unified"), needs: &[Shared::Angle, Shared::Series] }
+        Snippet { text: wgsl!("target/unified"), needs: &[SharedText::Angle, SharedText::Series] }
     }
 
     fn validate(&self) -> Result<()> {
@@ -285,7 +285,7 @@ impl TargetCurve for UnifiedCurve {
         let (m1, m2) = (margin.m1, margin.m2);
         settings.flag(VARIED, varied);
         [settings.m0, settings.m1, settings.m2, settings.m3] = [margin.m0, m1, m2, margin.m3].map(|m| m as f32);
-        settings.flag(LINEAR, margin.is_linear());
+        settings.flag(STRAIGHT, margin.is_linear());
         settings.flag(DETACHED, margin.slope == Slope::Detached);
         let back = m1 * PI + m2;
         settings.front = [m2.cos() as f32, -m2.sin() as f32];

@@ -22,7 +22,7 @@ use case::Case;
 use common::{Data, differing, distance};
 use libfuzzer_sys::fuzz_target;
 use margin_softmax::{
-    Adaptive, Backend, Batch, Budget, Error, Margins, Options, Output, Product, Result, State, reference,
+    Adaptive, Backend, Batch, Budget, Error, Margins, Options, Output, Similarity, Result, State, reference,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use steady::Seen;
@@ -34,7 +34,7 @@ fn pool(threads: usize) -> ThreadPool {
 static POOLS: LazyLock<[ThreadPool; 2]> = LazyLock::new(|| [1, 3].map(pool));
 
 /// Where the gate reaches 1.2e-38: numbers below that have fewer digits in f32.
-const LEAST: f64 = 1.2e-33;
+const MIN: f64 = 1.2e-33;
 
 impl Case {
     fn cpu(&self, options: &Options) -> Result<(Output, State)> {
@@ -102,7 +102,7 @@ impl Case {
     /// Whether f32 holds all products, and sums of them: a linear head that does not leaves rows out.
     fn moderate(&self) -> bool {
         let all = self.data.x.iter().chain(&self.data.w);
-        self.loss.product == Product::Cosine || all.filter(|v| v.is_finite()).all(|v| v.abs() < 1e15)
+        self.loss.similarity == Similarity::Cosine || all.filter(|v| v.is_finite()).all(|v| v.abs() < 1e15)
     }
 
     /// What holds for every input.
@@ -122,7 +122,7 @@ impl Case {
         for (i, row) in found.grad_embeddings.chunks(dim).enumerate() {
             let out = found.row_losses[i].is_nan() || Some(self.data.labels[i]) == self.loss.ignore_index;
             let short = common::length(&self.data.x[i * dim..(i + 1) * dim]) < 0.9999e-12;
-            let cosine = self.loss.product == Product::Cosine;
+            let cosine = self.loss.similarity == Similarity::Cosine;
             assert!(!(out || short && cosine) || row.iter().all(|&g| g == 0.0), "row {i} is left out: {row:?}");
         }
     }
@@ -165,22 +165,22 @@ impl Case {
             assert_eq!(found.len(), expected.len());
             let mut largest = 0.0_f64;
             for (i, (found, expected)) in found.chunks(dim).zip(expected.chunks(dim)).enumerate() {
-                let bad = differing(what, found, expected, gate, |_| natural(i).max(LEAST));
+                let bad = differing(what, found, expected, gate, |_| natural(i).max(MIN));
                 assert!(bad.is_empty(), "vector {i}, gate {gate:e}, natural {:e}\n{}", natural(i), bad.join("\n"));
                 largest = largest.max(natural(i));
             }
             // far enough from 0 to be compared relative to its own size
             let own = expected.iter().fold(0.0_f64, |m, e| m.max(e.abs()));
-            if own > 0.3 * largest && own > LEAST {
+            if own > 0.3 * largest && own > MIN {
                 let off = distance(found, expected);
                 assert!(off <= gate, "{what} is off by {off:e}, gate {gate:e}");
             }
         };
         vectors("dX", &found.grad_embeddings, &expected.grad_embeddings, &|i| {
-            pulls[i].max(LEAST) * seen.lever(0, i) + seen.attraction() + seen.vanished(0, i, &pulls) / gate
+            pulls[i].max(MIN) * seen.lever(0, i) + seen.attraction() + seen.vanished(0, i, &pulls) / gate
         });
         vectors("dW", &found.grad_prototypes, &expected.grad_prototypes, &|v| {
-            all.max(LEAST) * seen.lever(1, v) + seen.vanished(1, v, &pulls) / gate
+            all.max(MIN) * seen.lever(1, v) + seen.vanished(1, v, &pulls) / gate
         });
         let scale = seen.scale() * seen.slope;
         let bad = differing("db", &found.grad_bias, &expected.grad_bias, gate, |e| e.abs().max(all * scale).max(1e-30));

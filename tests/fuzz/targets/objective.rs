@@ -7,12 +7,7 @@
 mod seeds;
 
 use libfuzzer_sys::fuzz_target;
-use margin_softmax::{
-    Budget, CenterLoss, DevicePreset, MarginSoftmax, Options, Regularizer, Shape, Tile, Want,
-    objective::{Schedule, Schedules},
-    plan::{Call, Element, Layout, Limits, Plan},
-    shard::{Statistics, Targets},
-};
+use margin_softmax::{Budget, CenterLoss, MarginSoftmax, Options, Regularizer, Shape, Tile, Want, objective::{Schedule, Schedules}, plan::{Call, Element, Layout, Limits, Plan}, shard::{Statistics, Targets}, data::DevicePreset};
 use serde::{Serialize, de::DeserializeOwned};
 
 fn again<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(text: &str) -> Option<T> {

@@ -12,10 +12,7 @@ mod seeds;
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use margin_softmax::{
-    Budget, CenterLoss, DevicePreset, GradientFilter, MarginSoftmax, Options, Regularizer, Shape, Tile, Want,
-    plan::{Batched, Binding, Call, CrossEntropy, Element, Layout, Limits, Plan, Role},
-};
+use margin_softmax::{Budget, CenterLoss, GradientFilter, MarginSoftmax, Options, Regularizer, Shape, Tile, Want, plan::{Batched, Binding, Call, CrossEntropy, Element, Layout, Limits, Plan, Role}, data::DevicePreset};
 
 const ELEMENTS: [Element; 5] = [Element::F32, Element::F16, Element::Bf16, Element::I32, Element::U32];
 
@@ -77,7 +74,7 @@ fn options(u: &mut Unstructured) -> Result<Options> {
 fn columns_of(tile: Tile) -> usize {
     match tile {
         Tile::Direct => 32,
-        Tile::Direct64 | Tile::Tile64 => 64,
+        Tile::Direct64 | Tile::Tile32 | Tile::Tile64 | Tile::Tile64Short => 64,
         Tile::Tile128 => 128,
     }
 }
@@ -124,7 +121,7 @@ fn check(plan: &Plan, limits: &Limits, loss: Option<&MarginSoftmax>) {
     for step in plan.forward().iter().chain(plan.backward()) {
         let bindings = &plan.kernels()[step.kernel].bindings;
         assert_eq!(step.buffers.len(), bindings.len());
-        assert!(bindings.len() <= limits.storage_buffers as usize && step.part < plan.parts().len());
+        assert!(bindings.len() <= limits.storage_buffers as usize && step.constants < plan.constants().len());
         // what one dispatch writes it binds once
         for (i, (at, binding)) in step.buffers.iter().zip(bindings).enumerate() {
             assert!(*at < plan.buffers().len());

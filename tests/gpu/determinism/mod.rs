@@ -11,7 +11,9 @@ use std::{
 
 use libtest_mimic::Failed;
 use margin_softmax::{
+    data::DevicePreset,
     gpu::{Context, Tensor},
+    objective::TopK,
     plan::{Element, Layout, Plan, catalogue::kernels},
     shard::{Statistics, Targets},
     *,
@@ -101,7 +103,7 @@ fn specs_of(tile: Tile) -> Vec<Spec> {
             Tile::Direct => "binary",
             Tile::Direct64 => "state",
             Tile::Tile64 => "halves",
-            Tile::Tile128 => "",
+            Tile::Tile32 | Tile::Tile64Short | Tile::Tile128 => "",
         };
         all.retain(|s| ["scale + top", "draws + filter", "linear", further].contains(&s.case.family));
     } else if tile == Tile::Direct {

@@ -3,7 +3,7 @@
 //! The one error that f32 cannot avoid is that of a cosine, 3e-7. What it makes of a loss and of a gradient is bounded row
 //! by row, so that the bound says something next to ±1 too, and for vectors of very different lengths.
 
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use super::{Problem, WANT};
 use crate::families::{self, analytic};

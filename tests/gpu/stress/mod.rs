@@ -44,7 +44,7 @@ fn losses() -> Vec<(String, MarginSoftmax, usize)> {
         }
     }
     for (name, centers) in [("arcface", 2), ("chebyaam", 3), ("sphereface2", 2), ("arcface_topk", 2)] {
-        all.push((format!("{name}, {centers} sub-centres"), MarginSoftmax::named(name).unwrap(), centers));
+        all.push((format!("{name}, {centers} sub-centers"), MarginSoftmax::named(name).unwrap(), centers));
     }
     let smoothed = |loss: MarginSoftmax| loss.with_label_smoothing(0.1);
     all.push(("arcface, smoothed".into(), smoothed(MarginSoftmax::arcface()), 1));

@@ -3,7 +3,7 @@
 use std::f64::consts::{FRAC_PI_2, PI};
 
 use libtest_mimic::Failed;
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use super::{Cases, Problem, Runner, SHAPES, Trial, losses};
 use crate::{agreement::Device, cases::FALLBACKS};
@@ -112,7 +112,7 @@ fn numbers_of_the_families(device: &Device) -> Result<(), Failed> {
     for (exponent, margin, angular) in
         [(1, 1e6, false), (16, -1e6, false), (16, 0.2, false), (1, NEAR_PI, true), (16, NEAR_PI, true), (16, 0.0, true)]
     {
-        let power = Power { exponent, margin, angular, slope: Slope::Analytic };
+        let power = SimilarityAdjustment { exponent, margin, angular, slope: Slope::Analytic };
         for link in [
             Link::Softmax,
             Link::Binary(Binary { weight: 0.0, factor: 1e6, bias: 1e6 }),
@@ -120,16 +120,16 @@ fn numbers_of_the_families(device: &Device) -> Result<(), Failed> {
             Link::Binary(Binary { weight: 0.5, factor: 1e-30, bias: 0.0 }),
         ] {
             all.push(
-                MarginSoftmax { target: Target::Power(power), link, ..MarginSoftmax::sphereface2() }
-                    .with_others(Others::Power(power)),
+                MarginSoftmax { target: Target::SimilarityAdjustment(power), link, ..MarginSoftmax::sphereface2() }
+                    .with_others(Others::SimilarityAdjustment(power)),
             );
         }
     }
     for others in [
         Others::TopK(TopK { count: 1, margin: 0.0 }),
         Others::TopK(TopK { count: 19, margin: 1.57 }),
-        Others::Filter(Filter { threshold: 1e-30 }),
-        Others::Filter(Filter { threshold: 1.0 }),
+        Others::InterclassFilter(InterclassFilter { threshold: 1e-30 }),
+        Others::InterclassFilter(InterclassFilter { threshold: 1.0 }),
         Others::Curricular,
         Others::Rectified,
     ] {

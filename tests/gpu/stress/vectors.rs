@@ -1,7 +1,7 @@
 //! Lengths from 1e-30 to f32::MAX, and directions that coincide.
 
 use libtest_mimic::Failed;
-use margin_softmax::*;
+use margin_softmax::{objective::*, *};
 
 use super::{Cases, Problem, Runner, SHAPES, Trial, compare, losses};
 use crate::{

@@ -9,7 +9,7 @@ mod view;
 use margin_softmax::{
     Adaptive, Batch, Error, MarginSoftmax, Margins, Result, State,
     objective::PRESETS,
-    plan::{Call, PART_STRIDE, Plan},
+    plan::{CONSTANTS_STRIDE, Call, Plan},
 };
 use request::{Quads, Request, json};
 use serde_json::json;
@@ -73,10 +73,10 @@ impl Planned {
         serde_json::to_string(&view::View::new(&self.plan)).map_err(|e| request::refuse("plan", &e).into())
     }
 
-    /// What goes into the buffer of parts: one entry of 256 bytes each.
+    /// What goes into the buffer of the constants of the steps: one entry of 256 bytes each.
     pub fn parts(&self) -> Vec<u8> {
-        let mut table = vec![0; self.plan.parts().len() * PART_STRIDE as usize];
-        for (entry, part) in table.chunks_exact_mut(PART_STRIDE as usize).zip(self.plan.parts()) {
+        let mut table = vec![0; self.plan.constants().len() * CONSTANTS_STRIDE as usize];
+        for (entry, part) in table.chunks_exact_mut(CONSTANTS_STRIDE as usize).zip(self.plan.constants()) {
             let bytes = part.bytes();
             entry[..bytes.len()].copy_from_slice(bytes);
         }
@@ -98,7 +98,7 @@ impl Planned {
             return Err(Error::Rows { found, allowed }.into());
         }
         let mut sizes = vec![];
-        for step in self.plan.forward().iter().chain(self.plan.backward()) {
+        for step in self.plan.steps() {
             sizes.extend(step.grid.dispatch(rows, self.most_groups)?.unwrap_or_default());
         }
         Ok(sizes)

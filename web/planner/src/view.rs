@@ -1,6 +1,6 @@
 //! A plan as JavaScript reads it.
 
-use margin_softmax::plan::{Binding, Buffer, Kernel, PART_STRIDE, Plan, Role, Slot, Stage, Step};
+use margin_softmax::plan::{Binding, Buffer, CONSTANTS_STRIDE, Kernel, Plan, Role, Stage, Step, TensorRole};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -74,7 +74,7 @@ impl<'a> View<'a> {
         };
         Self {
             uniforms: Kernel::UNIFORMS,
-            part_stride: PART_STRIDE,
+            part_stride: CONSTANTS_STRIDE,
             workspace_bytes: plan.workspace_bytes(),
             shards: plan.shard_sizes(),
             schedule: Schedule {
@@ -105,7 +105,7 @@ fn buffer(buffer: &Buffer) -> OneBuffer {
         Role::Optional(slot) => ("optional", Some(slot)),
     };
     let shard = match slot {
-        Some(Slot::Prototypes(shard) | Slot::GradPrototypes(shard)) => shard,
+        Some(TensorRole::Prototypes(shard) | TensorRole::GradPrototypes(shard)) => shard,
         _ => 0,
     };
     OneBuffer { name: buffer.name, bytes: buffer.bytes, role, shard }
@@ -117,5 +117,5 @@ fn kernel(kernel: &Kernel) -> OneKernel<'_> {
 }
 
 fn step(step: &Step) -> OneStep<'_> {
-    OneStep { kernel: step.kernel, part: step.part, buffers: &step.buffers }
+    OneStep { kernel: step.kernel, part: step.constants, buffers: &step.buffers }
 }

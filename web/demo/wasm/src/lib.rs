@@ -5,7 +5,7 @@
 use std::f64::consts::PI;
 
 use margin_softmax::{
-    Adaptive, Backend, Batch, Error, MarginSoftmax, Output, Product, Shape, SliceHead, objective::PRESETS, theory,
+    Adaptive, Backend, Batch, Error, MarginSoftmax, Output, Shape, Similarity, SliceHead, objective::PRESETS, theory,
 };
 use wasm_bindgen::prelude::*;
 
@@ -30,7 +30,7 @@ pub fn presets() -> Result<String> {
 pub fn curves(loss: &str, classes: usize, dim: usize, count: usize) -> Result<Vec<f64>> {
     let loss = parse(loss)?;
     loss.validate()?;
-    if loss.product == Product::Linear {
+    if loss.similarity == Similarity::Dot {
         return Ok(Vec::new());
     }
     let angles: Vec<f64> = (0..count).map(|i| PI * i as f64 / count.saturating_sub(1).max(1) as f64).collect();
@@ -46,8 +46,8 @@ pub fn curves(loss: &str, classes: usize, dim: usize, count: usize) -> Result<Ve
 #[wasm_bindgen]
 pub fn strength(loss: &str, classes: usize, length: f64) -> Result<f64> {
     let loss = parse(loss)?;
-    Ok(match (loss.product, loss.adaptive) {
-        (Product::Linear, _) => loss.scale * length,
+    Ok(match (loss.similarity, loss.adaptive) {
+        (Similarity::Dot, _) => loss.scale * length,
         (_, Adaptive::AdaCos) => theory::adacos_scale(classes)?,
         _ => loss.scale,
     })

@@ -1,0 +1,190 @@
+//! The caller's tensors of a head.
+
+use super::{Tensor, tensor::expect};
+use crate::{
+    Error, MarginSoftmax, Result, Shape,
+    plan::{Element, Plan, Role, TensorRole},
+    shape::check_length,
+};
+
+/// The caller's tensors. N rows, C classes, D values a vector, as planned; shards as planned.
+///
+/// Every offset must be a multiple of the device's `min_storage_buffer_offset_alignment`. A tensor that is written must
+/// not share a buffer with one that the same kernel reads; [`Error::Overlap`] names the two. What may be absent is left
+/// out by [`Io::new`].
+#[derive(Clone, Copy)]
+pub struct Io<'a> {
+    /// X, \[N, D\].
+    pub embeddings: &'a Tensor,
+    /// W, one tensor [classes of the shard, D] per shard; with K > 1 sub-centers [classes of the shard, K, D].
+    pub prototypes: &'a [&'a Tensor],
+    /// y, \[N\], i32. A label that names no class makes its row's loss NaN.
+    pub labels: &'a Tensor,
+    /// w, \[C\], f32, 0 or within \[1e-30, 1e24\]; 1 if absent. Any other makes the rows of its class invalid, like a label
+    /// that names no class; with label smoothing it makes all losses NaN.
+    pub class_weights: Option<&'a Tensor>,
+    /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN means the loss' own. Margins that no loss may
+    /// have make the rows of the class invalid, like a label that names no class; so do other m1 (and m2) where the series
+    /// is fitted (given), and any m1 and m2 in a linear head.
+    pub class_margins: Option<&'a Tensor>,
+    /// m0..m3 of every row, \[N, 4\], f32; NaN means those of the class, or the loss' own.
+    pub row_margins: Option<&'a Tensor>,
+    /// b, \[C\], f32, of a linear head; 0 if absent. One that is NaN or infinite makes all losses NaN.
+    pub bias: Option<&'a Tensor>,
+    /// The numbers that follow the batch, \[4\], f32: hardness, mean and deviation of the lengths, scale (see
+    /// [`State`](crate::State)). Read, and written in training steps. If absent the head has its own, which starts as
+    /// [`State::new`](crate::State::new) says. Numbers outside their ranges make all rows invalid, and stay as they are.
+    /// [`BoundHead::read_state`](super::BoundHead::read_state) gives what either holds.
+    pub state: Option<&'a Tensor>,
+    /// The gradient that arrives from above, f32: \[N\] with `Reduction::None`, else \[1\]; 1 if absent. One that is NaN or
+    /// infinite makes the gradients that it enters NaN or infinite; the loss does not depend on it.
+    pub upstream: Option<&'a Tensor>,
+    /// The reduced loss, \[1\], f32; written.
+    pub loss: &'a Tensor,
+    /// The rows' losses, \[N\], f32; written.
+    pub row_losses: Option<&'a Tensor>,
+    /// dL/dX, \[N, D\], f32; written if it was planned.
+    pub grad_embeddings: Option<&'a Tensor>,
+    /// dL/dW, like the prototypes, f32; written if it was planned.
+    pub grad_prototypes: &'a [&'a Tensor],
+    /// dL/ds, \[1\], f32; written if it was planned.
+    pub grad_scale: Option<&'a Tensor>,
+    /// dL/db, f32: \[C\] for a linear head, \[1\] for a binary link; written if it was planned.
+    pub grad_bias: Option<&'a Tensor>,
+}
+
+impl<'a> Io<'a> {
+    /// The tensors that every head needs; everything else is absent.
+    pub fn new(embeddings: &'a Tensor, prototypes: &'a [&'a Tensor], labels: &'a Tensor, loss: &'a Tensor) -> Self {
+        Self {
+            embeddings,
+            prototypes,
+            labels,
+            class_weights: None,
+            class_margins: None,
+            row_margins: None,
+            bias: None,
+            state: None,
+            upstream: None,
+            loss,
+            row_losses: None,
+            grad_embeddings: None,
+            grad_prototypes: &[],
+            grad_scale: None,
+            grad_bias: None,
+        }
+    }
+}
+
+/// Whether a plan writes or reads this tensor of the caller's.
+pub(super) fn needs(plan: &Plan, role: TensorRole) -> bool {
+    plan.buffers().iter().any(|buffer| buffer.role == Role::Given(role))
+}
+
+/// Values of the bias' gradient: one per class, or the one of a binary link.
+pub(super) fn biases(plan: &Plan, loss: &MarginSoftmax) -> usize {
+    if loss.is_linear() { plan.range().len() } else { 1 }
+}
+
+/// The shape of the prototypes of so many classes.
+pub(super) fn vectors(shape: Shape, classes: usize) -> Vec<usize> {
+    match shape.sub_centers() {
+        1 => vec![classes, shape.dim()],
+        k => vec![classes, k, shape.dim()],
+    }
+}
+
+/// The tensors of an [`Io`] with their roles, checked one by one.
+pub(super) fn given<'a>(
+    plan: &Plan,
+    loss: &MarginSoftmax,
+    io: &Io<'a>,
+    upstream: Option<&'a Tensor>,
+) -> Result<Vec<(TensorRole, &'a Tensor)>> {
+    let mut given = Given { plan, tensors: vec![] };
+    given.inputs(loss, io)?;
+    given.outputs(loss, io)?;
+    if let Some(upstream) = upstream
+        && plan.find("upstream").is_some()
+    {
+        given.add(TensorRole::Upstream, upstream, upstream.shape())?;
+    }
+    Ok(given.tensors)
+}
+
+struct Given<'a, 'p> {
+    plan: &'p Plan,
+    tensors: Vec<(TensorRole, &'a Tensor)>,
+}
+
+impl<'a> Given<'a, '_> {
+    fn add(&mut self, role: TensorRole, tensor: &'a Tensor, shape: &[usize]) -> Result<()> {
+        expect(role.name(), tensor, shape, tensor.element())?;
+        self.plan.check_element(role, tensor.element())?;
+        self.tensors.push((role, tensor));
+        Ok(())
+    }
+
+    fn optional(&mut self, role: TensorRole, tensor: Option<&'a Tensor>, shape: &[usize]) -> Result<()> {
+        tensor.map_or(Ok(()), |tensor| self.add(role, tensor, shape))
+    }
+
+    /// A gradient, which must be there if the plan computes it.
+    fn gradient(&mut self, role: TensorRole, tensor: Option<&'a Tensor>, shape: &[usize]) -> Result<()> {
+        if !needs(self.plan, role) {
+            return Ok(());
+        }
+        let why = "the plan computes this gradient";
+        self.add(role, tensor.ok_or(Error::Missing { what: role.name(), why })?, shape)
+    }
+
+    fn per_shard(&mut self, role: fn(usize) -> TensorRole, tensors: &[&'a Tensor]) -> Result<()> {
+        let sizes = self.plan.shard_sizes();
+        check_length(role(0).name(), tensors.len(), sizes.len())?;
+        let mut shards = tensors.iter().zip(sizes).enumerate();
+        shards.try_for_each(|(i, (tensor, size))| self.add(role(i), tensor, &vectors(self.plan.shape(), size)))
+    }
+
+    fn inputs(&mut self, loss: &MarginSoftmax, io: &Io<'a>) -> Result<()> {
+        let refuse = |what, why| Err(Error::Combination { what, why });
+        let shape = self.plan.shape();
+        let (n, c) = (shape.rows(), shape.classes());
+        self.add(TensorRole::Embeddings, io.embeddings, &[n, shape.dim()])?;
+        self.add(TensorRole::Labels, io.labels, &[n])?;
+        self.per_shard(TensorRole::Prototypes, io.prototypes)?;
+        self.optional(TensorRole::ClassWeights, io.class_weights, &[c])?;
+        for (role, margins, count) in
+            [(TensorRole::ClassMargins, io.class_margins, c), (TensorRole::RowMargins, io.row_margins, n)]
+        {
+            if margins.is_some() && !loss.has_margins() {
+                return refuse(role.name(), "only a unified target has m0..m3");
+            }
+            self.optional(role, margins, &[count, 4])?;
+        }
+        if io.bias.is_some() && !loss.is_linear() {
+            return refuse("bias", "only a linear head adds one");
+        }
+        self.optional(TensorRole::Bias, io.bias, &[self.plan.range().len()])?;
+        self.optional(TensorRole::State, io.state, &[4])
+    }
+
+    fn outputs(&mut self, loss: &MarginSoftmax, io: &Io<'a>) -> Result<()> {
+        let shape = self.plan.shape();
+        let n = shape.rows();
+        self.add(TensorRole::Loss, io.loss, &[1])?;
+        self.optional(TensorRole::RowLosses, io.row_losses, &[n])?;
+        self.gradient(TensorRole::GradScale, io.grad_scale, &[1])?;
+        self.gradient(TensorRole::GradBias, io.grad_bias, &[biases(self.plan, loss)])?;
+        self.gradient(TensorRole::GradEmbeddings, io.grad_embeddings, &[n, shape.dim()])?;
+        if needs(self.plan, TensorRole::GradPrototypes(0)) {
+            self.per_shard(TensorRole::GradPrototypes, io.grad_prototypes)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn expect_upstream(plan: &Plan, loss: &MarginSoftmax, io: &Io<'_>) -> Result<()> {
+    let Some(upstream) = io.upstream else { return Ok(()) };
+    let expected = if loss.is_unreduced() { plan.shape().rows() } else { 1 };
+    expect("upstream", upstream, &[expected], Element::F32)
+}
