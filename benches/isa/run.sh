@@ -54,7 +54,7 @@ vulkan() {
 # file has no folder in it
 library() {
     local found
-    found=$(compgen -G "$(realpath "$1")/usr/lib/*/$2")
+    found=$(compgen -G "$(realpath "$1")/usr/lib/*/$2") || { echo "no $2 in $1" >&2 && return 1; }
     printf '{"file_format_version": "1.0.0", "ICD": {"library_path": "%s", "api_version": "1.3.0"}}' "$found" \
         >"$temporary/icd.json"
     export VK_DRIVER_FILES=$temporary/icd.json VK_ICD_FILENAMES=$temporary/icd.json MESA_SHADER_CACHE_DISABLE=true

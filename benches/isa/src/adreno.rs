@@ -76,7 +76,7 @@ pub fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Resul
         registers: Some(compiled.statistic("Registers used")?),
         waves: Some(compiled.statistic("Max Waves Per Core")?),
         spills: Some(compiled.statistic("STP Count")?),
-        ..Row::of(entry, &listing(&compiled.assembly), path.as_ref())
+        ..Row::of(entry, &listing(&compiled.assembly), path.as_ref(), compiled.subgroup)
     })
 }
 

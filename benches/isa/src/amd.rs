@@ -96,7 +96,7 @@ pub fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Resul
         waves: Some(statistic("Subgroups per SIMD")?),
         spills: Some(statistic("Spilled VGPRs")? + statistic("Spilled SGPRs")?),
         scratch: Some(statistic("Scratch size")?),
-        ..Row::of(entry, &listing(&compiled.assembly), path.as_ref())
+        ..Row::of(entry, &listing(&compiled.assembly), path.as_ref(), compiled.subgroup)
     })
 }
 

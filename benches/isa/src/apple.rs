@@ -122,7 +122,7 @@ fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Result<Ro
     let (listing, places) = listing(&compiled.assembly);
     let looped = entry.step().and_then(|step| listing.loop_over_k(step));
     // an index is clamped by a comparison, which has other uses
-    let row = Row::of(entry, &listing, path.as_ref());
+    let row = Row::of(entry, &listing, path.as_ref(), compiled.subgroup);
     Ok(Row {
         registers: Some(compiled.statistic("GPRs")?),
         waves: Some(compiled.statistic("Threads")? / 32.0),

@@ -86,7 +86,7 @@ pub fn row(entry: &Entry, compiled: &Compiled, path: Option<&Compiled>) -> Resul
         waves: Some(compiled.subgroup.into()),
         spills: Some(compiled.statistic("Spill Count")?),
         scratch: Some(compiled.statistic("Scratch Memory Size")?),
-        ..Row::of(entry, &listing(&compiled.assembly), path.as_ref())
+        ..Row::of(entry, &listing(&compiled.assembly), path.as_ref(), compiled.subgroup)
     })
 }
 

@@ -1,5 +1,6 @@
 //! The kernels of a head, from the library's planner: ArcFace, one prototype a class, no smoothing, both gradients.
 
+use crate::expression::{Names, define};
 use margin_softmax::{
     Budget, Error, MarginSoftmax, Options, Shape, Tile, Want,
     plan::{Element, Kernel, Layout, Limits, Plan},
@@ -51,8 +52,17 @@ struct Place {
 impl Entry {
     /// A constant of the kernel's text, such as `TILE_DEPTH`.
     pub fn constant(&self, name: &str) -> Option<u32> {
-        let (_, rest) = self.kernel.source.split_once(&format!("const {name} = "))?;
-        rest.split_once('u')?.0.parse().ok()
+        let mut names = Names::new();
+        define(&self.kernel.source, "const ", &mut names);
+        names.get(name).copied()
+    }
+
+    /// Of the waves of a workgroup, those that load an operand which has fewer blocks than there are invocations: the others
+    /// jump over it.
+    pub fn loading(&self, wave: u32) -> f64 {
+        let blocks = ["BLOCKS_A", "BLOCKS_B"].into_iter().filter_map(|name| self.constant(name));
+        let share = blocks.map(|blocks| f64::from(blocks.max(wave)) / f64::from(self.lanes()));
+        share.fold(1.0, f64::min)
     }
 
     /// Invocations of a workgroup of a tile.

@@ -17,6 +17,7 @@ mod apple;
 mod banks;
 mod cuda;
 mod driver;
+mod expression;
 mod intel;
 mod kernels;
 mod listing;

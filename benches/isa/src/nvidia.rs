@@ -22,6 +22,7 @@ struct Chip {
 /// Registers of a multiprocessor, and of a warp as they are handed out.
 const REGISTERS: f64 = 65_536.0;
 const REGISTERS_STEP: f64 = 256.0;
+const WARP: u32 = 32;
 /// That the driver keeps of a workgroup's shared memory.
 const RESERVED: f64 = 1024.0;
 
@@ -36,8 +37,8 @@ fn chip(name: &str) -> Result<Chip, String> {
 impl Chip {
     /// Warps that a multiprocessor holds at once.
     fn resident(&self, lanes: u32, registers: f64, shared: f64) -> f64 {
-        let warps = f64::from(lanes.div_ceil(32));
-        let of_warp = (registers * 32.0 / REGISTERS_STEP).ceil() * REGISTERS_STEP;
+        let warps = f64::from(lanes.div_ceil(WARP));
+        let of_warp = (registers * f64::from(WARP) / REGISTERS_STEP).ceil() * REGISTERS_STEP;
         let by_registers = (REGISTERS / of_warp / warps).floor();
         let by_memory = (self.shared_bytes / (shared + RESERVED)).floor();
         by_registers.min(by_memory).min((self.warps / warps).floor()).min(self.groups) * warps
@@ -167,7 +168,7 @@ pub fn compile(
             waves: Some(chip.resident(lanes, registers, shared)),
             spills,
             scratch: value(r"(\d+) bytes stack frame"),
-            ..Row::of(entry, &listing(text), path.as_ref())
+            ..Row::of(entry, &listing(text), path.as_ref(), WARP)
         };
         Ok((row, listed))
     });

@@ -73,12 +73,10 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Row {
-    /// What the listings of the kernel and of its path tell.
-    pub fn of(entry: &Entry, listing: &Listing, path: Option<&Listing>) -> Self {
+    /// What the listings of the kernel and of its path tell. `wave`: invocations that run together.
+    pub fn of(entry: &Entry, listing: &Listing, path: Option<&Listing>, wave: u32) -> Self {
         let mut row = Row { name: entry.name.clone(), groups: entry.groups.map(|g| Some(g as f64)), ..Row::default() };
-        // an operand is loaded by 64 invocations, and others jump over that
-        let share = 64.0 / f64::from(entry.lanes().max(64));
-        if let Some(mix) = entry.step().and_then(|step| listing.product(step, share)) {
+        if let Some(mix) = entry.step().and_then(|step| listing.product(step, entry.loading(wave))) {
             row.share = Some(mix.fma / mix.slots);
             row.reads = Some(64.0 * mix.workgroup_reads / mix.fma);
             row.clamps = Some(mix.clamps);
