@@ -139,6 +139,18 @@ every_adapter() {
     done
 }
 
+# a crate of its own: its tests, and the thresholds of AMD's compiler, which needs no GPU
+isa() {
+    cargo fmt --check --manifest-path benches/isa/Cargo.toml
+    cargo test --release --locked --manifest-path benches/isa/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}"
+    benches/isa/run.sh amd
+}
+
+isa_clippy() {
+    cargo clippy --release --locked --all-targets --manifest-path benches/isa/Cargo.toml \
+        --target-dir "${CARGO_TARGET_DIR:-target}" -- -D warnings
+}
+
 tint() {
     npm ci --prefix tests/tint --ignore-scripts --no-audit --no-fund
     cargo run --release --features serde --example kernels >"$temporary/kernels"
@@ -185,6 +197,7 @@ step 'tests' cargo test --release --features serde
 for adapter in "${adapters[@]}"; do
     step "the caller's device, $adapter" cargo run --release --features serde --example your_device -- "$adapter"
 done
+step 'compilers of GPUs: AMD' isa
 if have node && have npm; then
     step 'Tint' tint
 else
@@ -243,6 +256,8 @@ if $full; then
     step 'determinism' cargo test --release --features serde --test gpu -- determinism::
     step 'stress' cargo test --release --features serde --test gpu -- stress::
     step 'benches build' cargo bench --no-run --features serde
+    step 'clippy of benches/isa' isa_clippy
+    step 'compilers of GPUs: the others' benches/isa/run.sh nvidia intel mobile
     step 'package: documentation tests' packed margin-softmax test --doc --release --features serde
     if toolchain "$(minimum_rust)"; then
         step "Rust $(minimum_rust)" cargo "+$(minimum_rust)" check --release --features safetensors
@@ -303,6 +318,8 @@ fi
 
 # cargo's `test result` lines and Tint's
 current=total
+# parts of a step that lacked their tools
+skipped=$((skipped + $(grep -c '^skipped: ' "$log" || true)))
 printf '\n%d s\n' "$SECONDS"
 sed -nE 's/^(test result: .*\. )?([0-9]+) passed[;,] ([0-9]+) failed(; ([0-9]+) ignored.*)?$/\2 \3 \5/p' "$log" |
     awk -v s="$skipped" '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }'
