@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench probe && cargo bench --bench gpu                          # everything
 //! cargo bench --bench gpu -- --adapter llvmpipe --shape 64x1000x128 --tile tile_64
+//! cargo bench --bench gpu -- --presets --limit 60         # the presets too, and no row begun after most of a minute
 //! ```
 //!
 //! ArcFace. Every result is checked before it is timed: against the f64 reference where that takes no minutes, else against
@@ -20,6 +21,7 @@ use half::{bf16, f16};
 use indicatif::ProgressBar;
 use margin_softmax::{
     Backend, Budget, Error, MarginSoftmax, Options, Output, Result, Shape, Tile, Want,
+    data::DevicePreset,
     gpu::{
         BoundHead, Context, Head, Io, Tensor,
         timing::{Detail, Timing},
@@ -56,6 +58,9 @@ struct Arguments {
     /// Only this tile.
     #[arg(long, value_parser = PossibleValuesParser::new(Tile::ALL.iter().map(|tile| tile.name())))]
     tile: Option<String>,
+    /// The presets too, each with the tile that it chooses.
+    #[arg(long)]
+    presets: bool,
     /// Only this element type of embeddings and prototypes.
     #[arg(long, value_parser = ELEMENTS.map(|(element, _)| element.name()))]
     element: Option<String>,
@@ -65,6 +70,9 @@ struct Arguments {
     /// Seconds that the timed runs of one row may take.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Seconds after which nothing more is measured; the rows left out say so.
+    #[arg(long, default_value_t = f64::INFINITY)]
+    limit: f64,
     /// The most MiB of device memory that one row may take; default 16384 on a card with memory of its own, else 6144, on
     /// a software adapter 2048.
     #[arg(long)]
@@ -76,6 +84,35 @@ struct Arguments {
 fn shape(text: &str) -> std::result::Result<[usize; 3], String> {
     let sizes: Option<Vec<usize>> = text.split('x').map(|v| v.parse().ok().filter(|&v| v > 0)).collect();
     sizes.and_then(|s| s.try_into().ok()).ok_or_else(|| "three numbers are needed, such as 256x5994x192".into())
+}
+
+/// Who chooses the tile of a row.
+#[derive(Clone, Copy)]
+enum Choice {
+    Tile(Tile),
+    Preset(DevicePreset),
+}
+
+impl Choice {
+    fn all(arguments: &Arguments) -> Vec<Self> {
+        let presets = DevicePreset::ALL.iter().filter(|_| arguments.presets).map(|&preset| Choice::Preset(preset));
+        let wanted = |tile: &&Tile| arguments.tile.as_deref().is_none_or(|only| only == tile.name());
+        presets.chain(Tile::ALL.iter().filter(wanted).map(|&tile| Choice::Tile(tile))).collect()
+    }
+
+    fn name(self) -> String {
+        match self {
+            Choice::Tile(tile) => tile.name().into(),
+            Choice::Preset(preset) => format!("preset {}", preset.name()),
+        }
+    }
+
+    fn options(self) -> Options {
+        match self {
+            Choice::Tile(tile) => Options { tile: Some(tile), ..Options::default() },
+            Choice::Preset(preset) => Options { preset, ..Options::default() },
+        }
+    }
 }
 
 const WRONG: &str = "WRONG RESULT";
@@ -153,7 +190,7 @@ impl Tensors {
 /// A way to compute the head, and what it took.
 struct Row {
     head: Head,
-    tile: Tile,
+    choice: Choice,
     schedule: &'static str,
     /// Bind, compile and the first run, which no figure below includes; ms.
     first: f64,
@@ -241,6 +278,7 @@ struct Session<'a> {
     bar: &'a ProgressBar,
     /// GFLOP/s of the FMA kernel of the probe.
     peak: Option<f64>,
+    start: Instant,
 }
 
 impl Session<'_> {
@@ -248,20 +286,28 @@ impl Session<'_> {
         format!("{}x{}x{}", self.data.shape.rows(), self.data.shape.classes(), self.data.shape.dim())
     }
 
-    fn note(&self, what: &str, error: &Error) -> Value {
+    fn note(&self, what: &str, error: &str) -> Value {
         let (adapter, shape, element) = (self.context.name(), self.name(), self.element.name());
-        let (tile, schedule) = what.split_once(' ').unwrap_or(("all", "all"));
+        let (tile, schedule) = what.rsplit_once(' ').unwrap_or(("all", "all"));
         json!({ "adapter": adapter, "shape": shape, "element": element, "schedule": schedule, "tile": tile,
-            "skipped": error.to_string() })
+            "skipped": error })
     }
 
-    fn row(&self, loss: &MarginSoftmax, tensors: &Tensors, tile: Tile, schedule: &'static str) -> Result<Row> {
+    /// Refuses what would begin after this share of the time.
+    fn in_time(&self, share: f64) -> std::result::Result<(), String> {
+        if self.start.elapsed().as_secs_f64() < share * self.arguments.limit {
+            return Ok(());
+        }
+        Err(format!("no time left of --limit {}", self.arguments.limit))
+    }
+
+    fn row(&self, loss: &MarginSoftmax, tensors: &Tensors, choice: Choice, schedule: &'static str) -> Result<Row> {
         let shape = self.data.shape;
         let start = Instant::now();
         let cosines = (shape.rows() * shape.classes() * 4) as u64;
         let budget = Budget::bytes(if schedule == "keep" { u64::MAX / 4 } else { (256 << 20).min(cosines - 1) });
         let layout = Layout { shards: &tensors.shards, embeddings: self.element, prototypes: self.element };
-        let options = Options { want: Want::ALL, budget, tile: Some(tile), ..Options::default() };
+        let options = Options { want: Want::ALL, budget, ..choice.options() };
         let plan = Plan::head(loss, shape, &layout, self.context.limits(), &options)?;
         let allowed = self.arguments.memory.unwrap_or(match self.context.device().adapter_info().device_type {
             wgpu::DeviceType::DiscreteGpu => 16 << 10,
@@ -276,28 +322,27 @@ impl Session<'_> {
         let head = Head::new(self.context, loss, plan)?;
         let first = start.elapsed().as_secs_f64() * 1e3;
         let (wall, gpu, profile) = Default::default();
-        Ok(Row { head, tile, schedule, first, wall, gpu, profile, spent: 0.0 })
+        Ok(Row { head, choice, schedule, first, wall, gpu, profile, spent: 0.0 })
     }
 
     fn run(&self, loss: &MarginSoftmax) -> Vec<Value> {
         let mut notes = vec![];
         let tensors = match Tensors::new(self.context, self.data, self.element) {
             Ok(tensors) => tensors,
-            Err(error) => return vec![self.note("all", &error)],
+            Err(error) => return vec![self.note("all", &error.to_string())],
         };
         let mut timing = Timing::new(self.context).ok();
         let mut rows = vec![];
-        let wanted = |name: &str, only: &Option<String>| only.as_deref().is_none_or(|o| o == name);
-        for schedule in SCHEDULES {
-            for &tile in Tile::ALL {
-                let name = format!("{} {schedule}", tile.name());
-                if !wanted(tile.name(), &self.arguments.tile) || !wanted(schedule, &self.arguments.schedule) {
-                    continue;
-                }
+        let wanted = |schedule: &&str| self.arguments.schedule.as_deref().is_none_or(|only| only == *schedule);
+        for schedule in SCHEDULES.into_iter().filter(wanted) {
+            for choice in Choice::all(self.arguments) {
+                let name = format!("{} {schedule}", choice.name());
                 common::say(self.bar, format!("{} {} {name}: check", self.name(), self.element.name()));
-                let row = self.row(loss, &tensors, tile, schedule).and_then(|mut row| {
-                    row.check(self.context, &tensors, self.expected)?;
-                    Ok(row)
+                // the rest is for the rounds
+                let row = self.in_time(0.6).and_then(|()| {
+                    let row = self.row(loss, &tensors, choice, schedule);
+                    let check = |mut row: Row| row.check(self.context, &tensors, self.expected).map(|()| row);
+                    row.and_then(check).map_err(|error| error.to_string())
                 });
                 match row {
                     Ok(row) => rows.push(row),
@@ -309,14 +354,18 @@ impl Session<'_> {
         const ROUNDS: usize = 3;
         for round in 0..ROUNDS {
             for row in &mut rows {
-                let name = format!("{} {}", row.tile.name(), row.schedule);
+                let name = format!("{} {}", row.choice.name(), row.schedule);
                 let (shape, element) = (self.name(), self.element.name());
                 common::say(self.bar, format!("{shape} {element} {name}: round {} of {ROUNDS}", round + 1));
                 // slow rows get a round less
                 let share = self.arguments.seconds / ROUNDS as f64;
-                if row.spent < self.arguments.seconds
-                    && let Err(error) = row.round(self.context, &tensors, &mut timing, share)
-                {
+                if row.spent >= self.arguments.seconds || (!row.wall.is_empty() && self.in_time(1.0).is_err()) {
+                    continue;
+                }
+                let round = self.in_time(1.0).and_then(|()| {
+                    row.round(self.context, &tensors, &mut timing, share).map_err(|error| error.to_string())
+                });
+                if let Err(error) = round {
                     notes.push(self.note(&name, &error));
                     row.spent = f64::INFINITY;
                     row.wall.clear();
@@ -340,7 +389,7 @@ impl Session<'_> {
         let rate = work / if timed { gpu_best } else { wall_best } * 1e-6;
         json!({
             "adapter": self.context.name(), "shape": self.name(), "element": self.element.name(),
-            "schedule": row.schedule, "tile": row.tile.name(), "runs": row.wall.len(),
+            "schedule": row.schedule, "tile": row.choice.name(), "planned_tile": plan.schedule().tile.name(), "runs": row.wall.len(),
             // false where a budget without end did not help: a limit of the device
             "kept": plan.schedule().keep, "chunks": plan.schedule().chunks.len(),
             "steps": plan.forward().len() + plan.backward().len(), "workspace_bytes": plan.workspace_bytes(),
@@ -404,7 +453,7 @@ fn key(row: &Value) -> String {
 }
 
 fn main() -> ExitCode {
-    let mut wrong = false;
+    let (start, mut wrong) = (Instant::now(), false);
     let arguments = Arguments::parse();
     let probed = common::load("probe.json");
     let loss = MarginSoftmax::arcface();
@@ -423,7 +472,7 @@ fn main() -> ExitCode {
         let peak =
             probed.iter().find(|row| row["adapter"] == context.name()).and_then(|row| row["f32_gflops"].as_f64());
         println!("\n{}", context.name());
-        let bar = common::bar(shapes.len() * elements.len() * (2 * Tile::ALL.len() + 3));
+        let bar = common::bar(shapes.len() * elements.len() * (2 * Choice::all(&arguments).len() + 3));
         let mut rows = vec![];
         for &sizes in &shapes {
             for &&(element, round) in &elements {
@@ -438,6 +487,7 @@ fn main() -> ExitCode {
                     element,
                     bar: &bar,
                     peak,
+                    start,
                 };
                 rows.extend(session.run(&loss));
             }

@@ -1,7 +1,11 @@
 //! What the GPU benches share: adapters, results, progress.
 #![allow(dead_code)] // each bench uses a part
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use margin_softmax::gpu::Context;
@@ -66,8 +70,10 @@ pub fn median_best(values: &mut [f64]) -> (f64, f64) {
     (values.get(values.len() / 2).copied().unwrap_or(f64::NAN), values.first().copied().unwrap_or(f64::NAN))
 }
 
-fn path(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("results").join(name)
+/// A results file: in the folder `MARGIN_SOFTMAX_RESULTS`, else in `benches/results`.
+pub fn path(name: &str) -> PathBuf {
+    let folder = env::var_os("MARGIN_SOFTMAX_RESULTS").map(PathBuf::from);
+    folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("results")).join(name)
 }
 
 /// The rows of a results file; none if there is no such file.
@@ -88,8 +94,8 @@ pub fn store(name: &str, key: &[&str], rows: &[Value]) {
         fs::write(path(name), format!("[\n{}\n]\n", lines.join(",\n")))
     };
     match write() {
-        Ok(()) => println!("benches/results/{name}: {} rows", all.len()),
-        Err(error) => println!("benches/results/{name} could not be written: {error}"),
+        Ok(()) => println!("{}: {} rows", path(name).display(), all.len()),
+        Err(error) => println!("{} could not be written: {error}", path(name).display()),
     }
 }
 

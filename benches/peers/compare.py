@@ -26,7 +26,7 @@ from tqdm import tqdm
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
-RESULTS = HERE.parent / "results"
+RESULTS = pathlib.Path(os.environ.get("MARGIN_SOFTMAX_RESULTS", HERE.parent / "results"))
 
 SHAPES = {  # rows, classes, dim
     "small": (64, 1000, 128),
@@ -181,7 +181,7 @@ class Run:
             yield Peer("burn wgpu", [program, "wgpu", self.gpu["device"]], "gpu")
 
     def wanted(self, peer):
-        return not self.args.peers or any(part in peer.name for part in self.args.peers.split(","))
+        return not self.args.peers or any(re.search(part, peer.name) for part in self.args.peers.split(","))
 
     # ---- one shape
 
@@ -256,7 +256,7 @@ class Run:
     def check(self, running, folder, text, bar):
         """No time counts before all agree; twice, so that no first call is timed either."""
         expected = None
-        for peer in running:
+        for peer in list(running):
             bar.set_description(f"{text}, checking {peer.name}")
             peer.step()
             loss, (dx, dw) = peer.step(), peer.gradients(folder)
@@ -271,7 +271,13 @@ class Run:
             peer.difference = max(off)
             # a NaN differs too
             if not peer.difference <= TOLERANCE.get(peer.name, ALIKE):
-                sys.exit(f"{text}: {peer.name} differs by {off} in loss and gradients, of the largest element")
+                why = f"differs by {off} in loss and gradients, of the largest element"
+                if peer.name.startswith("crate"):
+                    sys.exit(f"{text}: {peer.name} {why}")
+                # one wrong peer does not cost the rows of the others
+                self.missing[peer.name] = why
+                running.remove(peer)
+                peer.end()
 
     def rows(self, running, shape, rounds):
         n, c, d = shape
@@ -360,7 +366,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=10)
     arguments.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     arguments.add_argument("--pause", type=float, default=0.3, help="seconds before each step")
-    arguments.add_argument("--peers", default="", help="parts of names, with commas between; all if absent")
+    arguments.add_argument("--peers", default="", help="parts of names (regular expressions), with commas between; all if absent")
     arguments.add_argument("--adapter", default="", help="a part of the GPU's name; the best there is if absent")
     arguments.add_argument("--sweep", action="store_true", help="time and workspace over the number of classes")
     arguments.add_argument("--quick", action="store_true", help="the small shape, three rounds, no file")
