@@ -29,6 +29,8 @@ mod cpu {
     pub(crate) use super::blocks;
 }
 
+#[path = "common/clock.rs"]
+mod clock;
 #[path = "common/data.rs"]
 mod data;
 
@@ -40,6 +42,7 @@ use margin_softmax::{Backend, Budget, MarginSoftmax, Options, Output, SliceHead,
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use clock::{Time, best_median, timed};
 use data::{Data, disagreement};
 use matrix::Matrix;
 use product::{Pieces, product};
@@ -338,40 +341,6 @@ impl<'a> Case<'a> {
 
 fn sizes(data: &Data) -> [usize; 3] {
     [data.shape.rows(), data.shape.classes(), data.shape.dim()]
-}
-
-/// Seconds.
-#[derive(Clone, Copy)]
-struct Time {
-    wall: f64,
-    /// All threads together, while they ran.
-    threads: f64,
-}
-
-fn timed(f: impl FnOnce()) -> Time {
-    let (start, before) = (Instant::now(), thread_seconds());
-    f();
-    let wall = start.elapsed().as_secs_f64();
-    let threads = before.zip(thread_seconds()).map(|(before, after)| after - before);
-    Time { wall, threads: threads.unwrap_or(wall * rayon::current_num_threads() as f64) }
-}
-
-/// What the threads of this process have run so far, where the system says it.
-fn thread_seconds() -> Option<f64> {
-    #[cfg(unix)]
-    {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Some(time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
-    }
-    #[cfg(not(unix))]
-    None
-}
-
-/// The smallest and the median.
-fn best_median(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    (values[0], values[values.len() / 2])
 }
 
 /// Unit vectors, and labels at angles that the margin of ArcFace leaves below π, away from 0.
