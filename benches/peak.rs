@@ -310,9 +310,16 @@ impl<'a> Case<'a> {
         let [n, c, d] = sizes(self.products.data);
         let row = |what: &str, times: &[Time], counts: [f64; 3]| {
             let (best, median) = best_median(times.iter().map(|t| t.wall));
-            let rate = (2 * n * c * d) as f64 * counts.iter().sum::<f64>() / best * 1e-9;
-            let (ms, share) = (format!("{:.2} / {:.2}", best * 1e3, median * 1e3), 100.0 * rate / peak);
-            vec![format!("{n}x{c}x{d}"), what.into(), ms, format!("{rate:.0}"), format!("{share:.0} %")]
+            let operations = (2 * n * c * d) as f64 * counts.iter().sum::<f64>() * 1e-9;
+            let busy = best_median(times.iter().map(|t| t.threads)).0 / rayon::current_num_threads() as f64;
+            let share = |time| 100.0 * operations / time / peak;
+            vec![
+                format!("{n}x{c}x{d}"),
+                what.into(),
+                format!("{:.2} / {:.2}", best * 1e3, median * 1e3),
+                format!("{:.0}", operations / best),
+                format!("{:.0} % / {:.0} %", share(best), share(busy)),
+            ]
         };
         let Products { tile, rows, .. } = self.products;
         let products = [
@@ -381,7 +388,7 @@ fn main() {
         "",
         "ms, best / median",
         "GFLOP/s, best",
-        "of the peak",
+        "of the peak: best / thread time",
         "of the products' speed: best / median / thread time",
         "beside them, thread ns an entry",
     ]);

@@ -7,7 +7,7 @@
 //!
 //! Differences between whole steps give the times: a loss alone, dW too, dX too. So tasks of one kind take equally long here,
 //! all that is no task is serial, and one worker takes what one thread takes. Memory bandwidth is not modelled: more cores
-//! than it feeds gain less. Two workers are measured as well; by that the model is to be judged.
+//! than it feeds gain less. As many workers as the machine has cores for are measured as well; by that the model is to be judged.
 
 #[path = "common/clock.rs"]
 mod clock;
@@ -36,6 +36,7 @@ struct Arguments {
 
 /// Rows, classes, dim.
 const SHAPES: [[usize; 3]; 2] = [[256, 5994, 192], [512, 20_000, 512]];
+const WORKERS: [usize; 5] = [1, 2, 4, 16, 64];
 
 /// How *keep* divides a step where memory is no concern: the numbers of src/cpu/budget.rs.
 #[derive(Clone, Copy)]
@@ -161,33 +162,33 @@ fn pool(threads: usize) -> ThreadPool {
     ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
 }
 
-/// The tasks, and the speed-up from one thread to two as measured.
-fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, f64) {
+/// The tasks, and the speed-ups over one thread as measured, for as many workers as there are cores.
+fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, Vec<f64>) {
     let ([n, _, d], tiling) = (shape, Tiling::new(shape));
     let (data, small) = (Data::new(shape, |v| v), Data::new([n, tiling.tile, d], |v| v));
     let cases = [(&small, Want::LOSS), (&data, Want::LOSS), (&data, Want::PROTOTYPES), (&data, Want::ALL)];
     let mut heads = cases.map(|(data, want)| (data, head(data, want)));
-    let (one, two) = (pool(1), pool(2));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let pools: Vec<_> = WORKERS.into_iter().filter(|&workers| workers <= cores).map(pool).collect();
     let mut times = [const { vec![] }; 4];
-    let (mut speed_ups, mut empty) = (vec![], vec![]);
+    let (mut speed_ups, mut spawns) = (vec![vec![]; pools.len()], vec![]);
     for _ in 0..rounds {
-        let mut alone = 0.0;
         for ((data, (head, out)), times) in heads.iter_mut().zip(&mut times) {
             let batch = data.batch();
-            let time = one.install(|| timed(|| head.evaluate_into(&batch, out).unwrap()));
-            times.push(time.threads);
-            alone = time.wall;
+            times.push(pools[0].install(|| timed(|| head.evaluate_into(&batch, out).unwrap())).threads);
         }
         let (data, (head, out)) = &mut heads[3];
         let batch = data.batch();
-        speed_ups.push(alone / two.install(|| timed(|| head.evaluate_into(&batch, out).unwrap())).wall);
+        let mut step = |pool: &ThreadPool| pool.install(|| timed(|| head.evaluate_into(&batch, out).unwrap())).wall;
+        let walls: Vec<_> = pools.iter().map(&mut step).collect();
+        speed_ups.iter_mut().zip(&walls).for_each(|(all, wall)| all.push(walls[0] / wall));
         let tasks = 64;
-        let handed = || {
+        let empty = || {
             (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
                 black_box(task);
             });
         };
-        empty.push(two.install(|| timed(handed)).wall / tasks as f64);
+        spawns.push(pools[pools.len() - 1].install(|| timed(empty)).wall / f64::from(tasks));
     }
     let [small, forward, prototypes, all] = times.map(|times| best_median(times.into_iter()).0 * 1e9);
     let tiles = tiling.tiles as f64;
@@ -198,9 +199,9 @@ fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, f64) {
         statistics: statistics as u64,
         gradients: ((prototypes - forward) / tiles) as u64,
         join: ((all - prototypes) / (tiles * tiling.blocks as f64)) as u64,
-        spawn: (best_median(empty.into_iter()).1 * 1e9) as u64,
+        spawn: (best_median(spawns.into_iter()).1 * 1e9) as u64,
     };
-    (tasks, best_median(speed_ups.into_iter()).1)
+    (tasks, speed_ups.into_iter().map(|all| best_median(all.into_iter()).1).collect())
 }
 
 fn main() {
@@ -225,8 +226,12 @@ fn main() {
             join as f64 * 1e-3,
             spawn as f64 * 1e-3,
         );
-        let alone = tasks.step(&tiling, 1) as f64;
-        for workers in [1, 2, 4, 16, 64] {
+        let alone = tasks.step(&tiling, 1);
+        let count = |count: usize| count as u64;
+        let work = count(tiling.tiles) * (statistics + gradients + count(tiling.blocks) * join);
+        assert_eq!(alone, serial + work + (1 + count(tiling.ranges())) * spawn, "one worker does all work, once");
+        let alone = alone as f64;
+        for (i, workers) in WORKERS.into_iter().enumerate() {
             let time = tasks.step(&tiling, workers) as f64;
             table.add_row([
                 name.clone(),
@@ -234,7 +239,7 @@ fn main() {
                 format!("{:.2}", time * 1e-6),
                 format!("{:.2}", alone / time),
                 format!("{:.0} %", 100.0 * alone / time / workers as f64),
-                if workers == 2 { format!("{measured:.2}") } else { String::new() },
+                measured.get(i).map(|speed_up| format!("{speed_up:.2}")).unwrap_or_default(),
             ]);
         }
     }
