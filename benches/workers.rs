@@ -162,8 +162,9 @@ fn pool(threads: usize) -> ThreadPool {
     ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
 }
 
-/// The tasks, and the speed-ups over one thread as measured, for as many workers as there are cores.
-fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, Vec<f64>) {
+/// The tasks, and the speed-ups over one thread as measured, for as many workers as there are cores: of the best times, and
+/// the median.
+fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, Vec<[f64; 2]>) {
     let ([n, _, d], tiling) = (shape, Tiling::new(shape));
     let (data, small) = (Data::new(shape, |v| v), Data::new([n, tiling.tile, d], |v| v));
     let cases = [(&small, Want::LOSS), (&data, Want::LOSS), (&data, Want::PROTOTYPES), (&data, Want::ALL)];
@@ -171,7 +172,7 @@ fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, Vec<f64>) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pools: Vec<_> = WORKERS.into_iter().filter(|&workers| workers <= cores).map(pool).collect();
     let mut times = [const { vec![] }; 4];
-    let (mut speed_ups, mut spawns) = (vec![vec![]; pools.len()], vec![]);
+    let (mut steps, mut spawns) = (vec![vec![]; pools.len()], vec![]);
     for _ in 0..rounds {
         for ((data, (head, out)), times) in heads.iter_mut().zip(&mut times) {
             let batch = data.batch();
@@ -180,8 +181,7 @@ fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, Vec<f64>) {
         let (data, (head, out)) = &mut heads[3];
         let batch = data.batch();
         let mut step = |pool: &ThreadPool| pool.install(|| timed(|| head.evaluate_into(&batch, out).unwrap())).wall;
-        let walls: Vec<_> = pools.iter().map(&mut step).collect();
-        speed_ups.iter_mut().zip(&walls).for_each(|(all, wall)| all.push(walls[0] / wall));
+        steps.iter_mut().zip(&pools).for_each(|(all, pool)| all.push(step(pool)));
         let tasks = 64;
         let empty = || {
             (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
@@ -201,14 +201,18 @@ fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, Vec<f64>) {
         join: ((all - prototypes) / (tiles * tiling.blocks as f64)) as u64,
         spawn: (best_median(spawns.into_iter()).1 * 1e9) as u64,
     };
-    (tasks, speed_ups.into_iter().map(|all| best_median(all.into_iter()).1).collect())
+    let speed_up = |all: &Vec<f64>| {
+        let best = |all: &Vec<f64>| best_median(all.iter().copied()).0;
+        [best(&steps[0]) / best(all), best_median(steps[0].iter().zip(all).map(|(one, all)| one / all)).1]
+    };
+    (tasks, steps.iter().map(speed_up).collect())
 }
 
 fn main() {
     let rounds = Arguments::parse().rounds.max(1);
     let mut table = Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["N x C x D", "workers", "ms", "speed-up", "efficiency", "measured"]);
+    table.set_header(["N x C x D", "workers", "ms", "speed-up", "efficiency", "measured, best / median"]);
     for shape in SHAPES {
         let name = shape.map(|size| size.to_string()).join("x");
         let (tiling, (tasks, measured)) = (Tiling::new(shape), measure(shape, rounds));
@@ -239,7 +243,7 @@ fn main() {
                 format!("{:.2}", time * 1e-6),
                 format!("{:.2}", alone / time),
                 format!("{:.0} %", 100.0 * alone / time / workers as f64),
-                measured.get(i).map(|speed_up| format!("{speed_up:.2}")).unwrap_or_default(),
+                measured.get(i).map(|[best, median]| format!("{best:.2} / {median:.2}")).unwrap_or_default(),
             ]);
         }
     }
