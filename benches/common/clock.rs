@@ -1,0 +1,37 @@
+//! The wall, and the time that threads ran: on a machine that others use too, the second says more.
+
+use std::time::Instant;
+
+/// Seconds.
+#[derive(Clone, Copy)]
+pub struct Time {
+    pub wall: f64,
+    /// All threads together, while they ran.
+    pub threads: f64,
+}
+
+pub fn timed(f: impl FnOnce()) -> Time {
+    let (start, before) = (Instant::now(), thread_seconds());
+    f();
+    let wall = start.elapsed().as_secs_f64();
+    let threads = before.zip(thread_seconds()).map(|(before, after)| after - before);
+    Time { wall, threads: threads.unwrap_or(wall * rayon::current_num_threads() as f64) }
+}
+
+/// What the threads of this process have run so far, where the system says it.
+fn thread_seconds() -> Option<f64> {
+    #[cfg(unix)]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Some(time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+/// The smallest and the median.
+pub fn best_median(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    (values[0], values[values.len() / 2])
+}
