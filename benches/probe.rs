@@ -21,11 +21,8 @@ use serde_json::{Value, json};
 /// What the adapters can do.
 #[derive(Parser)]
 struct Arguments {
-    /// Only adapters whose name contains this.
-    #[arg(long)]
-    adapter: Option<String>,
     #[command(flatten)]
-    cargo: common::Cargo,
+    of: common::Adapters,
 }
 
 /// A dispatch takes about this long, in seconds: far from any watchdog, far above the clock's grain.
@@ -461,7 +458,7 @@ fn main() -> ExitCode {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
     let found = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::PRIMARY));
-    let adapters = common::choose(found, arguments.adapter.as_deref(), |adapter| {
+    let adapters = common::choose(found, arguments.of.adapter.as_deref(), |adapter| {
         let info = adapter.get_info();
         (common::name(&info), info.device_type == wgpu::DeviceType::Cpu)
     });

@@ -26,11 +26,8 @@ const MAX_MICROSECONDS: f64 = 100.0;
 /// What recording costs.
 #[derive(Parser)]
 struct Arguments {
-    /// Only adapters whose name contains this.
-    #[arg(long)]
-    adapter: Option<String>,
     #[command(flatten)]
-    cargo: common::Cargo,
+    of: common::Adapters,
 }
 
 fn bound(context: &Context, budget: Budget) -> Result<(BoundHead, Plan)> {
@@ -118,7 +115,7 @@ fn main() -> ExitCode {
         "by hand",
     ]);
     let mut good = true;
-    for context in common::contexts(arguments.adapter.as_deref()) {
+    for context in common::contexts(arguments.of.adapter.as_deref()) {
         // one chunk, a few, many
         for (schedule, budget) in
             [("keep", Budget::mib(256)), ("recompute", Budget::mib(4)), ("recompute", Budget::mib(1))]

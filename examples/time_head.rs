@@ -17,6 +17,10 @@ use clap::{Parser, ValueEnum};
 use margin_softmax::{Budget, Error as HeadError, MarginSoftmax, Options, Shape, Tile, Want};
 use serde_json::json;
 
+// counts what the CPU path allocates
+#[path = "../tests/heap/mod.rs"]
+mod heap;
+
 type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 
 #[derive(Parser)]
@@ -107,40 +111,14 @@ fn within<T>(budget: u64, mut make: impl FnMut(Budget) -> margin_softmax::Result
 }
 
 mod cpu {
-    #![allow(unsafe_code)]
-
-    use std::{
-        alloc::{GlobalAlloc, Layout, System},
-        sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    };
+    use std::sync::atomic::Ordering::SeqCst;
 
     use margin_softmax::{Backend, Batch, Output, SliceHead};
 
-    use super::*;
-
-    struct Counting;
-
-    static LIVE: AtomicUsize = AtomicUsize::new(0);
-    static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-    // SAFETY: every call goes to the system's allocator unchanged; only numbers are kept.
-    unsafe impl GlobalAlloc for Counting {
-        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-            unsafe { System.alloc(layout) }
-        }
-        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-            PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-            unsafe { System.alloc_zeroed(layout) }
-        }
-        unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-            LIVE.fetch_sub(layout.size(), Relaxed);
-            unsafe { System.dealloc(at, layout) }
-        }
-    }
-
-    #[global_allocator]
-    static ALLOCATOR: Counting = Counting;
+    use super::{
+        heap::{LIVE, PEAK},
+        *,
+    };
 
     pub struct Cpu {
         data: Data,
@@ -170,13 +148,13 @@ mod cpu {
                 grad_prototypes: room(want.grad_prototypes, c * d),
                 ..Output::default()
             };
-            let before = LIVE.load(Relaxed);
-            PEAK.store(before, Relaxed);
+            let before = LIVE.load(SeqCst);
+            PEAK.store(before, SeqCst);
             let mut head = within(budget, |budget| {
                 Backend::cpu().head_with(&loss, data.shape, &Options { want, budget, ..Options::default() })
             })?;
             head.evaluate_into(&data.batch(), &mut out)?;
-            let workspace = PEAK.load(Relaxed) - before;
+            let workspace = PEAK.load(SeqCst) - before;
             Ok(Self { data, head, out, workspace })
         }
     }

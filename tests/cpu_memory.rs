@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, atomic::Ordering::SeqCst};
 
 use heap::{CALLS, LIVE, PEAK};
 use margin_softmax::{
-    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Shape, Similarity, Want,
+    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Shape, Similarity, SliceHead, Want,
 };
 
 /// One test at a time: the numbers belong to the process.
@@ -19,6 +19,45 @@ fn peak_of(work: impl FnOnce()) -> usize {
     PEAK.store(before, SeqCst);
     work();
     PEAK.load(SeqCst) - before
+}
+
+/// Peak bytes of making a head and calling it, and how many more bytes are live after three further calls.
+fn used_by(
+    pool: &rayon::ThreadPool,
+    make: impl FnOnce() -> SliceHead + Send,
+    mut call: impl FnMut(&mut SliceHead) + Send,
+) -> (usize, usize) {
+    let mut grown = 0;
+    let peak = peak_of(|| {
+        pool.install(|| {
+            let mut head = make();
+            call(&mut head);
+            let live = LIVE.load(SeqCst);
+            (0..3).for_each(|_| call(&mut head));
+            grown = LIVE.load(SeqCst).saturating_sub(live);
+        });
+    });
+    (peak, grown)
+}
+
+/// Within the budget, above `least` where there is one, and nothing more after further calls.
+fn stays(name: &str, (peak, grown): (usize, usize), budget: u64, least: Option<u64>) {
+    assert!(peak as u64 <= budget, "{name}: {peak} bytes, the budget is {budget}");
+    assert!(grown < 1000, "{name}: {grown} bytes more after three more calls");
+    assert!(least.is_none_or(|least| peak as u64 > least), "{name}: {budget} asked for, {peak} bytes used");
+}
+
+/// Results that need no allocation.
+fn with_room(rows: usize, prototypes: usize, dim: usize) -> Output {
+    let floats = Vec::with_capacity;
+    Output {
+        row_losses: floats(rows),
+        target_cosines: floats(rows),
+        other_cosines: floats(rows),
+        grad_embeddings: floats(rows * dim),
+        grad_prototypes: floats(prototypes * dim),
+        ..Output::default()
+    }
 }
 
 fn numbers(count: usize) -> Vec<f32> {
@@ -76,32 +115,17 @@ fn the_workspace_stays_within_the_budget() {
             for budget in [smallest, 2 * smallest, (cosines - 1).max(smallest), cosines + 4 * smallest, 256 << 20] {
                 for others in &[Others::Identity, Others::Rectified] {
                     let loss = MarginSoftmax::arcface().with_others(others.clone()).with_label_smoothing(0.1);
-                    let mut out = Output {
-                        row_losses: Vec::with_capacity(rows),
-                        target_cosines: Vec::with_capacity(rows),
-                        other_cosines: Vec::with_capacity(rows),
-                        grad_embeddings: Vec::with_capacity(rows * dim),
-                        grad_prototypes: Vec::with_capacity(classes * dim),
-                        ..Output::default()
-                    };
-                    let mut grown = 0;
-                    let peak = peak_of(|| {
-                        pool.install(|| {
-                            let mut head = Backend::cpu().head_with(&loss, shape, &options(budget, want)).unwrap();
+                    let mut out = with_room(rows, classes, dim);
+                    let used = used_by(
+                        pool,
+                        || Backend::cpu().head_with(&loss, shape, &options(budget, want)).unwrap(),
+                        |head| {
                             head.evaluate_into(&batch, &mut out).unwrap();
-                            let live = LIVE.load(SeqCst);
-                            for _ in 0..3 {
-                                head.evaluate_into(&batch, &mut out).unwrap();
-                            }
-                            grown = LIVE.load(SeqCst).saturating_sub(live);
-                        });
-                    });
+                        },
+                    );
                     let name = format!("{rows}x{classes}x{dim} {want:?} {}", others.name());
-                    assert!(peak as u64 <= budget, "{name}: {peak} bytes, the budget is {budget}");
-                    assert!(grown < 1000, "{name}: {grown} bytes more after three more calls");
-                    if budget == smallest && rows >= 64 {
-                        assert!(peak as u64 > budget / 3, "{name}: {budget} asked for, {peak} bytes used");
-                    }
+                    // a third of the least workspace is used
+                    stays(&name, used, budget, (budget == smallest && rows >= 64).then_some(budget / 3));
                 }
             }
         }
@@ -148,35 +172,18 @@ fn the_workspace_of_every_family_stays_within_the_budget() {
             let smallest = least_of(&loss, shape, want);
             let cosines = (rows * classes * centers * 4) as u64;
             for budget in [smallest, 2 * smallest, (cosines - 1).max(smallest), cosines + 4 * smallest] {
-                let floats = Vec::with_capacity;
-                let mut out = Output {
-                    row_losses: floats(rows),
-                    target_cosines: floats(rows),
-                    other_cosines: floats(rows),
-                    grad_embeddings: floats(rows * dim),
-                    grad_prototypes: floats(classes * centers * dim),
-                    grad_bias: floats(classes),
-                    ..Output::default()
-                };
-                let mut grown = 0;
-                let peak = peak_of(|| {
-                    pool.install(|| {
-                        let mut head = Backend::cpu().head_with(&loss, shape, &options(budget, want)).unwrap();
+                let grad_bias = Vec::with_capacity(classes);
+                let mut out = Output { grad_bias, ..with_room(rows, classes * centers, dim) };
+                let used = used_by(
+                    pool,
+                    || Backend::cpu().head_with(&loss, shape, &options(budget, want)).unwrap(),
+                    |head| {
                         head.train_into(&batch, &mut out).unwrap();
-                        let live = LIVE.load(SeqCst);
-                        for _ in 0..3 {
-                            head.train_into(&batch, &mut out).unwrap();
-                        }
-                        grown = LIVE.load(SeqCst).saturating_sub(live);
-                    });
-                });
+                    },
+                );
                 let name = format!("{name} K {centers} {rows}x{classes}x{dim}");
-                assert!(peak as u64 <= budget, "{name}: {peak} bytes, the budget is {budget}");
-                assert!(grown < 1000, "{name}: {grown} bytes more after three more calls");
-                if budget == smallest && rows >= 64 {
-                    // counted is a product over a whole tile; with sub-centers dW takes several smaller ones
-                    assert!(peak as u64 > budget / 4, "{name}: {budget} asked for, {peak} bytes used");
-                }
+                // counted is a product over a whole tile; with sub-centers dW takes several smaller ones
+                stays(&name, used, budget, (budget == smallest && rows >= 64).then_some(budget / 4));
             }
         }
     }
@@ -208,14 +215,7 @@ fn large_heads_fit_small_budgets() {
         let shape = Shape::new(rows, classes, dim).unwrap();
         let cosines = (rows * classes * 4) as u64;
         for budget in [kept, recomputed].map(|part| (part * cosines as f64) as u64) {
-            let mut out = Output {
-                row_losses: Vec::with_capacity(rows),
-                target_cosines: Vec::with_capacity(rows),
-                other_cosines: Vec::with_capacity(rows),
-                grad_embeddings: Vec::with_capacity(rows * dim),
-                grad_prototypes: Vec::with_capacity(classes * dim),
-                ..Output::default()
-            };
+            let mut out = with_room(rows, classes, dim);
             let peak = peak_of(|| {
                 pool.install(|| {
                     let loss = MarginSoftmax::arcface();

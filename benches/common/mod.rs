@@ -99,6 +99,16 @@ pub fn store(name: &str, key: &[&str], rows: &[Value]) {
     }
 }
 
+/// The arguments of a bench that measures adapters.
+#[derive(clap::Args)]
+pub struct Adapters {
+    /// Only adapters whose name contains this.
+    #[arg(long)]
+    pub adapter: Option<String>,
+    #[command(flatten)]
+    cargo: Cargo,
+}
+
 /// Cargo gives every bench this flag.
 #[derive(clap::Args)]
 pub struct Cargo {

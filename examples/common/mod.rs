@@ -3,6 +3,7 @@
 pub mod charts;
 pub mod device;
 pub mod digits;
+pub mod exit;
 pub mod json;
 pub mod learner;
 pub mod mlp;

@@ -11,6 +11,8 @@
 #[path = "../common/charts.rs"]
 #[allow(dead_code)] // its histograms and spheres are not needed here
 mod charts;
+#[path = "../common/exit.rs"]
+mod exit;
 mod report;
 mod setting;
 mod tables;
@@ -47,13 +49,7 @@ fn scale(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::code(run(Args::parse()))
 }
 
 fn run(args: Args) -> Result<(), Box<dyn Error>> {

@@ -35,6 +35,12 @@ pub const CHECKS: &[(&str, Check)] = &[
 ];
 
 /// A case of each family of [`Suite::Turns`](families::Suite::Turns), on f32 data.
+/// Everything that a case may ask for, in one shard.
+fn rig_of(context: &Context, case: &Case) -> Result<Rig, Failed> {
+    let options = Options { want: case.want(), ..Default::default() };
+    Ok(Rig::new(context, &case.loss, case.shape(), &plain(&[case.shape.1]), &options, &Data::new(case))?)
+}
+
 fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = table();
     let turns = families::turns();
@@ -177,9 +183,7 @@ fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
 /// Every gradient: those of scale and bias, of MagFace's lengths, of several prototypes per class. x + x is exact.
 fn a_second_pass_adds_exactly_the_first(context: &Context) -> Result<(), Failed> {
     for case in cases() {
-        let (data, shards) = (Data::new(&case), [case.shape.1]);
-        let options = Options { want: case.want(), ..Default::default() };
-        let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
+        let mut rig = rig_of(context, &case)?;
         let one = rig.run(context)?;
         rig.bound.set_accumulate(true)?;
         let two = rig.run(context)?;
@@ -259,9 +263,7 @@ fn a_step_is_a_training_step_as_it_was_recorded(context: &Context) -> Result<(),
 
 fn every_family_gives_the_same_bits_again(context: &Context) -> Result<(), Failed> {
     for case in cases() {
-        let (data, shards) = (Data::new(&case), [case.shape.1]);
-        let options = Options { want: case.want(), ..Default::default() };
-        let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
+        let mut rig = rig_of(context, &case)?;
         rig.bound.set_training(true);
         let mut first: Option<Output> = None;
         for _ in 0..5 {

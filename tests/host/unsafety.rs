@@ -8,7 +8,6 @@ const ALLOWED: &[&str] = &[
     // Vulkan as a compiler, through `ash`
     "benches/isa/src/driver.rs",
     // allocators that count; nothing of them is in the library
-    "examples/time_head.rs",
     "tests/gpu/counting.rs",
     "tests/heap/mod.rs",
 ];

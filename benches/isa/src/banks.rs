@@ -51,7 +51,7 @@ fn reads(body: &str) -> Vec<&str> {
     found
 }
 
-/// What stands in the braces of a function, without comments.
+/// The text in the braces of a function, without comments.
 fn body(source: &str, function: &str) -> Option<String> {
     let (_, rest) = source.split_once(&format!("fn {function}("))?;
     let body = rest.split_once("\n}").map_or(rest, |(body, _)| body);

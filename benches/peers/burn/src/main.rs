@@ -9,10 +9,9 @@
 //! device's memory pools hold after some steps.
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     error::Error,
     io::Write,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::atomic::Ordering::SeqCst,
     time::Instant,
 };
 
@@ -23,34 +22,15 @@ use burn::tensor::{
 };
 use pollster::block_on;
 
+#[path = "../../../../tests/heap/mod.rs"]
+mod heap;
+
+use heap::{LIVE, PEAK};
+
 type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const SCALE: f32 = 64.0;
 const MARGIN: f32 = 0.5;
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged; only numbers are kept.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        unsafe { System.alloc_zeroed(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 fn unit(v: Tensor<2>) -> Tensor<2> {
     let length = v.clone().powi_scalar(2).sum_dim(1).sqrt();
@@ -110,10 +90,10 @@ impl Peer {
             return Ok(usage.bytes_reserved.saturating_sub(2 * gradients));
         }
         self.found = None;
-        let before = LIVE.load(Relaxed);
-        PEAK.store(before, Relaxed);
+        let before = LIVE.load(SeqCst);
+        PEAK.store(before, SeqCst);
         self.step()?;
-        Ok((PEAK.load(Relaxed) - before) as u64 - gradients)
+        Ok((PEAK.load(SeqCst) - before) as u64 - gradients)
     }
 }
 
