@@ -151,7 +151,12 @@ pub fn table_for(tile: Tile) -> Vec<Case> {
         // of the large shapes the one with the longest sum: loops of more than 65,535 iterations would be cut short
         cases.retain(|c| c.family != "large" || (c.shape.0 > 4 && !c.chunked));
         let mut seen = std::collections::HashSet::new();
-        cases.retain(|c| seen.insert((c.shape, c.element(), c.chunked, c.shards, c.centers)));
+        // chunks, shards and elements reach a product by the same loads in every tile: two tiles of a kind share them
+        let same = matches!(tile, Tile::Tile32 | Tile::Tile64Short);
+        cases.retain(|c| {
+            let rest = (c.element(), c.chunked, c.shards);
+            seen.insert((c.shape, c.centers, (!same).then_some(rest)))
+        });
     }
     cases
 }

@@ -52,7 +52,7 @@ fn reads(body: &str) -> Vec<&str> {
 }
 
 /// The text in the braces of a function, without comments.
-fn body(source: &str, function: &str) -> Option<String> {
+pub fn body(source: &str, function: &str) -> Option<String> {
     let (_, rest) = source.split_once(&format!("fn {function}("))?;
     let body = rest.split_once("\n}").map_or(rest, |(body, _)| body);
     let code: Vec<&str> = body.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();

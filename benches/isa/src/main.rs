@@ -23,6 +23,8 @@ mod kernels;
 mod listing;
 mod modules;
 mod nvidia;
+#[cfg(test)]
+mod order;
 mod table;
 
 use std::{
