@@ -22,7 +22,8 @@ pub(crate) fn check(limits: &Limits) -> Result<()> {
 /// The tile of the pairs of so many vectors; beside it each invocation keeps a sum.
 #[cfg(feature = "gpu")]
 pub(crate) fn pair_tile(rows: usize, columns: usize, limits: &Limits) -> Tile {
-    let workgroup_bytes = limits.workgroup_bytes.saturating_sub(512);
+    // at most WebGPU's default, so that the kernel is one that every WebGPU compiler has seen
+    let workgroup_bytes = limits.workgroup_bytes.min(Limits::WEBGPU.workgroup_bytes).saturating_sub(512);
     DevicePreset::Auto.tile(rows, columns, &Limits { workgroup_bytes, ..*limits })
 }
 
