@@ -8,7 +8,7 @@ use burn::{
         autodiff::{
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
             grads::Gradients,
-            operations::{Backward, Ops, OpsKind},
+            ops::{Backward, Ops, OpsKind},
         },
         ops::FloatTensorOps,
         tensor::FloatTensor,
