@@ -94,7 +94,7 @@ fn table(rows: &[Value], peers: &[Value]) -> Table {
     table
 }
 
-/// What was aimed at, whether it was reached (none where nothing was measured), and the numbers.
+/// An aim, whether it was reached (`None` if nothing was measured), and the numbers.
 fn aims(adapter: &str, rows: &[Value], peers: &[Value]) -> Vec<Value> {
     let at_a = rows.iter().filter(|row| row["shape"] == A && row["element"] == "f32" && row["skipped"].is_null());
     let fastest = at_a.filter_map(|row| Some((ms(row)?, row))).min_by(|a, b| a.0.total_cmp(&b.0));

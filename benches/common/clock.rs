@@ -18,7 +18,7 @@ pub fn timed(f: impl FnOnce()) -> Time {
     Time { wall, threads: threads.unwrap_or(wall * rayon::current_num_threads() as f64) }
 }
 
-/// What the threads of this process have run so far, where the system says it.
+/// CPU time of all threads of this process so far, where the system reports it.
 fn thread_seconds() -> Option<f64> {
     #[cfg(unix)]
     {

@@ -1,8 +1,9 @@
 // workgroup: a tile whose operands go through workgroup memory, TILE_DEPTH values of k at a time.
 //
 // The tile's own text declares its sizes, Sums (the outputs of an invocation), `step` (adds the products of one k),
-// `steps` (of the k in workgroup memory, all of them or up to an end) and `store`. Workgroup memory is indexed [k][quad along m or n], so that with a
-// constant k the compiler checks one index for all k, before the loop, and k is a part of the instruction's address.
+// `steps` (of the k in workgroup memory, all of them or up to an end) and `store`. Workgroup memory is indexed [k][quad along
+// m or n]: with a constant k the compiler checks one index for all k, before the loop, and k is a part of the instruction's
+// address.
 
 const QUADS_M = TILE_M / 4u;
 const QUADS_N = TILE_N / 4u;

@@ -135,7 +135,7 @@ pub enum Tile {
     Direct64,
     /// 32×64 outputs of 64 invocations over workgroup memory: for GPUs with few registers for each, Intel's above all.
     Tile32,
-    /// 64×64 outputs of 64 invocations over workgroup memory: the portable default.
+    /// 64×64 outputs of 64 invocations over workgroup memory: for GPUs with 120 registers or more for each.
     Tile64,
     /// [`Tile64`](Self::Tile64) with half the code in its loop: for GPUs with a small cache of instructions.
     Tile64Short,

@@ -29,11 +29,11 @@ const ENOUGH_GROUPS: u64 = 512;
 impl DevicePreset {
     /// The whole table; `benches/README.md` has the instruction counts behind it.
     const fn tuning(self) -> Tuning {
-        // the compilers of all GPUs that were asked keep the 16 vectors of tile_32 in registers
+        // every compiler that was asked keeps the sums of tile_32 in registers
         let portable = Tuning { tile: Tile::Tile32, large: None, groups: 512, row_groups: 4096, cached: 32 << 20 };
         match self {
             DevicePreset::Auto | DevicePreset::Portable => portable,
-            // 255 registers: 84 to 90 % of what NVIDIA and AMD issue in tile_64 are products, 88 to 95 % in tile_128. Splits of
+            // 255 registers: 82 to 90 % of what NVIDIA and AMD issue in tile_64 are products, 88 to 95 % in tile_128. Splits of
             // dX until each of 132 cores has eight workgroups
             DevicePreset::Desktop => {
                 Tuning { tile: Tile::Tile64, large: Some(Tile::Tile128), groups: 1024, ..portable }

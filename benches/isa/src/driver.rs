@@ -17,7 +17,7 @@ use margin_softmax::plan::Kernel;
 
 use crate::modules::{self, Buffers};
 
-/// What a compiler said of a kernel.
+/// A compiler's report on a kernel.
 pub struct Compiled {
     /// Its statistics, by the driver's names.
     pub statistics: Vec<(String, f64)>,

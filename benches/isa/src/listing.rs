@@ -1,6 +1,6 @@
 //! The assembly of a kernel as a list of instructions, and what is counted in its loops.
 
-/// What an instruction does.
+/// The kinds of instructions.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Kind {
     /// So many fused multiply-adds of floats.

@@ -1,4 +1,4 @@
-//! What the compilers of GPUs make of the kernels: `run.sh` calls it for each compiler that there is.
+//! Tables of the kernels as compiled for real GPUs; `run.sh` runs it once for each available compiler.
 //!
 //! ```text
 //! margin-softmax-isa adreno|amd|intel     the first device of VK_DRIVER_FILES, one of Turnip, RADV or ANV
@@ -93,7 +93,7 @@ impl Arguments {
 /// The compiler with its version, and its rows.
 type Table = (String, Vec<Row>);
 
-/// What a vendor's listing tells of a kernel, and of its path through the matrix of cosines.
+/// Reads a vendor's listing of a kernel, and of its path through the matrix of cosines.
 type Read = fn(&Entry, &Compiled, Option<&Compiled>) -> Result<Row, String>;
 
 /// By the first device of VK_DRIVER_FILES.

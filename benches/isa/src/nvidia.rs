@@ -12,7 +12,7 @@ use crate::{
     table::Row,
 };
 
-/// What a multiprocessor has for its workgroups.
+/// The resources of a multiprocessor.
 struct Chip {
     warps: f64,
     groups: f64,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{kernels::Entry, listing::Listing};
 
-/// What a compiler made of a kernel; `None` where it says nothing of it.
+/// The measured values of a compiled kernel; `None` where the compiler does not report one.
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct Row {
     pub name: String,
@@ -28,7 +28,7 @@ pub struct Row {
     pub per_element: Option<f64>,
 }
 
-/// What a threshold is.
+/// The kinds of thresholds.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Bound {
     None,
@@ -73,7 +73,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Row {
-    /// What the listings of the kernel and of its path tell. `wave`: invocations that run together.
+    /// Values from the listings of the kernel and of its path. `wave`: invocations that run together.
     pub fn of(entry: &Entry, listing: &Listing, path: Option<&Listing>, wave: u32) -> Self {
         let mut row = Row { name: entry.name.clone(), groups: entry.groups.map(|g| Some(g as f64)), ..Row::default() };
         if let Some(mix) = entry.step().and_then(|step| listing.product(step, entry.loading(wave))) {
@@ -130,7 +130,7 @@ const OTHERS: &str = "all others";
 /// The thresholds of all compilers, each below a heading with its name and version.
 #[derive(Clone, Debug, Default)]
 pub struct Thresholds {
-    /// What stands before the first heading.
+    /// The text before the first heading.
     introduction: String,
     compilers: Vec<(String, Vec<Row>)>,
 }
