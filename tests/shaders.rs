@@ -150,6 +150,7 @@ fn shaders_declare_only_what_rust_does_not_know() {
     let layout = "how an operand of this kernel lies";
     let series = "where a function of this file takes its coefficients from";
     let lanes = "the lanes that the kernel's workgroup has, for common/reduce";
+    let totals = "which of two parts a kernel has";
     let own = [
         ("auxiliary/center_loss.wgsl", &["LANES"][..], lanes),
         ("auxiliary/center_update.wgsl", &["LANES"], lanes),
@@ -164,13 +165,14 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("geometry/monitor_mean.wgsl", &["LANES"], lanes),
         ("geometry/monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K", "LANES"], layout),
         ("head/batch_loss.wgsl", &["SIDE"], lanes),
-        ("head/class_totals.wgsl", &["SIDE"], lanes),
         ("head/cosines.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
         ("head/finish_embeddings.wgsl", &["SIDE"], lanes),
         ("head/grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
         ("head/grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
         ("head/row_stats.wgsl", &["SIDE"], lanes),
         ("head/sum_row_gradients.wgsl", &["LANES"], lanes),
+        ("head/totals_known.wgsl", &["TOTALS_KNOWN"], totals),
+        ("head/totals_summed.wgsl", &["TOTALS_KNOWN"], totals),
         ("operations/logit_classes.wgsl", &["LANES"], lanes),
         ("tile/block.wgsl", &["PIECE"], "the length of the parts of a sum, within one dispatch"),
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
@@ -270,7 +272,7 @@ fn numbers_in_shaders_have_names_or_reasons() {
             "an element this small vanishes when squares are taken: the vector is short",
         ),
         ("common/series.wgsl", "1.0e-20", guard),
-        ("head/row_gradients.wgsl", "1.0e-30", "below this a quotient is formed in the other order"),
+        ("head/row_gradient.wgsl", "1.0e-30", "below this a quotient is formed in the other order"),
         ("link/softmax.wgsl", "1.0e-30", guard),
         ("target/unified.wgsl", "1.0e-30", guard),
         ("update_state/row_log_sum_exp.wgsl", "1.0e-30", guard),

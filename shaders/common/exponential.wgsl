@@ -2,7 +2,7 @@
 
 // e^x for x <= 88; 0 below -87.
 fn exponential(x: f32) -> f32 {
-    let near = clamp(x, -88.0, 88.0);
+    let near = clamp(x, -87.0, 88.0);
     let n = round(near * 1.44269504);
     let r = fma(n, 2.12194440e-4, fma(n, -0.693359375, near));
     var p = fma(r, 1.9875691500e-4, 1.3981999507e-3);
@@ -11,7 +11,8 @@ fn exponential(x: f32) -> f32 {
     p = fma(r, p, 1.6666665459e-1);
     p = fma(r, p, 5.0000001201e-1);
     let y = fma(r * r, p, r) + 1.0;
-    let power = bitcast<f32>(u32(clamp(i32(n) + 127, 1, 254)) << 23u);
+    // 2^n: the last bits of n + 127 + 1.5 * 2^23 become the exponent; -126 <= n <= 127
+    let power = bitcast<f32>(bitcast<u32>(n + 12583039.0) << 23u);
     return select(0.0, y * power, x > -87.0);
 }
 

@@ -14,26 +14,39 @@ const LANES = 64u;
 fn combine(a: Reduced, b: Reduced) -> Reduced { return a + b; }
 
 var<private> own_rows: vec2<u32>;
+var<private> own_classes: vec2<u32>;
 var<private> own_left: u32;
 var<private> own_sum: vec2<f32>;
 
-// `row` counts in its block
-fn keep(g: f32, gain: f32, normalizer: f32, row: u32) -> f32 {
+// a bit of 64
+fn bit_of(at: u32, on: bool) -> vec2<u32> {
+    let bit = select(0u, 1u << (at & 31u), on);
+    return select(vec2(0u, bit), vec2(bit, 0u), at < 32u);
+}
+
+// Of four classes in a row; `row` and the first class count in their block.
+fn keep(g: vec4<f32>, gain: f32, normalizer: f32, row: u32, class_of: u32) -> vec4<f32> {
     let size = abs(g);
     // divided first: a tiny normalizer must not overflow
-    let large = (size > 0.0 && size >= abs(gain) * (bitcast<f32>(part.epsilon) / normalizer)) || !finite(vec4(g));
-    own_sum += vec2(select(size, 0.0, large), size);
-    own_left += select(0u, 1u, large);
-    let bit = 1u << (row & 31u);
-    own_rows |= select(vec2(0u), select(vec2(0u, bit), vec2(bit, 0u), row < 32u), large);
-    return select(0.0, g, large);
+    let least = vec4(abs(gain) * (bitcast<f32>(part.epsilon) / normalizer));
+    let endless = (bitcast<vec4<u32>>(g) & vec4(0x7f800000u)) == vec4(0x7f800000u);
+    let large = select(select(vec4(false), size >= least, size > vec4(0.0)), vec4(true), endless);
+    let small = select(size, vec4(0.0), large);
+    own_sum += vec2((small.x + small.y) + (small.z + small.w), (size.x + size.y) + (size.z + size.w));
+    let ones = select(vec4(0u), vec4(1u), large);
+    own_left += (ones.x + ones.y) + (ones.z + ones.w);
+    own_rows |= bit_of(row, any(large));
+    own_classes |= bit_of(class_of, large.x) | bit_of(class_of + 1u, large.y)
+        | bit_of(class_of + 2u, large.z) | bit_of(class_of + 3u, large.w);
+    return select(vec4(0.0), g, large);
 }
 
 // Once per workgroup, by all lanes; bits and counts do not depend on the order, and sums are added in a tree.
 fn close(block: u32, lane: u32) {
     atomicOr(&row_bits[0], own_rows.x);
     atomicOr(&row_bits[1], own_rows.y);
-    atomicOr(&class_bits[lane / 32u], select(0u, 1u << (lane & 31u), own_left > 0u));
+    atomicOr(&class_bits[0], own_classes.x);
+    atomicOr(&class_bits[1], own_classes.y);
     atomicAdd(&left, own_left);
     let sums = reduce(lane, own_sum);
     if (lane == 0u) {

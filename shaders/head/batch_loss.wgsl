@@ -1,12 +1,13 @@
 // batch_loss: the reduced loss, its normalizer and the counts.
 //
-//   in      rows   [batch, rows]  Row
-//   inout   batch  [batch]        Batch; the class totals stand in the first
+//   inout   rows   [batch, rows]  Row: what the backward pass needs, where there is one and no upstream gradient
+//   inout   batch  [batch]        Batch; the class totals stand in the first, where they are known
 //   out     loss   [batch]        bits of f32
+//   in      totals [groups]       vec4, from class_norms; where the totals are not known
 //
 // One workgroup per batch entry; each lane adds its rows in order, 256 at a time, then the lanes are added in a fixed order.
 
-@group(0) @binding(2) var<storage, read> rows: array<Row>;
+@group(0) @binding(2) var<storage, read_write> rows: array<Row>;
 @group(0) @binding(3) var<storage, read_write> batch: array<Batch>;
 @group(0) @binding(4) var<storage, read_write> loss: array<u32>;
 
@@ -34,6 +35,7 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
     let start = entry * settings.batch_rows;
     // more groups than entries where the line was folded; entry 0 is there for an empty batch too
     if (entry > 0u && start >= settings.rows) { return; }
+    let class_totals = class_totals_of(lane);
     var own: Sums;
     for (var first = 0u; first < settings.batch_rows; first += LONG) {
         var some: Sums;
@@ -52,24 +54,31 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
         own = combine(own, some);
     }
     reduce_once(lane, own);
+    let all = reduce_twice();
+    let normalizer = select(1.0, all.normalizer, has(MEAN));
     if (lane == 0u) {
-        let all = reduce_twice();
         var value = all.loss;
         if (has(MEAN)) {
             let some = all.normalizer > 0.0;
             value = select(0.0, all.loss / select(1.0, all.normalizer, some), some);
         }
-        let broken = all.non_finite + all.invalid + batch[0].non_finite_prototypes > 0u;
+        let broken = all.non_finite + all.invalid + class_totals.non_finite > 0u;
         // a class weight that is no number must not pass for a batch without weight
         let weighed = finite(vec4(all.normalizer));
         let bits = select(bitcast<u32>(value), settings.nan, broken || !weighed);
         batch[entry].loss = bits;
-        batch[entry].normalizer = select(1.0, all.normalizer, has(MEAN));
+        batch[entry].normalizer = normalizer;
         batch[entry].rows = all.good;
         batch[entry].ignored = all.ignored;
         batch[entry].non_finite_rows = all.non_finite;
         batch[entry].invalid_labels = all.invalid;
         batch[entry].zero_embeddings = all.short;
+        if (!TOTALS_KNOWN) {
+            batch[entry].weights = class_totals.weights;
+            batch[entry].zero_prototypes = class_totals.zero;
+            batch[entry].non_finite_prototypes = class_totals.non_finite;
+        }
         loss[entry] = bits;
     }
+    finish_rows(start, lane, normalizer, class_totals);
 }

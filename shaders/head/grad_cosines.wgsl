@@ -8,61 +8,34 @@
 //   in      bias     [classes]                f32; of a linear head alone
 //   out     blocks   [rows / 64, classes / 64]  Block; with a filter alone
 //
-// 64 classes by 64 rows per workgroup, a class per lane: of its prototypes the one with the largest cosine is pulled.
+// 64 classes by 64 rows per workgroup, which pull_block of its part goes through.
 
-@group(0) @binding(2) var<storage, read_write> cosine: array<f32>;
 @group(0) @binding(3) var<storage, read> rows: array<Row>;
 @group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> columns: array<f32>;
 
-// One class of a block of rows.
-fn pull_class(block: u32, unit: u32) {
-    let column = unit * centers();
-    // fewer than all prototypes in the padding
-    let here = min(centers(), part.stride - column);
-    let inside = column < part.count;
-    let j = part.first / centers() + unit;
-    let label = settings.offset + j;
-    // a class that does not exist has no weight
-    let weight = settings.share * classes[select(part.first, part.first + column, inside)].y;
-    let bias = product_bias(j);
-    let plain = has(DOT_PRODUCT);
-    var sum = 0.0;
-    if (centers() > 1u) {
-        for (var k = 0u; k < here; k++) { columns[block * part.stride + column + k] = 0.0; }
-    }
-    for (var row = block * 64u; row < min(block * 64u + 64u, settings.rows); row++) {
-        let place = row * part.stride + column;
-        var c = cosine[place];
-        var best = 0u;
-        if (centers() > 1u) {
-            for (var k = 1u; k < here; k++) {
-                let one = cosine[place + k];
-                if (one > c) { c = one; best = k; }
-            }
-        }
-        c += bias;
-        let curve = other(c, Place(rows[row].bound, rows[row].hardness, label > rows[row].last));
-        var smoothed = 0.0;
-        // divided first: a tiny normalizer must not overflow
-        if (settings.share > 0.0) { smoothed = rows[row].gain * (weight / rows[row].normalizer); }
-        let shared_pull = link_push(rows[row].scale * curve.value, rows[row].mass, rows[row].total, smoothed) * curve.slope;
-        let pull = select(shared_pull, rows[row].pull, rows[row].label == label);
-        // by its bits: a comparison with a NaN is what the driver likes, and an upstream gradient of NaN must not look like 0
-        let all = select(0.0, pull, inside && (bitcast<u32>(rows[row].gain) << 1u) != 0u);
-        let g = keep(all, rows[row].gain, rows[row].normalizer, row - block * 64u);
-        let radial = select(c, 1.0, plain);
-        if (centers() > 1u) {
-            for (var k = 0u; k < here; k++) { cosine[place + k] = select(0.0, g, k == best); }
-            let at = block * part.stride + column + best;
-            columns[at] = fma(g, radial, columns[at]);
-        } else {
-            cosine[place] = g;
-            sum = fma(g, radial, sum);
-        }
-    }
-    if (centers() == 1u) { columns[block * part.stride + column] = select(0.0, sum, inside); }
+// What the classes of a row need to know of it.
+struct Pulling {
+    push: vec4<f32>,    // scale, mass, total, pull
+    place: vec4<f32>,   // gain, normalizer, bound, hardness
+    known: vec2<u32>,   // label, last
 }
+
+// of the block's rows
+var<workgroup> pulling: array<Pulling, 64>;
+
+// dL/dcosine of one class, label space, with its smoothed weight; `here`: it exists, and the row counts.
+fn pull_of(c: f32, row: Pulling, class_of: u32, weight: f32, here: bool) -> f32 {
+    let curve = other(c, Place(row.place.z, row.place.w, class_of > row.known.y));
+    var smoothed = 0.0;
+    // divided first: a tiny normalizer must not overflow
+    if (settings.share > 0.0) { smoothed = row.place.x * (weight / row.place.y); }
+    let shared_pull = link_push(row.push.x * curve.value, row.push.y, row.push.z, smoothed) * curve.slope;
+    return select(0.0, select(shared_pull, row.push.w, class_of == row.known.x), here);
+}
+
+// By its bits: a comparison with a NaN is what the driver likes, and an upstream gradient of NaN must not look like 0.
+fn lives(row: Pulling) -> bool { return (bitcast<u32>(row.place.x) << 1u) != 0u; }
 
 @compute @workgroup_size(64)
 fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -71,8 +44,15 @@ fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
     let units = (part.stride + centers() - 1u) / centers();
     let wide = (units + 63u) / 64u;
     let block = group / wide;
-    if (block * 64u >= settings.rows) { return; }
-    let unit = group % wide * 64u + lane;
-    if (unit < units) { pull_class(block, unit); }
+    let first = block * 64u;
+    if (first >= settings.rows) { return; }
+    if (first + lane < settings.rows) {
+        let row = first + lane;
+        pulling[lane] = Pulling(vec4(rows[row].scale, rows[row].mass, rows[row].total, rows[row].pull),
+                                vec4(rows[row].gain, rows[row].normalizer, rows[row].bound, rows[row].hardness),
+                                vec2(rows[row].label, rows[row].last));
+    }
+    workgroupBarrier();
+    pull_block(first, min(settings.rows - first, 64u), group % wide * 64u, lane);
     close(group, lane);
 }

@@ -1,19 +1,14 @@
-// row_gradients: what the backward pass needs to know of a row.
+// row_gradients: what the backward pass needs to know of a row, under an upstream gradient.
 //
 //   in      batch     [batch]       Batch
-//   in      upstream  [1 | rows]    f32; unused without an upstream gradient
-//   inout   rows      [rows]        Row: writes gain, pull, grad_scale, grad_bias, length_gradient, 0 for a row that does not count, and the
-//                                   mass as G has it, upstream gradient and normalizer included
+//   in      upstream  [1 | rows]    f32
+//   inout   rows      [rows]        Row
+//
+// Only where there is an upstream gradient: without one batch_loss does the same.
 
 @group(0) @binding(2) var<storage, read> batch: array<Batch>;
 @group(0) @binding(3) var<storage, read> upstream: array<f32>;
 @group(0) @binding(4) var<storage, read_write> rows: array<Row>;
-
-// gain * weight / normalizer, where the quotient may be below f32 though the product is not, or the other way round
-fn share_of(gain: f32, weight: f32, normalizer: f32) -> f32 {
-    let part = weight / normalizer;
-    return select(gain * part, gain * weight / normalizer, abs(part) < 1.0e-30);
-}
 
 @compute @workgroup_size(64)
 fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -21,25 +16,6 @@ fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     let row = unfold(id, groups) * 64u + lane;
     if (row >= settings.rows) { return; }
     let entry = row / settings.batch_rows;
-    var r = rows[row];
-    var up = 1.0;
-    if (has(UPSTREAM)) { up = upstream[select(entry, row, has(UPSTREAM_ROWS))]; }
-    let normalizer = batch[entry].normalizer;
-    let good = counts(r.state) && batch[0].non_finite_prototypes == 0u && normalizer > 0.0;
-    r.gain = select(0.0, up * r.scale, good);
-    r.normalizer = select(1.0, normalizer, normalizer > 0.0);
-    let rest = settings.share * (batch[0].weights - r.weight);
-    r.mass = share_of(r.gain, r.mass, r.normalizer);
-    let pull = link_pull(r, share_of(r.gain, r.weight, r.normalizer), r.mass, share_of(r.gain, rest, r.normalizer));
-    r.pull = select(0.0, pull * r.slope, good);
-    r.grad_scale = select(0.0, up * (r.grad_scale / r.normalizer), good);
-    r.grad_bias = select(0.0, up * (r.grad_bias / r.normalizer), good);
-    if (settings.adaptive == MAGFACE) {
-        // the length counts at the nearer end outside of these
-        let free = r.length >= settings.lower && r.length <= settings.upper && good && settings.offset == 0u;
-        let a = max(r.length, settings.lower);
-        let term = settings.strength * (1.0 / (settings.upper * settings.upper) - 1.0 / (a * a));
-        r.length_gradient = select(0.0, pull * r.slope_m2 * settings.rise + share_of(up, r.weight, r.normalizer) * term, free);
-    }
-    rows[row] = r;
+    let up = upstream[select(entry, row, has(UPSTREAM_ROWS))];
+    rows[row] = with_gradients(rows[row], up, batch[entry].normalizer, class_totals_of(lane));
 }

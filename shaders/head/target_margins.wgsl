@@ -1,66 +1,17 @@
-// target_margins: the margin of every row at its target cosine: value, slope, scale, and the bound of the hard classes.
+// target_margins: the margin of every row at its target cosine.
 //
 //   inout   rows           [rows]        Row: reads the target's cosine; writes value, slope, slope_m2, scale, bound
-//   in      class_margins  [classes, 4]  f32; unused without them. NaN: not given
-//   in      row_margins    [rows, 4]     f32; unused without them. NaN: not given
-//   in      state          [4]           f32: hardness, mean and deviation of the lengths, scale
+//   in      class_margins  [classes, 4]  f32
+//   in      row_margins    [rows, 4]     f32
+//   in      state          [4]           f32; of a loss that reads it
 //
-// Every margin formula of the forward and the backward pass is used here, N times.
-// Margins of a row win over those of its class, these over the loss' own; what no loss may have makes its row invalid, and a
-// state that none may have all of them.
-// Twin: Adaptive::apply in src/objective/follow.rs
+// Of its own where something happens between the target's cosine and its margin; else target_rows does it.
 
 @group(0) @binding(2) var<storage, read_write> rows: array<Row>;
-@group(0) @binding(3) var<storage, read> class_margins: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> row_margins: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> state: array<f32>;
-
-fn given(m: vec4<f32>, own: vec4<f32>) -> vec4<f32> {
-    return select(m, own, (bitcast<vec4<u32>>(m) & vec4(0x7fffffffu)) > vec4(0x7f800000u));
-}
 
 @compute @workgroup_size(64)
 fn target_margins(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                   @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups) * 64u + lane;
-    if (row >= settings.rows) { return; }
-    var r = rows[row];
-    var m = vec4(settings.m0, settings.m1, settings.m2, settings.m3);
-    let known = counts(r.state);
-    if (has(CLASS_MARGINS) && known) { m = given(class_margins[min(r.label, arrayLength(&class_margins) - 1u)], m); }
-    if (has(ROW_MARGINS) && known) { m = given(row_margins[row], m); }
-    switch (settings.adaptive) {
-        case ADAFACE: {
-            let z = settings.rise * (clamp(r.length, SHORT_LENGTH, LONG_LENGTH) - state[1]) / (state[2] + DEVIATION_FLOOR);
-            m.z = -settings.base * clamp(z, -1.0, 1.0);
-            m.w = settings.base * (1.0 + clamp(z, -1.0, 1.0));
-        }
-        case MAGFACE: {
-            let length = clamp(r.length, settings.lower, settings.upper);
-            m.z = min(fma(settings.rise, length - settings.lower, settings.base), settings.top);
-            r.length_gradient = length / (settings.upper * settings.upper) + 1.0 / length;
-        }
-        case ELASTIC_ANGLE: { m.z = clamp(m.z + r.margin_noise, -MAX_DRAWN, MAX_DRAWN); }
-        case ELASTIC_COSINE: { m.w += r.margin_noise; }
-        default: {}
-    }
-    if (has(VARIED)) {
-        let fits = margin_of_row(m);
-        if (known && !fits) { r.state = INVALID; }
-    } else {
-        margin_of_loss();
-    }
-    if (known && !state_fits(vec4(state[0], state[1], state[2], state[3]))) { r.state = INVALID; }
-    let x = r.cosine;
-    let curve = margin_target(x);
-    r.value = curve.value;
-    r.slope = curve.slope;
-    r.slope_m2 = margin_slope_m2();
-    r.scale = select(settings.scale, state[3], has(OWN_SCALE));
-    if (has(CURRICULAR)) {
-        let turned = cos_sin_of(m.z);
-        r.bound = x * turned.x - sqrt(max((1.0 - x) * (1.0 + x), 0.0)) * turned.y;
-        r.hardness = state[0];
-    }
-    rows[row] = r;
+    if (row < settings.rows) { rows[row] = with_margin(rows[row], row); }
 }

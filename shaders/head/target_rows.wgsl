@@ -1,4 +1,5 @@
-// target_rows: the cosine of the labelled class of every row, by a dot product of its own.
+// target_rows: the cosine of the labelled class of every row, by a dot product of its own; with its margin, where nothing
+// happens between the two.
 //
 //   in      embedding  [rows, dim]
 //   in      prototype  [shard, dim]
@@ -6,6 +7,7 @@
 //   in      classes    [vectors]   vec2 (inverse length, weight)
 //   inout   rows       [rows]      Row: writes the cosine of the rows whose label lies in this shard
 //   in      bias       [classes]   f32; of a linear head alone
+//   in      class_margins [classes, 4], row_margins [rows, 4]   f32; with the margin alone
 //
 // Eight rows per workgroup, eight lanes per row.
 
@@ -39,7 +41,7 @@ fn target_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gr
         // the first as it is: a plain product may be infinite or NaN, which max would hide
         x = select(max(x, product), product, k == 0u);
     }
-    let last = unfold(id, groups) * 8u + (lane >> 3u) >= settings.rows;
-    if (last || !mine || (lane & 7u) != 0u) { return; }
-    rows[row].cosine = x + product_bias(local);
+    let beyond = unfold(id, groups) * 8u + (lane >> 3u) >= settings.rows;
+    if (beyond || (lane & 7u) != 0u) { return; }
+    close_row(row, mine, x + product_bias(local));
 }

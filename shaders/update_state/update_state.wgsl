@@ -1,8 +1,9 @@
 // update_state: moves the state by what the batch shows, in a training step alone: an evaluation leaves it out.
 //
 //   in      rows   [rows]  Row: target cosine, length, and for AdaCos the log-sum-exp of the other classes
-//   in      batch  [1]     Batch: the median, prototypes that are not finite
+//   in      batch  [1]     Batch: the median
 //   inout   state  [4]     f32: hardness, mean and deviation of the lengths, scale
+//   in      totals [groups] vec4, from class_norms; where batch does not know them
 //
 // One workgroup; each lane adds its rows in order, 256 at a time, then the lanes are added in a fixed tree.
 // Twin: State::follow in src/objective/follow.rs
@@ -48,7 +49,7 @@ fn update_state(@builtin(local_invocation_index) lane: u32) {
     workgroupBarrier();
     let second = reduce(lane, own);
     let fits = state_fits(vec4(state[0], state[1], state[2], state[3]));
-    let moves = first.w > 0.0 && batch[0].non_finite_prototypes == 0u && fits;
+    let moves = first.w > 0.0 && class_totals_of(lane).non_finite == 0u && fits;
     if (lane != 0u || !moves) { return; }
     if (has(CURRICULAR)) {
         // a cosine may round to more than 1

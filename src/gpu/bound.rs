@@ -35,13 +35,12 @@ pub struct Bound {
 #[cfg(feature = "catalogue")]
 pub type Dispatch = (wgpu::ComputePipeline, wgpu::BindGroup, u32, [u32; 3]);
 
-/// One recorded step; `size` is `None` where there is nothing to do for the current number of rows.
+/// One recorded step; `size` is `None` where there is nothing to do in the current call.
 struct BoundStep {
     pipeline: Arc<Pipeline>,
     group: usize,
     /// Of its constants.
     offset: u32,
-    grid: crate::plan::Grid,
     size: Option<[u32; 3]>,
 }
 
@@ -112,12 +111,12 @@ impl Bound {
                 }
             };
             let offset = (step.constants as u64 * CONSTANTS_STRIDE) as u32;
-            Ok(BoundStep { pipeline: pipelines[step.kernel].clone(), group, offset, grid: step.grid, size: None })
+            Ok(BoundStep { pipeline: pipelines[step.kernel].clone(), group, offset, size: None })
         };
         let steps = plan.steps().map(&mut dispatch).collect::<Result<Vec<_>>>()?;
         let (context, plan) = (context.clone(), plan.clone());
         let mut bound = Self { context, plan, buffers, given: present, uniform, constants, groups, steps };
-        bound.apply(&settings, call.rows)?;
+        bound.apply(&settings, call)?;
         Ok(bound)
     }
 
@@ -183,13 +182,13 @@ impl Bound {
     /// A new loss that the plan accepts, or a new call: one queue write. Holds for every later submit.
     pub(super) fn update(&mut self, loss: &Prepared, call: &Call) -> Result<()> {
         let settings = self.plan.settings_of(loss, call)?;
-        self.apply(&settings, call.rows)
+        self.apply(&settings, call)
     }
 
-    fn apply(&mut self, settings: &Settings, rows: usize) -> Result<()> {
+    fn apply(&mut self, settings: &Settings, call: &Call) -> Result<()> {
         let most = self.context.limits().max_groups;
-        for dispatch in &mut self.steps {
-            dispatch.size = dispatch.grid.dispatch(rows as u32, most)?;
+        for (bound, step) in self.steps.iter_mut().zip(self.plan.steps()) {
+            bound.size = step.dispatch(call, most)?;
         }
         write(&self.context, &self.uniform, 0, settings.bytes())
     }
@@ -284,7 +283,7 @@ impl Bound {
         }
     }
 
-    /// The kernel of a step; `None` where the current number of rows leaves it nothing to do.
+    /// The kernel of a step; `None` where the current call leaves it nothing to do.
     pub(super) fn kernel(&self, step: usize) -> Option<&'static str> {
         let planned = self.plan.steps().nth(step)?;
         self.steps.get(step)?.size.and(Some(self.plan.kernels()[planned.kernel].name))

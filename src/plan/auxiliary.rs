@@ -73,7 +73,7 @@ impl Plan {
                 &k::class_totals(),
                 StepConstants { count: groups as u32, ..all },
                 Grid::fixed(1),
-                &[totals, batch],
+                &[batch, totals],
             )?,
         ];
         let common = Common { shape, w, prototypes, class, batch, gradient, value, all };

@@ -28,7 +28,7 @@ impl SweepKernels {
         let (tile, filter) = (head.schedule.tile, head.work.filter);
         let Loaders { embeddings: x, prototypes: w, cosines: g, gradients: out } = head.loaders;
         Self {
-            grad_cosines: k::grad_cosines(&head.snippets, filter),
+            grad_cosines: k::grad_cosines(&head.snippets, g, filter),
             filter_totals: k::filter_totals(),
             list_classes: k::list_classes(tile),
             list_rows: k::list_rows(tile),
@@ -60,13 +60,14 @@ impl HeadPlan<'_> {
         Ok(steps)
     }
 
-    /// The gradients of the rows, and their sums: those of the scale and of a binary link's bias.
+    /// The gradients of the rows under an upstream gradient, and their sums: those of the scale and of a binary link's bias.
     fn row_gradients(&self, b: &mut Builder) -> Result<Vec<Step>> {
         let Self { global, buffers: own, .. } = self;
         let mut steps = vec![];
         if let Some(upstream) = own.upstream {
             let kernel = k::row_gradients(&self.snippets);
-            steps.push(b.step(&kernel, *global, Grid::over_rows(64, 1), &[own.batch, upstream, own.rows])?);
+            let step = b.step(&kernel, *global, Grid::over_rows(64, 1), &[own.batch, upstream, own.rows])?;
+            steps.push(step.with_upstream());
         }
         for (out, local) in [(own.grad_scale, 0), (own.grad_link_bias, 1)] {
             if let Some(out) = out {

@@ -83,7 +83,7 @@ impl Builder {
         });
         let bytes = (constants as u64 + 1) * CONSTANTS_STRIDE;
         need("the table of constants", "max_buffer_size", bytes, self.limits.max_buffer.min(u32::MAX.into()))?;
-        Ok(Step { kernel, constants, buffers: buffers.to_vec(), grid })
+        Ok(Step { kernel, constants, buffers: buffers.to_vec(), grid, upstream: false })
     }
 
     /// The plan of steps that work on all classes at once.

@@ -3,7 +3,7 @@
 use super::{
     Limits,
     kernel::{Kernel, Loader},
-    kernels::{self as k, Snippets},
+    kernels::{self as k, Snippets, Totals},
 };
 use crate::{Link, MarginSoftmax, Others, Shape, Similarity, Target, Tile};
 
@@ -68,15 +68,22 @@ impl Catalogue {
         let kernels = [
             k::row_stats(s, Loader::F32x4),
             k::row_stats(s, Loader::F32),
-            k::grad_cosines(s, false),
-            k::grad_cosines(s, true),
-            k::row_loss(s),
+            k::grad_cosines(s, Loader::F32x4, false),
+            k::grad_cosines(s, Loader::F32, false),
+            k::grad_cosines(s, Loader::F32x4, true),
+            k::row_loss(s, Totals::Known),
+            k::row_loss(s, Totals::Summed),
+            k::batch_loss(s, Totals::Known, true),
+            k::batch_loss(s, Totals::Summed, true),
+            k::batch_loss(s, Totals::Known, false),
+            k::batch_loss(s, Totals::Summed, false),
             k::row_gradients(s),
             k::target_margins(s),
             k::margin_logits(s),
             k::margin_slopes(s),
             k::select_top_k(s),
-            k::target_rows(s, Loader::F32, Loader::F32x4),
+            k::target_rows(s, Loader::F32, Loader::F32x4, false),
+            k::target_rows(s, Loader::F32, Loader::F32x4, true),
         ];
         self.add(&format!("{}{}", s.name(), if s.many { " + centers" } else { "" }), kernels);
     }
@@ -106,7 +113,7 @@ impl Catalogue {
 
     /// Those of two operands.
     fn of_pairs(&mut self, plain: &Snippets, x: Loader, w: Loader) {
-        self.add(&format!("{x:?} {w:?}"), [k::target_rows(plain, x, w)]);
+        self.add(&format!("{x:?} {w:?}"), [k::target_rows(plain, x, w, false), k::target_rows(plain, x, w, true)]);
         for &tile in Tile::ALL {
             let name = format!("{} {x:?} {w:?}", tile.name());
             for out in STORES {
@@ -131,6 +138,7 @@ const STORES: [Loader; 2] = [Loader::F32x4, Loader::F32];
 pub fn kernels() -> Vec<(String, Kernel)> {
     let mut all = Catalogue::default();
     all.add("-", k::COMMON.iter().map(|kernel| kernel()));
+    all.add("-", [Totals::Known, Totals::Summed].map(k::update_state));
     variants().iter().for_each(|snippets| all.of_loss(snippets));
     for &tile in Tile::ALL {
         all.add(tile.name(), [k::list_classes(tile), k::list_rows(tile)]);

@@ -24,6 +24,8 @@ pub(super) struct HeadPlan<'a> {
     pub global: StepConstants,
     /// The bits of a filter's threshold, an f32.
     pub epsilon: u32,
+    /// Where the totals of all classes are: on the host between the stages, for one of several heads.
+    pub totals: k::Totals,
 }
 
 /// How vectors and cosines lie in memory.
@@ -53,20 +55,39 @@ impl HeadPlan<'_> {
         let rows = Grid::over_rows(8, 1);
         let mut steps = vec![b.step(&k::row_norms(loaders.embeddings), self.global, rows, &buffers)?];
         let class_norms = k::class_norms(loaders.prototypes, true);
-        let target_rows = k::target_rows(&self.snippets, loaders.embeddings, loaders.prototypes);
+        let joined = self.joins_margins();
+        let target_rows = k::target_rows(&self.snippets, loaders.embeddings, loaders.prototypes, joined);
         let (mut first, mut group) = (0, 0);
         for (&classes, &data) in self.layout.shards.iter().zip(&own.prototypes) {
             let count = classes * self.shape.sub_centers();
             let part = StepConstants { first: first as u32, local: group as u32, ..StepConstants::over(count) };
             let grid = Grid::fixed(count.div_ceil(64) as u64);
             steps.push(b.step(&class_norms, part, grid, &[data, own.classes, own.totals, own.weights])?);
-            let buffers = own.with_bias(&[own.embeddings, data, own.inverses, own.classes, own.rows]);
+            let mut buffers = own.with_bias(&[own.embeddings, data, own.inverses, own.classes, own.rows]);
+            if joined {
+                buffers.extend([own.class_margins, own.row_margins]);
+            }
             steps.push(b.step(&target_rows, part, rows, &buffers)?);
             first += count;
             group += count.div_ceil(64);
         }
-        steps.push(b.step(&k::class_totals(), self.global, Grid::fixed(1), &[own.totals, own.batch])?);
+        if self.totals == k::Totals::Known {
+            steps.push(b.step(&k::class_totals(), self.global, Grid::fixed(1), &[own.batch, own.totals])?);
+        }
         Ok(steps)
+    }
+
+    /// Whether the margin of a row follows from its target cosine at once: no state moves between the two, no noise is drawn, no
+    /// hardest classes are chosen, and no other shard may have the cosine.
+    fn joins_margins(&self) -> bool {
+        let Self { work, layout, totals, .. } = self;
+        *totals == k::Totals::Summed && layout.shards.len() == 1 && work.stages == k::Stages::default()
+    }
+
+    /// These buffers, and the one with the totals of all classes.
+    fn with_totals(&self, buffers: &[usize]) -> Vec<usize> {
+        let own = (self.totals == k::Totals::Summed).then_some(self.buffers.totals);
+        buffers.iter().copied().chain(own).collect()
     }
 
     /// For each chunk the steps that compute its cosines and sum over them.
@@ -139,20 +160,26 @@ impl HeadPlan<'_> {
         Ok(steps)
     }
 
-    /// The margins of the rows.
-    pub fn margins(&self, b: &mut Builder) -> Result<Step> {
+    /// The margins of the rows, where the targets are without.
+    pub fn margins(&self, b: &mut Builder) -> Result<Option<Step>> {
+        if self.joins_margins() {
+            return Ok(None);
+        }
         let own = &self.buffers;
-        let buffers = [own.rows, own.class_margins, own.row_margins, own.state];
-        b.step(&k::target_margins(&self.snippets), self.global, Grid::over_rows(64, 1), &buffers)
+        let mut buffers = vec![own.rows, own.class_margins, own.row_margins];
+        if self.work.stages.update_state {
+            buffers.push(own.state);
+        }
+        b.step(&k::target_margins(&self.snippets), self.global, Grid::over_rows(64, 1), &buffers).map(Some)
     }
 
     /// The steps that move the state.
-    pub fn follow(&self, b: &mut Builder, margins: &Step, rounds: &[Round]) -> Result<Vec<Step>> {
+    pub fn follow(&self, b: &mut Builder, margins: Option<&Step>, rounds: &[Round]) -> Result<Vec<Step>> {
         let Self { global, buffers: own, .. } = self;
         let mut steps = vec![];
         if self.work.stages.scale {
             // sums at the scale so far
-            steps.push(margins.clone());
+            steps.extend(margins.cloned());
             let raw = k::row_stats(&self.snippets.raw(), self.loaders.cosines);
             for round in rounds {
                 if !self.schedule.keep {
@@ -164,19 +191,20 @@ impl HeadPlan<'_> {
             steps.push(b.step(&k::median_cosine(), *global, Grid::over_rows(1, 1), &[own.rows, own.batch])?);
         }
         if self.work.stages.update_state {
-            steps.push(b.step(&k::update_state(), *global, Grid::fixed(1), &[own.rows, own.batch, own.state])?);
+            let buffers = self.with_totals(&[own.rows, own.batch, own.state]);
+            steps.push(b.step(&k::update_state(self.totals), *global, Grid::fixed(1), &buffers)?);
         }
         Ok(steps)
     }
 
     /// The margins, and the rows' sums over the other classes.
-    pub fn statistics(&self, b: &mut Builder, margins: Step, rounds: &[Round]) -> Result<Vec<Step>> {
+    pub fn statistics(&self, b: &mut Builder, margins: Option<Step>, rounds: &[Round]) -> Result<Vec<Step>> {
         let mut steps = vec![];
         if let Some(draws) = self.buffers.draws {
             let buffers = [self.buffers.rows, draws];
             steps.push(b.step(&k::margin_noise(), self.global, Grid::over_rows(1, 1), &buffers)?);
         }
-        steps.push(margins);
+        steps.extend(margins);
         for round in rounds {
             if !self.early() {
                 steps.push(round.product.clone());
@@ -188,11 +216,13 @@ impl HeadPlan<'_> {
 
     /// The losses of the rows, and the reduced one.
     pub fn losses(&self, b: &mut Builder) -> Result<Vec<Step>> {
-        let Self { global, buffers: own, .. } = self;
-        let buffers = [own.slots, own.batch, own.rows, own.row_losses];
+        let Self { global, totals, snippets, buffers: own, .. } = self;
+        let known = if *totals == k::Totals::Summed { own.totals } else { own.batch };
+        let buffers = [own.slots, own.rows, own.row_losses, known];
+        let batch = self.with_totals(&[own.rows, own.batch, own.loss]);
         Ok(vec![
-            b.step(&k::row_loss(&self.snippets), *global, Grid::over_rows(64, 1), &buffers)?,
-            b.step(&k::batch_loss(), *global, Grid::fixed(1), &[own.rows, own.batch, own.loss])?,
+            b.step(&k::row_loss(snippets, *totals), *global, Grid::over_rows(64, 1), &buffers)?,
+            b.step(&k::batch_loss(snippets, *totals, self.work.any), *global, Grid::fixed(1), &batch)?,
         ])
     }
 }

@@ -8,7 +8,7 @@ use super::{
     builder::Builder,
     driver_limits::{MAX_COUNTED_ROWS, MAX_ROUNDS, at_most, indexable},
     forward::{HeadPlan, Loaders},
-    kernels::Snippets,
+    kernels::{Snippets, Totals},
     work::Work,
 };
 use crate::{Error, MarginSoftmax, Options, Result, Shape, shape::elements};
@@ -77,13 +77,14 @@ impl Plan {
         let groups: usize = layout.shards.iter().map(|count| (count * whole.sub_centers()).div_ceil(64)).sum();
         let global = StepConstants { slots, splits, ..StepConstants::over(groups) };
         let epsilon = options.filter.map_or(0, |filter| (filter.epsilon() as f32).to_bits());
-        let head = HeadPlan { shape, layout, loaders, snippets, work, schedule, buffers, global, epsilon };
+        let totals = if range == (0..whole.classes()) { Totals::Summed } else { Totals::Known };
+        let head = HeadPlan { shape, layout, loaders, snippets, work, schedule, buffers, global, epsilon, totals };
 
         let mut targets = head.targets(&mut b)?;
         let rounds = head.rounds(&mut b)?;
         targets.extend(head.early_cosines(&mut b, &rounds)?);
         let margins = head.margins(&mut b)?;
-        let follow = head.follow(&mut b, &margins, &rounds)?;
+        let follow = head.follow(&mut b, margins.as_ref(), &rounds)?;
         let statistics = head.statistics(&mut b, margins, &rounds)?;
         let losses = head.losses(&mut b)?;
         let backward = head.backward(&mut b, &rounds)?;

@@ -27,6 +27,9 @@ const LABELS: &str = wgsl!("common/labels");
 const REDUCE: &str = wgsl!("common/reduce");
 const REDUCE_TWICE: &str = wgsl!("common/reduce_twice");
 const WEIGHTS: &str = wgsl!("common/class_weights");
+const TOTALS: &str = wgsl!("head/totals_summed");
+const KNOWN_TOTALS: &str = wgsl!("head/totals_known");
+const ROW_GRADIENT: &str = wgsl!("head/row_gradient");
 const CURVE: &str = wgsl!("operations/margin_curve");
 const BLOCK: &str = wgsl!("tile/block");
 const LEFT: &str = wgsl!("filter/block");
@@ -172,14 +175,12 @@ macro_rules! common {
 }
 
 common! {
-    class_totals: "head", "rw" [REDUCE_TWICE];
+    class_totals: "head", "w" [TOTALS];
     margin_noise: "head", "wr" [];
     median_cosine: "update_state", "rw" [];
     row_log_sum_exp: "update_state", "rw" [EXPONENTIAL];
-    update_state: "update_state", "rrw" [REDUCE, EXPONENTIAL];
     sum_row_gradients: "head", "rw" [REDUCE];
     grad_bias: "head", "rw" [];
-    batch_loss: "head", "rww" [REDUCE_TWICE];
     filter_totals: "filter", "rw" [REDUCE, LEFT, FilterTotals::WGSL];
     column_sums: "operations", "rrw" [];
     logit_rows: "operations", "rrrw" [LABELS];
@@ -203,13 +204,48 @@ pub(crate) fn class_norms(w: Loader, weighs: bool) -> Kernel {
     recipe.bound_part(if weighs { WEIGHTS } else { wgsl!("common/equal_weights") }).kernel()
 }
 
-pub(crate) fn target_rows(snippets: &Snippets, x: Loader, w: Loader) -> Kernel {
+/// `margins`: with the margin of each row.
+pub(crate) fn target_rows(snippets: &Snippets, x: Loader, w: Loader, margins: bool) -> Kernel {
     let recipe = recipe!("head", "target_rows", "rrrrw").part(NORMS);
-    snippets.classes(recipe.load("embedding", 0, x).load("prototype", 1, w)).kernel()
+    let recipe = snippets.classes(recipe.load("embedding", 0, x).load("prototype", 1, w));
+    match margins {
+        true => margins_of_row(snippets, recipe).part(wgsl!("head/cosine_then_margin")).kernel(),
+        false => recipe.part(wgsl!("head/cosine_alone")).kernel(),
+    }
 }
 
 pub(crate) fn target_margins(snippets: &Snippets) -> Kernel {
-    snippets.target(recipe!("head", "target_margins", "wrrr")).kernel()
+    margins_of_row(snippets, recipe!("head", "target_margins", "w")).kernel()
+}
+
+/// Binds the margins of classes and rows, and the state where the loss has one.
+fn margins_of_row(snippets: &Snippets, recipe: Recipe) -> Recipe {
+    let recipe = snippets.target(recipe).part(wgsl!("head/margins_of_row"));
+    let recipe = recipe.bound_part(wgsl!("head/class_margins")).bound_part(wgsl!("head/row_margins"));
+    recipe.bound_part(if snippets.stages.update_state { wgsl!("head/state") } else { wgsl!("head/no_state") })
+}
+
+/// Where a kernel finds the totals of all classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Totals {
+    /// In the batch's state.
+    Known,
+    /// In the sums of class_norms, bound last.
+    Summed,
+}
+
+impl Totals {
+    /// For a kernel that binds the batch's state anyway.
+    fn beside_batch(self, recipe: Recipe) -> Recipe {
+        match self {
+            Totals::Known => recipe.part(KNOWN_TOTALS),
+            Totals::Summed => recipe.bound_part(TOTALS),
+        }
+    }
+}
+
+pub(crate) fn update_state(totals: Totals) -> Kernel {
+    totals.beside_batch(recipe!("update_state", "update_state", "rrw").part(REDUCE).part(EXPONENTIAL)).kernel()
 }
 
 pub(crate) fn select_top_k(snippets: &Snippets) -> Kernel {
@@ -233,18 +269,37 @@ pub(crate) fn row_stats(snippets: &Snippets, c: Loader) -> Kernel {
     snippets.classes(snippets.other(recipe, false)).kernel()
 }
 
-pub(crate) fn row_loss(snippets: &Snippets) -> Kernel {
-    snippets.link(recipe!("head", "row_loss", "rrww")).kernel()
+/// Binds the batch's state, or the sums, last.
+pub(crate) fn row_loss(snippets: &Snippets, totals: Totals) -> Kernel {
+    let recipe = snippets.link(recipe!("head", "row_loss", "rww"));
+    match totals {
+        Totals::Known => recipe.bound_part(wgsl!("head/totals_read")).kernel(),
+        Totals::Summed => recipe.bound_part(TOTALS).kernel(),
+    }
+}
+
+/// `gradients`: a backward pass follows.
+pub(crate) fn batch_loss(snippets: &Snippets, totals: Totals, gradients: bool) -> Kernel {
+    let recipe = totals.beside_batch(recipe!("head", "batch_loss", "www").part(REDUCE_TWICE));
+    match gradients {
+        true => snippets.link(recipe).part(ROW_GRADIENT).part(wgsl!("head/finish_rows")).kernel(),
+        false => recipe.part(wgsl!("head/leave_rows")).kernel(),
+    }
 }
 
 pub(crate) fn row_gradients(snippets: &Snippets) -> Kernel {
-    snippets.link(recipe!("head", "row_gradients", "rrw")).kernel()
+    snippets.link(recipe!("head", "row_gradients", "rrw")).part(KNOWN_TOTALS).part(ROW_GRADIENT).kernel()
 }
 
-/// `filter`: small entries become 0, and what is left is noted.
-pub(crate) fn grad_cosines(snippets: &Snippets, filter: bool) -> Kernel {
+/// `c`: of the cosines, or logits; `filter`: small entries become 0, and what is left is noted.
+pub(crate) fn grad_cosines(snippets: &Snippets, c: Loader, filter: bool) -> Kernel {
     let recipe = snippets.link(recipe!("head", "grad_cosines", "wrrw"));
     let recipe = snippets.classes(snippets.other(recipe, false));
+    let recipe = match (snippets.many, c) {
+        (true, _) => recipe.part(wgsl!("elements/inplace_f32")).part(wgsl!("sub_centers/pull_many")),
+        (false, Loader::F32x4) => recipe.part(wgsl!("elements/inplace_f32x4")).part(wgsl!("sub_centers/pull_one")),
+        (false, _) => recipe.part(wgsl!("elements/inplace_f32")).part(wgsl!("sub_centers/pull_one")),
+    };
     match filter {
         true => recipe.part(LEFT).part(REDUCE).bound_part(wgsl!("filter/apply_filter")).kernel(),
         false => recipe.part(wgsl!("filter/no_filter")).kernel(),

@@ -131,6 +131,21 @@ pub struct Step {
     pub buffers: Vec<usize>,
     /// How many workgroups.
     pub grid: Grid,
+    /// It runs only where an upstream gradient is bound.
+    pub upstream: bool,
+}
+
+impl Step {
+    /// Its dispatch in this call; `None` where there is nothing to do. `most`: workgroups along one axis.
+    pub fn dispatch(&self, call: &Call, most: u32) -> Result<Option<[u32; 3]>> {
+        let needed = call.upstream || !self.upstream;
+        Ok(self.grid.dispatch(call.rows as u32, most)?.filter(|_| needed))
+    }
+
+    /// The same, only where an upstream gradient is bound.
+    fn with_upstream(self) -> Self {
+        Self { upstream: true, ..self }
+    }
 }
 
 /// A computation as plain data. Two uniform buffers go with it: the settings, and the steps' constants, 256 bytes each.
@@ -155,11 +170,11 @@ pub struct Plan {
 /// A part of the forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Norms, target cosines, and for inter-topk the hardest classes: what is known before margins apply.
+    /// Norms, target cosines with their margins where nothing moves these, and for inter-topk the hardest classes.
     Targets,
     /// The steps that move the state; run in training steps only. Empty for most losses.
     UpdateState,
-    /// The margins of the rows, and the rows' sums over the other classes.
+    /// The margins of the rows that the targets are without, and the rows' sums over the other classes.
     Statistics,
     /// The rows' losses and the reduced one.
     Losses,

@@ -4,7 +4,7 @@ use super::{
     Element, Grid, Limits, Loader, Plan, Step, StepConstants, TensorRole,
     builder::Builder,
     driver_limits::{MAX_LOGITS, ROWS_PER_PASS, at_most, indexable},
-    kernels as k,
+    kernels::{self as k, Totals},
 };
 use crate::{Adaptive, Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
@@ -193,22 +193,33 @@ impl Plan {
                 Grid::fixed(rows * slots as u64),
                 &[logits, row, class, slot],
             )?,
-            b.step(&k::row_loss(snippets), part, Grid::fixed(rows.div_ceil(64)), &[slot, batch, row, row_losses])?,
-            b.step(&k::batch_loss(), part, Grid::fixed(entries), &[row, batch, loss_out])?,
+            b.step(
+                &k::row_loss(snippets, Totals::Known),
+                part,
+                Grid::fixed(rows.div_ceil(64)),
+                &[slot, row, row_losses, batch],
+            )?,
+            b.step(
+                &k::batch_loss(snippets, Totals::Known, backward),
+                part,
+                Grid::fixed(entries),
+                &[row, batch, loss_out],
+            )?,
         ];
         if backward {
             let upstream = b.optional(TensorRole::Upstream, 16)?;
             // a copy of the logits on the way in
             let gradient = b.given(TensorRole::GradLogits, sizes.cells() * 4)?;
             let columns = b.columns(rows.div_ceil(64), classes as u64)?;
-            steps.push(b.step(
-                &k::row_gradients(snippets),
-                part,
-                Grid::fixed(rows.div_ceil(64)),
-                &[batch, upstream, row],
-            )?);
+            let grid = Grid::fixed(rows.div_ceil(64));
+            steps.push(b.step(&k::row_gradients(snippets), part, grid, &[batch, upstream, row])?.with_upstream());
             let grid = Grid::fixed(rows.div_ceil(64) * (classes as u64).div_ceil(64));
-            steps.push(b.step(&k::grad_cosines(snippets, false), part, grid, &[gradient, row, class, columns])?);
+            steps.push(b.step(
+                &k::grad_cosines(snippets, Loader::plain(classes), false),
+                part,
+                grid,
+                &[gradient, row, class, columns],
+            )?);
         }
         Ok(sizes.finish(b, &loss, Tile::Direct, [steps, vec![]]))
     }

@@ -3,7 +3,7 @@
 use margin_softmax::{
     Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity, Target, Tile, Want,
     data::DevicePreset,
-    objective::{Curve, Damping, Series, Unified},
+    objective::{Adaptive, Curve, Damping, Others, PRESETS, Series, Unified},
     plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Stage, TensorRole, Vendor},
 };
 
@@ -157,6 +157,35 @@ fn unwanted_gradients_have_no_buffers_and_no_steps() {
         assert_eq!(names.contains(&"grad_embeddings"), want.grad_embeddings);
         assert_eq!(names.contains(&"grad_prototypes"), want.grad_prototypes);
     }
+}
+
+/// A step of a head that keeps its cosines launches few kernels; more only where something happens between two of them.
+#[test]
+fn a_step_takes_few_dispatches() {
+    let shape = Shape::new(64, 1000, 128).unwrap();
+    let count = |loss: &str, upstream: bool, shards: &[usize]| {
+        let layout = Layout { shards, embeddings: Element::F32, prototypes: Element::F32 };
+        let loss = MarginSoftmax::named(loss).unwrap();
+        let plan = Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &Options::default()).unwrap();
+        let call = Call { rows: 64, upstream, ..Call::default() };
+        plan.steps().filter(|step| step.dispatch(&call, 65_535).unwrap().is_some()).count()
+    };
+    for preset in PRESETS {
+        let name = preset.name;
+        let loss = MarginSoftmax::named(name).unwrap();
+        // the state moves by one step; AdaCos' scale by sums of its own; noise is drawn; the hardest classes are chosen
+        let more = match loss.adaptive {
+            _ if loss.others == Others::Curricular => 2,
+            Adaptive::AdaFace(_) | Adaptive::Elastic(_) => 2,
+            Adaptive::AdaCos => 6,
+            _ if matches!(loss.others, Others::TopK(_)) => 2,
+            _ => 0,
+        };
+        assert_eq!(count(name, false, &[1000]), 11 + more, "{name}");
+        assert_eq!(count(name, true, &[1000]), 12 + more, "{name}");
+    }
+    // norms and targets of each shard, and the margins after the last; rounds over the classes of each
+    assert_eq!(count("arcface", false, &[500, 500]), 11 + 2 + 1 + 5);
 }
 
 /// A dispatch is folded over two axes and covers its groups; what does not fit is refused, never clamped.

@@ -127,7 +127,7 @@ export class Bound {
     /** The settings of a loss and a call, or the error that refuses them; changes nothing. */
     #settings(loss, call) {
         const bytes = asked(() => this.#planned.settings(JSON.stringify(loss), JSON.stringify(call)));
-        const sizes = asked(() => this.#planned.dispatches(call.rows));
+        const sizes = asked(() => this.#planned.dispatches(JSON.stringify(call)));
         return { loss, call, bytes, sizes };
     }
 

@@ -90,16 +90,17 @@ impl Planned {
         Ok(self.plan.settings(&json("loss", loss)?, &Call::from(call))?.bytes().to_vec())
     }
 
-    /// Workgroups of every step, forward and then backward, for this many rows: three numbers each, zeros where there is
-    /// nothing to do.
-    pub fn dispatches(&self, rows: u32) -> Result<Vec<u32>, Refusal> {
-        let (found, allowed) = (rows as usize, self.plan.shape().rows());
+    /// Workgroups of every step, forward and then backward, in this call: three numbers each, zeros where there is nothing to
+    /// do.
+    pub fn dispatches(&self, call: &str) -> Result<Vec<u32>, Refusal> {
+        let call = Call::from(json::<request::Call>("call", call)?);
+        let (found, allowed) = (call.rows, self.plan.shape().rows());
         if found > allowed {
             return Err(Error::Rows { found, allowed }.into());
         }
         let mut sizes = vec![];
         for step in self.plan.steps() {
-            sizes.extend(step.grid.dispatch(rows, self.most_groups)?.unwrap_or_default());
+            sizes.extend(step.dispatch(&call, self.most_groups)?.unwrap_or_default());
         }
         Ok(sizes)
     }
