@@ -7,8 +7,8 @@ struct ValueSlope { value: f32, slope: f32 }
 // what a transform of the other classes may know beside the cosine; `late` comes after Row.last
 struct Place { bound: f32, hardness: f32, late: bool }
 
-// the sum of all class weights, and the prototypes that are short or not finite
-struct ClassTotals { weights: f32, zero: u32, non_finite: u32 }
+// the sum of all class weights, the prototypes that are short or not finite, and Batch.balance
+struct ClassTotals { weights: f32, zero: u32, non_finite: u32, balance: f32 }
 
 @group(0) @binding(0) var<uniform> settings: Settings;
 @group(0) @binding(1) var<uniform> part: StepConstants;

@@ -77,6 +77,7 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
             batch[entry].weights = class_totals.weights;
             batch[entry].zero_prototypes = class_totals.zero;
             batch[entry].non_finite_prototypes = class_totals.non_finite;
+            batch[entry].balance = class_totals.balance;
         }
         loss[entry] = bits;
     }

@@ -3,8 +3,8 @@
 //   in      prototype  [shard, dim]
 //   out     classes    [vectors]           vec2 (inverse length, weight); 0 for a prototype that is not finite,
 //                                          negative for one shorter than 1e-12
-//   out     totals     [groups]            vec4 (sum of weights, short, not finite, -) of 64 prototypes; the weight
-//                                          of a class counts once
+//   out     totals     [groups]            vec4 (sum of weights, short, not finite, exponent) of 64 prototypes; the weight of a
+//                                          class counts once, and the exponent is that of the longest, or 0
 //   in      weights    [classes]           f32; where class_weights.wgsl says so, and unused without class weights
 //
 // Eight lanes per prototype, eight at a time, 64 per workgroup.
@@ -17,6 +17,11 @@ var<workgroup> found: array<vec4<f32>, 8>;
 
 fn prototype_width() -> u32 { return settings.dim; }
 fn vector(row: u32, d: u32) -> vec4<f32> { return prototype(row, d); }
+
+// Of a length, from its inverse; 0 where there is none.
+fn exponent_of(inverse: f32) -> f32 {
+    return select(0.0, 127.0 - f32(bitcast<u32>(inverse) >> 23u), inverse > 0.0);
+}
 
 @compute @workgroup_size(64)
 fn class_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -32,13 +37,14 @@ fn class_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gr
             let weight = class_weight(settings.offset + index / settings.centers);
             let first = index % settings.centers == 0u;
             classes[index] = vec2(select(length.inverse, -length.inverse, length.short), weight);
-            total += vec4(select(0.0, weight, first), select(0.0, 1.0, length.short), select(0.0, 1.0, length.inverse == 0.0), 0.0);
+            let own = vec4(select(0.0, weight, first), select(0.0, 1.0, length.short), select(0.0, 1.0, length.inverse == 0.0), 0.0);
+            total = vec4(total.xyz + own.xyz, max(total.w, exponent_of(length.inverse)));
         }
     }
     if ((lane & 7u) == 0u) { found[lane >> 3u] = total; }
     workgroupBarrier();
     if (lane == 0u) {
-        for (var i = 1u; i < 8u; i++) { total += found[i]; }
+        for (var i = 1u; i < 8u; i++) { total = vec4(total.xyz + found[i].xyz, max(total.w, found[i].w)); }
         totals[part.local + group] = total;
     }
 }

@@ -12,6 +12,6 @@ fn class_totals(@builtin(local_invocation_index) lane: u32) {
     let all = class_totals_of(lane);
     if (lane == 0u) {
         // everything, so that nothing depends on what the workspace held; the rows' numbers come later, if there are rows
-        batch[0] = Batch(0u, 0.0, all.weights, 0u, 0u, 0u, 0u, 0u, all.zero, all.non_finite, 0.0, 0u);
+        batch[0] = Batch(0u, 0.0, all.weights, 0u, 0u, 0u, 0u, 0u, all.zero, all.non_finite, 0.0, all.balance);
     }
 }

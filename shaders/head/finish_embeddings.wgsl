@@ -6,6 +6,7 @@
 //   in      rows            [rows]                  Row: its state and length_gradient
 //   inout   slabs           [splits, rows, dim]     the sum is put into the first
 //   inout   store_gradient  [rows, dim]
+//   in      batch           [1]                     Batch; in a head alone
 //
 // One workgroup per row.
 
@@ -38,6 +39,7 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
         for (var split = 0u; split < part.splits; split++) {
             sum += slabs[(split * settings.rows + row) * quads + q];
         }
+        sum = summed(sum, row);
         slabs[row * quads + q] = sum;
         radial += dot(sum, select(vec4(0.0), embedding(row, q * 4u) * power, keep));
     }

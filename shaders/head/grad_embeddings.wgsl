@@ -1,15 +1,13 @@
 // grad_embeddings: the pull of a chunk's prototypes on every row, a part of the chunk per slab.
 //
-//   in      cosine      [batch, rows, stride]         dL/dcosine; 0 in the padding
+//   in      cosine      [batch, rows, stride]         dL/dcosine, times the inverse length in a head; 0 in the padding
 //   in      prototype   [batch, shard, dim]
-//   in      classes     [batch, classes]              vec2 (inverse length, weight)
 //   inout   store_slab  [splits, batch * rows, dim]
 //   in      list        [rows / PER_LIST, 1 + stride]     the classes that are summed over; with a filter alone
+//   in      classes     [batch, classes]              vec2 (inverse length, weight); without a head alone
 //
 // Slabs go on from chunk to chunk, in order; finish_embeddings adds them and takes out the radial part. A slab adds up the
 // sums of PIECE prototypes: each of those is small beside a long sum, and so is what it loses to rounding.
-
-@group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
 
 const A_ALONG_K = true;
 const B_ALONG_K = false;
@@ -28,17 +26,10 @@ fn lines_a(m: u32) -> Lines {
     return Lines(row * cosine_pitch(), select(vec4(0.0), vec4(1.0), at < vec4(settings.batch_rows)));
 }
 
-fn lines_b(k: u32) -> Lines {
-    let own = part.first + entry * part.count + classes_at(k);
-    let inverse = abs(vec4(classes[own.x].x, classes[own.y].x, classes[own.z].x, classes[own.w].x));
-    let start = starts(part.local + entry * part.count, k, prototype_pitch());
-    return Lines(start, select(vec4(0.0), inverse, in_reach(k)));
-}
-
 fn width_a() -> u32 { return cosine_width(); }
 fn width_b() -> u32 { return prototype_width(); }
 fn load_a(start: u32, k: u32, factor: f32) -> vec4<f32> { return gradient(start, k); }
-fn load_b(start: u32, n: u32, factor: f32) -> vec4<f32> { return prototype_from(start, n) * factor; }
+fn load_b(start: u32, n: u32, factor: f32) -> vec4<f32> { return scaled_by(prototype_from(start, n), factor); }
 
 fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     if (m < settings.batch_rows) {

@@ -1,11 +1,11 @@
 // grad_prototypes: dW of a chunk: the pull of all rows, without its radial part, divided by the length.
 //
-//   in      cosine          [batch, rows, stride]            dL/dcosine
+//   in      cosine          [batch, rows, stride]            dL/dcosine, times the inverse length in a head
 //   in      embedding       [batch, rows, dim]
 //   in      prototype       [batch, shard, dim]
 //   in      inverses        [batch, rows]                    f32
 //   in      classes         [batch, classes]                 vec2 (inverse length, weight)
-//   in      columns         [batch, rows / 64, stride]       f32: sums of gradient * cosine
+//   in      columns         [batch, rows / 64, stride]       f32: sums of gradient as it is * cosine
 //   inout   store_gradient  [batch, shard, dim]
 //   in      list            [stride / PER_LIST, 1 + rows]        the rows that are summed over; with a filter alone
 //
@@ -62,7 +62,7 @@ fn epilogue(m: u32, n: u32, v: vec4<f32>) {
     // negative for a vector shorter than 1e-12, 0 for one that is not finite: no gradient to either
     let inverse = classes[part.first + j].x;
     let unit = select(vec4(0.0), prototype(part.local + j, n) * inverse, inverse > 0.0);
-    store_gradient(part.local + j, n, select(vec4(0.0), (v - radial * unit) * inverse, inverse > 0.0),
+    store_gradient(part.local + j, n, select(vec4(0.0), (v - radial * unit) * gradient_factor(inverse), inverse > 0.0),
                    has(ADD_PROTOTYPES) || piece > 0u);
 }
 
@@ -73,6 +73,7 @@ fn grad_prototypes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups
     let wide = (settings.dim + TILE_N - 1u) / TILE_N;
     if (group / wide * TILE_M >= part.count) { return; }
     entry = id.z;
+    factor_before();
     let end = reach(group / wide);
     var first = part.row_first;
     // to the last row, also where a list of rows ends before: every row's radial part is taken out

@@ -2,5 +2,6 @@
 @group(0) @binding(BINDING) var<storage, read> batch: array<Batch>;
 
 fn class_totals_of(lane: u32) -> ClassTotals {
-    return ClassTotals(batch[0].weights, batch[0].zero_prototypes, batch[0].non_finite_prototypes);
+    let first = batch[0];
+    return ClassTotals(first.weights, first.zero_prototypes, first.non_finite_prototypes, first.balance);
 }

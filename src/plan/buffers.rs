@@ -71,9 +71,9 @@ impl Builder {
         self.workspace("slabs", splits * rows * dim.next_multiple_of(4) * 4)
     }
 
-    /// One f32 per column, of `columns`, and block of 64 rows.
+    /// One f32 per column, of `columns`, and block of 64 rows, and one more.
     pub fn columns(&mut self, blocks: u64, columns: u64) -> Result<usize> {
-        self.workspace("columns", blocks * columns * 4)
+        self.workspace("columns", (blocks * columns + 1) * 4)
     }
 }
 

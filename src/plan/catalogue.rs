@@ -3,7 +3,7 @@
 use super::{
     Limits,
     kernel::{Kernel, Loader},
-    kernels::{self as k, Snippets, Totals},
+    kernels::{self as k, Pull, Snippets, Totals},
 };
 use crate::{Link, MarginSoftmax, Others, Shape, Similarity, Target, Tile};
 
@@ -100,7 +100,8 @@ impl Catalogue {
         }
         for out in STORES {
             let kernels = [
-                k::finish_embeddings(x, out),
+                k::finish_embeddings(x, out, true),
+                k::finish_embeddings(x, out, false),
                 k::gather_rows(x, out),
                 k::mean_gradient(x, out),
                 k::pair_gradient(x, out),
@@ -119,13 +120,25 @@ impl Catalogue {
             for out in STORES {
                 self.add(&format!("{name} {out:?}"), [k::cosines(tile, x, w, out)]);
                 for g in STORES {
-                    self.add(&format!("{name} {g:?} {out:?}"), [k::grad_prototypes(tile, g, x, w, out, false)]);
+                    let pulls = [Pull::Scaled { filter: false }, Pull::Given];
+                    self.add(
+                        &format!("{name} {g:?} {out:?}"),
+                        pulls.map(|pull| k::grad_prototypes(tile, g, x, w, out, pull)),
+                    );
                 }
-                self.add(&format!("{name} {out:?} filtered"), [k::grad_prototypes(tile, STORES[0], x, w, out, true)]);
+                self.add(
+                    &format!("{name} {out:?} filtered"),
+                    [k::grad_prototypes(tile, STORES[0], x, w, out, Pull::Scaled { filter: true })],
+                );
             }
             if STORES.contains(&x) {
-                self.add(&format!("{name} as gradient"), [k::grad_embeddings(tile, x, w, false)]);
-                self.add(&format!("{name} as gradient, filtered"), [k::grad_embeddings(tile, x, w, true)]);
+                for (how, pull) in [
+                    ("", Pull::Scaled { filter: false }),
+                    (", filtered", Pull::Scaled { filter: true }),
+                    (", given", Pull::Given),
+                ] {
+                    self.add(&format!("{name} as gradient{how}"), [k::grad_embeddings(tile, x, w, pull)]);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use super::{
     Element, Grid, Limits, Loader, Plan, Step, StepConstants, TensorRole,
     builder::Builder,
     driver_limits::{MAX_LOGITS, ROWS_PER_PASS, at_most, indexable},
-    kernels::{self as k, Totals},
+    kernels::{self as k, Pull, Totals},
 };
 use crate::{Adaptive, Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
@@ -113,13 +113,13 @@ impl Plan {
             let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
             steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
             let grid = Grid::over_rows(tile.rows(), wide * splits).entries(entries);
-            let kernel = k::grad_embeddings(tile, cell, w, false);
-            steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, class, slabs])?);
+            let kernel = k::grad_embeddings(tile, cell, w, Pull::Given);
+            steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, slabs, class])?);
             let flat = Grid::fixed(rows);
-            let kernel = k::finish_embeddings(x, out);
+            let kernel = k::finish_embeddings(x, out, false);
             steps.push(b.step(&kernel, part, flat, &[embeddings, inverses, row, slabs, grad_x])?);
             let grid = Grid::fixed((shape.classes() as u64).div_ceil(tile_m) * wide).entries(entries);
-            let kernel = k::grad_prototypes(tile, cell, x, w, out, false);
+            let kernel = k::grad_prototypes(tile, cell, x, w, out, Pull::Given);
             let buffers = [gradient, embeddings, prototypes, inverses, class, columns, grad_w];
             for first in (0..shape.rows() as u32).step_by(ROWS_PER_PASS as usize) {
                 let part = StepConstants { row_first: first, row_count: ROWS_PER_PASS, ..part };

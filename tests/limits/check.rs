@@ -258,7 +258,7 @@ impl Head<'_> {
                 "grad_embeddings" => {
                     let covered = splits * u64::from(part.split_span);
                     holds!(covered >= count, "{name}: {covered} of {count} prototypes");
-                    holds!(bytes(3) >= splits * rows * dim.next_multiple_of(4) * 4, "{name}: {} bytes", bytes(3));
+                    holds!(bytes(2) >= splits * rows * dim.next_multiple_of(4) * 4, "{name}: {} bytes", bytes(2));
                     rows.div_ceil(high) * dim.div_ceil(wide) * splits
                 }
                 "grad_prototypes" => {
