@@ -78,10 +78,12 @@ impl HeadPlan<'_> {
     }
 
     /// Whether the margin of a row follows from its target cosine at once: no state moves between the two, no noise is drawn, no
-    /// hardest classes are chosen, and no other shard may have the cosine.
+    /// hardest classes are chosen, and no other shard may have the cosine. A curve from outside stays in a kernel with few
+    /// names of its own, which the caller's text must not use.
     fn joins_margins(&self) -> bool {
-        let Self { work, layout, totals, .. } = self;
-        *totals == k::Totals::Summed && layout.shards.len() == 1 && work.stages == k::Stages::default()
+        let Self { work, layout, totals, snippets, .. } = self;
+        let alone = *totals == k::Totals::Summed && layout.shards.len() == 1;
+        alone && work.stages == k::Stages::default() && !snippets.is_custom()
     }
 
     /// These buffers, and the one with the totals of all classes.

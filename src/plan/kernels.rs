@@ -85,6 +85,11 @@ impl Snippets {
         }
     }
 
+    /// Whether the target's curve comes from outside.
+    pub fn is_custom(&self) -> bool {
+        self.custom.is_some()
+    }
+
     /// Those of the pass that AdaCos makes at the scale before: raw cosines.
     pub fn raw(&self) -> Self {
         let (others, link) = (Others::Identity, Link::Softmax);
