@@ -218,7 +218,7 @@ impl Plan {
                 &k::grad_cosines(snippets, Loader::plain(classes), false),
                 part,
                 grid,
-                &[gradient, row, class, columns],
+                &[gradient, row, class, columns, batch],
             )?);
         }
         Ok(sizes.finish(b, &loss, Tile::Direct, [steps, vec![]]))
