@@ -42,6 +42,12 @@ pub enum Error {
     /// The smallest possible workspace is larger than the budget.
     #[error("the workspace needs at least {needed} bytes, the budget is {allowed}")]
     Budget { needed: u64, allowed: u64 },
+    /// A dispatch that cannot be cut takes more than a submit may.
+    #[error("a dispatch takes at least {needed} multiply-adds, `work_per_submit` is {allowed}")]
+    Work { needed: u64, allowed: u64 },
+    /// A head whose last call was given up between two of its submits.
+    #[error("the last call was recorded in part, so there are no results: record a forward pass anew")]
+    Unfinished,
     /// A buffer offset that the device cannot bind.
     #[error("`{what}` starts at byte {offset} of its buffer, the device needs a multiple of {alignment}")]
     Alignment { what: &'static str, offset: u64, alignment: u64 },

@@ -29,7 +29,9 @@ export type ErrorCode =
     | 'Rows'
     | 'Shape'
     | 'Size'
+    | 'Unfinished'
     | 'Usage'
+    | 'Work'
     | 'Zero';
 
 /** A loss as plain data, spelled as in the crate's JSON; what is left out has its default. Start from `Planner.loss`. */
@@ -89,6 +91,8 @@ export interface Settings {
         tile?: 'direct' | 'direct_64' | 'tile_32' | 'tile_64' | 'tile_64_short' | 'tile_128';
         /** The threshold of a gradient filter. */
         filter?: number;
+        /** The most multiply-adds of a submit, for devices whose system resets them when one takes too long; no limit if absent. */
+        work_per_submit?: number;
     };
 }
 
@@ -268,8 +272,14 @@ export class Head {
     createBuffers(also?: (keyof Io)[], usage?: GPUBufferUsageFlags): Promise<Record<keyof Io, GPUBuffer> & { prototypes: GPUBuffer[]; gradPrototypes: GPUBuffer[] }>;
     /** Allocates a workspace and binds the buffers; rejects with what the device refuses. */
     bind(io: Io): Promise<Bound>;
-    /** Uploads, records, submits, reads back. A training step moves `state`; an error leaves it as it was. */
-    evaluate(batch: Batch, options?: { loss?: string | Loss; training?: boolean }): Promise<Output>;
+    /**
+     * Uploads, records, submits, reads back. A training step moves `state`; an error leaves it as it was. `onProgress` is
+     * called after each part of the work, of which there are several with `work_per_submit`.
+     */
+    evaluate(
+        batch: Batch,
+        options?: { loss?: string | Loss; training?: boolean; onProgress?(done: number, total: number): void },
+    ): Promise<Output>;
     /** A copy of what a run must keep. Can be set while no call of `evaluate` is under way. */
     get state(): State;
     set state(state: StateInput);
@@ -288,6 +298,13 @@ export class Bound {
     recordForward(encoder: GPUCommandEncoder): void;
     /** One follows each forward pass. */
     recordBackward(encoder: GPUCommandEncoder): void;
+    /**
+     * What `recordForward` records, in parts for a submit of their own each, to be called in this order; one where the head was
+     * made without `work_per_submit`. The results are there, with the bits of one submit, after the last.
+     */
+    forwardParts(): ((encoder: GPUCommandEncoder) => void)[];
+    /** What `recordBackward` records, in such parts. */
+    backwardParts(): ((encoder: GPUCommandEncoder) => void)[];
     /** Frees the workspace. */
     destroy(): void;
 }

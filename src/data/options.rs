@@ -15,12 +15,32 @@ pub struct Options {
     pub tile: Option<Tile>,
     /// Leaves small entries of the gradient out; default none: exact gradients.
     pub filter: Option<GradientFilter>,
+    /// The most work of one dispatch and of one submit on the GPU path, in multiply-adds; default none: one submit for a call.
+    /// For systems that reset a device whose submit takes too long: Windows after 2 s, browsers sooner.
+    ///
+    /// A step of a head takes 3·N·C·D multiply-adds, 4·N·C·D where its cosines are computed twice. Kernels that do something
+    /// else count as the multiply-adds that take as long. What a device does in a second is up to half of its peak, which
+    /// is counted in FLOP/s, two for each multiply-add:
+    ///
+    /// | | multiply-adds in 0.1 s | |
+    /// |---|---|---|
+    /// | a software driver on two cores | 4·10⁸ | measured |
+    /// | an old integrated GPU, 0.4 TFLOP/s | 10¹⁰ | half of its peak |
+    /// | a phone or a small laptop, 2 TFLOP/s | 5·10¹⁰ | half of its peak |
+    /// | a desktop GPU, 20 TFLOP/s | 5·10¹¹ | half of its peak |
+    ///
+    /// So 10¹⁰ is safe on all but software, and costs a large GPU some submits that it would not need. Chunks are cut so that
+    /// no dispatch exceeds it; [`Error::Work`](crate::Error::Work) says what 64 classes, or a pass over the prototypes of a
+    /// shard, take. Results have the bits of one submit with the same option; another value may cut the sums elsewhere.
+    /// Heads over slices submit part by part, [`BoundHead::forward_parts`](crate::gpu::BoundHead::forward_parts) records
+    /// the parts for a caller's own submits. The other paths ignore it.
+    pub work_per_submit: Option<u64>,
 }
 
 /// The most bytes that a head may hold beside the inputs, the outputs and the staging copies of slices.
 ///
 /// A large budget keeps all N·C cosines between the forward and the backward pass; a smaller one works in chunks of
-/// classes and computes the cosines twice, a quarter to a third more time.
+/// classes and computes the cosines twice, a quarter to a third more time. On a GPU the chunks may take all of it.
 ///
 /// On the CPU path, for both gradients:
 ///
@@ -74,8 +94,9 @@ impl Default for Budget {
 /// compilers of these GPUs make of them.
 ///
 /// The sum over the classes in dL/dX is split until it has about `groups` workgroups, a row of the statistics until they have
-/// `row_groups`; a chunk of cosines that is computed twice has at most 32 MiB. If the device cannot run the
-/// tile, a smaller one is used.
+/// `row_groups`. Cosines that are computed twice come in the largest chunks that the budget allows, or in chunks that stay in
+/// a cache, if an estimate of launches and traffic says that those take less time: so on software adapters. If the device
+/// cannot run the tile, a smaller one is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -247,21 +247,30 @@ impl Bound {
         &self.plan
     }
 
-    #[cfg(not(target_arch = "wasm32"))] // of shards, which are read back
-    pub(super) fn record_stage(&self, stage: Stage, encoder: &mut wgpu::CommandEncoder) {
-        let steps = self.plan.stage(stage);
-        if !steps.is_empty() {
-            self.record("forward", &[steps], encoder);
-        }
-    }
-
     /// All stages; `follow` in a training step.
     pub fn record_forward(&self, follow: bool, encoder: &mut wgpu::CommandEncoder) {
-        self.record("forward", &self.forward_steps(follow), encoder);
+        self.record("forward", self.forward_steps(follow).into_iter().flatten(), encoder);
     }
 
     pub(super) fn record_backward(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.record("backward", &[self.backward_steps()], encoder);
+        self.record("backward", self.backward_steps(), encoder);
+    }
+
+    /// Submits steps, in as many parts as the plan says, and what else is to be recorded with the last of them.
+    pub(super) fn submit(
+        &self,
+        steps: impl IntoIterator<Item = usize>,
+        last: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<wgpu::SubmissionIndex> {
+        let mut parts = self.plan.parts(steps);
+        let end = parts.pop().unwrap_or_default();
+        for part in parts {
+            self.context.submit(|encoder| self.record("part", part, encoder))?;
+        }
+        self.context.submit(|encoder| {
+            self.record("part", end, encoder);
+            last(encoder);
+        })
     }
 
     /// The steps of a forward pass, in order, as ranges of [`steps`](Self::steps); `follow` in a training step.
@@ -275,12 +284,15 @@ impl Bound {
         self.plan.forward().len()..self.steps.len()
     }
 
-    fn record(&self, label: &'static str, steps: &[std::ops::Range<usize>], encoder: &mut wgpu::CommandEncoder) {
+    pub(super) fn record(
+        &self,
+        label: &'static str,
+        steps: impl IntoIterator<Item = usize>,
+        encoder: &mut wgpu::CommandEncoder,
+    ) {
         let descriptor = wgpu::ComputePassDescriptor { label: Some(label), timestamp_writes: None };
         let mut pass = encoder.begin_compute_pass(&descriptor);
-        for i in steps.iter().cloned().flatten() {
-            self.dispatch(i, &mut pass);
-        }
+        steps.into_iter().for_each(|step| self.dispatch(step, &mut pass));
     }
 
     /// The kernel of a step; `None` where the current call leaves it nothing to do.

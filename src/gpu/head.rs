@@ -1,6 +1,9 @@
 //! A head on the caller's encoder and buffers.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::{
     Context, Tensor,
@@ -72,7 +75,14 @@ impl Head {
         };
         let bound = Bound::of(&self.context, &self.plan, &given, &self.loss, &call)?;
         let state = State::new(&self.loss, shape)?;
-        let bound = BoundHead { bound, loss: self.loss.clone(), call, training: false, state };
+        let bound = BoundHead {
+            bound,
+            loss: self.loss.clone(),
+            call,
+            training: false,
+            state,
+            unfinished: AtomicBool::new(false),
+        };
         if io.state.is_none() {
             bound.write_state()?;
         }
@@ -88,6 +98,8 @@ pub struct BoundHead {
     call: Call,
     training: bool,
     state: State,
+    /// A call was recorded in part.
+    pub(super) unfinished: AtomicBool,
 }
 
 impl BoundHead {
@@ -155,6 +167,7 @@ impl BoundHead {
 
     /// The same without blocking.
     pub async fn read_state_async(&self) -> Result<State> {
+        self.finished()?;
         let mut state = self.state;
         if let [hardness, mean, deviation, scale] = self.bound.read::<f32>("state", 4).await?[..] {
             moved(&self.loss, [hardness, mean, deviation, scale], &mut state);
@@ -170,6 +183,7 @@ impl BoundHead {
 
     /// The same without blocking.
     pub async fn read_counts_async(&self) -> Result<Counts> {
+        self.finished()?;
         let batch = self.bound.read::<BatchState>("batch", 1).await?;
         Ok(batch.first().map(counts).unwrap_or_default())
     }
@@ -211,6 +225,7 @@ impl BoundHead {
     /// The dispatches are those of the current number of rows: update before recording, and record again after an update
     /// that changed it.
     pub fn record_forward(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.begin();
         self.bound.record_forward(self.training, encoder);
     }
 
@@ -218,6 +233,16 @@ impl BoundHead {
     /// forward pass kept into their gradients.
     pub fn record_backward(&self, encoder: &mut wgpu::CommandEncoder) {
         self.bound.record_backward(encoder);
+    }
+
+    /// A whole forward pass is recorded.
+    pub(super) fn begin(&self) {
+        self.unfinished.store(false, Ordering::Relaxed);
+    }
+
+    /// [`Error::Unfinished`] where parts of the last call were not recorded.
+    pub(super) fn finished(&self) -> Result<()> {
+        if self.unfinished.load(Ordering::Relaxed) { Err(Error::Unfinished) } else { Ok(()) }
     }
 
     /// The buffers behind it.

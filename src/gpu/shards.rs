@@ -90,11 +90,9 @@ impl DeviceHead {
             };
         }
         self.bound.bound.write("slots", bytemuck::cast_slice(&all))?;
-        let submission = self.context.submit(|encoder| {
-            self.bound.bound.record_stage(Stage::Losses, encoder);
-            self.bound.record_backward(encoder);
-            self.copy_results(rows, encoder);
-        })?;
+        let bound = &self.bound.bound;
+        let steps = bound.plan().stage(Stage::Losses).chain(bound.backward_steps());
+        let submission = bound.submit(steps, |encoder| self.copy_results(rows, encoder))?;
         for mapping in self.map(rows)? {
             mapping.wait(&submission)?;
         }
@@ -138,8 +136,8 @@ impl DeviceHead {
     }
 
     fn run(&self, stages: &[Stage]) -> Result<()> {
-        let record = |encoder: &mut _| stages.iter().for_each(|&stage| self.bound.bound.record_stage(stage, encoder));
-        self.context.submit(record).map(drop)
+        let bound = &self.bound.bound;
+        bound.submit(stages.iter().flat_map(|&stage| bound.plan().stage(stage)), |_| ()).map(drop)
     }
 
     /// The first values of a buffer of the workspace.

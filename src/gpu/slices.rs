@@ -252,11 +252,9 @@ impl DeviceHead {
         follow: bool,
     ) -> Result<(usize, wgpu::SubmissionIndex)> {
         let rows = self.upload(batch, state, follow)?;
-        let submission = self.context.submit(|encoder| {
-            self.bound.record_forward(encoder);
-            self.bound.record_backward(encoder);
-            self.copy_results(rows, encoder);
-        })?;
+        let bound = &self.bound.bound;
+        let steps = bound.forward_steps(follow).into_iter().flatten().chain(bound.backward_steps());
+        let submission = bound.submit(steps, |encoder| self.copy_results(rows, encoder))?;
         Ok((rows, submission))
     }
 

@@ -71,6 +71,7 @@ impl Timing {
         head: &BoundHead,
         encoder: &mut wgpu::CommandEncoder,
     ) -> Result<()> {
+        head.begin();
         let steps = head.bound.forward_steps(head.is_training()).into_iter().flatten();
         self.record(detail, "forward", &head.bound, steps, encoder)
     }

@@ -94,5 +94,19 @@
 //! `bound.setState(kept)`. Its training steps move the numbers on the device, and the caller counts the steps:
 //! `bound.update(undefined, { step })`.
 //!
+//! A browser resets a device whose submit takes too long. With `options: { work_per_submit: 1e10 }`
+//! ([what that means](crate::Options::work_per_submit)) `evaluate` submits part by part, each once the one before is done, and
+//! calls `onProgress(done, total)` between. A bound set has the parts as functions:
+//!
+//! ```js
+//! for (const pass of ['forwardParts', 'backwardParts']) {
+//!     for (const record of bound[pass]()) {
+//!         const encoder = device.createCommandEncoder();
+//!         record(encoder);
+//!         device.queue.submit([encoder.finish()]);
+//!     }
+//! }
+//! ```
+//!
 //! The same plan can be run by anything that speaks WebGPU: [`plan`](crate::plan) is plain data, buffers, WGSL text, and
 //! steps.

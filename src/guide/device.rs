@@ -102,6 +102,9 @@
 //!   gives their sizes, [`Layout::shards`](crate::plan::Layout) takes them, [`Io`](crate::gpu::Io) takes the tensors.
 //! - **Readback is yours.** [`Tensor::read`](crate::gpu::Tensor), `read_counts` and `read_state` exist for convenience;
 //!   they submit and wait.
+//! - **Long steps** are cut with [`Options::work_per_submit`](crate::Options::work_per_submit), for systems that reset a device
+//!   whose submit takes too long: [`forward_parts`](crate::gpu::BoundHead::forward_parts) and `backward_parts` record a part at a
+//!   time, each for a submit of its own, with the bits of one submit.
 //! - **Callbacks stay yours.** The library sets neither the error handler nor the device-lost callback. It runs what may be
 //!   refused in error scopes of its own, and returns the refusal. A mistake of yours reaches your handler as before.
 //! - **One instance.** wgpu tells the buffers of two devices apart only within one `wgpu::Instance`.
@@ -116,6 +119,8 @@
 //! | [`Alignment`](crate::Error::Alignment), [`Buffer`](crate::Error::Buffer) | another offset, a larger buffer |
 //! | [`Shape`](crate::Error::Shape), [`Element`](crate::Error::Element) | the tensor that the plan was made for, or another plan |
 //! | [`Overlap`](crate::Error::Overlap) | a buffer of its own for the result |
+//! | [`Work`](crate::Error::Work) | a larger `work_per_submit`, shards, fewer rows |
+//! | [`Unfinished`](crate::Error::Unfinished) | all parts of a call, or a forward pass anew |
 //! | [`Foreign`](crate::Error::Foreign) | a buffer of the context's own device that still lives |
 //! | [`Recompile`](crate::Error::Recompile) | a new head: this loss needs other kernels |
 //! | [`Budget`](crate::Error::Budget) | a larger [`Budget`](crate::Budget) |

@@ -4,7 +4,9 @@ use super::{
     Layout, Limits, PassSchedule,
     buffers::Buffers,
     builder::Builder,
+    cost::CostModel,
     driver_limits::{CLASSES_PER_SPAN, MAX_ROUNDS, MAX_STATISTICS_ITERATIONS, at_most, indexable},
+    parts,
     schedule::{MAX_SUMMED, cut},
     tuning::Tuning,
     work::{Bias, Work},
@@ -26,8 +28,10 @@ pub(super) fn fit(
     let largest = layout.shards.iter().copied().max().unwrap_or(1);
     let smallest = largest.min(64);
     let most = most_classes(rows, centers, smallest, limits)?.min(largest.next_multiple_of(64));
-    let cached = ((tuning.cached / (rows * 4)) as usize / centers / 64 * 64).max(1024);
-    let search = Search { shape, layout, work, tile, budget: options.budget.get(), smallest, most, cached };
+    let (budget, bound) = (options.budget.get(), options.work_per_submit.unwrap_or(u64::MAX));
+    let bounded = (bound / parts::per_vector(shape, tile) / centers as u64).min(most as u64) as usize / 64 * 64;
+    let most = most.min(bounded.max(smallest));
+    let search = Search { shape, layout, work, tile, budget, bound, smallest, most, model: tuning.model };
     let splits = search.splits(&tuning)?;
     let slots = (tuning.row_groups / rows).clamp(1, 64);
     // splits and slots only add speed: they shrink before the chunk does
@@ -64,12 +68,13 @@ struct Search<'a> {
     work: Work,
     tile: Tile,
     budget: u64,
+    /// The most work of a step.
+    bound: u64,
     /// The fewest classes of a chunk, if its shard has so many.
     smallest: usize,
     /// And the most.
     most: usize,
-    /// The most classes of a chunk whose cosines are computed twice.
-    cached: usize,
+    model: CostModel,
 }
 
 impl Search<'_> {
@@ -77,7 +82,7 @@ impl Search<'_> {
         self.shape.rows().max(1) as u64
     }
 
-    /// Splits of the sum over classes in dX, whose slabs take at most a quarter of the budget.
+    /// Splits of the sum over classes in dX, whose slabs take at most an eighth of the budget.
     fn splits(&self, tuning: &Tuning) -> Result<u64> {
         if !self.work.embeddings {
             return Ok(1);
@@ -87,13 +92,14 @@ impl Search<'_> {
         let mut splits = (tuning.groups / blocks).clamp(1, 64);
         let slab = rows * dim.next_multiple_of(4);
         indexable("rows · dim, in whole quads", slab)?;
-        while splits > 1 && splits * slab * 4 > self.budget / 4 {
+        // the step that adds them up reads them all
+        while splits > 1 && (splits * slab * 4 > self.budget / 8 || parts::loads(splits * slab) > self.bound) {
             splits /= 2;
         }
         Ok(splits)
     }
 
-    /// All cosines kept, if they fit, or else the largest chunks that do.
+    /// All cosines kept, if they fit, or else chunks of the size that costs the least.
     fn attempt(&self, splits: u64, slots: u64) -> Result<PassSchedule> {
         let centers = self.shape.sub_centers();
         // no loop over classes has too many iterations
@@ -107,7 +113,7 @@ impl Search<'_> {
             let splits = splits.min((longest * centers).div_ceil(64) as u64) as usize;
             // sixteen classes per lane: merging the lanes costs as much as a few
             let slots = slots.min(longest.div_ceil(1024) as u64) as usize;
-            PassSchedule { tile: self.tile, keep, chunks, slots, splits }
+            PassSchedule { tile: self.tile, keep, chunks, slots, splits, costs: vec![] }
         };
         if self.work.keeps() {
             let all = schedule(most, true);
@@ -115,23 +121,48 @@ impl Search<'_> {
                 return Ok(all);
             }
         }
-        let mut size = most.min(self.cached);
-        while self.rounds(size) > MAX_ROUNDS {
-            size = (size * 2).min(most);
-        }
-        let mut needed = u64::MAX;
-        loop {
-            let part = schedule(size, false);
-            let bytes = self.bytes(&part)?;
-            if bytes <= self.budget {
-                return Ok(part);
+        let size = self.largest(most, |size| self.bytes(&schedule(size, false)))?;
+        let cached = (self.model.cached / (self.rows() * 4)) as usize / centers / 64 * 64;
+        let cached = cached.max(1024).max(self.smallest);
+        let other = (cached < size && self.rounds(cached) <= MAX_ROUNDS).then(|| schedule(cached, false));
+        self.cheaper(schedule(size, false), other)
+    }
+
+    /// The most classes of a chunk, at most this many, whose schedule fits the budget.
+    fn largest(&self, most: usize, bytes: impl Fn(usize) -> Result<u64>) -> Result<usize> {
+        let (mut size, mut beyond, mut needed) = (most, most, u64::MAX);
+        let fewest = loop {
+            let found = bytes(size)?;
+            if found <= self.budget {
+                break found;
             }
-            needed = needed.min(bytes);
+            needed = needed.min(found);
+            beyond = size;
             size = match (size / 8 * 7 / 64 * 64).max(self.smallest) {
                 next if next < size && self.rounds(next) <= MAX_ROUNDS => next,
                 _ => return Err(Error::Budget { needed, allowed: self.budget }),
             };
+        };
+        // to the last group of 64, unless larger chunks take less memory, having fewer rounds
+        while beyond > size + 64 {
+            let middle = (size / 64 + beyond / 64) / 2 * 64;
+            if (fewest..=self.budget).contains(&bytes(middle)?) { size = middle } else { beyond = middle }
         }
+        Ok(size)
+    }
+
+    /// The cheaper of a schedule with the largest chunks and one whose chunks stay in the cache, if that one fits the budget.
+    fn cheaper(&self, largest: PassSchedule, cached: Option<PassSchedule>) -> Result<PassSchedule> {
+        let mut known = vec![(self.model.cost(self.shape, self.work, &largest), largest)];
+        if let Some(cached) = cached
+            && self.bytes(&cached)? <= self.budget
+        {
+            let cost = self.model.cost(self.shape, self.work, &cached);
+            let first = usize::from(cost.total() >= known[0].0.total());
+            known.insert(first, (cost, cached));
+        }
+        let costs = known.iter().map(|(cost, _)| *cost).collect();
+        Ok(PassSchedule { costs, ..known.swap_remove(0).1 })
     }
 
     /// Rounds over chunks of at most `most` classes.

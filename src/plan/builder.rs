@@ -127,6 +127,7 @@ impl Builder {
             forward,
             cuts,
             backward,
+            work_per_submit: None,
         }
     }
 }

@@ -91,7 +91,7 @@ impl Plan {
         let HeadPlan { snippets, schedule, .. } = head;
         let elements = [layout.embeddings, layout.prototypes];
         let stages = [targets, follow, statistics, losses, backward];
-        Ok(b.plan((whole, range, 1, elements), snippets, schedule, stages))
+        b.plan((whole, range, 1, elements), snippets, schedule, stages).bounded(options.work_per_submit)
     }
 
     /// Cuts the classes into as few shards as the limits allow, of whole groups of 64 classes; at most 65,536.

@@ -11,6 +11,7 @@ mod builder;
 #[cfg(feature = "catalogue")]
 pub mod catalogue;
 pub(crate) mod constants;
+mod cost;
 mod driver_limits;
 mod element;
 mod forward;
@@ -22,6 +23,7 @@ pub(crate) mod kernel;
 pub(crate) mod kernels;
 mod limits;
 mod operations;
+mod parts;
 mod schedule;
 mod settings;
 mod tile;
@@ -39,7 +41,7 @@ pub use kernel::{Binding, Kernel, Loader};
 pub(crate) use limits::need;
 pub use limits::{Limits, Vendor};
 pub use operations::{Batched, CrossEntropy};
-pub use schedule::{Chunk, PassSchedule};
+pub use schedule::{Chunk, ChunkCost, PassSchedule};
 pub use settings::Call;
 pub use tile::TileGeometry;
 
@@ -165,6 +167,8 @@ pub struct Plan {
     /// Where follow, statistics and losses begin.
     cuts: [usize; 3],
     backward: Vec<Step>,
+    /// The most work of a submit.
+    work_per_submit: Option<u64>,
 }
 
 /// A part of the forward pass.

@@ -29,6 +29,26 @@ impl Chunk {
     }
 }
 
+/// A size of the chunks whose cosines are computed twice, with what it costs: an estimate, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkCost {
+    /// Classes of the largest chunk.
+    pub classes: usize,
+    /// Dispatches of all rounds.
+    pub dispatches: u64,
+    /// Starts and ends of these dispatches.
+    pub launches: u64,
+    /// Kernels that wait for memory: those between the products, whose own traffic passes beside their arithmetic, and
+    /// the slabs that dX adds to in each round.
+    pub traffic: u64,
+}
+
+impl ChunkCost {
+    pub(super) fn total(&self) -> u64 {
+        self.launches.saturating_add(self.traffic)
+    }
+}
+
 /// How the work is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassSchedule {
@@ -42,6 +62,9 @@ pub struct PassSchedule {
     pub slots: usize,
     /// Parts of the sum over classes in grad_embeddings.
     pub splits: usize,
+    /// Where cosines are computed twice: what these chunks cost by the planner's estimate, and what those of the other size
+    /// that it looked at would.
+    pub costs: Vec<ChunkCost>,
 }
 
 /// Prototypes that the slabs of dX add up before they are finished. The radial part of that sum grows with their number, and
@@ -64,7 +87,7 @@ impl PassSchedule {
     /// Nothing to cut: one chunk holds all classes.
     pub(super) fn single(tile: Tile, classes: usize) -> Self {
         let chunks = vec![Chunk { shard: 0, first: 0, local: 0, count: classes, centers: 1 }];
-        Self { tile, keep: true, chunks, slots: 1, splits: 1 }
+        Self { tile, keep: true, chunks, slots: 1, splits: 1, costs: vec![] }
     }
 
     /// The largest [`Chunk::stride`].

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Limits, Vendor};
+use super::{Limits, Vendor, cost::CostModel};
 use crate::{Error, Result, Tile, data::DevicePreset};
 
 /// The numbers of a preset.
@@ -16,8 +16,8 @@ pub(crate) struct Tuning {
     pub groups: u64,
     /// Workgroups that row_stats should have: a row's classes are split into slots until there are as many.
     pub row_groups: u64,
-    /// Bytes of cosines that are computed twice: they should stay in a cache between the kernels that pass them on.
-    pub cached: u64,
+    /// What decides between few chunks of cosines and chunks that stay in the cache, where cosines are computed twice.
+    pub model: CostModel,
 }
 
 /// A product with fewer rows or columns than this takes `direct`, whose tiles of 32 waste less on its edges.
@@ -30,7 +30,7 @@ impl DevicePreset {
     /// The whole table; `benches/README.md` has the instruction counts behind it.
     const fn tuning(self) -> Tuning {
         // every compiler that was asked keeps the sums of tile_32 in registers
-        let portable = Tuning { tile: Tile::Tile32, large: None, groups: 512, row_groups: 4096, cached: 32 << 20 };
+        let portable = Tuning { tile: Tile::Tile32, large: None, groups: 512, row_groups: 4096, model: self.model() };
         match self {
             DevicePreset::Auto | DevicePreset::Portable => portable,
             // 255 registers: 82 to 90 % of what NVIDIA and AMD issue in tile_64 are products, 88 to 95 % in tile_128. Splits of
@@ -46,6 +46,30 @@ impl DevicePreset {
             DevicePreset::Mobile => Tuning { tile: Tile::Tile64Short, groups: 128, row_groups: 1024, ..portable },
             // few workgroups are enough for the cores of a host, and each is dear
             DevicePreset::Software => Tuning { tile: Tile::Direct64, groups: 64, row_groups: 64, ..portable },
+        }
+    }
+
+    /// Public numbers of such devices, rounded; none was measured here but those of the software drivers.
+    const fn model(self) -> CostModel {
+        match self {
+            // a browser's dispatch takes 24 to 71 µs (arXiv:2604.02344); GPUs of 2 to 3 TFLOP/s with 16 to 32 cores; memory
+            // between that of a host (100) and of a board (300 and more); 8 MiB of cache
+            DevicePreset::Auto | DevicePreset::Portable => {
+                CostModel { launch: 24.0, core: 100.0, bandwidth: 200.0, cached: 4 << 20 }
+            }
+            // a barrier, and a kernel that starts: 3 to 5 µs. 0.6 TFLOP/s a core at 60 to 80 %; an RTX 4070 has 504 GB/s and
+            // 36 MiB, a 7900 XTX 960 and 96, an H200 4,800 and 50
+            DevicePreset::Desktop => CostModel { launch: 5.0, core: 400.0, bandwidth: 1000.0, cached: 16 << 20 },
+            // a Tiger Lake has 6 cores, 60 to 70 GB/s and 4 MiB, beside the host's 12; an A770 32 cores, 560 and 16
+            DevicePreset::Intel => CostModel { launch: 10.0, core: 200.0, bandwidth: 200.0, cached: 4 << 20 },
+            // M1 to M3: 0.3 TFLOP/s a core at 75 %, 68 to 100 GB/s, 8 MiB for all; larger ones have more of each. Metal starts
+            // a kernel more slowly than Vulkan
+            DevicePreset::Apple => CostModel { launch: 10.0, core: 250.0, bandwidth: 100.0, cached: 4 << 20 },
+            // an Adreno 740: 6 cores, 67 GB/s, 3 MiB of cache and 6 that all of a phone shares
+            DevicePreset::Mobile => CostModel { launch: 24.0, core: 150.0, bandwidth: 60.0, cached: 2 << 20 },
+            // measured: lavapipe 42 µs, 62 GFLOP/s on two cores, 4.4 GB/s. A miss is dear, a launch is not. A host's cache is
+            // 32 MiB and more for all cores
+            DevicePreset::Software => CostModel { launch: 40.0, core: 15.0, bandwidth: 4.0, cached: 32 << 20 },
         }
     }
 

@@ -140,6 +140,10 @@ fn cases() -> Result<Vec<Case>> {
             options: json!({ "tile": "direct", "filter": 1e-10 }),
             ..Case::new("filter", MarginSoftmax::arcface(), small)
         },
+        Case {
+            options: json!({ "tile": "direct", "work_per_submit": 400_000 }),
+            ..Case::new("in_parts", MarginSoftmax::arcface(), [65, 130, 32])
+        },
         // what a page gets that asks for nothing: in software direct_64, on a GPU what its maker's preset says
         Case { options: json!({}), ..Case::new("default", MarginSoftmax::arcface(), [64, 1000, 128]) },
         Case { options: json!({ "tile": "tile_64" }), ..Case::new("tile_64", MarginSoftmax::arcface(), [65, 130, 32]) },

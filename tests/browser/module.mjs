@@ -288,6 +288,64 @@ const tests = {
         if (device.onuncapturederror !== handler) throw new Error('the handler was replaced');
     },
 
+    'work in parts has the bits of one submit': async () => {
+        const options = { tile: 'direct', work_per_submit: 150_000 };
+        const divided = await Head.create(device, planner, { ...settings, options });
+        const told = [];
+        const expected = await divided.evaluate(batch, { onProgress: (...parts) => told.push(parts) });
+        const total = told.length;
+        if (total < 5 || told.some(([done, all], i) => done !== i + 1 || all !== total)) throw new Error(told.join(' '));
+        const io = await divided.createBuffers();
+        for (const name of ['embeddings', 'prototypes', 'labels']) {
+            device.queue.writeBuffer([io[name]].flat()[0], 0, batch[name]);
+        }
+        const bound = await divided.bind(io);
+        const submit = (record) => {
+            const encoder = device.createCommandEncoder();
+            record(encoder);
+            device.queue.submit([encoder.finish()]);
+        };
+        const results = async () => {
+            same('loss', await read(io.loss, 0, 4), [expected.loss]);
+            same('dX', await read(io.gradEmbeddings, 0, 384), expected.gradEmbeddings);
+            same('dW', await read(io.gradPrototypes[0], 0, 3360), expected.gradPrototypes);
+            [io.loss, io.gradEmbeddings, ...io.gradPrototypes].forEach((b) => submit((e) => e.clearBuffer(b)));
+        };
+        submit((encoder) => {
+            bound.recordForward(encoder);
+            bound.recordBackward(encoder);
+        });
+        await results();
+        const parts = bound.forwardParts();
+        parts.forEach(submit);
+        const more = bound.backwardParts();
+        more.forEach(submit);
+        await results();
+        // the end of one pass and the begin of the next may share a part
+        if (![total, total + 1].includes(parts.length + more.length)) throw new Error(`${parts.length} ${more.length} ${total}`);
+        // out of order, half of a pass, and what changed between
+        const [first, second] = bound.forwardParts();
+        const unfinished = async (call) => {
+            const found = await refused(call);
+            if (!found.startsWith('Unfinished: ')) throw new Error(found);
+        };
+        await unfinished(() => submit(second));
+        submit(first);
+        await unfinished(() => submit(first));
+        await unfinished(() => bound.backwardParts());
+        await unfinished(() => submit((encoder) => bound.recordBackward(encoder)));
+        bound.update();
+        await unfinished(() => submit(second));
+        await unfinished(() => bound.backwardParts());
+        submit((encoder) => bound.recordForward(encoder));
+        bound.backwardParts().forEach(submit);
+        await results();
+        const least = await refused(() =>
+            Head.create(device, planner, { ...settings, options: { ...options, work_per_submit: 10 } }),
+        );
+        if (!/^Work: a dispatch takes at least 131072 multiply-adds/.test(least)) throw new Error(least);
+    },
+
     'labels of every usual kind': async () => {
         const kinds = [Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array, Array];
         const given = [...kinds.map((kind) => kind.from(batch.labels)), BigInt64Array.from(batch.labels, BigInt)];

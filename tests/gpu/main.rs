@@ -30,6 +30,7 @@ mod memory;
 mod monitor;
 mod operations;
 mod partial;
+mod parts;
 #[allow(dead_code)]
 #[path = "../host/problems.rs"]
 mod problems;
@@ -65,6 +66,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         memory::CHECKS,
         monitor::CHECKS,
         partial::CHECKS,
+        parts::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
         state::CHECKS,

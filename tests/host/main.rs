@@ -3,6 +3,7 @@
 #[cfg(feature = "serde")]
 mod checkpoint;
 mod common;
+mod cuts;
 mod derivatives;
 mod edges;
 mod engines;

@@ -34,6 +34,7 @@ pub fn refusal(error: &Error) -> Result<&'static str, String> {
         }
         Error::Size { what, needed, allowed } => (what, needed, allowed),
         Error::Budget { needed, allowed } => ("budget", needed, allowed),
+        Error::Work { needed, allowed } => ("work", needed, allowed),
         _ => return Err(format!("not a refusal of a size: {error:?}")),
     };
     if needed > allowed { Ok(name) } else { Err(format!("{needed} is not more than {allowed}: {error}")) }

@@ -118,6 +118,10 @@ impl Case {
         tally.planned += 1;
         tally.chunks = tally.chunks.max(plan.schedule().chunks.len());
         keeps_to(&plan, limits, &mut tally.shaders)?;
+        let most = self.options.work_per_submit.unwrap_or(u64::MAX);
+        if let Some(work) = (0..plan.steps().count()).map(|step| plan.work(step)).find(|&work| work > most) {
+            return Err(format!("a step of {work} multiply-adds, and {most} allowed"));
+        }
         let head = Head {
             rows: self.shape.rows().max(1),
             dim: self.shape.dim(),
@@ -183,6 +187,7 @@ fn a_grid_of_heads_is_planned_within_the_limits_or_refused_by_name() {
                     preset: DevicePreset::ALL[n / 7 % DevicePreset::ALL.len()],
                     tile: Tile::ALL.get(n % 9).copied(),
                     filter,
+                    work_per_submit: None,
                 },
                 device,
             };
@@ -225,6 +230,7 @@ fn random_heads_are_planned_within_the_limits_or_refused_by_name() {
                 preset: pick(rng, DevicePreset::ALL),
                 tile: rng.random_bool(0.5).then(|| pick(rng, Tile::ALL)),
                 filter: rng.random_bool(0.2).then(|| GradientFilter::new(1e-4).unwrap()),
+                work_per_submit: rng.random_bool(0.2).then(|| 2_f64.powf(rng.random_range(16.0..50.0)) as u64),
             },
             device: rng.random_range(0..ABLE),
         };

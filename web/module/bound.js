@@ -5,6 +5,9 @@ import { COPY_DST, COPY_SRC, STORAGE, UNIFORM, alive, guarded, sharedOf } from '
 import { asked, camel, fail, only } from './errors.js';
 import { firstState, onDevice, stateOf } from './state.js';
 
+/** The whole numbers from `first` to before `end`. */
+const range = (first, end) => Array.from({ length: end - first }, (_, i) => first + i);
+
 /** A head bound to buffers. */
 export class Bound {
     #head;
@@ -19,6 +22,7 @@ export class Bound {
     #call;
     #state;
     #training = false;
+    #parts;
 
     /** Made by `Head.bind`. */
     static async make(head, planned, io) {
@@ -118,6 +122,7 @@ export class Bound {
      */
     setState(state = firstState(this.#planned, this.#loss, this.#head.shape.classes)) {
         this.#check();
+        this.#giveUp();
         const checked = stateOf(this.#planned, state);
         this.#write('state', onDevice(checked));
         this.#state = checked;
@@ -162,6 +167,7 @@ export class Bound {
      */
     update(loss = this.#loss, changes = {}) {
         this.#check();
+        this.#giveUp();
         only('option', changes, ['rows', 'accumulate', 'training', 'step', 'seed']);
         const { rows, accumulate, training, step = this.#state.step, seed = this.#state.seed } = changes;
         const next = this.#head.planner.loss(loss);
@@ -182,6 +188,7 @@ export class Bound {
     /** Which of the bound inputs count from now on. For `evaluate`. */
     use({ loss, training, state }, call) {
         this.#check();
+        this.#parts = undefined;
         const { bytes, sizes } = this.#settings(loss, call);
         this.#apply(loss, call, bytes, sizes);
         this.setState(state);
@@ -190,28 +197,86 @@ export class Bound {
 
     /** Records statistics and loss. */
     recordForward(encoder) {
-        const { targets, follow, statistics, losses } = this.#head.plan.stages;
-        const from = this.#training ? follow[0] : statistics[0];
-        this.#record('forward', encoder, [targets, [from, losses[1]]]);
+        this.#check();
+        this.#parts = undefined;
+        this.#record('forward', encoder, this.#forward());
     }
 
     /** Records the gradients. One follows each forward pass of this bound set: it may overwrite the cosines kept by it. */
     recordBackward(encoder) {
-        this.#record('backward', encoder, [[this.#head.plan.forward.length, this.#steps.length]]);
+        this.#check();
+        this.#whole();
+        this.#record('backward', encoder, this.#backward());
     }
 
-    #record(label, encoder, ranges) {
+    /**
+     * What `recordForward` records, in parts that take at most `options.work_per_submit` each (one, if the head was made
+     * without it): functions that each take an encoder, for a submit of their own, in this order. The results are there, with the
+     * bits of one submit, after the last. Recording a whole forward pass, `forwardParts`, `update` or `setState` before that
+     * gives the rest up: they, and the backward pass, then throw `Unfinished`.
+     */
+    forwardParts() {
         this.#check();
-        const pass = encoder.beginComputePass({ label });
-        for (const [from, to] of ranges) {
-            for (let i = from; i < to; i++) {
-                const x = this.#sizes[3 * i];
-                if (x === 0) continue;
-                const { pipeline, group, offsets } = this.#steps[i];
-                pass.setPipeline(pipeline);
-                pass.setBindGroup(0, group, offsets);
-                pass.dispatchWorkgroups(x, this.#sizes[3 * i + 1], this.#sizes[3 * i + 2]);
+        return this.#divided(this.#forward());
+    }
+
+    /** What `recordBackward` records, in such parts. */
+    backwardParts() {
+        this.#check();
+        this.#whole();
+        return this.#divided(this.#backward());
+    }
+
+    /** Both passes. For `evaluate`. */
+    allParts() {
+        this.#check();
+        return this.#divided([...this.#forward(), ...this.#backward()]);
+    }
+
+    #forward() {
+        const { targets, follow, statistics, losses } = this.#head.plan.stages;
+        const from = this.#training ? follow[0] : statistics[0];
+        return [...range(targets[0], targets[1]), ...range(from, losses[1])];
+    }
+
+    #backward() {
+        return range(this.#head.plan.forward.length, this.#steps.length);
+    }
+
+    #divided(steps) {
+        const ends = this.#planned.part_ends(Uint32Array.from(steps));
+        const call = { next: 0, count: ends.length };
+        this.#parts = call;
+        return Array.from(ends, (end, i) => (encoder) => {
+            this.#check();
+            if (this.#parts !== call || call.next !== i) {
+                fail('Unfinished', `part ${i + 1} of ${call.count} is not the next to be recorded: begin a forward pass anew`);
             }
+            call.next += 1;
+            this.#record('part', encoder, steps.slice(ends[i - 1] ?? 0, end));
+        });
+    }
+
+    /** Refuses a backward pass where the call before was recorded in part. */
+    #whole() {
+        const { next, count } = this.#parts ?? { next: 0, count: 0 };
+        if (next < count) fail('Unfinished', `${next} of ${count} parts of the last call were recorded: begin a forward pass anew`);
+    }
+
+    /** The parts that are left can be recorded no more. */
+    #giveUp() {
+        if (this.#parts && this.#parts.next < this.#parts.count) this.#parts = { ...this.#parts };
+    }
+
+    #record(label, encoder, steps) {
+        const pass = encoder.beginComputePass({ label });
+        for (const i of steps) {
+            const x = this.#sizes[3 * i];
+            if (x === 0) continue;
+            const { pipeline, group, offsets } = this.#steps[i];
+            pass.setPipeline(pipeline);
+            pass.setBindGroup(0, group, offsets);
+            pass.dispatchWorkgroups(x, this.#sizes[3 * i + 1], this.#sizes[3 * i + 2]);
         }
         pass.end();
     }

@@ -133,7 +133,8 @@ export class Head {
     /**
      * Loss and gradients of one batch of typed arrays: uploads, records, submits, reads back. Its buffers are made once;
      * calls run one after the other. `loss`: the head's loss with other numbers. `training`: a training step:
-     * `state` moves first, then the step counts; an error leaves it as it was.
+     * `state` moves first, then the step counts; an error leaves it as it was. With `options.work_per_submit` the work is
+     * submitted in parts, one when the one before is done; `onProgress(done, total)` is called after each.
      */
     evaluate(batch, options = {}) {
         this.#pending += 1;
@@ -143,10 +144,10 @@ export class Head {
                 if (options.step !== undefined || options.seed !== undefined) {
                     fail('Name', '`step` and `seed` are no options of evaluate: set them in head.state');
                 }
-                only('option', options, ['loss', 'training']);
-                const { loss = this.loss, training = false } = options;
+                only('option', options, ['loss', 'training', 'onProgress']);
+                const { loss = this.loss, training = false, onProgress } = options;
                 this.#slices ??= new Slices(this, planned);
-                const how = { loss: this.planner.loss(loss), training, state: this.#state };
+                const how = { loss: this.planner.loss(loss), training, state: this.#state, onProgress };
                 const { numbers, ...out } = await this.#slices.run(batch, how);
                 if (training) this.#state = movedState(this.#state, numbers);
                 return out;

@@ -38,7 +38,7 @@ export class Slices {
     }
 
     async run(batch, how) {
-        const { device, shape, plan } = this.#head;
+        const { device, shape } = this.#head;
         const inputs = this.#inputs(batch, how.loss);
         const rows = inputs.labels.length;
         await this.#prepare(Object.keys(inputs));
@@ -81,18 +81,28 @@ export class Slices {
         }
         if (how.training) result('state', 16);
         const staging = await this.#stage(end);
-        const mapping = guarded(device, () => {
-            const encoder = device.createCommandEncoder({ label: 'margin-softmax' });
-            this.#bound.recordForward(encoder);
-            if (plan.backward.length > 0) this.#bound.recordBackward(encoder);
-            for (const { buffer, size, at } of results) encoder.copyBufferToBuffer(buffer, 0, staging, at, size);
-            queue.submit([encoder.finish()]);
-            return staging.mapAsync(READ, 0, end).then(() => staging.getMappedRange(0, end));
-        });
-        const mapped = await mapping.catch((error) => {
+        const parts = this.#bound.allParts();
+        const submitted = (part, then) =>
+            guarded(device, () => {
+                const encoder = device.createCommandEncoder({ label: 'margin-softmax' });
+                parts[part](encoder);
+                if (part === parts.length - 1) {
+                    for (const { buffer, size, at } of results) encoder.copyBufferToBuffer(buffer, 0, staging, at, size);
+                }
+                queue.submit([encoder.finish()]);
+                return then();
+            });
+        // one at a time, so that the page's own work comes between
+        for (let part = 0; part < parts.length - 1; part++) {
+            await submitted(part, () => queue.onSubmittedWorkDone());
+            how.onProgress?.(part + 1, parts.length);
+        }
+        const map = () => staging.mapAsync(READ, 0, end).then(() => staging.getMappedRange(0, end));
+        const mapped = await submitted(parts.length - 1, map).catch((error) => {
             this.#staging = undefined; // whatever state it is in
             throw error;
         });
+        how.onProgress?.(parts.length, parts.length);
         const out = {};
         for (const name of new Set(results.map((r) => r.name))) {
             const parts = results.filter((r) => r.name === name);

@@ -105,6 +105,16 @@ impl Planned {
         Ok(sizes)
     }
 
+    /// Where each part ends, among these steps, that takes at most the work of a submit; the last one is their number.
+    pub fn part_ends(&self, steps: &[u32]) -> Vec<u32> {
+        let parts = self.plan.parts(steps.iter().map(|&step| step as usize));
+        let ends = parts.iter().scan(0, |end, part| {
+            *end += part.len() as u32;
+            Some(*end)
+        });
+        ends.collect()
+    }
+
     /// Refuses what a head over slices refuses: a loss of other kernels, too many rows, a label that names no class, and
     /// numbers outside their range. Margins come as a device takes them: four to a class or row, NaN for the loss' own.
     #[allow(clippy::too_many_arguments)] // one for each array

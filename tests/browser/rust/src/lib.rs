@@ -39,6 +39,7 @@ struct How {
     budget: Option<Budget>,
     tile: Option<String>,
     filter: Option<f64>,
+    work_per_submit: Option<u64>,
 }
 
 impl Request {
@@ -52,6 +53,7 @@ impl Request {
             budget: self.options.budget.unwrap_or_default(),
             tile: self.options.tile.as_deref().map(str::parse).transpose()?,
             filter: self.options.filter.map(GradientFilter::new).transpose()?,
+            work_per_submit: self.options.work_per_submit,
             ..Options::default()
         })
     }
