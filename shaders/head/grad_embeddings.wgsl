@@ -13,6 +13,8 @@
 
 const A_ALONG_K = true;
 const B_ALONG_K = false;
+const A_NORMALIZED = false;
+const B_NORMALIZED = true;
 
 var<private> entry: u32;    // of the batch
 var<private> slab_row: u32; // the slab's row of the batch entry's first row

@@ -37,7 +37,7 @@ pub use grid::Grid;
 pub use kernel::{Binding, Kernel, Loader};
 #[cfg(feature = "gpu")]
 pub(crate) use limits::need;
-pub use limits::{Limits, Vendor};
+pub use limits::{Limits, MatrixUnits, Vendor};
 pub use operations::{Batched, CrossEntropy};
 pub use schedule::{Chunk, PassSchedule};
 pub use settings::Call;
