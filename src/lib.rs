@@ -128,6 +128,7 @@
 //!
 //! `cpu` (default): the native path. `gpu` (default) with `vulkan`, `metal`, `dx12`, `webgpu`: the wgpu executor and its
 //! backends. `serde`: losses, schedules and [`checkpoint`]s as JSON. `safetensors` (with `serde`): checkpoints as files.
+//! `cooperative_matrix`, experimental: matrix units of a device that the caller opens, see [the guide](guide::device).
 //! Without default features objective, [`theory`], [`monitor`], reference and [`plan`] remain, with neither wgpu nor threads
 //! in the tree. Versions of wgpu, burn and Rust: [the table](guide#versions).
 

@@ -255,6 +255,9 @@ if $full; then
     # trials by the folder that they are in
     step 'determinism' cargo test --release --features serde --test gpu -- determinism::
     step 'stress' cargo test --release --features serde --test gpu -- stress::
+    step 'clippy of matrix units' cargo clippy --release --all-targets --features serde,cooperative_matrix -- -D warnings
+    step 'shaders of matrix units' cargo test --release --features serde,cooperative_matrix --test shaders
+    step 'a newer Mesa' tests/newer_mesa.sh
     step 'benches build' cargo bench --no-run --features serde
     step 'clippy of benches/isa' isa_clippy
     step 'compilers of GPUs: the others' benches/isa/run.sh nvidia intel mobile

@@ -23,6 +23,7 @@ fn parse(name: &str, kernel: &Kernel) -> (naga::Module, ModuleInfo) {
     let mut capabilities = if halves { Capabilities::SHADER_FLOAT16_IN_FLOAT32 } else { Capabilities::empty() };
     // and the type f16 where the device has it
     capabilities.set(Capabilities::SHADER_FLOAT16, needs_f16(kernel));
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, needs_units(kernel));
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&kernel.source)));
@@ -31,6 +32,10 @@ fn parse(name: &str, kernel: &Kernel) -> (naga::Module, ModuleInfo) {
 
 fn needs_f16(kernel: &Kernel) -> bool {
     kernel.source.starts_with("enable f16;")
+}
+
+fn needs_units(kernel: &Kernel) -> bool {
+    kernel.source.contains("\nenable wgpu_cooperative_matrix;")
 }
 
 #[test]
@@ -100,6 +105,11 @@ fn every_shader_is_in_the_catalogue() {
             assert!(known.contains(name), "{path}: not in src/plan/catalogue.rs");
             assert!(entries.insert(name.to_owned()), "{path}: the name is used twice");
         } else {
+            // the tiles of matrix units, which are a feature
+            let units = ["halves", "halves_x4", "matrix_units", "units_2x2", "units_4x4"];
+            if cfg!(not(feature = "cooperative_matrix")) && (units.contains(&name) || name.starts_with("tile_coop")) {
+                continue;
+            }
             // with the names of operands and bindings filled in
             let text = code(&text);
             let line = text.lines().filter(|line| !line.contains("OPERAND")).max_by_key(|line| line.len());
@@ -163,12 +173,14 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("filter/apply_filter.wgsl", &["LANES"], lanes),
         ("geometry/monitor.wgsl", &["LANES"], lanes),
         ("geometry/monitor_mean.wgsl", &["LANES"], lanes),
-        ("geometry/monitor_pairs.wgsl", &["A_ALONG_K", "B_ALONG_K", "LANES"], layout),
+        ("geometry/monitor_pairs.wgsl", &["A_ALONG_K", "A_NORMALIZED", "B_ALONG_K", "B_NORMALIZED", "LANES"], layout),
         ("head/batch_loss.wgsl", &["SIDE"], lanes),
-        ("head/cosines.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("head/cosines.wgsl", &["A_ALONG_K", "A_NORMALIZED", "B_ALONG_K", "B_NORMALIZED"], layout),
         ("head/finish_embeddings.wgsl", &["SIDE"], lanes),
-        ("head/grad_embeddings.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
-        ("head/grad_prototypes.wgsl", &["A_ALONG_K", "B_ALONG_K"], layout),
+        ("head/grad_embeddings.wgsl", &["A_ALONG_K", "A_NORMALIZED", "B_ALONG_K"], layout),
+        ("head/grad_prototypes.wgsl", &["A_ALONG_K", "A_NORMALIZED", "B_ALONG_K", "B_NORMALIZED"], layout),
+        ("head/prototypes_as_they_are.wgsl", &["B_NORMALIZED"], layout),
+        ("head/prototypes_normalised.wgsl", &["B_NORMALIZED"], layout),
         ("head/row_stats.wgsl", &["SIDE"], lanes),
         ("head/sum_row_gradients.wgsl", &["LANES"], lanes),
         ("head/totals_known.wgsl", &["TOTALS_KNOWN"], totals),
@@ -178,6 +190,13 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/workgroup.wgsl", &["BLOCKS_A", "BLOCKS_B", "QUADS_M", "QUADS_N"], "follows from the tile's size"),
+        ("tile/halves.wgsl", &["PITCH"], tile),
+        ("tile/halves_x4.wgsl", &["PITCH", "QUADS_PITCH"], tile),
+        ("tile/matrix_units.wgsl", &["QUADS", "SHARES"], "follows from the tile's size"),
+        ("tile/tile_coop_16.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "UNIT"], tile),
+        ("tile/tile_coop_16_wide.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "UNIT"], tile),
+        ("tile/tile_coop_8.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "UNIT"], tile),
+        ("tile/tile_coop_8_wide.wgsl", &["TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N", "UNIT"], tile),
         ("tile/tile_128.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/tile_32.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/tile_64.wgsl", &["LANES_M", "LANES_N", "TILE_DEPTH", "TILE_LANES", "TILE_M", "TILE_N"], tile),
@@ -209,7 +228,7 @@ fn every_shared_number_has_a_reader_and_its_value() {
     assert!(whole.iter().all(|(name, value)| shared[name] == *value), "{whole:?}");
     let opening: Vec<&str> = plain.source.lines().take(shared.len()).collect();
     for (name, kernel) in &kernels {
-        let lines = kernel.source.lines().skip(usize::from(needs_f16(kernel)));
+        let lines = kernel.source.lines().skip_while(|line| line.starts_with("enable "));
         assert!(lines.take(opening.len()).eq(opening.iter().copied()), "{name}");
     }
     let used: BTreeSet<String> = texts().iter().flat_map(|(_, text)| words(text)).collect();
@@ -377,11 +396,19 @@ fn workgroups_are_as_large_as_the_planner_believes() {
 fn every_kernel_translates_to_msl_and_hlsl() {
     for (name, kernel) in kernels() {
         let (module, info) = parse(&name, &kernel);
-        let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+        // matrices came with Metal 2.3
+        let default = naga::back::msl::Options::default().lang_version;
+        let lang_version = if needs_units(&kernel) { (2, 3) } else { default };
+        let options = naga::back::msl::Options { fake_missing_bindings: true, lang_version, ..Default::default() };
         let pipeline = naga::back::msl::PipelineOptions::default();
         let (text, _) = naga::back::msl::write_string(&module, &info, &options, &pipeline)
             .unwrap_or_else(|e| panic!("{name}: MSL: {e}"));
         assert!(text.contains("kernel void"), "{name}");
+        // and HLSL has none
+        if needs_units(&kernel) {
+            assert!(text.contains("simdgroup_multiply_accumulate(d,a,b,c);"), "{name}");
+            continue;
+        }
 
         // f16 came with shader model 6.2
         let default = naga::back::hlsl::Options::default().shader_model;

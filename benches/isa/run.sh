@@ -15,12 +15,13 @@
 #
 # MARGIN_SOFTMAX_MESA: another Mesa, unpacked by `dpkg -x` from Debian's mesa-vulkan-drivers, libdrm2 and libdrm-amdgpu1 (of
 #                      bookworm-backports on Debian 12): more chips of AMD, and another version for Intel
-# MARGIN_SOFTMAX_ROOT: for `mobile`, a root of Debian trixie with mesa-vulkan-drivers, libvulkan1, libdrm-dev and linux-libc-dev
-#                      of trixie-backports (debootstrap --variant=minbase, then apt-get in a chroot)
+# MARGIN_SOFTMAX_ROOT: for `mobile`, another root than the one that tests/newer_mesa.sh makes: Debian trixie with
+#                      mesa-vulkan-drivers, libvulkan1, libdrm-dev and linux-libc-dev of trixie-backports
 # MARGIN_SOFTMAX_CUDA: a folder with NVIDIA's bin/nvcc, bin/ptxas and bin/nvdisasm instead of the wheels
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../../target}
+MARGIN_SOFTMAX_ROOT=${MARGIN_SOFTMAX_ROOT:-$target/newer_mesa}
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 
@@ -72,6 +73,7 @@ amd() {
         # where ACO prints its own listing, LLVM says so for every kernel
         RADV_FORCE_FAMILY=$family table amd 2> >(grep -v 'not a recognized processor' >&2) || failed=1
     done
+    RADV_FORCE_FAMILY=navi31 table units || failed=1
 }
 
 # node <name> <a folder with libdrm's headers>: a device that is not there, to be preloaded
@@ -115,8 +117,8 @@ in_root() {
 }
 
 mobile() {
-    if [ ! -d "${MARGIN_SOFTMAX_ROOT-}" ] || [ -z "$(type -p cc)" ]; then
-        skip 'Apple and Adreno (MARGIN_SOFTMAX_ROOT, a C compiler)'
+    if [ ! -d "$MARGIN_SOFTMAX_ROOT" ] || [ -z "$(type -p cc)" ]; then
+        skip 'Apple and Adreno (tests/newer_mesa.sh --root, a C compiler)'
         return
     fi
     library "$MARGIN_SOFTMAX_ROOT" libvulkan_asahi.so

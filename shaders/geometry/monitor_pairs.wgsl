@@ -13,6 +13,8 @@
 
 const A_ALONG_K = true;
 const B_ALONG_K = true;
+const A_NORMALIZED = true;
+const B_NORMALIZED = true;
 
 alias Reduced = f32;
 const LANES = TILE_LANES;

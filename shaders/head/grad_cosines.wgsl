@@ -1,14 +1,14 @@
 // grad_cosines: dL/dcosine of a chunk, in place, and its sums with the cosines over blocks of rows.
 //
-//   inout   cosine   [rows, stride]           f32: cosine in; gradient, times the prototype's inverse length and Batch.balance,
-//                                             out; 0 in the padding
+//   inout   cosine   [rows, stride]           f32: cosine in; gradient out, in a head times the prototype's inverse length and
+//                                             Batch.balance; 0 in the padding
 //   in      rows     [rows]                   Row
 //   in      classes  [vectors]                vec2 (inverse length, weight)
 //   inout   columns  [rows / 64, stride]      f32: sum of gradient as it is stored * cosine, the radial part of dW; of the
 //                                             gradient alone for a linear head, which has a bias and no radial part; and then
-//                                             one number, 1 / Batch.balance
-//   in      batch    [1]                      Batch
+//                                             one number, by which dW is multiplied
 //   in      bias     [classes]                f32; of a linear head alone
+//   in      batch    [1]                      Batch; where the gradient has the inverse lengths
 //   out     blocks   [rows / 64, classes / 64]  Block; with a filter alone
 //
 // 64 classes by 64 rows per workgroup, which pull_block of its part goes through.
@@ -16,7 +16,6 @@
 @group(0) @binding(3) var<storage, read> rows: array<Row>;
 @group(0) @binding(4) var<storage, read> classes: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> columns: array<f32>;
-@group(0) @binding(6) var<storage, read> batch: array<Batch>;
 
 // What the classes of a row need to know of it.
 struct Pulling {
@@ -56,7 +55,7 @@ fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
                                 vec4(rows[row].gain, rows[row].normalizer, rows[row].bound, rows[row].hardness),
                                 vec2(rows[row].label, rows[row].last));
     }
-    if (group == 0u && lane == 0u) { columns[(settings.rows + 63u) / 64u * part.stride] = 1.0 / batch[0].balance; }
+    if (group == 0u && lane == 0u) { columns[(settings.rows + 63u) / 64u * part.stride] = 1.0 / pull_balance(); }
     workgroupBarrier();
     pull_block(first, min(settings.rows - first, 64u), group % wide * 64u, lane);
     close(group, lane);

@@ -11,6 +11,7 @@
 
 const A_ALONG_K = true;
 const B_ALONG_K = false;
+const A_NORMALIZED = false;
 
 var<private> entry: u32;    // of the batch
 var<private> slab_row: u32; // the slab's row of the batch entry's first row

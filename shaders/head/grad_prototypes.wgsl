@@ -19,6 +19,8 @@
 
 const A_ALONG_K = false;
 const B_ALONG_K = false;
+const A_NORMALIZED = false;
+const B_NORMALIZED = true;
 
 var<private> entry: u32;    // of the batch
 var<private> piece: u32;    // its first row

@@ -1,5 +1,7 @@
 // Prototypes are normalised as they are loaded; one that is not finite counts as zero.
 
+const B_NORMALIZED = true;
+
 @group(0) @binding(BINDING) var<storage, read> classes: array<vec2<f32>>;
 
 fn lines_b(k: u32) -> Lines {

@@ -30,6 +30,5 @@ fn logit_classes(@builtin(local_invocation_index) lane: u32) {
         batch[0].weights = total;
         batch[0].zero_prototypes = 0u;
         batch[0].non_finite_prototypes = 0u;
-        batch[0].balance = 1.0;
     }
 }

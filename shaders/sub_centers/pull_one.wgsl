@@ -12,7 +12,7 @@ fn pull_block(first: u32, height: u32, unit: u32, lane: u32) {
     // a class that does not exist has no weight
     let weight = settings.share * vec4(classes[own.x].y, classes[own.y].y, classes[own.z].y, classes[own.w].y);
     let bias = vec4(product_bias(own.x), product_bias(own.y), product_bias(own.z), product_bias(own.w));
-    let inverse = abs(vec4(classes[own.x].x, classes[own.y].x, classes[own.z].x, classes[own.w].x)) * batch[0].balance;
+    let factor = vec4(pull_factor(own.x), pull_factor(own.y), pull_factor(own.z), pull_factor(own.w));
     let plain = has(DOT_PRODUCT);
     let class_of = settings.offset + part.first + at;
     var sum = vec4(0.0);
@@ -25,7 +25,7 @@ fn pull_block(first: u32, height: u32, unit: u32, lane: u32) {
             let here = select(vec4(false), inside, lives(row));
             let all = vec4(pull_of(c.x, row, class_of.x, weight.x, here.x), pull_of(c.y, row, class_of.y, weight.y, here.y),
                            pull_of(c.z, row, class_of.z, weight.z, here.z), pull_of(c.w, row, class_of.w, weight.w, here.w));
-            let g = keep(all, row.place.x, row.place.y, r, column - unit) * inverse;
+            let g = keep(all, row.place.x, row.place.y, r, column - unit) * factor;
             put_cosines(first + r, column, g);
             sum = fma(g, select(c, vec4(1.0), plain), sum);
         }

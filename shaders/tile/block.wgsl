@@ -3,7 +3,8 @@
 // An operand is lines of values that are read four at a time. One that lies along k has a line for each row (column) of
 // the product, which a tile looks up once, before its loop; any other has a line for each k.
 //
-// The kernel supplies A_ALONG_K, B_ALONG_K, lines_a(i), lines_b(i): four lines from any i on, their width_a(), width_b(),
+// The kernel supplies A_ALONG_K, B_ALONG_K; A_NORMALIZED, B_NORMALIZED (no value of the operand exceeds 1, unless the head is
+// a linear one); lines_a(i), lines_b(i): four lines from any i on, their width_a(), width_b(),
 // load_a(start, column, factor) and load_b, anything outside the matrix, and epilogue(m, n, v), which takes columns
 // n .. n+3 of row m.
 

@@ -84,7 +84,7 @@ impl Default for Budget {
 /// | | tile | `groups` | `row_groups` | chosen by `auto` for |
 /// |---|---|---|---|---|
 /// | `portable` | `tile_32` | 512 | 4096 | adapters that do not say who made them, and other makers |
-/// | `desktop` | `tile_64`, and `tile_128` where it gives 512 workgroups | 1024 | 4096 | NVIDIA, AMD |
+/// | `desktop` | `tile_64`, and `tile_128` where it gives 512 workgroups; NVIDIA's matrix units, once tried | 1024 | 4096 | NVIDIA, AMD |
 /// | `intel` | `tile_32` | 512 | 4096 | Intel |
 /// | `apple` | `tile_64` | 512 | 4096 | Apple through Metal |
 /// | `mobile` | `tile_64_short` | 128 | 1024 | Qualcomm |
@@ -162,12 +162,42 @@ pub enum Tile {
     Tile64Short,
     /// 128×128 outputs of 128 invocations over 16 KiB of workgroup memory: for GPUs with many registers and large shapes.
     Tile128,
+    /// 16×16 outputs of one subgroup of 8 invocations, by matrix units of 8×8×8: for lavapipe, which tests it.
+    ///
+    /// This and the other tiles of matrix units need [`Limits::matrix_units`](crate::plan::Limits) of their own size:
+    /// `gpu::Context::check_matrix_units` finds and tries them. Operands are two f16 for each value, with a power of two
+    /// for each line: as precise as f32.
+    #[cfg(feature = "cooperative_matrix")]
+    TileCoop8,
+    /// 32×32 outputs of one subgroup of 32 invocations, by matrix units of 8×8×8: Metal's.
+    #[cfg(feature = "cooperative_matrix")]
+    TileCoop8Wide,
+    /// 64×64 outputs of one subgroup of 32 invocations, by matrix units of 16×16×16: NVIDIA's through Vulkan.
+    #[cfg(feature = "cooperative_matrix")]
+    TileCoop16,
+    /// 64×64 outputs of one subgroup of 64 invocations, by matrix units of 16×16×16: AMD's through Vulkan.
+    #[cfg(feature = "cooperative_matrix")]
+    TileCoop16Wide,
 }
 
 impl Tile {
     /// All of them.
-    pub const ALL: &[Tile] =
-        &[Tile::Direct, Tile::Direct64, Tile::Tile32, Tile::Tile64, Tile::Tile64Short, Tile::Tile128];
+    pub const ALL: &[Tile] = &[
+        Tile::Direct,
+        Tile::Direct64,
+        Tile::Tile32,
+        Tile::Tile64,
+        Tile::Tile64Short,
+        Tile::Tile128,
+        #[cfg(feature = "cooperative_matrix")]
+        Tile::TileCoop8,
+        #[cfg(feature = "cooperative_matrix")]
+        Tile::TileCoop8Wide,
+        #[cfg(feature = "cooperative_matrix")]
+        Tile::TileCoop16,
+        #[cfg(feature = "cooperative_matrix")]
+        Tile::TileCoop16Wide,
+    ];
 
     /// The name that [`str::parse`] knows.
     pub fn name(self) -> &'static str {
@@ -178,6 +208,14 @@ impl Tile {
             Tile::Tile64 => "tile_64",
             Tile::Tile64Short => "tile_64_short",
             Tile::Tile128 => "tile_128",
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop8 => "tile_coop_8",
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop8Wide => "tile_coop_8_wide",
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop16 => "tile_coop_16",
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop16Wide => "tile_coop_16_wide",
         }
     }
 }

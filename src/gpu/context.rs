@@ -30,8 +30,10 @@ pub struct Context(Arc<Shared>);
 struct Shared {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    adapter: Option<wgpu::AdapterInfo>,
     limits: Limits,
+    /// With the matrix units that were found since.
+    #[cfg(feature = "cooperative_matrix")]
+    checked: std::sync::OnceLock<Limits>,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     /// Bytes of every buffer that was made here, staging included.
     allocated: AtomicU64,
@@ -69,7 +71,7 @@ impl Context {
     /// Buffers must be of this device: [`Error::Foreign`] refuses those of another one, as long as both come from one
     /// `wgpu::Instance`. wgpu itself does not tell two instances apart, and may panic or take a wrong buffer.
     pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self> {
-        Self::build(device.clone(), queue.clone(), None)
+        Self::build(device.clone(), queue.clone())
     }
 
     /// The first adapter whose name contains `adapter` (in any case), software adapters included; without a name a
@@ -111,7 +113,7 @@ impl Context {
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| Error::NoAdapter(e.to_string()))?;
-        let context = Self::build(device, queue, Some(adapter.get_info()))?;
+        let context = Self::build(device, queue)?;
         #[cfg(not(target_arch = "wasm32"))]
         context.watch();
         Ok(context)
@@ -125,7 +127,7 @@ impl Context {
 
     // in a browser wgpu's objects stay on their thread
     #[cfg_attr(target_arch = "wasm32", expect(clippy::arc_with_non_send_sync))]
-    fn build(device: wgpu::Device, queue: wgpu::Queue, adapter: Option<wgpu::AdapterInfo>) -> Result<Self> {
+    fn build(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         let limits = Limits {
             f16: device.features().contains(wgpu::Features::SHADER_F16),
             software: device.adapter_info().device_type == wgpu::DeviceType::Cpu,
@@ -137,8 +139,9 @@ impl Context {
         let context = Self(Arc::new(Shared {
             device,
             queue,
-            adapter,
             limits,
+            #[cfg(feature = "cooperative_matrix")]
+            checked: Default::default(),
             pipelines: Mutex::default(),
             allocated: AtomicU64::new(0),
             timeout: AtomicU64::new(nanoseconds(TIMEOUT)),
@@ -179,15 +182,26 @@ impl Context {
 
     /// The limits of the device.
     pub fn limits(&self) -> &Limits {
+        #[cfg(feature = "cooperative_matrix")]
+        if let Some(limits) = self.0.checked.get() {
+            return limits;
+        }
         &self.0.limits
     }
 
-    /// The adapter's name and driver, where this context opened the device itself.
+    /// Limits with more in them than the device said: what was tried on it. The first ones stay.
+    #[cfg(feature = "cooperative_matrix")]
+    pub(super) fn set_checked(&self, limits: Limits) {
+        self.0.checked.get_or_init(|| limits);
+    }
+
+    /// The adapter's name and driver.
     pub fn name(&self) -> String {
-        match &self.0.adapter {
-            Some(info) if info.driver_info.is_empty() => format!("{} ({:?})", info.name, info.backend),
-            Some(info) => format!("{} ({:?}, {})", info.name, info.backend, info.driver_info),
-            None => "the caller's device".into(),
+        let info = self.0.device.adapter_info();
+        if info.driver_info.is_empty() {
+            format!("{} ({:?})", info.name, info.backend)
+        } else {
+            format!("{} ({:?}, {})", info.name, info.backend, info.driver_info)
         }
     }
 

@@ -8,6 +8,8 @@ mod custom;
 mod gather;
 mod head;
 mod io;
+#[cfg(feature = "cooperative_matrix")]
+mod matrix_units;
 pub mod monitor;
 pub mod operations;
 mod parts;

@@ -60,6 +60,7 @@ pub(super) fn limits(device: &wgpu::Limits) -> Limits {
         f16: false,
         software: false,
         vendor: Vendor::Unknown,
+        matrix_units: None,
     }
 }
 

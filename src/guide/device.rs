@@ -109,6 +109,20 @@
 //!   refused in error scopes of its own, and returns the refusal. A mistake of yours reaches your handler as before.
 //! - **One instance.** wgpu tells the buffers of two devices apart only within one `wgpu::Instance`.
 //!
+//! # Matrix units
+//!
+//! With the crate's feature `cooperative_matrix`, which is experimental as wgpu's is. The device is yours to open, with
+//! `EXPERIMENTAL_COOPERATIVE_MATRIX`, `SHADER_F16` and wgpu's unsafe `ExperimentalFeatures::enabled()`; then
+//! `Context::check_matrix_units(&adapter)`, once, before the first plan: it looks for units of 16×16×16 or 8×8×8 (f16, sums in f32)
+//! and compares products with those of another tile. From then on [`Context::limits`](crate::gpu::Context::limits) has them,
+//! and plans made with these limits may take a tile `tile_coop_*`: by `Options::tile`, or by the preset `desktop` on NVIDIA.
+//! A tile of units that were not tried is [`Missing`](crate::Error::Missing).
+//!
+//! Results keep the precision of f32, whatever the range of the input: each value is two f16, of which three products are
+//! taken, and each row, class and column of a product has a power of two of its own. That holds for linear heads and for
+//! [`operations`](crate::gpu::operations) too. An infinite gradient makes its row NaN, where other tiles may leave an infinity.
+//! No GPU was measured.
+//!
 //! # When it refuses
 //!
 //! | error | what helps |

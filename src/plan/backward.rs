@@ -13,6 +13,8 @@ use crate::Result;
 
 /// The kernels of a sweep over the cosines.
 struct SweepKernels {
+    /// The gradient has the inverse lengths.
+    scaled: bool,
     grad_cosines: Kernel,
     filter_totals: Kernel,
     list_classes: Kernel,
@@ -27,14 +29,15 @@ impl SweepKernels {
     fn new(head: &HeadPlan<'_>) -> Self {
         let (tile, filter) = (head.schedule.tile, head.work.filter);
         let Loaders { embeddings: x, prototypes: w, cosines: g, gradients: out } = head.loaders;
-        let pull = k::Pull::Scaled { filter };
+        let pull = k::Pull { scaled: tile.geometry().units.is_none(), filter };
         Self {
-            grad_cosines: k::grad_cosines(&head.snippets, g, filter),
+            scaled: pull.scaled,
+            grad_cosines: k::grad_cosines(&head.snippets, g, pull),
             filter_totals: k::filter_totals(),
             list_classes: k::list_classes(tile),
             list_rows: k::list_rows(tile),
             grad_embeddings: k::grad_embeddings(tile, g, w, pull),
-            finish_embeddings: k::finish_embeddings(x, out, true),
+            finish_embeddings: k::finish_embeddings(x, out, pull.scaled),
             grad_prototypes: k::grad_prototypes(tile, g, x, w, out, pull),
             grad_bias: k::grad_bias(),
         }
@@ -85,7 +88,8 @@ impl HeadPlan<'_> {
         if !self.schedule.keep {
             steps.push(round.product.clone());
         }
-        let mut buffers = own.with_bias(&[round.cosines, own.rows, own.classes, sweep.columns, own.batch]);
+        let mut buffers = own.with_bias(&[round.cosines, own.rows, own.classes, sweep.columns]);
+        buffers.extend(kernels.scaled.then_some(own.batch));
         buffers.extend(sweep.filter.as_ref().map(|filter| filter.blocks));
         let units = u64::from(round.part.stride).div_ceil(self.shape.sub_centers() as u64);
         steps.push(b.step(&kernels.grad_cosines, round.part, Grid::over_rows(64, units.div_ceil(64)), &buffers)?);
@@ -137,10 +141,12 @@ impl HeadPlan<'_> {
         let grid = Grid::over_rows(schedule.tile.rows(), self.wide() * schedule.splits as u64);
         let mut buffers = vec![round.cosines, own.prototypes[round.chunk.shard], slabs];
         buffers.extend(sweep.filter.as_ref().and_then(|filter| filter.class_lists));
+        buffers.extend((!kernels.scaled).then_some(own.classes));
         let part = StepConstants { begin: u32::from(sum.begins), ..round.part };
         steps.push(b.step(&kernels.grad_embeddings, part, grid, &buffers)?);
         if sum.ends {
-            let buffers = [own.embeddings, own.inverses, own.rows, slabs, gradient, own.batch];
+            let mut buffers = vec![own.embeddings, own.inverses, own.rows, slabs, gradient];
+            buffers.extend(kernels.scaled.then_some(own.batch));
             let part = StepConstants { local: u32::from(sum.adds), ..self.global };
             steps.push(b.step(&kernels.finish_embeddings, part, Grid::over_rows(1, 1), &buffers)?);
         }

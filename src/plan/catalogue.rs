@@ -68,9 +68,11 @@ impl Catalogue {
         let kernels = [
             k::row_stats(s, Loader::F32x4),
             k::row_stats(s, Loader::F32),
-            k::grad_cosines(s, Loader::F32x4, false),
-            k::grad_cosines(s, Loader::F32, false),
-            k::grad_cosines(s, Loader::F32x4, true),
+            k::grad_cosines(s, Loader::F32x4, PULLS[0]),
+            k::grad_cosines(s, Loader::F32x4, PULLS[1]),
+            k::grad_cosines(s, Loader::F32x4, PULLS[2]),
+            k::grad_cosines(s, Loader::F32x4, PULLS[3]),
+            k::grad_cosines(s, Loader::F32, PULLS[2]),
             k::row_loss(s, Totals::Known),
             k::row_loss(s, Totals::Summed),
             k::batch_loss(s, Totals::Known, true),
@@ -94,7 +96,7 @@ impl Catalogue {
         self.add(&name, [k::row_norms(x), k::class_norms(x, false)]);
         self.add(&format!("{name} with weights"), [k::class_norms(x, true)]);
         self.add(&name, [k::direction_sums(x), k::pair_distances(x), k::pair_pulls(x), k::center_update(x)]);
-        // with the largest tile the sums beside it leave WebGPU's default limits
+        // with the largest tile the sums beside it leave WebGPU's default limits, which know no matrix units
         for tile in Tile::ALL.iter().filter(|tile| tile.check_beside(&Limits::WEBGPU, 4).is_ok()) {
             self.add(&format!("{} {name}", tile.name()), [k::monitor_pairs(*tile, x)]);
         }
@@ -115,34 +117,36 @@ impl Catalogue {
     /// Those of two operands.
     fn of_pairs(&mut self, plain: &Snippets, x: Loader, w: Loader) {
         self.add(&format!("{x:?} {w:?}"), [k::target_rows(plain, x, w, false), k::target_rows(plain, x, w, true)]);
-        for &tile in Tile::ALL {
+        // an operand is read in the same way beside any other: matrix units, which double the catalogue, see one
+        for &tile in Tile::ALL.iter().filter(|tile| x == w || tile.geometry().units.is_none()) {
             let name = format!("{} {x:?} {w:?}", tile.name());
+            // the caller's gradient alone is as it is, but for matrix units
+            let pulls = if tile.geometry().units.is_some() { &PULLS[2..] } else { &PULLS[..3] };
+            let named = |pull: &Pull| if pull.filter { " filtered" } else { "" };
             for out in STORES {
                 self.add(&format!("{name} {out:?}"), [k::cosines(tile, x, w, out)]);
-                for g in STORES {
-                    let pulls = [Pull::Scaled { filter: false }, Pull::Given];
-                    self.add(
-                        &format!("{name} {g:?} {out:?}"),
-                        pulls.map(|pull| k::grad_prototypes(tile, g, x, w, out, pull)),
-                    );
+                for (&g, pull) in STORES.iter().flat_map(|g| pulls.iter().map(move |pull| (g, pull))) {
+                    let kernel = k::grad_prototypes(tile, g, x, w, out, *pull);
+                    self.add(&format!("{name} {g:?} {out:?}{}", named(pull)), [kernel]);
                 }
-                self.add(
-                    &format!("{name} {out:?} filtered"),
-                    [k::grad_prototypes(tile, STORES[0], x, w, out, Pull::Scaled { filter: true })],
-                );
             }
             if STORES.contains(&x) {
-                for (how, pull) in [
-                    ("", Pull::Scaled { filter: false }),
-                    (", filtered", Pull::Scaled { filter: true }),
-                    (", given", Pull::Given),
-                ] {
-                    self.add(&format!("{name} as gradient{how}"), [k::grad_embeddings(tile, x, w, pull)]);
+                for pull in pulls {
+                    let kernel = k::grad_embeddings(tile, x, w, *pull);
+                    self.add(&format!("{name} as gradient{}", named(pull)), [kernel]);
                 }
             }
         }
     }
 }
+
+/// With and without a filter, and as it is, with and without.
+const PULLS: [Pull; 4] = [
+    Pull { scaled: true, filter: false },
+    Pull { scaled: true, filter: true },
+    Pull { scaled: false, filter: false },
+    Pull { scaled: false, filter: true },
+];
 
 const STORES: [Loader; 2] = [Loader::F32x4, Loader::F32];
 

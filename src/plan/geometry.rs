@@ -24,7 +24,7 @@ pub(crate) fn check(limits: &Limits) -> Result<()> {
 pub(crate) fn pair_tile(rows: usize, columns: usize, limits: &Limits) -> Tile {
     // at most WebGPU's default, so that the kernel is one that every WebGPU compiler has seen
     let workgroup_bytes = limits.workgroup_bytes.min(Limits::WEBGPU.workgroup_bytes).saturating_sub(512);
-    DevicePreset::Auto.tile(rows, columns, &Limits { workgroup_bytes, ..*limits })
+    DevicePreset::Auto.tile(rows, columns, &Limits { workgroup_bytes, matrix_units: None, ..*limits })
 }
 
 /// The pairs that one plan of [`Plan::pairs`] works on: all left vectors with some of the right ones.

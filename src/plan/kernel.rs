@@ -160,7 +160,9 @@ impl Recipe {
     }
 
     pub fn kernel(self) -> Kernel {
-        let mut source = String::from(if self.half { "enable f16;\n" } else { "" });
+        let cooperative = self.parts.iter().any(|part| part.contains("coop_mat"));
+        let mut source = String::from(if self.half || cooperative { "enable f16;\n" } else { "" });
+        source += if cooperative { "enable wgpu_cooperative_matrix;\n" } else { "" };
         source += &self.parts.join("\n");
         source += "\n";
         source += &self.operands;

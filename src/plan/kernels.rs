@@ -296,16 +296,27 @@ pub(crate) fn row_gradients(snippets: &Snippets) -> Kernel {
     snippets.link(recipe!("head", "row_gradients", "rrw")).part(KNOWN_TOTALS).part(ROW_GRADIENT).kernel()
 }
 
-/// `c`: of the cosines, or logits; `filter`: small entries become 0, and what is left is noted.
-pub(crate) fn grad_cosines(snippets: &Snippets, c: Loader, filter: bool) -> Kernel {
-    let recipe = snippets.link(recipe!("head", "grad_cosines", "wrrwr"));
+/// The gradient of cosines as the products of a backward pass read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pull {
+    /// Times the prototype's inverse length and [`BatchState::balance`](crate::uniforms::BatchState); else dX looks the lengths up:
+    /// where the caller gives the gradient, and for matrix units, to which f16 leaves no room for lengths.
+    pub scaled: bool,
+    /// Small entries were left out, and what is left is listed.
+    pub filter: bool,
+}
+
+/// `c`: of the cosines, or logits. The batch's state, and then a filter's blocks, are bound last.
+pub(crate) fn grad_cosines(snippets: &Snippets, c: Loader, pull: Pull) -> Kernel {
+    let recipe = snippets.link(recipe!("head", "grad_cosines", "wrrw"));
     let recipe = snippets.classes(snippets.other(recipe, false));
+    let recipe = recipe.bound_part(if pull.scaled { wgsl!("head/pull_scaled") } else { wgsl!("head/pull_plain") });
     let recipe = match (snippets.many, c) {
         (true, _) => recipe.part(wgsl!("elements/inplace_f32")).part(wgsl!("sub_centers/pull_many")),
         (false, Loader::F32x4) => recipe.part(wgsl!("elements/inplace_f32x4")).part(wgsl!("sub_centers/pull_one")),
         (false, _) => recipe.part(wgsl!("elements/inplace_f32")).part(wgsl!("sub_centers/pull_one")),
     };
-    match filter {
+    match pull.filter {
         true => recipe.part(LEFT).part(REDUCE).bound_part(wgsl!("filter/apply_filter")).kernel(),
         false => recipe.part(wgsl!("filter/no_filter")).kernel(),
     }
@@ -328,57 +339,36 @@ fn list(recipe: Recipe, tile: Tile) -> Kernel {
     recipe.part(format!("const PER_LIST = {}u;", rows_per_list(tile))).part(LEFT).part(wgsl!("filter/list")).kernel()
 }
 
-/// The gradient of cosines that the products of a backward pass read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pull {
-    /// As grad_cosines leaves it: times the prototype's inverse length and [`BatchState::balance`](crate::uniforms::BatchState).
-    Scaled {
-        /// Small entries were left out, and what is left is listed.
-        filter: bool,
-    },
-    /// The caller's.
-    Given,
-}
-
-impl Pull {
-    fn is_sparse(self) -> bool {
-        self == Pull::Scaled { filter: true }
-    }
-}
-
 /// A filter's list, and what normalises the prototypes, are bound last.
 pub(crate) fn grad_embeddings(tile: Tile, g: Loader, w: Loader, pull: Pull) -> Kernel {
     let recipe = recipe!("head", "grad_embeddings", "rrw").part(BLOCK).part(tile.text());
     // the classes of a sparse gradient do not lie side by side
-    let recipe = recipe.load("cosine", 0, if pull.is_sparse() { Loader::F32 } else { g });
+    let recipe = recipe.load("cosine", 0, if pull.filter { Loader::F32 } else { g });
     let recipe = recipe.load("prototype", 1, w).store("store_slab", 2, Loader::F32x4);
-    let recipe = recipe.bound_part(match pull.is_sparse() {
+    let recipe = recipe.bound_part(match pull.filter {
         true => wgsl!("filter/sparse_classes"),
         false => wgsl!("filter/dense_classes"),
     });
-    match pull {
-        Pull::Scaled { .. } => recipe.part(wgsl!("head/prototypes_as_they_are")).kernel(),
-        Pull::Given => recipe.bound_part(wgsl!("head/prototypes_normalised")).kernel(),
-    }
+    let how = if pull.scaled { wgsl!("head/prototypes_as_they_are") } else { wgsl!("head/prototypes_normalised") };
+    recipe.bound_part(how).kernel()
 }
 
-/// Of a head, it binds the batch's state last.
-pub(crate) fn finish_embeddings(x: Loader, out: Loader, head: bool) -> Kernel {
+/// `scaled`: see [`Pull`]; it binds the batch's state last then.
+pub(crate) fn finish_embeddings(x: Loader, out: Loader, scaled: bool) -> Kernel {
     let recipe = recipe!("head", "finish_embeddings", "rrrww").part(REDUCE_TWICE);
     let recipe = recipe.load("embedding", 0, x).store("store_gradient", 4, out);
-    recipe.bound_part(if head { wgsl!("head/slabs_of_head") } else { wgsl!("head/slabs_as_they_are") }).kernel()
+    recipe.bound_part(if scaled { wgsl!("head/slabs_of_head") } else { wgsl!("head/slabs_as_they_are") }).kernel()
 }
 
 /// A filter's list is bound last.
 pub(crate) fn grad_prototypes(tile: Tile, g: Loader, x: Loader, w: Loader, out: Loader, pull: Pull) -> Kernel {
     let recipe = recipe!("head", "grad_prototypes", "rrrrrrw").part(BLOCK).part(tile.text());
     let recipe = recipe.load("cosine", 0, g).load("embedding", 1, x).load("prototype", 2, w);
-    let recipe = recipe.store("store_gradient", 6, out).part(match pull {
-        Pull::Scaled { .. } => wgsl!("head/gradient_of_head"),
-        Pull::Given => wgsl!("head/gradient_of_cosines"),
+    let recipe = recipe.store("store_gradient", 6, out).part(match pull.scaled {
+        true => wgsl!("head/gradient_of_head"),
+        false => wgsl!("head/gradient_of_cosines"),
     });
-    let sparse = pull.is_sparse();
-    recipe.bound_part(if sparse { wgsl!("filter/sparse_rows") } else { wgsl!("filter/dense_rows") }).kernel()
+    recipe.bound_part(if pull.filter { wgsl!("filter/sparse_rows") } else { wgsl!("filter/dense_rows") }).kernel()
 }
 
 pub(crate) fn margin_logits(snippets: &Snippets) -> Kernel {

@@ -32,6 +32,19 @@ pub struct Limits {
     /// Who made the GPU, as far as the adapter says: the other thing that `Auto` goes by.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vendor::is_unknown"))]
     pub vendor: Vendor,
+    /// The matrix units that were tried and compute right; none unless `gpu::Context::check_matrix_units` found some.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub matrix_units: Option<MatrixUnits>,
+}
+
+/// Units that multiply square matrices of f16 and add the product to one of f32 (cooperative matrices, tensor cores).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct MatrixUnits {
+    /// Rows, columns and depth of a product: 8 or 16.
+    pub size: u32,
+    /// Invocations of a subgroup, which holds the matrices: 8, 32 or 64.
+    pub lanes: u32,
 }
 
 /// The makers of GPUs whose compilers are known, see `benches/isa`.
@@ -80,6 +93,7 @@ impl Limits {
         f16: false,
         software: false,
         vendor: Vendor::Unknown,
+        matrix_units: None,
     };
 
     /// The least that every head needs, apart from sizes and alignment, which decide what fits.

@@ -39,7 +39,7 @@ pub use grid::Grid;
 pub use kernel::{Binding, Kernel, Loader};
 #[cfg(feature = "gpu")]
 pub(crate) use limits::need;
-pub use limits::{Limits, Vendor};
+pub use limits::{Limits, MatrixUnits, Vendor};
 pub use operations::{Batched, CrossEntropy};
 pub use schedule::{Chunk, ChunkCost, PassSchedule};
 pub use settings::Call;

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::{Adaptive, Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
+/// The gradient of cosines is the caller's.
+const GIVEN: Pull = Pull { scaled: false, filter: false };
+
 /// Sizes of an operation on a batch: [entries, rows, classes] and, for cosines, the length of a vector.
 #[derive(Debug, Clone, Copy)]
 pub struct Batched {
@@ -113,13 +116,13 @@ impl Plan {
             let grid = Grid::over_rows(64, (shape.classes() as u64).div_ceil(64)).entries(entries);
             steps.push(b.step(&k::column_sums(), part, grid, &[cosines, gradient, columns])?);
             let grid = Grid::over_rows(tile.rows(), wide * splits).entries(entries);
-            let kernel = k::grad_embeddings(tile, cell, w, Pull::Given);
+            let kernel = k::grad_embeddings(tile, cell, w, GIVEN);
             steps.push(b.step(&kernel, part, grid, &[gradient, prototypes, slabs, class])?);
             let flat = Grid::fixed(rows);
             let kernel = k::finish_embeddings(x, out, false);
             steps.push(b.step(&kernel, part, flat, &[embeddings, inverses, row, slabs, grad_x])?);
             let grid = Grid::fixed((shape.classes() as u64).div_ceil(tile_m) * wide).entries(entries);
-            let kernel = k::grad_prototypes(tile, cell, x, w, out, Pull::Given);
+            let kernel = k::grad_prototypes(tile, cell, x, w, out, GIVEN);
             let buffers = [gradient, embeddings, prototypes, inverses, class, columns, grad_w];
             for first in (0..shape.rows() as u32).step_by(ROWS_PER_PASS as usize) {
                 let part = StepConstants { row_first: first, row_count: ROWS_PER_PASS, ..part };
@@ -215,10 +218,10 @@ impl Plan {
             steps.push(b.step(&k::row_gradients(snippets), part, grid, &[batch, upstream, row])?.with_upstream());
             let grid = Grid::fixed(rows.div_ceil(64) * (classes as u64).div_ceil(64));
             steps.push(b.step(
-                &k::grad_cosines(snippets, Loader::plain(classes), false),
+                &k::grad_cosines(snippets, Loader::plain(classes), GIVEN),
                 part,
                 grid,
-                &[gradient, row, class, columns, batch],
+                &[gradient, row, class, columns],
             )?);
         }
         Ok(sizes.finish(b, &loss, Tile::Direct, [steps, vec![]]))

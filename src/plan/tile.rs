@@ -1,7 +1,7 @@
 //! The matrix tiles: what a planner must know of each, once.
 
-use super::{Limits, limits::need};
-use crate::{Result, Tile};
+use super::{Limits, MatrixUnits, limits::need};
+use crate::{Error, Result, Tile};
 
 /// The outputs and the needs of a workgroup of a tile.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub struct TileGeometry {
     pub lanes: u32,
     /// Bytes of workgroup memory.
     pub bytes: u32,
+    /// The matrix units that it is made for.
+    pub units: Option<MatrixUnits>,
 }
 
 macro_rules! shader {
@@ -24,42 +26,66 @@ macro_rules! shader {
     };
 }
 
+impl TileGeometry {
+    const fn new(text: &'static str, [rows, columns]: [u32; 2], lanes: u32, bytes: u32) -> Self {
+        Self { text, rows, columns, lanes, bytes, units: None }
+    }
+
+    /// A tile of `count` by `count` matrices.
+    #[cfg(feature = "cooperative_matrix")]
+    const fn of_units(size: u32, lanes: u32, count: u32, text: &'static str) -> Self {
+        let side = count * size;
+        // four arrays of f16, lines of 24; a strip of outputs; the largest values and the power of each line
+        let bytes = 4 * side * 24 * 2 + size * side * 4 + 2 * (4 * lanes + side) * 4;
+        Self { units: Some(MatrixUnits { size, lanes }), ..Self::new(text, [side, side], lanes, bytes) }
+    }
+}
+
 impl Tile {
     /// Sizes of a workgroup.
     // the one place that knows all tiles: a new one is a line here, a variant and a name
     pub const fn geometry(self) -> TileGeometry {
         match self {
-            Tile::Direct => {
-                TileGeometry { text: shader!("registers", "direct"), rows: 32, columns: 32, lanes: 64, bytes: 0 }
+            Tile::Direct => TileGeometry::new(shader!("registers", "direct"), [32, 32], 64, 0),
+            Tile::Direct64 => TileGeometry::new(shader!("registers", "direct_64"), [64, 64], 32, 0),
+            Tile::Tile32 => {
+                TileGeometry::new(shader!("tile_32", "workgroup", "sums_4x8", "steps_2"), [32, 64], 64, 6 << 10)
             }
-            Tile::Direct64 => {
-                TileGeometry { text: shader!("registers", "direct_64"), rows: 64, columns: 64, lanes: 32, bytes: 0 }
-            }
-            Tile::Tile32 => TileGeometry {
-                text: shader!("tile_32", "workgroup", "sums_4x8", "steps_2"),
-                rows: 32,
-                columns: 64,
-                lanes: 64,
-                bytes: 6 << 10,
-            },
-            Tile::Tile64 => TileGeometry {
-                text: shader!("tile_64", "workgroup", "sums_8x8", "steps_4", "steps_16"),
-                rows: 64,
-                columns: 64,
-                lanes: 64,
-                bytes: 8 << 10,
-            },
+            Tile::Tile64 => TileGeometry::new(
+                shader!("tile_64", "workgroup", "sums_8x8", "steps_4", "steps_16"),
+                [64, 64],
+                64,
+                8 << 10,
+            ),
             Tile::Tile64Short => TileGeometry {
                 text: shader!("tile_64", "workgroup", "sums_8x8", "steps_4", "steps_8"),
                 ..Tile::Tile64.geometry()
             },
-            Tile::Tile128 => TileGeometry {
-                text: shader!("tile_128", "workgroup", "sums_16x8", "steps_4", "steps_16"),
-                rows: 128,
-                columns: 128,
-                lanes: 128,
-                bytes: 16 << 10,
-            },
+            Tile::Tile128 => TileGeometry::new(
+                shader!("tile_128", "workgroup", "sums_16x8", "steps_4", "steps_16"),
+                [128, 128],
+                128,
+                16 << 10,
+            ),
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop8 => {
+                TileGeometry::of_units(8, 8, 2, shader!("tile_coop_8", "halves_x4", "matrix_units", "units_2x2"))
+            }
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop8Wide => {
+                TileGeometry::of_units(8, 32, 4, shader!("tile_coop_8_wide", "halves", "matrix_units", "units_4x4"))
+            }
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop16 => {
+                TileGeometry::of_units(16, 32, 4, shader!("tile_coop_16", "halves_x4", "matrix_units", "units_4x4"))
+            }
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop16Wide => TileGeometry::of_units(
+                16,
+                64,
+                4,
+                shader!("tile_coop_16_wide", "halves_x4", "matrix_units", "units_4x4"),
+            ),
         }
     }
 
@@ -77,14 +103,18 @@ impl Tile {
         self.geometry().columns
     }
 
-    /// Whether a device can run it: [`Error::Limit`](crate::Error::Limit) names what is missing.
-    pub(crate) fn check(self, limits: &Limits) -> Result<()> {
+    /// Whether a device can run it: [`Error::Limit`] names what is missing, [`Error::Missing`] matrix units.
+    pub fn check(self, limits: &Limits) -> Result<()> {
         self.check_beside(limits, 0)
     }
 
     /// The same for a kernel that keeps this many bytes of workgroup memory per invocation beside the tile's.
     pub(super) fn check_beside(self, limits: &Limits, per_lane: u32) -> Result<()> {
-        let TileGeometry { lanes, bytes, .. } = self.geometry();
+        let TileGeometry { lanes, bytes, units, .. } = self.geometry();
+        if units.is_some() && units != limits.matrix_units {
+            let why = "this tile needs those of its size, which `gpu::Context::check_matrix_units` finds and tries";
+            return Err(Error::Missing { what: "matrix_units", why });
+        }
         let bytes = bytes + lanes * per_lane;
         need(self.name(), "max_compute_invocations_per_workgroup", lanes, limits.invocations)?;
         need(self.name(), "max_compute_workgroup_size_x", lanes, limits.size_x)?;

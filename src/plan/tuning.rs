@@ -12,6 +12,8 @@ pub(crate) struct Tuning {
     pub tile: Tile,
     /// A larger one, where it gives enough workgroups.
     pub large: Option<Tile>,
+    /// The maker whose matrix units form large products, where the device has some that were tried.
+    pub units: Option<Vendor>,
     /// Workgroups that dX should have: its sum over the classes is split until there are as many.
     pub groups: u64,
     /// Workgroups that row_stats should have: a row's classes are split into slots until there are as many.
@@ -30,13 +32,16 @@ impl DevicePreset {
     /// The whole table; `benches/README.md` has the instruction counts behind it.
     const fn tuning(self) -> Tuning {
         // every compiler that was asked keeps the sums of tile_32 in registers
-        let portable = Tuning { tile: Tile::Tile32, large: None, groups: 512, row_groups: 4096, model: self.model() };
+        let portable =
+            Tuning { tile: Tile::Tile32, large: None, units: None, groups: 512, row_groups: 4096, model: self.model() };
         match self {
             DevicePreset::Auto | DevicePreset::Portable => portable,
             // 255 registers: 82 to 90 % of what NVIDIA and AMD issue in tile_64 are products, 88 to 95 % in tile_128. Splits of
             // dX until each of 132 cores has eight workgroups
             DevicePreset::Desktop => {
-                Tuning { tile: Tile::Tile64, large: Some(Tile::Tile128), groups: 1024, ..portable }
+                // by the count, NVIDIA's matrix units take a third of the clocks; AMD's, three products for one, take as long
+                let units = Some(Vendor::Nvidia);
+                Tuning { tile: Tile::Tile64, large: Some(Tile::Tile128), units, groups: 1024, ..portable }
             }
             // 128 registers of 8 lanes: anything larger spills a hundred of them and more
             DevicePreset::Intel => portable,
@@ -102,7 +107,9 @@ impl Tuning {
         }
         let groups = |tile: Tile| rows.div_ceil(tile.rows() as usize) * columns.div_ceil(tile.columns() as usize);
         let large = self.large.filter(|&tile| groups(tile) as u64 >= ENOUGH_GROUPS);
-        let wanted = [large, Some(self.tile)].into_iter().flatten();
+        let offered = self.units == Some(limits.vendor);
+        let units = Tile::ALL.iter().copied().filter(|tile| offered && tile.geometry().units.is_some());
+        let wanted = units.chain(large).chain([self.tile]);
         wanted.into_iter().find(|tile| tile.check(limits).is_ok()).unwrap_or(Tile::Direct)
     }
 }

@@ -141,13 +141,13 @@ pub fn table() -> Vec<Case> {
     TABLE.get_or_init(make).clone()
 }
 
-/// The cases of a tile: the whole table for the two that are chosen for large products. Of the others the first of each
+/// The cases of a tile: the whole table for the two that are chosen for large products, and for matrix units. Of the others the first of each
 /// shape with its elements, chunks, shards and sub-centers: a product knows nothing else of a loss, direct adds up like
 /// direct_64 and the others like tile_64, and with 128×128 outputs for so few rows and classes the whole table took four
 /// minutes on two software drivers, twice as long as with tile_64.
 pub fn table_for(tile: Tile) -> Vec<Case> {
     let mut cases = table();
-    if !matches!(tile, Tile::Direct64 | Tile::Tile64) {
+    if !matches!(tile, Tile::Direct64 | Tile::Tile64) && tile.geometry().units.is_none() {
         // of the large shapes the one with the longest sum: loops of more than 65,535 iterations would be cut short
         cases.retain(|c| c.family != "large" || (c.shape.0 > 4 && !c.chunked));
         let mut seen = std::collections::HashSet::new();

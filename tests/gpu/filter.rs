@@ -27,7 +27,7 @@ fn a_filter_that_drops_nothing_changes_no_bit(context: &Context) -> Result<(), F
         let shape = Shape::new(n, c, d)?.with_sub_centers(k)?;
         let data = Data::random(shape, 7);
         let loss = MarginSoftmax::cosface().with_scale(4.0);
-        for &tile in Tile::ALL {
+        for tile in crate::tiles(context) {
             let off = Options { tile: Some(tile), ..Default::default() };
             let off = Rig::new(context, &loss, shape, &plain(&[c]), &off, &data)?;
             let on = Rig::new(context, &loss, shape, &plain(&[c]), &options(1e-12, tile), &data)?;
@@ -66,7 +66,7 @@ fn filtered_gradients_agree_with_the_reference(context: &Context) -> Result<(), 
             let want = if loss.similarity == Similarity::Dot { Want::ALL.with_bias() } else { Want::ALL };
             let whole = Options { want, ..options(epsilon, Tile::Direct) };
             let expected = Backend::reference().head_with(&loss, shape, &whole)?.evaluate(&data.batch())?;
-            for &tile in Tile::ALL {
+            for tile in crate::tiles(context) {
                 let options = Options { tile: Some(tile), ..whole };
                 let found = Backend::Gpu(context.clone()).head_with(&loss, shape, &options)?.evaluate(&data.batch())?;
                 let what = format!("{name} at {epsilon} on {}", tile.name());
@@ -125,7 +125,7 @@ fn a_filter_in_chunks_and_shards(context: &Context) -> Result<(), Failed> {
     let data = Data::random(shape, 5);
     let loss = MarginSoftmax::arcface();
     let shards = [576, 424];
-    for &tile in Tile::ALL {
+    for tile in crate::tiles(context) {
         let options = options(1e-4, tile);
         let whole = Rig::new(context, &loss, shape, &plain(&[1000]), &options, &data)?;
         let one = whole.run(context)?;
@@ -185,7 +185,7 @@ fn a_filtered_head_follows_its_rows(context: &Context) -> Result<(), Failed> {
     data.labels[3] = -1;
     data.embeddings[40 * d] = f32::NAN;
     let loss = MarginSoftmax::arcface().with_ignore_index(-1);
-    for &tile in Tile::ALL {
+    for tile in crate::tiles(context) {
         let options = options(1e-3, tile);
         let mut head = Backend::Gpu(context.clone()).head_with(&loss, shape, &options)?;
         for rows in [200, 130, 65, 64, 1, 0] {

@@ -26,6 +26,8 @@ mod heads;
 #[allow(dead_code)]
 #[path = "../host/laws.rs"]
 mod laws;
+#[cfg(feature = "cooperative_matrix")]
+mod matrix_units;
 mod memory;
 mod monitor;
 mod operations;
@@ -63,6 +65,8 @@ fn checks() -> Vec<(&'static str, Check)> {
         faults::CHECKS,
         filter::CHECKS,
         heads::CHECKS,
+        #[cfg(feature = "cooperative_matrix")]
+        matrix_units::CHECKS,
         memory::CHECKS,
         monitor::CHECKS,
         partial::CHECKS,
@@ -81,6 +85,15 @@ fn checks() -> Vec<(&'static str, Check)> {
 /// Whether the long form of a test is asked for: `MARGIN_SOFTMAX_FULL=1`, which `tests/run.sh --full` sets.
 fn full() -> bool {
     std::env::var("MARGIN_SOFTMAX_FULL").is_ok_and(|v| v == "1")
+}
+
+/// The tiles that a device can run: all of them, but for those of matrix units that it has not.
+fn tiles(context: &Context) -> impl Iterator<Item = Tile> {
+    let limits = *context.limits();
+    Tile::ALL
+        .iter()
+        .copied()
+        .filter(move |tile| tile.geometry().units.is_none_or(|units| limits.matrix_units == Some(units)))
 }
 
 /// Numbers under stress on one device.
@@ -108,6 +121,9 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // several software devices at once crash their drivers
     arguments.test_threads = Some(1);
+    #[cfg(feature = "cooperative_matrix")]
+    let contexts = matrix_units::contexts();
+    #[cfg(not(feature = "cooperative_matrix"))]
     let contexts = Context::all();
     let required = std::env::var("MARGIN_SOFTMAX_REQUIRE_GPU").is_ok_and(|v| v == "1");
     let mut trials = vec![Trial::test("the_table_covers_every_pair", cases::covers_every_pair)];
@@ -133,7 +149,7 @@ fn main() {
             trials.push(Trial::test(format!("{adapter}::{name}"), move || check(&context)));
         }
         trials.extend(stress(&adapter, &Device::Gpu(context.clone(), Tile::Direct)));
-        for &tile in Tile::ALL {
+        for tile in tiles(&context) {
             trials.extend(agreement(&adapter, Device::Gpu(context.clone(), tile)));
         }
     }

@@ -42,7 +42,7 @@ fn an_encoder_and_the_simple_front_give_the_same_bits(context: &Context) -> Resu
     let shape = shape(9, 130, 12);
     let data = Data::random(shape, 3);
     let loss = MarginSoftmax::cheby_aam();
-    for &tile in Tile::ALL {
+    for tile in crate::tiles(context) {
         let options = Options { tile: Some(tile), ..Default::default() };
         let own = Rig::new(context, &loss, shape, &plain(&[130]), &options, &data)?.run(context)?;
         let mut front = Backend::Gpu(context.clone()).head_with(&loss, shape, &options)?;
@@ -379,7 +379,7 @@ fn several_buffers_keep_the_cosines(context: &Context) -> Result<(), Failed> {
     let narrow = plan::Limits { max_binding: 48 << 10, ..*context.limits() };
     let shards = [c];
     let layout = plain(&shards);
-    for &tile in Tile::ALL {
+    for tile in crate::tiles(context) {
         for (bytes, keep, buffers) in [(256 << 20, true, 4), ((n * c * 4) as u64, false, 1)] {
             let options = Options { budget: Budget::bytes(bytes), tile: Some(tile), ..Default::default() };
             let plan = plan::Plan::head(&loss, shape, &layout, &narrow, &options)?;

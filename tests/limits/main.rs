@@ -22,6 +22,7 @@ const LARGE: Limits = Limits {
     f16: true,
     software: false,
     vendor: Vendor::Nvidia,
+    matrix_units: None,
 };
 
 /// Devices: those there are, and some that nobody has. The first can run a head.
@@ -69,6 +70,7 @@ const DEVICES: [(&str, Limits); 14] = [
             f16: false,
             software: false,
             vendor: Vendor::Unknown,
+            matrix_units: None,
         },
     ),
     ("bindings of 1 MiB", Limits { max_binding: 1 << 20, ..Limits::WEBGPU }),

@@ -2,7 +2,7 @@
 
 use crate::{
     driver::Compiled,
-    kernels::Entry,
+    kernels::{Entry, UNIT_SLOTS},
     listing::{Instruction, Kind, Listing, mesa_version},
     table::Row,
 };
@@ -24,6 +24,7 @@ fn kind(name: &str) -> Kind {
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     let memory = starts(&["buffer_", "global_", "flat_"]);
     match name {
+        _ if starts(&["v_wmma_f32_16x16x16_f16"]) => Kind::Matrix(UNIT_SLOTS),
         _ if starts(&["v_fma", "v_fmac", "v_mad_f", "v_mac_f", "v_dot2"]) && name.contains("_f") => Kind::Fma(1),
         _ if starts(&["v_pk_fma"]) => Kind::Fma(2),
         _ if starts(&["ds_read", "ds_load"]) => Kind::WorkgroupRead,

@@ -10,7 +10,7 @@ use std::{
 
 use ash::{
     Device, Entry, Instance,
-    khr::pipeline_executable_properties,
+    khr::{cooperative_matrix, pipeline_executable_properties},
     vk::{self, PFN_vkGetPipelineExecutableInternalRepresentationsKHR as GetRepresentations},
 };
 use margin_softmax::plan::Kernel;
@@ -82,6 +82,12 @@ impl Driver {
             if robust {
                 extensions.push(ash::ext::robustness2::NAME.as_ptr());
             }
+            let known = instance.enumerate_device_extension_properties(physical).map_err(failed("extensions"))?;
+            let units = known.iter().any(|one| one.extension_name_as_c_str() == Ok(cooperative_matrix::NAME));
+            if units {
+                extensions.push(cooperative_matrix::NAME.as_ptr());
+            }
+            let mut matrices = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default().cooperative_matrix(true);
             let mut executable =
                 vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default().pipeline_executable_info(true);
             let mut robustness = vk::PhysicalDeviceRobustness2FeaturesEXT::default()
@@ -106,6 +112,9 @@ impl Driver {
                 .push_next(&mut vulkan13);
             if robust {
                 info = info.push_next(&mut robustness);
+            }
+            if units {
+                info = info.push_next(&mut matrices);
             }
             let device = instance.create_device(physical, &info, None).map_err(failed("vkCreateDevice"))?;
             let executables = pipeline_executable_properties::Device::new(&instance, &device);

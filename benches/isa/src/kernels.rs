@@ -3,7 +3,7 @@
 use crate::expression::{Names, define};
 use margin_softmax::{
     Budget, Error, MarginSoftmax, Options, Shape, Tile, Want,
-    plan::{Element, Kernel, Layout, Limits, Plan},
+    plan::{Element, Kernel, Layout, Limits, MatrixUnits, Plan},
 };
 
 /// Kernels that go through the matrix of cosines, and what settings decide in them. A head without smoothing has no flag set
@@ -29,8 +29,13 @@ const LIMITS: Limits = Limits {
     workgroup_bytes: 48 << 10,
     alignment: 32,
     f16: true,
+    matrix_units: Some(MatrixUnits { size: 16, lanes: 64 }),
     ..Limits::WEBGPU
 };
+
+/// Slots of a product of 16×16×16 on RDNA3: 8,192 operations at 256 a clock and SIMD are 32 clocks, in which 16 instructions of
+/// 64 lanes would begin.
+pub const UNIT_SLOTS: u32 = 16;
 
 /// One kernel text, of which a row of the table tells.
 pub struct Entry {
@@ -85,8 +90,10 @@ impl Entry {
 
     /// Products that an invocation adds up in a whole step over k; `None` for a kernel that is no product.
     pub fn step(&self) -> Option<u32> {
-        let outputs = self.constant("TILE_M")? * self.constant("TILE_N")? / self.lanes();
-        Some(outputs * self.constant("TILE_DEPTH").unwrap_or(1))
+        let products = self.constant("TILE_M")? * self.constant("TILE_N")? * self.constant("TILE_DEPTH").unwrap_or(1);
+        // three products of matrices for one
+        let units = |side: u32| 3 * products / (side * side * side) * UNIT_SLOTS;
+        Some(self.constant("UNIT").map_or(products / self.lanes(), units))
     }
 
     /// A kernel that goes through the matrix of cosines as it runs for this head: what other settings would add is left out, so
@@ -128,10 +135,18 @@ fn groups(plan: &Plan, kernel: usize, rows: usize) -> Result<u64, Error> {
     Ok(most)
 }
 
-/// Every kernel of every tile, element and shape, each text once: products first, tile by tile.
-pub fn all() -> Result<Vec<Entry>, Error> {
+/// The tiles of matrix units that every compiler here could meet, or all other tiles.
+fn tiles(units: bool) -> Vec<Tile> {
+    let wanted = if units { LIMITS.matrix_units } else { None };
+    Tile::ALL.iter().copied().filter(|tile| tile.geometry().units == wanted).collect()
+}
+
+/// The products of matrix units; or every kernel of every other tile, element and shape, each text once: products first, tile
+/// by tile.
+pub fn all(units: bool) -> Result<Vec<Entry>, Error> {
     let mut found: Vec<(Kernel, Vec<Place>)> = vec![];
-    for (tile, &which) in Tile::ALL.iter().enumerate() {
+    let tiles = tiles(units);
+    for (tile, &which) in tiles.iter().enumerate() {
         for (element, &of) in ELEMENTS.iter().enumerate() {
             for (shape, &sizes) in SHAPES.iter().enumerate() {
                 let plan = plan(sizes, of, which)?;
@@ -145,9 +160,10 @@ pub fn all() -> Result<Vec<Entry>, Error> {
             }
         }
     }
+    found.retain(|(kernel, _)| !units || kernel.source.contains("coopMultiplyAdd"));
     // stable: within a tile element by element, and what depends on neither last
-    found.sort_by_key(|(_, places)| (!is_tiled(places), places[0].tile, places[0].element));
-    Ok(found.into_iter().map(|(kernel, places)| entry(kernel, &places)).collect())
+    found.sort_by_key(|(_, places)| (!is_tiled(places, &tiles), places[0].tile, places[0].element));
+    Ok(found.into_iter().map(|(kernel, places)| entry(kernel, &places, &tiles)).collect())
 }
 
 /// Whether each value of an index is among the places.
@@ -156,14 +172,14 @@ fn every(places: &[Place], of: fn(&Place) -> usize, count: usize) -> bool {
 }
 
 /// Whether the text depends on the tile.
-fn is_tiled(places: &[Place]) -> bool {
-    !every(places, |place| place.tile, Tile::ALL.len())
+fn is_tiled(places: &[Place], tiles: &[Tile]) -> bool {
+    !every(places, |place| place.tile, tiles.len()) || tiles.len() == 1
 }
 
-fn entry(kernel: Kernel, places: &[Place]) -> Entry {
+fn entry(kernel: Kernel, places: &[Place], tiles: &[Tile]) -> Entry {
     let mut name = kernel.name.to_owned();
-    if is_tiled(places) {
-        name += &format!(" {}", Tile::ALL[places[0].tile].name());
+    if is_tiled(places, tiles) {
+        name += &format!(" {}", tiles[places[0].tile].name());
     }
     if !every(places, |place| place.element, ELEMENTS.len()) {
         name += &format!(" {}", ELEMENTS[places[0].element].name());

@@ -5,6 +5,8 @@
 pub enum Kind {
     /// So many fused multiply-adds of floats.
     Fma(u32),
+    /// A product of matrices, which takes so many slots, all of them products.
+    Matrix(u32),
     /// Reads workgroup memory.
     WorkgroupRead,
     /// Writes workgroup memory.
@@ -87,6 +89,11 @@ impl Mix {
             mix.instructions += f64::from(u8::from(one.kind != Kind::Wait));
             match one.kind {
                 Kind::Fma(count) => mix.fma += f64::from(count),
+                Kind::Matrix(slots) => {
+                    mix.fma += f64::from(slots);
+                    // it is one already
+                    mix.slots += f64::from(slots - 1);
+                }
                 Kind::WorkgroupRead => mix.workgroup_reads += 1.0,
                 Kind::Load(bits) => {
                     mix.loads += 1.0;

@@ -1,6 +1,7 @@
 //! Tables of the kernels as compiled for real GPUs; `run.sh` runs it once for each available compiler.
 //!
 //! ```text
+//! margin-softmax-isa units                the products of matrix units, by RADV's first device of VK_DRIVER_FILES
 //! margin-softmax-isa adreno|amd|intel     the first device of VK_DRIVER_FILES, one of Turnip, RADV or ANV
 //! margin-softmax-isa dump | margin-softmax-isa apple      the same for Honeykrisp
 //! margin-softmax-isa nvidia CHIP          the tools of MARGIN_SOFTMAX_CUDA, for sm_89 or sm_90
@@ -111,13 +112,17 @@ fn driver(arguments: &Arguments, entries: &[Entry], name: fn(&str) -> String, re
 }
 
 fn entries(arguments: &Arguments) -> Result<Vec<Entry>, String> {
-    let entries = kernels::all().map_err(|error| error.to_string())?;
+    let entries = kernels::all(arguments.compiler == "units").map_err(|error| error.to_string())?;
     Ok(entries.into_iter().filter(|entry| entry.name.contains(&arguments.only)).collect())
 }
 
 fn compile(arguments: &Arguments) -> Result<Table, String> {
     let entries = entries(arguments)?;
     match arguments.compiler.as_str() {
+        "units" => {
+            let (compiler, rows) = driver(arguments, &entries, amd::compiler, amd::row)?;
+            Ok((format!("{compiler}, matrix units"), rows))
+        }
         "amd" => driver(arguments, &entries, amd::compiler, amd::row),
         "adreno" => driver(arguments, &entries, adreno::compiler, adreno::row),
         "intel" => driver(arguments, &entries, intel::compiler, intel::row),

@@ -33,6 +33,9 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("determinism::reruns_give_the_same_bits::direct_64", |context| heads(context, Tile::Direct64)),
     ("determinism::reruns_give_the_same_bits::tile_64", |context| heads(context, Tile::Tile64)),
     ("determinism::reruns_give_the_same_bits::tile_128", |context| heads(context, Tile::Tile128)),
+    ("determinism::reruns_give_the_same_bits::tile_coop", |context| {
+        crate::tiles(context).filter(|tile| tile.geometry().units.is_some()).try_for_each(|tile| heads(context, tile))
+    }),
     ("determinism::reruns_of_the_pieces_give_the_same_bits", all_pieces),
     ("determinism::reruns_of_shards_give_the_same_bits", shards),
     ("determinism::load_changes_no_bit", load),
@@ -103,7 +106,7 @@ fn specs_of(tile: Tile) -> Vec<Spec> {
             Tile::Direct => "binary",
             Tile::Direct64 => "state",
             Tile::Tile64 => "halves",
-            Tile::Tile32 | Tile::Tile64Short | Tile::Tile128 => "",
+            _ => "",
         };
         all.retain(|s| ["scale + top", "draws + filter", "linear", further].contains(&s.case.family));
     } else if tile == Tile::Direct {
@@ -168,7 +171,7 @@ fn every_kernel_is_rerun(context: &Context) -> Result<(), Failed> {
     let names = |plan: &Plan| plan.kernels().iter().map(|k| k.name).collect::<Vec<_>>();
     let mut found: BTreeSet<&str> = ["monitor"].into();
     let mut by_schedule: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
-    for &tile in Tile::ALL {
+    for tile in crate::tiles(context) {
         for spec in specs_of(tile) {
             for schedule in SCHEDULES {
                 let (case, plan, _) = planned(context, &spec, tile, schedule)?;
@@ -285,9 +288,10 @@ fn load(context: &Context) -> Result<(), Failed> {
         });
         let outcome = (|| {
             let (losses, apart) = if crate::full() { (2, 1) } else { (1, 3) };
+            let tiles: Vec<Tile> = crate::tiles(context).collect();
             for (i, spec) in specs().into_iter().take(losses).enumerate() {
                 for (j, schedule) in SCHEDULES.into_iter().enumerate().step_by(apart) {
-                    let tile = Tile::ALL[(i + j) % Tile::ALL.len()];
+                    let tile = tiles[(i + j) % tiles.len()];
                     let mut subject = Subject::head(context, &spec, tile, schedule)?;
                     let first = subject.bits(context)?;
                     for _ in 1..runs() {
@@ -307,12 +311,12 @@ fn load(context: &Context) -> Result<(), Failed> {
 }
 
 /// Every spec and every schedule, each with some of the other; with all tiles in a full run.
-fn rotated() -> Vec<(Spec, Tile, &'static str)> {
+fn rotated(context: &Context) -> Vec<(Spec, Tile, &'static str)> {
     let mut all = vec![];
-    for tile in if crate::full() { Tile::ALL } else { &[Tile::Direct] } {
-        for (i, spec) in specs_of(*tile).into_iter().enumerate() {
+    for tile in crate::tiles(context).filter(|&tile| crate::full() || tile == Tile::Direct) {
+        for (i, spec) in specs_of(tile).into_iter().enumerate() {
             let own = SCHEDULES.into_iter().enumerate().filter(|(j, _)| crate::full() || (i + j).is_multiple_of(2));
-            all.extend(own.map(|(_, schedule)| (spec.clone(), *tile, schedule)));
+            all.extend(own.map(|(_, schedule)| (spec.clone(), tile, schedule)));
         }
     }
     all
@@ -321,7 +325,7 @@ fn rotated() -> Vec<(Spec, Tile, &'static str)> {
 /// NaN in all that a run should write before it reads it.
 fn dirty(context: &Context) -> Result<(), Failed> {
     let mut subjects = vec![];
-    for (spec, tile, schedule) in rotated() {
+    for (spec, tile, schedule) in rotated(context) {
         subjects.push(Subject::head(context, &spec, tile, schedule)?);
     }
     for piece in pieces(context)? {
@@ -340,7 +344,7 @@ fn dirty(context: &Context) -> Result<(), Failed> {
 
 /// Another batch, and fewer rows, between two runs; and a second head made from the same numbers.
 fn used(context: &Context) -> Result<(), Failed> {
-    for (spec, tile, schedule) in rotated() {
+    for (spec, tile, schedule) in rotated(context) {
         let mut subject = Subject::head(context, &spec, tile, schedule)?;
         let first = subject.bits(context)?;
         let Run::Head(rig, _) = &mut subject.run else { unreachable!() };

@@ -173,7 +173,7 @@ pub fn pieces(context: &Context) -> Result<Vec<Piece>> {
     let mut add = |name: String, plan: Plan, loss: &MarginSoftmax| all.push(Piece { name, plan, loss: loss.clone() });
     let plainly = MarginSoftmax::default();
     let half = [Element::F16, Element::Bf16];
-    for &tile in Tile::ALL {
+    for tile in crate::tiles(context) {
         for (elements, shape) in [([Element::F32; 2], Shape::new(34, 70, 20)?), (half, Shape::new(9, 131, 7)?)] {
             // large tiles are slow to compile
             if !crate::full() && (elements == half) == !matches!(tile, Tile::Direct | Tile::Tile64) {
