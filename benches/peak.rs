@@ -29,6 +29,7 @@ mod cpu {
     pub(crate) use super::blocks;
 }
 
+#[allow(dead_code)]
 #[path = "common/clock.rs"]
 mod clock;
 #[path = "common/data.rs"]

@@ -1,27 +1,32 @@
-//! How a step of the CPU path divides among more workers than this machine has cores: times of its tasks, measured on one
-//! thread, and a simulation of 4, 16 and 64 workers that take them in the order and with the locks of the library.
+//! How a step of the CPU path divides among more workers than this machine has cores: the tasks of a step, recorded on one thread
+//! with their times and dependencies, and a simulation of 2, 4, 16 and 64 workers that take them as the library does.
 //!
 //! ```text
-//! cargo bench --bench workers               # about a minute
+//! cargo bench --bench workers               # one to two minutes
 //! ```
 //!
-//! Differences between whole steps give the times: a loss alone, dW too, dX too. So tasks of one kind take equally long here,
-//! all that is no task is serial, and one worker takes what one thread takes. Memory bandwidth is not modelled: more cores
-//! than it feeds gain less. As many workers as the machine has cores for are measured as well; by that the model is to be judged.
+//! A step is recorded for each number of workers, since its division follows that, and every stretch between two events counts with
+//! the least time of all rounds that the thread ran. What is no task is serial; each task and each stage cost what empty ones take here. Memory
+//! bandwidth is not modelled, nor are caches that workers share: more cores than those feed gain less. The speed-up from one thread to
+//! two is measured too, in the same rounds: the bench fails if the simulation is off by more than a tenth.
 
+#[allow(dead_code)]
 #[path = "common/clock.rs"]
 mod clock;
 #[path = "common/data.rs"]
 mod data;
 
-use std::{cmp::Reverse, collections::BinaryHeap, hint::black_box};
+use std::{cmp::Reverse, collections::BinaryHeap, collections::VecDeque, hint::black_box, process::ExitCode};
 
 use clap::Parser;
 use comfy_table::Table;
-use margin_softmax::{Backend, MarginSoftmax, Options, Output, SliceHead, Want};
+use margin_softmax::{
+    Backend, MarginSoftmax, Options, Output, SliceHead, Want,
+    cpu_trace::{Event, Task, record},
+};
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 
-use clock::{best_median, timed};
+use clock::{best_median, this_thread_seconds, timed};
 use data::{Data, disagreement};
 
 #[derive(Parser)]
@@ -38,42 +43,123 @@ struct Arguments {
 const SHAPES: [[usize; 3]; 2] = [[256, 5994, 192], [512, 20_000, 512]];
 const WORKERS: [usize; 5] = [1, 2, 4, 16, 64];
 
-/// How *keep* divides a step where memory is no concern: the numbers of src/cpu/budget.rs.
-#[derive(Clone, Copy)]
-struct Tiling {
-    tile: usize,
-    tiles: usize,
-    range_tiles: usize,
-    /// Blocks of rows of dX.
-    blocks: usize,
-}
-
-impl Tiling {
-    fn new([n, c, d]: [usize; 3]) -> Self {
-        assert!(n <= 512, "one block of rows");
-        let cached = (1 << 18) / (n + d) / 32 * 32;
-        let tile = (c / 16).next_multiple_of(32).min(cached).clamp(128, 512);
-        let tiles = c.div_ceil(tile);
-        let ranges = (tiles / 4).clamp(16, 64);
-        Self { tile, tiles, range_tiles: tiles.div_ceil(ranges), blocks: n.div_ceil(128) }
-    }
-
-    fn ranges(&self) -> usize {
-        self.tiles.div_ceil(self.range_tiles)
-    }
-}
-
 /// Nanoseconds.
+type Time = u64;
+
+/// What empty tasks take: one more of a stage, and a stage with one for every thread.
 #[derive(Clone, Copy)]
-struct Tasks {
-    serial: u64,
-    /// Of a tile: pass 1; G and dW.
-    statistics: u64,
-    gradients: u64,
-    /// Of a tile and a block of dX.
-    join: u64,
-    /// To hand one task to a thread.
-    spawn: u64,
+struct Costs {
+    task: Time,
+    stage: Time,
+}
+
+/// A stretch of a step.
+enum Node {
+    Work(Time),
+    /// Independent items.
+    Stage(Vec<Vec<Node>>),
+    /// Of pass 2.
+    Tile(usize, Time),
+    Join(usize, usize, Time),
+}
+
+impl Node {
+    /// All work, whoever does it.
+    fn work(&self) -> Time {
+        match self {
+            Self::Work(time) | Self::Tile(_, time) | Self::Join(_, _, time) => *time,
+            Self::Stage(items) => items.iter().flatten().map(Self::work).sum(),
+        }
+    }
+}
+
+/// The nodes up to the end of a stage or task, or of all; `events`: each with the time until the next one.
+fn nodes(events: &mut impl Iterator<Item = (Event, Time)>, mut before: Time) -> (Vec<Node>, Time) {
+    let mut found = vec![];
+    loop {
+        found.push(Node::Work(before));
+        let Some((event, time)) = events.next() else { return (found, 0) };
+        before = match event {
+            Event::End => return (found, time),
+            Event::Stage => {
+                let (items, after) = nodes(events, time);
+                // items alone; what lies between them hands them out, which has its own cost
+                found.push(Node::Stage(items.into_iter().filter_map(item).collect()));
+                after
+            }
+            Event::Task(task) => {
+                let (inside, after) = nodes(events, time);
+                let work = || inside.iter().map(Node::work).sum();
+                found.push(match task {
+                    Task::Item => Node::Stage(vec![inside]),
+                    Task::Tile(tile) => Node::Tile(tile, work()),
+                    Task::Join { block, tile } => Node::Join(block, tile, work()),
+                });
+                after
+            }
+        };
+    }
+}
+
+/// An item of a stage, as [`nodes`] leaves it there.
+fn item(node: Node) -> Option<Vec<Node>> {
+    match node {
+        Node::Stage(mut items) => items.pop(),
+        _ => None,
+    }
+}
+
+/// The time of a step on so many workers.
+fn step(nodes: &[Node], workers: usize, costs: Costs) -> Time {
+    let time = |node: &Node| match node {
+        Node::Stage(items) => {
+            let queued = |node: &&Node| matches!(node, Node::Tile(..) | Node::Join(..));
+            let queue: Time = items.iter().flatten().filter(queued).map(Node::work).sum();
+            let stage = if workers > 1 { costs.stage } else { 0 };
+            stage
+                + match queue {
+                    0 => stage_time(items, workers, costs),
+                    // what is neither is the search for either
+                    _ => (items.iter().flatten().map(Node::work).sum::<Time>() - queue) / workers as Time,
+                }
+        }
+        other => other.work(),
+    };
+    nodes.iter().map(time).sum::<Time>() + pass_two(nodes, workers, costs)
+}
+
+/// A stage whose items may have stages: whoever is free takes the innermost that is ready, and the first of those.
+fn stage_time(items: &[Vec<Node>], workers: usize, costs: Costs) -> Time {
+    // an item continues at its next node; of a node that is a stage, one item
+    let mut ready: VecDeque<(usize, usize, Option<usize>)> = (0..items.len()).map(|item| (item, 0, None)).collect();
+    let mut left = vec![0; items.len()];
+    let mut busy = BinaryHeap::new();
+    let mut now = 0;
+    loop {
+        while busy.len() < workers
+            && let Some((item, at, part)) = ready.pop_front()
+        {
+            let time = match (&items[item].get(at), part) {
+                (Some(Node::Stage(parts)), None) => {
+                    left[item] = parts.len();
+                    (0..parts.len()).rev().for_each(|part| ready.push_front((item, at, Some(part))));
+                    continue;
+                }
+                (Some(Node::Stage(parts)), Some(part)) => costs.task + parts[part].iter().map(Node::work).sum::<Time>(),
+                (Some(node), _) => node.work() + if at == 0 { costs.task } else { 0 },
+                (None, _) => continue,
+            };
+            busy.push(Reverse((now + time, item, at, part)));
+        }
+        let Some(Reverse((end, item, at, part))) = busy.pop() else { return now };
+        now = end;
+        if part.is_some() {
+            left[item] -= 1;
+        }
+        if left[item] == 0 {
+            ready.push_front((item, at + 1, None));
+        }
+    }
 }
 
 /// The next thing that a worker does.
@@ -85,75 +171,76 @@ enum Next {
     Join(usize),
 }
 
-impl Tasks {
-    /// Nanoseconds of a step: pass 1 range by range, then pass 2 as in src/cpu/join.rs.
-    fn step(&self, tiling: &Tiling, workers: usize) -> u64 {
-        let ranges = tiling.ranges();
-        let range = |r: usize| tiling.range_tiles.min(tiling.tiles - r * tiling.range_tiles) as u64;
-        let first = makespan((0..ranges).map(|r| self.spawn + range(r) * self.statistics), workers);
-        let (second, rest) = self.pass_two(tiling, workers.min(ranges));
-        let rest =
-            makespan(rest.into_iter().filter(|&rest| rest > 0).map(|rest| self.spawn + rest * self.join), workers);
-        self.serial + first + second + rest
-    }
+/// Pass 2 as in src/cpu/join.rs.
+fn pass_two(nodes: &[Node], workers: usize, costs: Costs) -> Time {
+    let stages = nodes.iter().filter_map(|node| if let Node::Stage(items) = node { Some(items) } else { None });
+    let all: Vec<_> = stages.flatten().flatten().collect();
+    let tile = |node: &&Node| if let Node::Tile(tile, time) = node { Some((*tile, *time)) } else { None };
+    let mut gradients: Vec<_> = all.iter().filter_map(tile).collect();
+    gradients.sort_unstable();
+    let join =
+        |node: &&Node| if let Node::Join(block, tile, time) = node { Some((*block, *tile, *time)) } else { None };
+    let mut joins: Vec<_> = all.iter().filter_map(join).collect();
+    joins.sort_unstable();
+    let tiles = gradients.len();
+    let joins: Vec<Vec<_>> = joins.chunks(tiles).map(|block| block.iter().map(|(.., time)| *time).collect()).collect();
+    let blocks = joins.len();
 
-    /// Until no tile is left, and the tiles that then have not joined each block.
-    fn pass_two(&self, tiling: &Tiling, workers: usize) -> (u64, Vec<u64>) {
-        let (tiles, blocks) = (tiling.tiles, tiling.blocks);
-        let (mut taken, mut end) = (0, 0);
-        let (mut done, mut locked, mut joined) = (vec![false; tiles], vec![false; blocks], vec![0; blocks]);
-        let mut events: BinaryHeap<_> = (0..workers).map(|w| Reverse((self.spawn, w, Next::Take))).collect();
-        while let Some(Reverse((now, worker, next))) = events.pop() {
-            end = end.max(now);
-            let (takes, next) = match next {
-                Next::Take if taken == tiles => continue,
-                Next::Take => {
-                    taken += 1;
-                    (self.gradients, Next::Done(taken - 1))
+    let (mut taken, mut ended, mut end) = (0, 0, 0);
+    let (mut done, mut locked, mut joined) = (vec![false; tiles], vec![false; blocks], vec![0; blocks]);
+    // the tiles that a worker knows to have ended since it found none to take, and the workers that wait for more
+    let (mut seen, mut waiting) = (vec![None; workers], vec![]);
+    let mut events: BinaryHeap<_> = (0..workers).map(|w| Reverse((costs.task, w, Next::Take))).collect();
+    while let Some(Reverse((now, worker, next))) = events.pop() {
+        end = end.max(now);
+        let (takes, next) = match next {
+            Next::Take if taken == tiles => match seen[worker].replace(ended) {
+                Some(known) if known == tiles => continue,
+                Some(known) if known == ended => {
+                    waiting.push(worker);
+                    continue;
                 }
-                Next::Done(tile) => {
-                    done[tile] = true;
-                    (0, Next::Try(0))
-                }
-                Next::Try(block) if block == blocks => (0, Next::Take),
-                Next::Try(block) if locked[block] => (0, Next::Try(block + 1)),
-                Next::Try(block) => {
-                    locked[block] = true;
-                    (0, Next::Join(block))
-                }
-                Next::Join(block) if done.get(joined[block]) == Some(&true) => {
-                    joined[block] += 1;
-                    (self.join, Next::Join(block))
-                }
-                Next::Join(block) => {
-                    locked[block] = false;
-                    (0, Next::Try(block + 1))
-                }
-            };
-            events.push(Reverse((now + takes, worker, next)));
-        }
-        (end, joined.into_iter().map(|joined| (tiles - joined) as u64).collect())
+                _ => (0, Next::Try(0)),
+            },
+            Next::Take => {
+                taken += 1;
+                (costs.task + gradients[taken - 1].1, Next::Done(taken - 1))
+            }
+            Next::Done(tile) => {
+                done[tile] = true;
+                ended += 1;
+                events.extend(waiting.drain(..).map(|worker| Reverse((now + costs.stage, worker, Next::Take))));
+                (0, if tiles - tile > workers { Next::Try(0) } else { Next::Take })
+            }
+            Next::Try(block) if block == blocks => (0, Next::Take),
+            Next::Try(block) if locked[block] => (0, Next::Try(block + 1)),
+            Next::Try(block) => {
+                locked[block] = true;
+                (0, Next::Join(block))
+            }
+            Next::Join(block) if done.get(joined[block]) == Some(&true) => {
+                joined[block] += 1;
+                (costs.task + joins[block][joined[block] - 1], Next::Join(block))
+            }
+            Next::Join(block) => {
+                locked[block] = false;
+                (0, Next::Try(block + 1))
+            }
+        };
+        events.push(Reverse((now + takes, worker, next)));
     }
-}
-
-/// When the last task ends, each taken by whoever is free first.
-fn makespan(tasks: impl Iterator<Item = u64>, workers: usize) -> u64 {
-    let mut free: BinaryHeap<_> = (0..workers).map(|_| Reverse(0)).collect();
-    let ends = tasks.map(|task| {
-        let Reverse(start) = free.pop().unwrap_or_default();
-        free.push(Reverse(start + task));
-        start + task
-    });
-    ends.max().unwrap_or(0)
+    assert!(joined.iter().all(|&joined| joined == tiles), "every tile joins every block");
+    end
 }
 
 /// A head with its output, warm and correct.
-fn head(data: &Data, want: Want) -> (SliceHead, Output) {
-    let (loss, options) = (MarginSoftmax::arcface(), Options { want, ..Options::default() });
+fn head(data: &Data) -> (SliceHead, Output) {
+    let (loss, options) = (MarginSoftmax::arcface(), Options { want: Want::ALL, ..Options::default() });
     let make = |backend: Backend| backend.head_with(&loss, data.shape, &options).unwrap();
     let (mut head, four) = (make(Backend::cpu()), data.first(4));
     let expected = make(Backend::reference()).evaluate(&four).unwrap();
     assert_eq!(disagreement(&head.evaluate(&four).unwrap(), &expected), None);
+    assert_eq!(head.schedule(), "keep");
     let out = head.evaluate(&data.batch()).unwrap();
     (head, out)
 }
@@ -162,90 +249,96 @@ fn pool(threads: usize) -> ThreadPool {
     ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
 }
 
-/// The tasks, and the speed-ups over one thread as measured, for as many workers as there are cores: of the best times, and
-/// the median.
-fn measure(shape: [usize; 3], rounds: usize) -> (Tasks, Vec<[f64; 2]>) {
-    let ([n, _, d], tiling) = (shape, Tiling::new(shape));
-    let (data, small) = (Data::new(shape, |v| v), Data::new([n, tiling.tile, d], |v| v));
-    let cases = [(&small, Want::LOSS), (&data, Want::LOSS), (&data, Want::PROTOTYPES), (&data, Want::ALL)];
-    let mut heads = cases.map(|(data, want)| (data, head(data, want)));
+/// A step as recorded for each number of workers, the costs of tasks, and the speed-ups over one thread as measured for as many
+/// workers as there are cores: of the best times, and the median.
+fn measure(shape: [usize; 3], rounds: usize) -> (Vec<Vec<Node>>, Costs, Vec<[f64; 2]>) {
+    let data = Data::new(shape, |v| v);
+    let (mut head, mut out) = head(&data);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pools: Vec<_> = WORKERS.into_iter().filter(|&workers| workers <= cores).map(pool).collect();
-    let mut times = [const { vec![] }; 4];
-    let (mut steps, mut spawns) = (vec![vec![]; pools.len()], vec![]);
-    for _ in 0..rounds {
-        for ((data, (head, out)), times) in heads.iter_mut().zip(&mut times) {
-            let batch = data.batch();
-            times.push(pools[0].install(|| timed(|| head.evaluate_into(&batch, out).unwrap())).threads);
-        }
-        let (data, (head, out)) = &mut heads[3];
-        let batch = data.batch();
-        let mut step = |pool: &ThreadPool| pool.install(|| timed(|| head.evaluate_into(&batch, out).unwrap())).wall;
-        steps.iter_mut().zip(&pools).for_each(|(all, pool)| all.push(step(pool)));
-        let tasks = 64;
-        let empty = || {
-            (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
-                black_box(task);
-            });
-        };
-        spawns.push(pools[pools.len() - 1].install(|| timed(empty)).wall / f64::from(tasks));
-    }
-    let [small, forward, prototypes, all] = times.map(|times| best_median(times.into_iter()).0 * 1e9);
-    let tiles = tiling.tiles as f64;
-    // the small head has the classes of one tile
-    let statistics = (forward - small) / (tiles - 1.0);
-    let tasks = Tasks {
-        serial: (small - statistics).max(0.0) as u64,
-        statistics: statistics as u64,
-        gradients: ((prototypes - forward) / tiles) as u64,
-        join: ((all - prototypes) / (tiles * tiling.blocks as f64)) as u64,
-        spawn: (best_median(spawns.into_iter()).1 * 1e9) as u64,
+    let most = &pools[pools.len() - 1];
+    let empty = |tasks: usize| {
+        let work = || (0..tasks).into_par_iter().with_max_len(1).for_each(|task| _ = black_box(task));
+        most.install(|| timed(work)).wall * 1e9
     };
+    let mut traces: [Option<(Vec<Event>, Vec<Time>)>; WORKERS.len()] = Default::default();
+    let (mut steps, mut few, mut many) = (vec![vec![]; pools.len()], vec![], vec![]);
+    for _ in 0..rounds {
+        let mut run = |pool: &ThreadPool| {
+            let work = || head.evaluate_into(&data.batch(), &mut out).unwrap();
+            pool.install(|| timed(work)).wall
+        };
+        steps.iter_mut().zip(&pools).for_each(|(all, pool)| all.push(run(pool)));
+        for (trace, workers) in traces.iter_mut().zip(WORKERS) {
+            let step = || head.evaluate_into(&data.batch(), &mut out).unwrap();
+            let record = || {
+                let start = this_thread_seconds();
+                (start, record(workers, this_thread_seconds, step))
+            };
+            let (start, ends) = pools[0].install(record);
+            let (events, ends): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+            // until the first event, then from each to the next
+            let starts = std::iter::once(start).chain(ends.iter().copied());
+            let times: Vec<_> = starts.zip(&ends).map(|(start, end)| ((end - start) * 1e9) as Time).collect();
+            let (known, best) = trace.get_or_insert_with(|| (events.clone(), times.clone()));
+            assert_eq!(*known, events, "the tasks of a step are the same each time");
+            best.iter_mut().zip(times).for_each(|(best, time)| *best = time.min(*best));
+        }
+        few.push(empty(rayon::current_num_threads().min(cores)));
+        many.push(empty(1024));
+    }
+    let traces = traces.into_iter().flatten().map(|(events, times)| {
+        let mut events = events.into_iter().zip(times.iter().copied().skip(1).chain([0]));
+        nodes(&mut events, times[0]).0
+    });
+    let stage = best_median(few.into_iter()).1;
+    let task = (best_median(many.into_iter()).1 - stage).max(0.0) / 1024.0 * pools.len() as f64;
+    let best = |all: &Vec<f64>| best_median(all.iter().copied()).0;
     let speed_up = |all: &Vec<f64>| {
-        let best = |all: &Vec<f64>| best_median(all.iter().copied()).0;
         [best(&steps[0]) / best(all), best_median(steps[0].iter().zip(all).map(|(one, all)| one / all)).1]
     };
-    (tasks, steps.iter().map(speed_up).collect())
+    let costs = Costs { task: task as Time, stage: stage as Time };
+    (traces.collect(), costs, steps.iter().map(speed_up).collect())
 }
 
-fn main() {
+fn main() -> ExitCode {
     let rounds = Arguments::parse().rounds.max(1);
     let mut table = Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["N x C x D", "workers", "ms", "speed-up", "efficiency", "measured, best / median"]);
+    table.set_header(["N x C x D", "workers", "ms", "speed-up", "efficiency", "serial, ms", "measured, best / median"]);
+    let mut valid = true;
     for shape in SHAPES {
         let name = shape.map(|size| size.to_string()).join("x");
-        let (tiling, (tasks, measured)) = (Tiling::new(shape), measure(shape, rounds));
-        let Tasks { serial, statistics, gradients, join, spawn } = tasks;
-        println!(
-            "{name}: {} tiles of {} in {} ranges, {} blocks of dX; µs: serial {:.0}, pass 1 {:.0} a tile, G and dW \
-             {:.0}, a join of dX {:.0}, {:.1} to hand out a task",
-            tiling.tiles,
-            tiling.tile,
-            tiling.ranges(),
-            tiling.blocks,
-            serial as f64 * 1e-3,
-            statistics as f64 * 1e-3,
-            gradients as f64 * 1e-3,
-            join as f64 * 1e-3,
-            spawn as f64 * 1e-3,
-        );
-        let alone = tasks.step(&tiling, 1);
-        let count = |count: usize| count as u64;
-        let work = count(tiling.tiles) * (statistics + gradients + count(tiling.blocks) * join);
-        assert_eq!(alone, serial + work + (1 + count(tiling.ranges())) * spawn, "one worker does all work, once");
-        let alone = alone as f64;
-        for (i, workers) in WORKERS.into_iter().enumerate() {
-            let time = tasks.step(&tiling, workers) as f64;
+        let (traces, costs, measured) = measure(shape, rounds);
+        println!("{name}: a task costs {} ns more, a stage {} ns", costs.task, costs.stage);
+        let alone = step(&traces[0], 1, Costs { task: 0, stage: 0 });
+        assert_eq!(alone, traces[0].iter().map(Node::work).sum::<Time>(), "one worker does all work, once");
+        for (i, (workers, nodes)) in WORKERS.into_iter().zip(&traces).enumerate() {
+            let time = step(nodes, workers, costs) as f64;
+            let serial: Time = nodes.iter().filter(|node| matches!(node, Node::Work(_))).map(Node::work).sum();
+            let speed_up = alone as f64 / time;
+            if let (Some([best, _]), 2) = (measured.get(i), workers) {
+                let off = speed_up / best - 1.0;
+                valid &= off.abs() <= 0.1;
+                println!("{name}: two workers gain {speed_up:.2}, two threads {best:.2}: {:+.0} %", 100.0 * off);
+            }
             table.add_row([
                 name.clone(),
                 workers.to_string(),
                 format!("{:.2}", time * 1e-6),
-                format!("{:.2}", alone / time),
-                format!("{:.0} %", 100.0 * alone / time / workers as f64),
+                format!("{speed_up:.2}"),
+                format!("{:.0} %", 100.0 * speed_up / workers as f64),
+                format!("{:.3}", serial as f64 * 1e-6),
                 measured.get(i).map(|[best, median]| format!("{best:.2} / {median:.2}")).unwrap_or_default(),
             ]);
         }
     }
     println!("{table}");
+    if !valid {
+        eprintln!(
+            "not valid: more than a tenth off what two threads gain here. Others on these cores slow two threads, not one"
+        );
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }

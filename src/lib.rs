@@ -141,6 +141,9 @@ mod backend;
 pub mod checkpoint;
 #[cfg(feature = "cpu")]
 mod cpu;
+#[cfg(all(feature = "cpu", feature = "catalogue"))]
+#[doc(hidden)]
+pub use cpu::trace as cpu_trace;
 pub mod data;
 mod error;
 #[cfg(feature = "gpu")]

@@ -85,11 +85,11 @@ fn least_of(loss: &MarginSoftmax, shape: Shape, want: Want) -> u64 {
 /// They never end, since a thread gives its memory back at a moment of its own.
 fn pool() -> &'static rayon::ThreadPool {
     static POOL: OnceLock<rayon::ThreadPool> = OnceLock::new();
-    POOL.get_or_init(new_pool)
+    POOL.get_or_init(|| new_pool(2))
 }
 
-fn new_pool() -> rayon::ThreadPool {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+fn new_pool(threads: usize) -> rayon::ThreadPool {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let (x, w) = (numbers(32 * 64), numbers(128 * 64));
     pool.broadcast(|_| {
         // small enough to stay on this thread
@@ -198,6 +198,33 @@ fn nothing_grows_with_rows_times_classes() {
     assert_eq!(needed(100_000), needed(100_000_000));
     assert_eq!(needed(100_000), needed(1000) + 512 * 128 * 8);
     assert!(needed(1000) < 512 * 1000 * 4);
+}
+
+/// The same on 64 threads, where blocks of rows and dX are divided; with just too little room for that they are not.
+#[test]
+fn many_workers_stay_within_the_budget() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    static POOL: OnceLock<rayon::ThreadPool> = OnceLock::new();
+    let pool = POOL.get_or_init(|| new_pool(64));
+    let (rows, classes, dim) = (320, 3001, 96);
+    let (x, w) = (numbers(rows * dim), numbers(classes * dim));
+    let labels: Vec<i64> = (0..rows).map(|i| (i * 31 % classes) as i64).collect();
+    let batch = Batch { embeddings: &x, prototypes: &w, labels: &labels, ..Batch::default() };
+    let (shape, loss) = (Shape::new(rows, classes, dim).unwrap(), MarginSoftmax::arcface());
+    let cosines = (rows * classes * 4) as u64;
+    for want in [Want::LOSS, Want::ALL] {
+        for budget in [2 * least(shape, want), cosines + (1 << 20), cosines + (4 << 20), 256 << 20] {
+            let mut out = with_room(rows, classes, dim);
+            let used = used_by(
+                pool,
+                || Backend::cpu().head_with(&loss, shape, &options(budget, want)).unwrap(),
+                |head| {
+                    head.evaluate_into(&batch, &mut out).unwrap();
+                },
+            );
+            stays(&format!("{want:?} on 64 threads"), used, budget, None);
+        }
+    }
 }
 
 /// What is kept costs a tenth more than the cosines themselves at two shapes of speech and face recognition and one with many

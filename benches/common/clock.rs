@@ -21,12 +21,26 @@ pub fn timed(f: impl FnOnce()) -> Time {
 /// CPU time of all threads of this process so far, where the system reports it.
 fn thread_seconds() -> Option<f64> {
     #[cfg(unix)]
-    {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Some(time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
-    }
+    return Some(seconds(rustix::time::ClockId::ProcessCPUTime));
     #[cfg(not(unix))]
     None
+}
+
+/// CPU time of this thread so far where the system reports it, else of the wall.
+pub fn this_thread_seconds() -> f64 {
+    #[cfg(unix)]
+    return seconds(rustix::time::ClockId::ThreadCPUTime);
+    #[cfg(not(unix))]
+    {
+        static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        START.elapsed().as_secs_f64()
+    }
+}
+
+#[cfg(unix)]
+fn seconds(clock: rustix::time::ClockId) -> f64 {
+    let time = rustix::time::clock_gettime(clock);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 /// The smallest and the median.

@@ -1,6 +1,7 @@
 //! The fastest tiling within a budget, and the bytes that a head with it holds.
 
 use super::{
+    division::Division,
     join::Queue,
     product::{Pieces, packing_bytes},
     rows::{HeadRow, Partial, RowExtras},
@@ -8,7 +9,7 @@ use super::{
     table::Scratch,
     tiling::Tiling,
     vector::Aligned,
-    worker::{TileScratch, WorkerScratch},
+    worker::{BlockScratch, TileScratch, WorkerScratch},
 };
 use crate::{Budget, Error, Result, Shape, Want, shape::elements};
 
@@ -20,6 +21,9 @@ const MARGINS: usize = 3 * size_of::<[f64; 4]>();
 
 /// Bytes of a row while a state follows the batch or margins are drawn.
 const FOLLOWED: usize = 12 * size_of::<f64>();
+
+/// Multiply-adds of a product below which more workers than ranges gain nothing.
+const WORTH_SPREADING: u64 = 1 << 24;
 
 /// Whatever the sizes: a series fitted anew, and small lists.
 const FIXED: u64 = 20 << 10;
@@ -34,9 +38,9 @@ impl Tiling {
         let cached = CACHE / 4 / (block + dim) / 32 * 32;
         let tile = (columns / 16).next_multiple_of(32).min(cached).clamp(128, 512).min(columns);
         let (tile, keep) = (whole(tile), want.grad_embeddings || want.grad_prototypes || want.grad_bias);
-        let (joined, pieces) = (block.min(128), Pieces::USUAL);
+        let (spread, pieces) = (false, Pieces::USUAL);
         let best =
-            Self { rows, columns, centers, dim, want, top, filter, keep, tile, block, ranges: 1, joined, pieces };
+            Self { rows, columns, centers, dim, want, top, filter, keep, tile, block, ranges: 1, spread, pieces };
         let tiles = columns.div_ceil(tile);
         // a thread can have no less than a range
         let most = (tiles / 4).clamp(16, 64);
@@ -65,7 +69,11 @@ impl Tiling {
         // indices are isize whatever the caller allows
         let allowed = budget.get().min(isize::MAX as u64);
         let needed = all().map(|l| l.bytes()).min().unwrap_or(0);
-        all().find(|l| l.bytes() <= allowed).ok_or(Error::Budget { needed, allowed: budget.get() })
+        let found = all().find(|l| l.bytes() <= allowed).ok_or(Error::Budget { needed, allowed: budget.get() })?;
+        // decided last: more workers never cost a better tiling. Lists of a filter follow the rows that are multiplied at once
+        let worth = elements(rows, columns).saturating_mul(dim as u64) >= WORTH_SPREADING;
+        let spread = Self { spread: worth && !filter && !cfg!(target_arch = "wasm32"), ..found };
+        Ok(if spread.bytes() <= allowed { spread } else { found })
     }
 
     /// The bytes of what pass 2 of *keep* takes its tiles from.
@@ -73,7 +81,7 @@ impl Tiling {
         if !self.keep {
             return 0;
         }
-        Queue::bytes(self.columns.div_ceil(self.tile) as u64, self.rows.div_ceil(self.joined))
+        Queue::bytes(self.columns.div_ceil(self.tile) as u64, Division::most_blocks(self))
     }
 
     /// Every byte that a call holds beside inputs and outputs, on however many threads.
@@ -86,12 +94,18 @@ impl Tiling {
         let packing = packing(block, tile, dim, (false, true))
             .max(packing(block, dim, tile, (false, false)))
             .max(packing(tile, dim, block, (true, false)));
-        let worker = [(self.worker_cosines() as u64, 4), (tile as u64, TileScratch::BYTES), (dim as u64, 4)];
-        let worker =
-            worker.into_iter().chain([(self.tile_classes() as u64, Scratch::BYTES), (1, size_of::<WorkerScratch>())]);
-        let worker = worker.chain([(self.worker_totals() as u64, 8), (self.bias_sums() as u64, 8)]);
+        let worker = [
+            (tile as u64, TileScratch::BYTES),
+            (dim as u64, 4),
+            (BlockScratch::narrow(self) as u64, 4),
+            (self.tile_classes() as u64, Scratch::BYTES),
+            (1, size_of::<WorkerScratch>()),
+            (self.worker_totals() as u64, 8),
+            (self.bias_sums() as u64, 8),
+        ];
         let (listed_rows, listed) = self.listed();
-        let worker = worker.fold(packing + 256 + SparseGradient::bytes(listed_rows, listed), add); // and its task
+        // and its task
+        let worker = worker.into_iter().fold(packing + 256 + SparseGradient::bytes(listed_rows, listed), add);
         [
             (elements(self.rows, dim), 4), // directions
             (1, Aligned::EXTRA),
@@ -103,9 +117,10 @@ impl Tiling {
             (self.chosen(), size_of::<(f32, u32)>()),
             (self.tile_classes() as u64, 4), // ones
             (self.queue(), 1),
+            (elements(self.worker_cosines(), self.ranges), 4),
         ]
         .into_iter()
-        .fold(worker.saturating_mul(self.ranges as u64).saturating_add(FIXED), add)
+        .fold(worker.saturating_mul(self.workers() as u64).saturating_add(FIXED), add)
     }
 }
 
@@ -178,8 +193,8 @@ mod tests {
             let tiling = Tiling::choose(shape, Want::ALL, top, false, budget).unwrap();
             let (input, work) = (Input::new(&tiling), Workspace::new(&tiling));
             let workers = work.workers.iter().map(|w| {
-                let (t, s) = (&w.tile, &w.tile.sweep);
-                let floats = [&t.factors, &t.unit, &t.cosines, &s.cosines, &s.values, &s.slopes];
+                let (t, b, s) = (&w.tile, &w.block, &w.block.sweep);
+                let floats = [&t.factors, &b.unit, &b.narrow, &w.cosines, &s.cosines, &s.values, &s.slopes];
                 let wide = [&t.lengths, &w.totals, &w.bias_sums];
                 4 * (floats.map(|v| v.capacity()).iter().sum::<usize>() + s.centers.capacity())
                     + 8 * wide.map(|v| v.capacity()).iter().sum::<usize>()

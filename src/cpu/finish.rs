@@ -138,7 +138,7 @@ fn finish_row(
     share
 }
 
-/// dX in *recompute*: the other ranges' shares added to the first in order, then projected.
+/// dX, projected: in *recompute* after the other ranges' shares are added to the first in order.
 pub(super) fn finish_embeddings(
     setup: Setup,
     linear: bool,
@@ -148,7 +148,10 @@ pub(super) fn finish_embeddings(
     grad: &mut [f32],
 ) {
     let Setup { arch, tiling, .. } = setup;
-    let Tiling { dim, ranges, .. } = tiling;
+    let Tiling { dim, ranges, keep, .. } = tiling;
+    if keep {
+        return place_embeddings(setup, linear, call, lengths, workspace, grad);
+    }
     let len = grad.len();
     let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
     let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
@@ -171,6 +174,40 @@ pub(super) fn finish_embeddings(
         }
         if !linear {
             arch.dispatch(project(pull));
+        }
+    });
+}
+
+/// dX in *keep*: its blocks in their places, then projected.
+fn place_embeddings(
+    setup: Setup,
+    linear: bool,
+    call: &HeadCall<'_>,
+    lengths: &[f64],
+    workspace: &Workspace,
+    grad: &mut [f32],
+) {
+    let Setup { arch, tiling, .. } = setup;
+    let (n, dim, division) = (call.batch.rows(), tiling.dim, call.division);
+    let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
+    let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
+    each(call.parallel, blocks, |(block, (grad, (from, lengths)))| {
+        let rows = grad.chunks_mut(dim).zip(from.chunks(dim).zip(lengths.chunks(1)));
+        for (row, (pull, (from, lengths))) in (block * ROWS..).zip(rows) {
+            if division.striped(dim) && !tiling.long_embeddings() {
+                let mut at = 0;
+                for (place, columns) in division.places(n, dim, row) {
+                    pull[at..at + columns].copy_from_slice(&workspace.shares[place..place + columns]);
+                    at += columns;
+                }
+            }
+            let project = Project { pull, from, step: 1, dim, lengths, divided: false };
+            if tiling.long_embeddings() {
+                let total = |column: usize, _| workspace.totals[division.place(n, dim, row, column)];
+                arch.dispatch(Finish { total, project, linear });
+            } else if !linear {
+                arch.dispatch(project);
+            }
         }
     });
 }

@@ -11,14 +11,15 @@ use super::{
     tiles::{ClassTile, TileClasses},
     tiling::{Setup, Tiling},
     total::{Total, Widen},
-    worker::{TileScratch, WorkerScratch, values_of},
+    worker::{BlockScratch, TileScratch, WorkerScratch, values_of},
 };
 use crate::objective::others::{Identity, Rectified};
 
 impl RangeTask<'_> {
     /// Pass 2 of *recompute*: this range's share of dX, and its dW and db.
     pub fn gradients(self, context: &PassContext<'_>) {
-        let Self { mut tiles, worker, share, total, .. } = self;
+        let Self { mut tiles, workers, share, total, .. } = self;
+        let Some(worker) = workers.first_mut() else { return };
         worker.lists.sums = FilterSums::default();
         let mut total = Total::new(total);
         while let Some(tile) = tiles.next() {
@@ -43,13 +44,15 @@ impl<'a> ClassTile<'a> {
         let Setup { arch, tiling: Tiling { dim, centers, want, .. }, filter } = context.setup;
         let columns = classes.prototypes.len() / dim;
         let width = columns / centers;
-        let WorkerScratch { tile, lists, totals, bias_sums, .. } = worker;
+        let WorkerScratch { tile, block, cosines, lists, totals, bias_sums, .. } = worker;
         tile.measure(context, classes.prototypes);
         let mut total = Total::new(totals);
         for (at, rows) in context.row_blocks() {
-            tile.block_gradients(fresh, context, (at, rows), classes, (kept, max_logit));
-            let sparse = filter.is_some() && tile.apply_filter(context, (at, rows), columns, kept, lists);
-            let values = &*values_of(kept, &mut tile.cosines, (at, rows.len()), columns);
+            let values = values_of(kept, cosines, (at, rows.len()), columns);
+            let max_logit = max_logit.get(at..).unwrap_or_default();
+            tile.block_gradients(fresh, context, (at, rows), classes, (values, max_logit), block);
+            let sparse = filter.is_some() && tile.apply_filter(context, rows, values, lists);
+            let values = &*values;
             if want.grad_prototypes {
                 context.grad_prototypes((grad, total.adds()), values, columns, at, sparse.then_some(lists));
             }
@@ -59,8 +62,8 @@ impl<'a> ClassTile<'a> {
                 rows.for_each(|(i, from)| arch.dispatch(Widen { from, to: bias_sums, add: at + i > 0 }));
             }
             if let (Some((share, add)), true) = (&mut share, want.grad_embeddings) {
-                let with = (tile.ordinary, &mut tile.unit[..]);
-                context.grad_embeddings((&mut share[at * dim..], *add), values, classes.prototypes, with, lists);
+                let (share, with) = (&mut share[at * dim..], (tile.ordinary, &mut block.unit[..]));
+                context.grad_embeddings((share, *add), (0, dim), values, classes.prototypes, with, lists);
             }
         }
         grad_bias.iter_mut().zip(&*bias_sums).for_each(|(to, sum)| *to = *sum as f32);
@@ -79,24 +82,28 @@ impl<'a> ClassTile<'a> {
 impl TileScratch {
     /// A block of cosines, or of what pass 1 stored of them, becomes G.
     fn block_gradients(
-        &mut self,
+        &self,
         fresh: bool,
         context: &PassContext<'_>,
         (at, rows): (usize, &[HeadRow]),
         classes: TileClasses<'_>,
-        (kept, max_logit): (&mut [f32], &[f32]),
+        (values, max_logit): (&mut [f32], &[f32]),
+        scratch: &mut BlockScratch,
     ) {
         let (arch, table) = (context.setup.arch, &context.table);
-        let (block, scratch) = self.block(context, (at, rows), classes, kept, !fresh);
+        if fresh {
+            context.cosines(values, (at, at), classes, (self.ordinary, &mut *scratch));
+        }
+        let block = self.block(context, (rows, values), classes, !fresh);
         match context.path {
             Path::Identity if !fresh => {
-                let max_logit = &max_logit[at..at + rows.len()];
                 arch.dispatch(DirectGradients::<_, true> { others: Identity, block, max_logit });
             }
-            Path::Identity => arch.dispatch(DirectGradients::<_, false> { others: Identity, block, max_logit: &[] }),
-            Path::Rectified => arch.dispatch(DirectGradients::<_, false> { others: Rectified, block, max_logit: &[] }),
+            Path::Identity => arch.dispatch(DirectGradients::<_, false> { others: Identity, block, max_logit }),
+            Path::Rectified => arch.dispatch(DirectGradients::<_, false> { others: Rectified, block, max_logit }),
             Path::Table | Path::AllSums => {
-                arch.dispatch(TableGradients { table, block, extras: &context.extras[at..], scratch });
+                let (extras, scratch) = (&context.extras[at..], &mut scratch.sweep);
+                arch.dispatch(TableGradients { table, block, extras, scratch });
             }
         }
     }
@@ -104,14 +111,13 @@ impl TileScratch {
     /// Small entries of G become 0, then its columns are multiplied by the factors. Returns whether the entries that are
     /// left are few enough to be listed.
     fn apply_filter(
-        &mut self,
+        &self,
         context: &PassContext<'_>,
-        (at, rows): (usize, &[HeadRow]),
-        columns: usize,
-        kept: &mut [f32],
+        rows: &[HeadRow],
+        values: &mut [f32],
         lists: &mut SparseGradient,
     ) -> bool {
-        let values = values_of(kept, &mut self.cosines, (at, rows.len()), columns);
+        let columns = values.len() / rows.len();
         let factors = (self.ordinary && !context.linear).then(|| &self.factors[..columns]);
         context.setup.arch.dispatch(ApplyFilter { values, columns, rows, lists, factors })
     }

@@ -5,13 +5,15 @@ use std::ops::Range;
 use pulp::Arch;
 
 use super::{
+    division::Division,
     finish::{Between, finish_embeddings, resize},
     input::{HeadCall, Input, PassContext, Path, ROWS, each},
     ranges::{Look, RangeTask},
-    rows::HeadRow,
+    rows::{HeadRow, Partial},
     scan,
     sparse::FilterSums,
     tiling::{Setup, Tiling},
+    trace,
     vector::Fused,
     workspace::{Outputs, Workspace},
 };
@@ -89,8 +91,9 @@ impl CpuHead {
         let ready = scanned && self.setup.tiling.keep;
         let into = Outputs::default();
         self.run_ranges(&call, self.path(), state, into, |task, context| task.statistics(ready, context));
-        let (found, n) = (self.found(), call.batch.rows());
-        let z = self.finish(&call, found, |workspace, i| workspace.merged(n, i).wide(), state, out);
+        let found = self.found();
+        self.workspace.merge(self.setup.tiling.ranges, &call);
+        let z = self.finish(&call, found, |workspace, i| workspace.partials[i].wide(), state, out);
         self.pass_two(&call, false, z, state, out);
         Ok(())
     }
@@ -121,9 +124,9 @@ impl CpuHead {
         self.take_targets(&call, targets, state)?;
         let into = Outputs::default();
         self.run_ranges(&call, Path::AllSums, state, into, |task, context| task.statistics(false, context));
-        let n = call.batch.rows();
-        let rows = (0..n).map(|i| {
-            let mut sums = self.workspace.merged(n, i).wide();
+        self.workspace.merge(self.setup.tiling.ranges, &call);
+        let rows = self.workspace.partials[..call.batch.rows()].iter().map(|all| {
+            let mut sums = all.wide();
             if self.loss.binary().is_some() {
                 sums.max_logit = 0.0;
             }
@@ -154,7 +157,10 @@ impl CpuHead {
     /// Directions and target cosines.
     fn begin<'a>(&mut self, batch: CheckedBatch<'a>) -> HeadCall<'a> {
         let work = (batch.rows() * self.setup.tiling.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
-        let call = HeadCall { batch, parallel: work > 300_000 };
+        let parallel = work > 300_000;
+        let threads = if parallel { trace::threads() } else { 1 };
+        let division = Division::new(&self.setup.tiling, batch.rows(), threads);
+        let call = HeadCall { batch, parallel, division };
         self.input.prepare(self.setup, &self.loss, &self.range, &call);
         call
     }
@@ -229,7 +235,7 @@ impl CpuHead {
     fn best(&self, call: &HeadCall<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MAX], usize) {
         let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MAX];
         let room = call.batch.rows() * self.setup.tiling.top;
-        for range in self.workspace.top.chunks_exact(room).take(self.workspace.workers.len()) {
+        for range in self.workspace.top.chunks_exact(room).take(self.setup.tiling.ranges) {
             range[i * count..(i + 1) * count].iter().for_each(|&new| scan::insert(&mut all[..count], new));
         }
         (all, all[..count].iter().take_while(|(_, class)| *class != u32::MAX).count())
@@ -282,17 +288,18 @@ impl CpuHead {
     fn scan(&mut self, call: &HeadCall<'_>, look: Look, state: &State) -> Targets {
         self.run_ranges(call, Path::Table, state, Outputs::default(), |task, context| task.scan(look, context));
         let Counts { zero_prototypes, non_finite_prototypes, .. } = self.found();
-        let n = call.batch.rows();
-        let sums = |i: usize| {
-            let all = self.workspace.merged(n, i);
-            [all.max_logit.max(f64::MIN), all.sum]
-        };
+        self.workspace.merge(self.setup.tiling.ranges, call);
+        let sums = |all: &Partial| [all.max_logit.max(f64::MIN), all.sum];
         Targets {
             range: self.range.clone(),
             cosines: vec![],
             top: vec![],
             top_count: look.top,
-            sums: if look.sums { (0..n).map(sums).collect() } else { vec![] },
+            sums: if look.sums {
+                self.workspace.partials[..call.batch.rows()].iter().map(sums).collect()
+            } else {
+                vec![]
+            },
             zero_prototypes,
             non_finite_prototypes,
         }
@@ -330,30 +337,15 @@ impl CpuHead {
             };
             let filter_sums = if keep {
                 let context = self.input.context(self.setup, &self.loss, path, call, state);
-                let (workers, queue) = self.workspace.queue(self.setup, &self.range, call, &self.input.lengths, into);
-                let count = workers.len();
-                each(call.parallel, workers.iter_mut().collect(), |worker| queue.work(fresh, &context, worker));
-                if queue.unfinished() {
-                    let workers = workers.iter_mut().enumerate().collect();
-                    each(call.parallel, workers, |(first, worker)| queue.finish(first, count, &context, worker));
-                }
-                queue.filter_sums().fold(FilterSums::default(), FilterSums::plus)
+                let (workers, queue) = self.workspace.queue(self.setup, &self.range, call, into);
+                queue.run(call.parallel, fresh, &context, workers)
             } else {
                 self.run_ranges(call, path, state, into, |task, context| task.gradients(context));
-                finish_embeddings(
-                    self.setup,
-                    linear,
-                    call,
-                    &self.input.lengths,
-                    &self.workspace,
-                    &mut out.grad_embeddings,
-                );
-                self.workspace
-                    .workers
-                    .iter()
-                    .map(|worker| worker.lists.sums)
-                    .fold(FilterSums::default(), FilterSums::plus)
+                let workers = self.workspace.workers.iter();
+                workers.map(|worker| worker.lists.sums).fold(FilterSums::default(), FilterSums::plus)
             };
+            let (lengths, grad) = (&self.input.lengths, &mut out.grad_embeddings);
+            finish_embeddings(self.setup, linear, call, lengths, &self.workspace, grad);
             let FilterSums { dropped, total, kept } = filter_sums;
             out.filtered =
                 self.setup.filter.map(|_| Filtered { dropped: dropped as f32, total: total as f32, kept, entries });

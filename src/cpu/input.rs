@@ -7,9 +7,11 @@ use rayon::prelude::*;
 use super::{
     curve::OthersF32,
     directions::{DotLength, Normalize},
+    division::Division,
     rows::{HeadRow, RowExtras, unit},
     table::Table,
     tiling::{Setup, Tiling},
+    trace::{self, Event, Task},
     vector::Aligned,
 };
 use crate::{
@@ -22,12 +24,14 @@ pub(super) struct HeadCall<'a> {
     pub batch: CheckedBatch<'a>,
     /// Whether the batch is large enough to be worth a second thread.
     pub parallel: bool,
+    pub division: Division,
 }
 
 /// Every item once, in any order, on the threads of the current pool or on this one.
 pub(super) fn each<T: Send>(parallel: bool, items: Vec<T>, f: impl Fn(T) + Sync + Send) {
     if parallel {
-        items.into_par_iter().with_max_len(1).for_each(f);
+        let f = |item| trace::within(Event::Task(Task::Item), || f(item));
+        trace::within(Event::Stage, || items.into_par_iter().with_max_len(1).for_each(f));
     } else {
         items.into_iter().for_each(f);
     }
@@ -60,6 +64,7 @@ pub(super) enum Path {
 /// The batch, the loss at its state, and the sweeps.
 pub(super) struct PassContext<'a> {
     pub setup: Setup,
+    pub division: Division,
     pub path: Path,
     pub table: Table,
     /// Plain products of vectors as they are.
@@ -155,6 +160,7 @@ impl Input {
         let smoothed = loss.label_smoothing > 0.0;
         PassContext {
             setup,
+            division: call.division,
             path,
             table: Table {
                 curve: OthersF32::new(&loss.others, loss.others_series(), state.hardness),

@@ -1,14 +1,15 @@
-//! dX in *keep*: the tiles of classes join its blocks of rows.
+//! dX in *keep*: the tiles of classes join its blocks.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{
-    directions::Project,
-    input::PassContext,
+    division::{Division, Part},
+    input::{PassContext, each},
     sparse::FilterSums,
-    tiles::{ClassTiles, front},
+    tiles::{ClassTile, ClassTiles, front},
     tiling::{Setup, Tiling},
     total::Total,
+    trace::{self, Event, Task},
     worker::WorkerScratch,
 };
 
@@ -21,104 +22,135 @@ struct Done<'a> {
     filter_sums: FilterSums,
 }
 
-/// dX in *keep*, row block by row block: the tiles join each of them in order, by whoever finds it free and a tile done.
-/// So the sums depend on no thread, nobody waits, and most of G is still in a cache.
+/// dX in *keep*, block by block: the tiles join each of them in order, by whoever finds it free and a tile done. So the sums
+/// depend on no thread, nobody waits but for the last tiles, and most of G is still in a cache.
 pub(super) struct Queue<'a> {
     tiles: Mutex<ClassTiles<'a>>,
     done: Vec<OnceLock<Done<'a>>>,
+    /// How many tiles are done, and whom to tell of more.
+    ended: Mutex<usize>,
+    more: Condvar,
     blocks: Vec<Mutex<Joined<'a>>>,
 }
 
-/// Some rows of dX.
+/// A block of dX.
 struct Joined<'a> {
-    /// How many tiles are part of them.
+    /// How many tiles are part of it.
     tiles: usize,
-    rows: &'a mut [f32],
+    part: Part,
+    sum: &'a mut [f32],
     total: Total<'a>,
-    /// Their embeddings and the lengths of those.
-    from: &'a [f32],
-    lengths: &'a [f64],
+}
+
+/// Counts a tile as done when it goes.
+struct Ended<'q, 'a>(&'q Queue<'a>);
+
+impl Drop for Ended<'_, '_> {
+    fn drop(&mut self) {
+        *lock(&self.0.ended) += 1;
+        self.0.more.notify_all();
+    }
+}
+
+/// Nothing is left half done where a holder panicked that others would read: the panic ends the call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> Queue<'a> {
-    pub fn new(
-        tiles: ClassTiles<'a>,
-        (from, lengths): (&'a [f32], &'a [f64]),
-        grad: &'a mut [f32],
-        mut totals: &'a mut [f64],
-    ) -> Self {
-        let Tiling { joined, dim, tile, .. } = tiles.tiling;
-        let own = from.chunks(joined * dim).zip(lengths.chunks(joined));
-        let blocks = grad.chunks_mut(joined * dim).zip(own);
-        let blocks = blocks.map(|(rows, (from, lengths))| {
-            let total = Total::new(front(&mut totals, rows.len()));
-            Mutex::new(Joined { tiles: 0, rows, total, from, lengths })
+    /// `sums`: where the blocks of dX lie.
+    pub fn new(tiles: ClassTiles<'a>, division: Division, mut sums: &'a mut [f32], mut totals: &'a mut [f64]) -> Self {
+        let Tiling { dim, tile, .. } = tiles.tiling;
+        let rows = sums.len() / dim;
+        let blocks = division.blocks(rows, dim).map(|part| {
+            let sum = front(&mut sums, part.rows * part.columns);
+            let total = Total::new(front(&mut totals, sum.len()));
+            Mutex::new(Joined { tiles: 0, part, sum, total })
         });
+        let blocks = blocks.collect();
         let count = (tiles.rest.classes.prototypes.len() / dim).div_ceil(tile);
-        Self {
-            tiles: Mutex::new(tiles),
-            done: std::iter::repeat_with(OnceLock::new).take(count).collect(),
-            blocks: blocks.collect(),
-        }
+        let done = std::iter::repeat_with(OnceLock::new).take(count).collect();
+        Self { tiles: Mutex::new(tiles), done, ended: Mutex::new(0), more: Condvar::new(), blocks }
     }
 
     /// The bytes of [`new`](Self::new) for this many tiles and blocks.
-    pub fn bytes(tiles: u64, blocks: usize) -> u64 {
-        let tile = size_of::<OnceLock<Done<'_>>>() as u64;
-        tiles.saturating_mul(tile).saturating_add((blocks * size_of::<Mutex<Joined<'_>>>()) as u64)
+    pub fn bytes(tiles: u64, blocks: u64) -> u64 {
+        let (tile, block) = (size_of::<OnceLock<Done<'_>>>(), size_of::<Mutex<Joined<'_>>>());
+        tiles.saturating_mul(tile as u64).saturating_add(blocks.saturating_mul(block as u64))
     }
 
-    /// Pass 2, until no tile is left.
-    pub fn work(&self, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) {
-        let next = || self.tiles.lock().unwrap_or_else(PoisonError::into_inner).next();
-        while let Some(tile) = next() {
-            worker.lists.sums = FilterSums::default();
-            let (index, prototypes) = (tile.index, tile.classes.prototypes);
-            let values = tile.gradients(fresh, context, worker, None);
-            let done = Done { values, prototypes, ordinary: worker.tile.ordinary, filter_sums: worker.lists.sums };
-            // every index comes once
-            let _ = self.done[index].set(done);
-            for (b, block) in self.blocks.iter().enumerate() {
-                if let Ok(mut block) = block.try_lock() {
-                    self.join(b, &mut block, context, worker);
+    /// Pass 2 by these workers; returns the entries of G that were dropped.
+    pub fn run(
+        &self,
+        parallel: bool,
+        fresh: bool,
+        context: &PassContext<'_>,
+        workers: &mut [WorkerScratch],
+    ) -> FilterSums {
+        each(parallel, workers.iter_mut().collect(), |worker| self.work(fresh, context, worker));
+        let sums = self.done.iter().filter_map(|done| done.get().map(|done| done.filter_sums));
+        sums.fold(FilterSums::default(), FilterSums::plus)
+    }
+
+    /// Tiles, and what they join, until all is done or in other hands.
+    fn work(&self, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) {
+        loop {
+            let tile = lock(&self.tiles).next();
+            let Some(tile) = tile else {
+                let ended = *lock(&self.ended);
+                self.join_free(context, worker);
+                // whoever holds a block that lacks a later tile has not seen this many, and comes back to it
+                if ended == self.done.len() {
+                    return;
                 }
+                let waiting = self.more.wait_while(lock(&self.ended), |now| *now == ended);
+                drop(waiting);
+                continue;
+            };
+            let left = self.done.len() - tile.index - 1;
+            trace::within(Event::Task(Task::Tile(tile.index)), || self.gradients(tile, fresh, context, worker));
+            // the last tiles are begun before anything else
+            if left >= context.division.threads {
+                self.join_free(context, worker);
             }
         }
     }
 
-    /// Whether there are rows that nobody was free for.
-    pub fn unfinished(&self) -> bool {
-        self.blocks.iter().any(|b| b.lock().unwrap_or_else(PoisonError::into_inner).tiles < self.done.len())
+    /// A tile becomes done.
+    fn gradients(&self, tile: ClassTile<'a>, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) {
+        // told whatever happens, since others wait for it
+        let _ended = Ended(self);
+        worker.lists.sums = FilterSums::default();
+        let (index, prototypes) = (tile.index, tile.classes.prototypes);
+        let values = tile.gradients(fresh, context, worker, None);
+        let done = Done { values, prototypes, ordinary: worker.tile.ordinary, filter_sums: worker.lists.sums };
+        // every index comes once
+        let _ = self.done[index].set(done);
     }
 
-    /// Every `step`-th block of rows from `first` on, finished.
-    pub fn finish(&self, first: usize, step: usize, context: &PassContext<'_>, worker: &mut WorkerScratch) {
-        for (b, block) in self.blocks.iter().enumerate().skip(first).step_by(step) {
-            self.join(b, &mut block.lock().unwrap_or_else(PoisonError::into_inner), context, worker);
+    /// Every block that nobody works on.
+    fn join_free(&self, context: &PassContext<'_>, worker: &mut WorkerScratch) {
+        for (b, block) in self.blocks.iter().enumerate() {
+            if let Ok(mut block) = block.try_lock() {
+                self.join(b, &mut block, context, worker);
+            }
         }
     }
 
-    /// All tiles that are done in order join; after the last one the rows are projected.
+    /// All tiles that are done in order join.
     fn join(&self, b: usize, block: &mut Joined<'a>, context: &PassContext<'_>, worker: &mut WorkerScratch) {
-        let Setup { arch, tiling: Tiling { dim, joined, .. }, .. } = context.setup;
-        let Joined { tiles, rows, total, from, lengths } = block;
+        let Setup { arch, tiling: Tiling { dim, .. }, .. } = context.setup;
+        let Joined { tiles, part: Part { row, rows, column, columns: width }, sum, total } = block;
         while let Some(done) = self.done.get(*tiles).and_then(OnceLock::get) {
-            let columns = done.prototypes.len() / dim;
-            let values = &done.values[b * joined * columns..][..rows.len() / dim * columns];
-            let with = (done.ordinary, &mut worker.tile.unit[..]);
-            context.grad_embeddings((rows, total.adds()), values, done.prototypes, with, &mut worker.lists);
-            *tiles += 1;
-            let last = *tiles == self.done.len();
-            total.joined(arch, rows, last || !done.ordinary);
-            if last {
-                let project = Project { pull: rows, from, step: 1, dim, lengths, divided: false };
-                total.finish(arch, 0, project, context.linear);
-            }
+            trace::within(Event::Task(Task::Join { block: b, tile: *tiles }), || {
+                let columns = done.prototypes.len() / dim;
+                let values = &done.values[*row * columns..][..*rows * columns];
+                let with = (done.ordinary, &mut worker.block.unit[..]);
+                let part = (*column, *width);
+                context.grad_embeddings((sum, total.adds()), part, values, done.prototypes, with, &mut worker.lists);
+                *tiles += 1;
+                total.joined(arch, sum, *tiles == self.done.len() || !done.ordinary);
+            });
         }
-    }
-
-    /// The entries of G that every tile dropped, in order.
-    pub fn filter_sums(&self) -> impl Iterator<Item = FilterSums> {
-        self.done.iter().filter_map(|done| done.get().map(|done| done.filter_sums))
     }
 }

@@ -13,8 +13,12 @@
 //!
 //! *keep* stores what the first pass computed, N·C·K values; *recompute* computes the cosines again. Consecutive tiles
 //! form fixed ranges, each with its own statistics: a range is processed in order. In *recompute* it has its own share of
-//! dX too. In *keep* G stays, so the tiles are taken one by one, and join a block of rows of dX in their order as soon as
+//! dX too. In *keep* G stays, so the tiles are taken one by one, and join the blocks of dX in their order as soon as
 //! somebody is free for it. So the result does not depend on the number of threads, and memory not on the number of tiles.
+//!
+//! Only what decides no bit follows the number of threads (`division`): where there are more threads than ranges, blocks of rows
+//! are divided in pass 1, and dX is divided into blocks along N and D. Either way each element is the same sum, taken in the same
+//! order. The room that this takes, for up to 64 workers, is part of the budget; without it there are as many workers as ranges.
 //!
 //! A whole head is the shard of all classes. The pieces of a shard are calls of their own: each computes the cosines anew.
 
@@ -24,6 +28,7 @@ mod blocks;
 mod budget;
 mod curve;
 mod directions;
+mod division;
 mod finish;
 pub(crate) mod geometry;
 mod gradients;
@@ -42,6 +47,7 @@ mod table;
 mod tiles;
 mod tiling;
 mod total;
+pub mod trace;
 mod vector;
 mod worker;
 mod workspace;

@@ -10,7 +10,14 @@ use gemm::Parallelism;
 use super::matrix::Matrix;
 
 /// No product handed to `gemm` is longer than this in any direction, so that its packing buffers are bounded.
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
+
+/// With so few columns of a transposed `b` in its last piece, or fewer, `gemm` may choose another kernel, and so another order of
+/// the sums, for some rows of `a` than for all of them: it does where there are at most 256 elements.
+pub(super) const FEW: usize = 4;
+
+/// From row to row of such a piece: more than it has columns, as in a wider result.
+pub(super) const SPACED: usize = FEW + 1;
 
 /// How much of an operand that lies across is handed over at once: `gemm` copies it, and the copy takes memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +37,11 @@ impl Pieces {
         true => Self { rows: BLOCK, cols: BLOCK, depth: BLOCK },
         false => Self { rows: 48, cols: 64, depth: BLOCK },
     };
+    /// Columns of a transposed `b` that are a last piece of [`FEW`].
+    pub fn few(self, cols: usize) -> usize {
+        Some(cols % self.cols).filter(|&rest| rest <= FEW).unwrap_or(0)
+    }
+
     /// The least memory.
     pub const MIN: Self = Self { rows: 24, cols: 64, depth: 64 };
 }

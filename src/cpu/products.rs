@@ -6,31 +6,60 @@ use super::{
     directions::Normalize,
     input::PassContext,
     matrix::Matrix,
-    product::{product, spaced_product},
+    product::{SPACED, product, spaced_product},
     sparse::{Entry, List, SparseGradient},
     tiles::TileClasses,
     tiling::{Setup, Tiling},
     vector::AddTo,
+    worker::BlockScratch,
 };
 
 impl PassContext<'_> {
-    /// X̂ Wᵀ with its bias; X̂ Ŵᵀ if the prototypes are not ordinary. `at`: the first row.
-    pub fn cosines(&self, values: &mut [f32], at: usize, classes: TileClasses<'_>, with: (bool, &mut [f32])) {
+    /// X̂ Wᵀ with its bias; X̂ Ŵᵀ if the prototypes are not ordinary. `at`: the first row, of the block that begins at `block`. Of
+    /// some rows of a block each cosine is the same sum as of all.
+    pub fn cosines(
+        &self,
+        values: &mut [f32],
+        (block, at): (usize, usize),
+        classes: TileClasses<'_>,
+        (ordinary, scratch): (bool, &mut BlockScratch),
+    ) {
         let Setup { arch, tiling: Tiling { dim, pieces, .. }, .. } = self.setup;
         let columns = classes.prototypes.len() / dim;
-        let x = Matrix::new(&self.directions[at * dim..], values.len() / columns, dim);
-        self.for_each_matrix(classes.prototypes, with, |column, w| {
-            spaced_product(pieces, &mut values[column..], columns, false, x, w.transposed());
+        let (rows, all) = (values.len() / columns, self.setup.tiling.block.min(self.rows.len() - block));
+        let x = |first: usize, rows| Matrix::new(&self.directions[first * dim..], rows, dim);
+        let BlockScratch { unit, narrow, .. } = scratch;
+        self.for_each_matrix(classes.prototypes, (ordinary, unit), |column, w| {
+            let few = if rows < all { pieces.few(w.rows) } else { 0 };
+            let many = w.rows - few;
+            spaced_product(
+                pieces,
+                &mut values[column..],
+                columns,
+                false,
+                x(at, rows),
+                w.part(0, 0, many, dim).transposed(),
+            );
+            if few > 0 {
+                let w = w.part(many, 0, few, dim).transposed();
+                spaced_product(pieces, narrow, SPACED, false, x(block, all), w);
+                let from = narrow[(at - block) * SPACED..].chunks(SPACED);
+                for (to, from) in values.chunks_exact_mut(columns).zip(from) {
+                    to[column + many..][..few].copy_from_slice(&from[..few]);
+                }
+            }
         });
         if !classes.bias.is_empty() {
             values.chunks_exact_mut(columns).for_each(|to| arch.dispatch(AddTo { from: classes.bias, to }));
         }
     }
 
-    /// G Ŵ into `grad`, or added to it; G as [`ClassTile::gradients`](super::tiles::ClassTile::gradients) leaves it.
+    /// So many columns of G Ŵ from the first one on into `grad`, or added to it; G as
+    /// [`ClassTile::gradients`](super::tiles::ClassTile::gradients) leaves it.
     pub fn grad_embeddings(
         &self,
         (grad, add): (&mut [f32], bool),
+        (first, count): (usize, usize),
         values: &[f32],
         prototypes: &[f32],
         with: (bool, &mut [f32]),
@@ -46,7 +75,7 @@ impl PassContext<'_> {
         }
         let g = Matrix::new(values, rows, columns);
         self.for_each_matrix(prototypes, with, |column, w| {
-            product(pieces, grad, add || column > 0, g.columns(column, w.rows), w);
+            product(pieces, grad, add || column > 0, g.columns(column, w.rows), w.columns(first, count));
         });
     }
 

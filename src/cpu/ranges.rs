@@ -1,21 +1,22 @@
 //! One range of consecutive class tiles, processed in order: the scan of the raw cosines, and pass 1.
 
 use super::{
-    input::{PassContext, Path},
-    rows::Partial,
+    input::{PassContext, Path, each},
+    rows::{HeadRow, Partial},
     scan::Scan,
     sweep::DirectStatistics,
     table::TableStatistics,
-    tiles::ClassTiles,
+    tiles::{ClassTile, ClassTiles, TileClasses, front},
     tiling::Setup,
-    worker::WorkerScratch,
+    worker::{BlockScratch, TileScratch, WorkerScratch, values_of},
 };
 use crate::objective::others::{Identity, Rectified};
 
 /// One range of class tiles with everything that belongs to it alone.
 pub(super) struct RangeTask<'a> {
     pub tiles: ClassTiles<'a>,
-    pub worker: &'a mut WorkerScratch,
+    /// One for each part of a block, at least one.
+    pub workers: &'a mut [WorkerScratch],
     pub partials: &'a mut [Partial],
     pub top: &'a mut [(f32, u32)],
     /// Of dX, in *recompute*.
@@ -33,65 +34,112 @@ pub(super) struct Look {
     pub sums: bool,
 }
 
+/// Some rows of a block × the classes of a tile, with everything that belongs to them alone.
+struct Part<'a> {
+    /// The first row.
+    at: usize,
+    rows: &'a [HeadRow],
+    values: &'a mut [f32],
+    max_logit: &'a mut [f32],
+    partials: &'a mut [Partial],
+    top: &'a mut [(f32, u32)],
+    scratch: &'a mut BlockScratch,
+}
+
 impl RangeTask<'_> {
     /// Counts prototypes, and looks at the raw cosines where that is asked for; *keep* then holds them.
     pub fn scan(self, look: Look, context: &PassContext<'_>) {
         let (arch, centers, count) = (context.setup.arch, context.table.centers, look.top);
-        let worker = self.worker;
-        self.partials.fill(Partial::EMPTY);
         self.top.fill((f32::NEG_INFINITY, u32::MAX));
-        (worker.zero, worker.non_finite) = (0, 0);
-        for tile in self.tiles {
-            worker.count(context, tile.classes.prototypes);
-            if count == 0 && !look.sums {
-                continue;
-            }
-            for (at, rows) in context.row_blocks() {
-                let (block, scratch) = worker.tile.block(context, (at, rows), tile.classes, tile.kept, false);
-                let partials = look.sums.then_some(&mut self.partials[at..at + rows.len()]);
-                let top = &mut self.top[at * count..(at + rows.len()) * count];
-                arch.dispatch(Scan { centers, block, scratch, partials, top, count });
-            }
-        }
+        let look_at = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
+            let partials = look.sums.then_some(part.partials);
+            let block = tile.block(context, (part.rows, part.values), classes, false);
+            arch.dispatch(Scan { centers, block, scratch: &mut part.scratch.sweep, partials, top: part.top, count });
+        };
+        self.pass(count > 0 || look.sums, count, false, context, look_at);
     }
 
     /// Pass 1: the rows' statistics over the other classes of this range. `ready`: what is kept are cosines already.
     pub fn statistics(self, ready: bool, context: &PassContext<'_>) {
         let (Setup { arch, tiling, .. }, table) = (context.setup, &context.table);
-        let worker = self.worker;
-        self.partials.fill(Partial::EMPTY);
-        if !ready {
-            (worker.zero, worker.non_finite) = (0, 0);
-        }
-        for tile in self.tiles {
-            if !ready {
-                worker.count(context, tile.classes.prototypes);
-            }
-            for (at, rows) in context.row_blocks() {
-                let (block, scratch) = worker.tile.block(context, (at, rows), tile.classes, tile.kept, ready);
-                let partials = &mut self.partials[at..at + rows.len()];
-                match context.path {
-                    Path::Identity if tiling.keep => {
-                        let max_logit = &mut tile.max_logit[at..at + rows.len()];
-                        arch.dispatch(DirectStatistics::<_, true> { others: Identity, block, partials, max_logit });
-                    }
-                    Path::Identity => {
-                        arch.dispatch(DirectStatistics::<_, false> {
-                            others: Identity,
-                            block,
-                            partials,
-                            max_logit: &mut [],
-                        });
-                    }
-                    Path::Rectified => {
-                        let others = Rectified;
-                        arch.dispatch(DirectStatistics::<_, false> { others, block, partials, max_logit: &mut [] });
-                    }
-                    Path::Table | Path::AllSums => {
-                        let extras = &context.extras[at..];
-                        arch.dispatch(TableStatistics { table, block, extras, scratch, partials });
-                    }
+        let join = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
+            let Part { at, rows, values, max_logit, partials, scratch, .. } = part;
+            let block = tile.block(context, (rows, values), classes, ready);
+            match context.path {
+                Path::Identity if tiling.keep => {
+                    arch.dispatch(DirectStatistics::<_, true> { others: Identity, block, partials, max_logit });
                 }
+                Path::Identity => {
+                    arch.dispatch(DirectStatistics::<_, false> { others: Identity, block, partials, max_logit });
+                }
+                Path::Rectified => {
+                    arch.dispatch(DirectStatistics::<_, false> { others: Rectified, block, partials, max_logit });
+                }
+                Path::Table | Path::AllSums => {
+                    let (extras, scratch) = (&context.extras[at..], &mut scratch.sweep);
+                    arch.dispatch(TableStatistics { table, block, extras, scratch, partials });
+                }
+            }
+        };
+        self.pass(true, 0, ready, context, join);
+    }
+
+    /// Every tile in order, its blocks of rows in order, and the parts of each side by side. Unless they are `ready`, the cosines
+    /// are computed, where a `sweep` is to see them, and the prototypes counted. `top`: chosen cosines of a row.
+    fn pass(
+        self,
+        swept: bool,
+        top: usize,
+        ready: bool,
+        context: &PassContext<'_>,
+        sweep: impl Fn(Part<'_>, &TileScratch, TileClasses<'_>) + Sync + Send,
+    ) {
+        let Self { tiles, workers, partials, top: chosen, .. } = self;
+        partials.fill(Partial::EMPTY);
+        let dim = context.setup.tiling.dim;
+        let (first, others) = workers.split_at_mut(1);
+        let Some(WorkerScratch { tile: scratch, block, cosines, zero, non_finite, .. }) = first.first_mut() else {
+            return;
+        };
+        if !ready {
+            (*zero, *non_finite) = (0, 0);
+        }
+        for ClassTile { classes, kept, max_logit, .. } in tiles {
+            if !ready {
+                let [short, bad] = scratch.count(context, classes.prototypes);
+                (*zero, *non_finite) = (*zero + short, *non_finite + bad);
+            }
+            if !swept {
+                continue;
+            }
+            let columns = classes.prototypes.len() / dim;
+            for (first, rows) in context.row_blocks() {
+                let count = context.division.part_rows(rows.len());
+                let values = values_of(kept, cosines, (first, rows.len()), columns);
+                let scratches = std::iter::once(&mut *block).chain(others.iter_mut().map(|other| &mut other.block));
+                let mut max_logit = max_logit.get_mut(first..).unwrap_or_default();
+                let mut chosen = &mut chosen[first * top..];
+                let parts = (rows.chunks(count).zip(values.chunks_mut(count * columns)))
+                    .zip(partials[first..].chunks_mut(count).zip(scratches))
+                    .enumerate()
+                    .map(|(part, ((rows, values), (partials, scratch)))| Part {
+                        at: first + part * count,
+                        rows,
+                        values,
+                        max_logit: front(&mut max_logit, rows.len()),
+                        partials: &mut partials[..rows.len()],
+                        top: front(&mut chosen, rows.len() * top),
+                        scratch,
+                    })
+                    .collect::<Vec<_>>();
+                let scratch = &*scratch;
+                each(parts.len() > 1, parts, |part| {
+                    if !ready {
+                        let with = (scratch.ordinary, &mut *part.scratch);
+                        context.cosines(part.values, (first, part.at), classes, with);
+                    }
+                    sweep(part, scratch, classes);
+                });
             }
         }
     }

@@ -1,9 +1,13 @@
-//! How a head divides its work. Every sum follows these numbers, so they never depend on the number of threads.
+//! How a head divides its work. Every sum follows these numbers, so they never depend on the number of threads; what may is in
+//! `division`.
 
 use pulp::Arch;
 
 use super::{product::Pieces, total::LONG};
 use crate::{GradientFilter, Want, shape::elements};
+
+/// Workers that a head has room for, where its budget allows.
+const WORKERS: usize = 64;
 
 /// Class tiles, row blocks and ranges of tiles, and what is kept between the passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +28,10 @@ pub(super) struct Tiling {
     pub tile: usize,
     /// Rows of a block: the other side of it.
     pub block: usize,
-    /// Ranges of consecutive tiles, each processed in order by one thread at a time; pass 2 of *keep* has as many workers.
+    /// Ranges of consecutive tiles, each processed in order.
     pub ranges: usize,
-    /// Rows of dX that a tile joins at once in *keep*.
-    pub joined: usize,
+    /// Whether there is room for more workers than ranges, and for a copy of dX that is divided along its columns.
+    pub spread: bool,
     /// How products take up an operand that lies across.
     pub pieces: Pieces,
 }
@@ -48,6 +52,16 @@ impl Tiling {
         self
     }
 
+    /// Workers of a range: more than one where there is room for them.
+    pub fn parts(&self) -> usize {
+        if self.spread { WORKERS.div_ceil(self.ranges) } else { 1 }
+    }
+
+    /// Of all ranges.
+    pub fn workers(&self) -> usize {
+        self.ranges * self.parts()
+    }
+
     /// Tiles of every range but the last, which may have fewer.
     pub fn range_tiles(&self) -> usize {
         self.columns.div_ceil(self.tile).div_ceil(self.ranges)
@@ -63,9 +77,13 @@ impl Tiling {
         if self.keep { elements(self.rows, self.columns.div_ceil(self.tile)) } else { 0 }
     }
 
-    /// Values of the ranges' shares of dX in *recompute*; the first lies in the output.
+    /// Values of the ranges' shares of dX in *recompute*, the first lies in the output; in *keep* of its blocks.
     pub fn shares(&self) -> u64 {
-        let held = if self.want.grad_embeddings && !self.keep { self.ranges as u64 - 1 } else { 0 };
+        let held = match self.want.grad_embeddings {
+            true if self.keep => u64::from(self.spread),
+            true => self.ranges as u64 - 1,
+            false => 0,
+        };
         elements(self.rows, self.dim).saturating_mul(held)
     }
 

@@ -3,6 +3,7 @@
 use super::{
     directions::Measure,
     input::PassContext,
+    product::SPACED,
     rows::HeadRow,
     sparse::SparseGradient,
     sweep::Block,
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::objective::SHORTEST;
 
-/// The prototypes of a tile, and a block of rows × them.
+/// The prototypes of a tile.
 pub(super) struct TileScratch {
     /// Lengths of the prototypes: the first of every class, then the second of every class, ...
     pub lengths: Vec<f64>,
@@ -21,16 +22,23 @@ pub(super) struct TileScratch {
     /// If true, raw prototypes enter the products, and columns of the cosines and of G are multiplied by the factors; if
     /// false, some length is too extreme for that, and each prototype is normalised first.
     pub ordinary: bool,
+}
+
+/// What whoever computes a block of rows × prototypes of a tile needs beside it.
+pub(super) struct BlockScratch {
     /// The direction of a prototype that is not ordinary.
     pub unit: Vec<f32>,
-    /// \[rows of a block, prototypes of a tile\] in *recompute*.
-    pub cosines: Vec<f32>,
+    /// \[rows of a block, `SPACED`\] where blocks are divided: the cosines with few prototypes.
+    pub narrow: Vec<f32>,
     pub sweep: Scratch,
 }
 
 /// The scratch of a worker, and what it counted.
 pub(super) struct WorkerScratch {
     pub tile: TileScratch,
+    pub block: BlockScratch,
+    /// \[rows of a block, prototypes of a tile\] in *recompute*, of the first worker of a range.
+    pub cosines: Vec<f32>,
     /// The entries of G that a filter keeps.
     pub lists: SparseGradient,
     /// Of dW, \[prototypes of a tile, D\], where that is a long sum.
@@ -56,14 +64,7 @@ impl TileScratch {
     pub const BYTES: usize = 12;
 
     fn new(tiling: &Tiling) -> Self {
-        Self {
-            lengths: vec![0.0; tiling.tile],
-            factors: vec![0.0; tiling.tile],
-            ordinary: true,
-            unit: vec![0.0; tiling.dim],
-            cosines: vec![0.0; tiling.worker_cosines()],
-            sweep: Scratch::new(tiling.tile_classes()),
-        }
+        Self { lengths: vec![0.0; tiling.tile], factors: vec![0.0; tiling.tile], ordinary: true }
     }
 
     /// Lengths and factors of a tile's prototypes.
@@ -82,24 +83,27 @@ impl TileScratch {
         }
     }
 
-    /// The cosines of a block of rows with a tile's classes, computed unless they are `ready`, and scratch for a sweep.
+    /// Measures the prototypes of a tile, and counts those that are zero and those that are not finite.
+    pub fn count(&mut self, context: &PassContext<'_>, prototypes: &[f32]) -> [usize; 2] {
+        self.measure(context, prototypes);
+        let lengths = &self.lengths[..prototypes.len() / context.setup.tiling.dim];
+        let zero = lengths.iter().filter(|&&l| l < SHORTEST && !context.linear).count();
+        [zero, lengths.iter().filter(|l| !l.is_finite()).count()]
+    }
+
+    /// The block of these rows and a tile's classes; `ready`: `values` are cosines already, or what pass 1 made of them.
     pub fn block<'b>(
-        &'b mut self,
+        &'b self,
         context: &'b PassContext<'_>,
-        (at, rows): (usize, &'b [HeadRow]),
+        (rows, values): (&'b [HeadRow], &'b mut [f32]),
         classes: TileClasses<'_>,
-        kept: &'b mut [f32],
         ready: bool,
-    ) -> (Block<'b>, &'b mut Scratch) {
+    ) -> Block<'b> {
         let Setup { tiling: Tiling { dim, centers, .. }, filter, .. } = context.setup;
         let columns = classes.prototypes.len() / dim;
         let (first, width) = (classes.first, columns / centers);
-        let values = values_of(kept, &mut self.cosines, (at, rows.len()), columns);
-        if !ready {
-            context.cosines(values, at, classes, (self.ordinary, &mut self.unit));
-        }
         let factors = (self.ordinary && !context.linear).then(|| &self.factors[..columns]);
-        let block = Block {
+        Block {
             values,
             rows,
             first,
@@ -110,30 +114,37 @@ impl TileScratch {
             before: factors.filter(|_| !ready),
             // a filter compares G as it is
             after: factors.filter(|_| filter.is_none()),
-        };
-        (block, &mut self.sweep)
+        }
+    }
+}
+
+impl BlockScratch {
+    fn new(tiling: &Tiling) -> Self {
+        Self {
+            unit: vec![0.0; tiling.dim],
+            narrow: vec![0.0; Self::narrow(tiling)],
+            sweep: Scratch::new(tiling.tile_classes()),
+        }
+    }
+
+    /// Values of the cosines with few prototypes.
+    pub fn narrow(tiling: &Tiling) -> usize {
+        if tiling.spread { tiling.block * SPACED } else { 0 }
     }
 }
 
 impl WorkerScratch {
-    pub fn new(tiling: &Tiling) -> Self {
+    /// `first`: of a range.
+    pub fn new(tiling: &Tiling, first: bool) -> Self {
         Self {
             tile: TileScratch::new(tiling),
+            block: BlockScratch::new(tiling),
+            cosines: vec![0.0; if first { tiling.worker_cosines() } else { 0 }],
             lists: SparseGradient::new(tiling.listed()),
             totals: vec![0.0; tiling.worker_totals()],
             bias_sums: vec![0.0; tiling.bias_sums()],
             zero: 0,
             non_finite: 0,
         }
-    }
-
-    /// Measures the prototypes of a tile, and counts those that are zero or not finite.
-    pub fn count(&mut self, context: &PassContext<'_>, prototypes: &[f32]) {
-        self.tile.measure(context, prototypes);
-        let lengths = &self.tile.lengths[..prototypes.len() / context.setup.tiling.dim];
-        if !context.linear {
-            self.zero += lengths.iter().filter(|&&l| l < SHORTEST).count();
-        }
-        self.non_finite += lengths.iter().filter(|l| !l.is_finite()).count();
     }
 }

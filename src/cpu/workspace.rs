@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    input::HeadCall,
+    input::{HeadCall, ROWS, each},
     join::Queue,
     ranges::RangeTask,
     rows::Partial,
@@ -15,9 +15,9 @@ use super::{
 /// The workspace of the ranges.
 #[derive(Default)]
 pub(super) struct Workspace {
-    /// \[ranges\].
+    /// \[ranges\]\[parts\].
     pub workers: Vec<WorkerScratch>,
-    /// \[ranges, N\].
+    /// \[ranges, N\]; after [`merge`](Self::merge) the first range has the statistics over all.
     pub partials: Vec<Partial>,
     /// \[tiles\]\[N, prototypes of the tile\]: what survives pass 1.
     pub kept: Vec<f32>,
@@ -25,7 +25,8 @@ pub(super) struct Workspace {
     pub max_logit: Vec<f32>,
     /// \[ranges\]\[N, k\]: the largest cosines and their classes.
     pub top: Vec<(f32, u32)>,
-    /// \[ranges − 1, N, D\] in *recompute*: the first range's share of dX lies in the output.
+    /// \[ranges − 1, N, D\] in *recompute*: the first range's share of dX lies in the output. \[N, D\] in *keep* where dX is
+    /// divided along D: its blocks.
     pub shares: Vec<f32>,
     /// \[N, D\] in *keep* where dX is a long sum, \[ranges, N, D\] in *recompute* where each range's share is.
     pub totals: Vec<f64>,
@@ -42,7 +43,7 @@ pub(super) struct Outputs<'a> {
 impl Workspace {
     pub fn new(tiling: &Tiling) -> Self {
         Self {
-            workers: (0..tiling.ranges).map(|_| WorkerScratch::new(tiling)).collect(),
+            workers: (0..tiling.workers()).map(|w| WorkerScratch::new(tiling, w % tiling.parts() == 0)).collect(),
             partials: vec![Partial::EMPTY; tiling.rows * tiling.ranges],
             kept: vec![0.0; tiling.kept() as usize],
             max_logit: vec![0.0; tiling.max_logits() as usize],
@@ -52,10 +53,16 @@ impl Workspace {
         }
     }
 
-    /// The statistics of row `i` of so many over all ranges, joined in their order.
-    pub fn merged(&self, rows: usize, i: usize) -> Partial {
-        let ranges = self.partials.chunks_exact(rows).take(self.workers.len());
-        ranges.map(|range| &range[i]).fold(Partial::EMPTY, Partial::merged)
+    /// The statistics of every row over all ranges, joined in their order.
+    pub fn merge(&mut self, ranges: usize, call: &HeadCall<'_>) {
+        let rows = call.batch.rows();
+        let (first, others) = self.partials.split_at_mut(rows);
+        let others = others.chunks_exact(rows.max(1)).take(ranges - 1);
+        each(call.parallel, first.chunks_mut(ROWS).enumerate().collect(), |(block, first)| {
+            for (i, first) in (block * ROWS..).zip(first) {
+                *first = others.clone().fold(Partial::EMPTY.merged(first), |all, other| all.merged(&other[i]));
+            }
+        });
     }
 
     /// The ranges of a pass.
@@ -71,28 +78,31 @@ impl Workspace {
         let (mut partials, mut top, mut shares) = (&mut self.partials[..], &mut self.top[..], &mut self.shares[..]);
         let mut totals = &mut self.totals[..];
         let mut tiles = all(tiling, range, call, (&mut self.kept, &mut self.max_logit), (into.prototypes, into.bias));
-        let task = |(index, worker): (usize, &'a mut WorkerScratch)| RangeTask {
+        let task = |(index, workers): (usize, &'a mut [WorkerScratch])| RangeTask {
             tiles: ClassTiles { tiling, rows, rest: tiles.front(tiling.range_tiles()) },
-            worker,
+            workers,
             partials: front(&mut partials, rows),
             top: front(&mut top, rows * tiling.top),
             share: front(if index == 0 { &mut first_share } else { &mut shares }, rows * dim),
             total: front(&mut totals, rows * dim),
         };
-        self.workers.iter_mut().enumerate().map(task).collect()
+        self.workers.chunks_mut(tiling.parts()).enumerate().map(task).collect()
     }
 
-    /// The scratch of the workers, and all tiles of pass 2 in *keep* with the rows of dX that they join.
+    /// The scratch of the workers, and all tiles of pass 2 in *keep* with the blocks of dX that they join.
     pub fn queue<'a>(
         &'a mut self,
         Setup { tiling, .. }: Setup,
         range: &Range<usize>,
         call: &HeadCall<'a>,
-        lengths: &'a [f64],
         into: Outputs<'a>,
     ) -> (&'a mut [WorkerScratch], Queue<'a>) {
         let tiles = all(tiling, range, call, (&mut self.kept, &mut self.max_logit), (into.prototypes, into.bias));
-        (&mut self.workers, Queue::new(tiles, (call.batch.embeddings, lengths), into.embeddings, &mut self.totals))
+        let sums = match call.division.striped(tiling.dim) {
+            true => &mut self.shares[..into.embeddings.len()],
+            false => into.embeddings,
+        };
+        (&mut self.workers, Queue::new(tiles, call.division, sums, &mut self.totals))
     }
 }
 

@@ -37,7 +37,7 @@
 //!
 //! `reference` does so in f64 with everything N×C in memory, in a few hundred lines; it judges the other two, and is itself
 //! judged by finite differences and by numbers from the papers. `cpu` works on tiles of classes over rayon, with the `gemm` crate for
-//! the products. `gpu` executes a [`plan`](crate::plan).
+//! the products; up to 64 threads share a step, which divides rows, classes and the columns of dX but never a sum. `gpu` executes a [`plan`](crate::plan).
 //!
 //! # The plan
 //!

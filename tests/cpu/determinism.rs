@@ -12,6 +12,7 @@ use std::{
 
 use margin_softmax::{
     Backend, Batch, Budget, CenterLoss, GradientFilter, MarginSoftmax, Options, Output, Regularizer, SliceHead, State,
+    Want,
     objective::PRESETS,
     shard::{Statistics, Targets},
 };
@@ -105,6 +106,48 @@ fn threads_and_reruns_change_no_bit() {
                         assert!(same, "{name}, {budget}: other bits on {} threads", pool.current_num_threads());
                     }
                 });
+            }
+        }
+    }
+}
+
+/// Where a call divides blocks of rows and dX for many threads: a last tile of few classes, a row behind 128 others, prototypes
+/// that are too long or too short to enter the products as they are, more rows than a block, several prototypes a class.
+#[test]
+fn a_finer_division_changes_no_bit() {
+    let pools = [1, 5, 24, 64].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    let (arcface, sub_centers) = (MarginSoftmax::arcface(), MarginSoftmax::arcface());
+    let cases = [
+        (Data::random(320, 2049, 40, 1), &arcface, "one class behind"),
+        (Data::random(129, 2306, 96, 2), &MarginSoftmax::cosface().with_label_smoothing(0.1), "a row behind"),
+        (Data::random(193, 2051, 67, 3), &MarginSoftmax::named("curricularface").unwrap(), "65 rows behind"),
+        (Data::random(700, 1300, 33, 4), &MarginSoftmax::named("adacos").unwrap(), "blocks of rows"),
+        (Data::random(300, 700, 40, 5).with_centers(3, 6), &sub_centers, "sub-centers"),
+        (Data::random(300, 1028, 64, 7), &MarginSoftmax::named("softmax").unwrap(), "linear"),
+    ];
+    for ((data, loss, name), extreme) in cases.into_iter().flat_map(|case| [(case.clone(), false), (case, true)]) {
+        let mut data = data.fit(loss);
+        let dim = data.shape[2];
+        if extreme {
+            for (prototype, size) in data.w.chunks_mut(dim).step_by(301).zip([1e-9, 1e12, 1e-20].into_iter().cycle()) {
+                prototype.iter_mut().for_each(|v| *v *= size);
+            }
+        }
+        let state = State::new(loss, data.shape()).unwrap();
+        let wants = [WANT, Want::LOSS, Want::EMBEDDINGS];
+        let options = wants.map(|want| Options { want, ..Options::default() });
+        let cosines = (data.x.len() / dim * (data.w.len() / dim) * 4) as u64;
+        let recompute = Options { budget: Budget::bytes(cosines - 1), ..options[0] };
+        for options in options.into_iter().chain([recompute]) {
+            let mut first = None;
+            for pool in &pools {
+                let again = pool.install(|| {
+                    let mut head = data.head(loss, &options, &state);
+                    step(&mut head, &data, &state, &mut Output::default())
+                });
+                let same = again == *first.get_or_insert_with(|| again.clone());
+                let (threads, want) = (pool.current_num_threads(), options.want);
+                assert!(same, "{name}, extreme lengths {extreme}, {want:?}: other bits on {threads} threads");
             }
         }
     }
