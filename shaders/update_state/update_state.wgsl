@@ -3,7 +3,7 @@
 //   in      rows   [rows]  Row: target cosine, length, and for AdaCos the log-sum-exp of the other classes
 //   in      batch  [1]     Batch: the median
 //   inout   state  [4]     f32: hardness, mean and deviation of the lengths, scale
-//   in      totals [groups] vec4, from class_norms; where batch does not know them
+//   in      totals [groups] vec4, from class_norms
 //
 // One workgroup; each lane adds its rows in order, 256 at a time, then the lanes are added in a fixed tree.
 // Twin: State::follow in src/objective/follow.rs

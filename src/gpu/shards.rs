@@ -2,15 +2,13 @@
 //!
 //! Each call is independent and recomputes the stages before it.
 
-use bytemuck::Zeroable;
-
 use super::slices::DeviceHead;
 use crate::{
     Output, Result, State,
     objective::CheckedBatch,
     plan::Stage,
     shard::{RowStatistics, Statistics, Targets},
-    uniforms::{BatchState, Row, RowStatisticsF32, constants::NO_CLASS},
+    uniforms::{Row, RowStatisticsF32, constants::NO_CLASS},
 };
 
 impl DeviceHead {
@@ -19,8 +17,7 @@ impl DeviceHead {
         let (top_k, sums) = (self.loss.top_k(), self.loss.scale_follows());
         self.run(if sums { &[Stage::Targets, Stage::UpdateState] } else { &[Stage::Targets] })?;
         let found: Vec<Row> = self.read("rows", rows)?;
-        let counts: Vec<BatchState> = self.read("batch", 1)?;
-        let counts = counts.first().copied().unwrap_or(BatchState::zeroed());
+        let [_, zero_prototypes, non_finite_prototypes, _] = self.totals()?;
         let mut top = vec![];
         if top_k > 0 {
             let best: Vec<[u32; 2]> = self.read("top", rows * top_k)?;
@@ -40,8 +37,8 @@ impl DeviceHead {
             top,
             top_count: top_k,
             sums: if sums { found.iter().map(sum).collect() } else { vec![] },
-            zero_prototypes: counts.zero_prototypes as usize,
-            non_finite_prototypes: counts.non_finite_prototypes as usize,
+            zero_prototypes: zero_prototypes as usize,
+            non_finite_prototypes: non_finite_prototypes as usize,
         })
     }
 
@@ -120,17 +117,16 @@ impl DeviceHead {
                 (row.bound, row.last) = (bound as f32, last as u32);
             }
         }
-        let mut counts: Vec<BatchState> = self.read("batch", 1)?;
-        for counts in &mut counts {
-            let weights = |w: &[f32]| w.iter().map(|&w| f64::from(w)).sum::<f64>();
-            counts.weights = batch.class_weights.map_or(self.shape.classes() as f64, weights) as f32;
-            // another machine may say anything
-            let some = |count: usize| count.min(self.shape.vectors()) as u32;
-            counts.zero_prototypes = some(targets.zero_prototypes);
-            counts.non_finite_prototypes = some(targets.non_finite_prototypes);
-        }
+        let weights = |w: &[f32]| w.iter().map(|&w| f64::from(w)).sum::<f64>();
+        let weights = batch.class_weights.map_or(self.shape.classes() as f64, weights) as f32;
+        // another machine may say anything
+        let some = |count: usize| count.min(self.shape.vectors()) as f32;
+        let [_, _, _, exponent] = self.totals()?;
+        // those of the whole head, in the place of this shard's first group
+        let mut totals = vec![[0.0; 4]; self.groups()];
+        totals[0] = [weights, some(targets.zero_prototypes), some(targets.non_finite_prototypes), exponent];
         self.bound.bound.write("rows", bytemuck::cast_slice(&found))?;
-        self.bound.bound.write("batch", bytemuck::cast_slice(&counts))?;
+        self.bound.bound.write("totals", bytemuck::cast_slice(&totals))?;
         self.run(&[Stage::Statistics])?;
         Ok(rows)
     }
@@ -138,6 +134,18 @@ impl DeviceHead {
     fn run(&self, stages: &[Stage]) -> Result<()> {
         let bound = &self.bound.bound;
         bound.submit(stages.iter().flat_map(|&stage| bound.plan().stage(stage)), |_| ()).map(drop)
+    }
+
+    /// Groups of class_norms.
+    fn groups(&self) -> usize {
+        let plan = self.bound.bound.plan();
+        plan.find("totals").map_or(0, |i| plan.buffers()[i].bytes as usize / size_of::<[f32; 4]>())
+    }
+
+    /// The totals of this shard's classes: weights, short prototypes, those that are not finite, and the largest exponent.
+    fn totals(&self) -> Result<[f32; 4]> {
+        let groups: Vec<[f32; 4]> = self.read("totals", self.groups())?;
+        Ok(groups.iter().fold([0.0; 4], |a, b| [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3].max(b[3])]))
     }
 
     /// The first values of a buffer of the workspace.

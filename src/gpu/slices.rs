@@ -171,7 +171,8 @@ impl DeviceHead {
             |classes| Shape::new(shape.rows().max(1), classes, shape.dim())?.with_sub_centers(shape.sub_centers());
         let shards = Plan::shards(sized(range.len())?, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
-        let plan = Plan::checked(loss, (sized(shape.classes())?, range.clone()), &layout, context.limits(), options)?;
+        let classes = (sized(shape.classes())?, range.clone(), false);
+        let plan = Plan::checked(loss, classes, &layout, context.limits(), options)?;
         let head = Head::of_any(context, loss, plan)?;
         let (inputs, outputs) =
             (BatchTensors::new(context, loss, head.plan())?, ResultTensors::new(context, loss, head.plan())?);

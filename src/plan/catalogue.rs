@@ -155,7 +155,6 @@ const STORES: [Loader; 2] = [Loader::F32x4, Loader::F32];
 pub fn kernels() -> Vec<(String, Kernel)> {
     let mut all = Catalogue::default();
     all.add("-", k::COMMON.iter().map(|kernel| kernel()));
-    all.add("-", [Totals::Known, Totals::Summed].map(k::update_state));
     variants().iter().for_each(|snippets| all.of_loss(snippets));
     for &tile in Tile::ALL {
         all.add(tile.name(), [k::list_classes(tile), k::list_rows(tile)]);

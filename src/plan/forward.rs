@@ -24,8 +24,8 @@ pub(super) struct HeadPlan<'a> {
     pub global: StepConstants,
     /// The bits of a filter's threshold, an f32.
     pub epsilon: u32,
-    /// Where the totals of all classes are: on the host between the stages, for one of several heads.
-    pub totals: k::Totals,
+    /// Nobody looks at the rows between the stages.
+    pub alone: bool,
 }
 
 /// How vectors and cosines lie in memory.
@@ -71,9 +71,6 @@ impl HeadPlan<'_> {
             first += count;
             group += count.div_ceil(64);
         }
-        if self.totals == k::Totals::Known {
-            steps.push(b.step(&k::class_totals(), self.global, Grid::fixed(1), &[own.batch, own.totals])?);
-        }
         Ok(steps)
     }
 
@@ -81,15 +78,8 @@ impl HeadPlan<'_> {
     /// hardest classes are chosen, and no other shard may have the cosine. A curve from outside stays in a kernel with few
     /// names of its own, which the caller's text must not use.
     fn joins_margins(&self) -> bool {
-        let Self { work, layout, totals, snippets, .. } = self;
-        let alone = *totals == k::Totals::Summed && layout.shards.len() == 1;
-        alone && work.stages == k::Stages::default() && !snippets.is_custom()
-    }
-
-    /// These buffers, and the one with the totals of all classes.
-    fn with_totals(&self, buffers: &[usize]) -> Vec<usize> {
-        let own = (self.totals == k::Totals::Summed).then_some(self.buffers.totals);
-        buffers.iter().copied().chain(own).collect()
+        let Self { work, layout, alone, snippets, .. } = self;
+        *alone && layout.shards.len() == 1 && work.stages == k::Stages::default() && !snippets.is_custom()
     }
 
     /// For each chunk the steps that compute its cosines and sum over them.
@@ -193,8 +183,8 @@ impl HeadPlan<'_> {
             steps.push(b.step(&k::median_cosine(), *global, Grid::over_rows(1, 1), &[own.rows, own.batch])?);
         }
         if self.work.stages.update_state {
-            let buffers = self.with_totals(&[own.rows, own.batch, own.state]);
-            steps.push(b.step(&k::update_state(self.totals), *global, Grid::fixed(1), &buffers)?);
+            let buffers = [own.rows, own.batch, own.state, own.totals];
+            steps.push(b.step(&k::update_state(), *global, Grid::fixed(1), &buffers)?);
         }
         Ok(steps)
     }
@@ -218,13 +208,13 @@ impl HeadPlan<'_> {
 
     /// The losses of the rows, and the reduced one.
     pub fn losses(&self, b: &mut Builder) -> Result<Vec<Step>> {
-        let Self { global, totals, snippets, buffers: own, .. } = self;
-        let known = if *totals == k::Totals::Summed { own.totals } else { own.batch };
-        let buffers = [own.slots, own.rows, own.row_losses, known];
-        let batch = self.with_totals(&[own.rows, own.batch, own.loss]);
+        let Self { global, snippets, buffers: own, .. } = self;
+        let (rows, totals) = (Grid::over_rows(64, 1), k::Totals::Summed);
+        let buffers = [own.slots, own.rows, own.row_losses, own.totals];
+        let batch = [own.rows, own.batch, own.loss, own.totals];
         Ok(vec![
-            b.step(&k::row_loss(snippets, *totals), *global, Grid::over_rows(64, 1), &buffers)?,
-            b.step(&k::batch_loss(snippets, *totals, self.work.any), *global, Grid::fixed(1), &batch)?,
+            b.step(&k::row_loss(snippets, totals), *global, rows, &buffers)?,
+            b.step(&k::batch_loss(snippets, totals, self.work.any), *global, Grid::fixed(1), &batch)?,
         ])
     }
 }

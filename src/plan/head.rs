@@ -8,7 +8,7 @@ use super::{
     builder::Builder,
     driver_limits::{MAX_COUNTED_ROWS, MAX_ROUNDS, at_most, indexable},
     forward::{HeadPlan, Loaders},
-    kernels::{Snippets, Totals},
+    kernels::Snippets,
     work::Work,
 };
 use crate::{Error, MarginSoftmax, Options, Result, Shape, shape::elements};
@@ -31,7 +31,9 @@ impl Plan {
         limits: &Limits,
         options: &Options,
     ) -> Result<Self> {
-        Self::shard(loss, shape, 0..shape.classes(), layout, limits, options)
+        loss.validate_for(shape)?;
+        options.check(loss)?;
+        Self::checked(loss, (shape, 0..shape.classes(), true), layout, limits, options)
     }
 
     /// Plans a head for the classes in `range` of a head of this shape; the layout is that of these classes. Its steps are
@@ -46,13 +48,13 @@ impl Plan {
     ) -> Result<Self> {
         loss.validate_for(whole)?;
         options.check(loss)?;
-        Self::checked(loss, (whole, range), layout, limits, options)
+        Self::checked(loss, (whole, range, false), layout, limits, options)
     }
 
-    /// The same for a loss and options that were checked.
+    /// The same for a loss and options that were checked; `alone`: nothing is exchanged between the stages.
     pub(crate) fn checked(
         loss: &MarginSoftmax,
-        (whole, range): (Shape, Range<usize>),
+        (whole, range, alone): (Shape, Range<usize>, bool),
         layout: &Layout<'_>,
         limits: &Limits,
         options: &Options,
@@ -77,8 +79,7 @@ impl Plan {
         let groups: usize = layout.shards.iter().map(|count| (count * whole.sub_centers()).div_ceil(64)).sum();
         let global = StepConstants { slots, splits, ..StepConstants::over(groups) };
         let epsilon = options.filter.map_or(0, |filter| (filter.epsilon() as f32).to_bits());
-        let totals = if range == (0..whole.classes()) { Totals::Summed } else { Totals::Known };
-        let head = HeadPlan { shape, layout, loaders, snippets, work, schedule, buffers, global, epsilon, totals };
+        let head = HeadPlan { shape, layout, loaders, snippets, work, schedule, buffers, global, epsilon, alone };
 
         let mut targets = head.targets(&mut b)?;
         let rounds = head.rounds(&mut b)?;

@@ -184,6 +184,7 @@ common! {
     margin_noise: "head", "wr" [];
     median_cosine: "update_state", "rw" [];
     row_log_sum_exp: "update_state", "rw" [EXPONENTIAL];
+    update_state: "update_state", "rrw" [REDUCE, EXPONENTIAL, TOTALS];
     sum_row_gradients: "head", "rw" [REDUCE];
     grad_bias: "head", "rw" [];
     filter_totals: "filter", "rw" [REDUCE, LEFT, FilterTotals::WGSL];
@@ -233,7 +234,7 @@ fn margins_of_row(snippets: &Snippets, recipe: Recipe) -> Recipe {
 /// Where a kernel finds the totals of all classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Totals {
-    /// In the batch's state.
+    /// In the batch's state, with logits from outside.
     Known,
     /// In the sums of class_norms, bound last.
     Summed,
@@ -247,10 +248,6 @@ impl Totals {
             Totals::Summed => recipe.bound_part(TOTALS),
         }
     }
-}
-
-pub(crate) fn update_state(totals: Totals) -> Kernel {
-    totals.beside_batch(recipe!("update_state", "update_state", "rrw").part(REDUCE).part(EXPONENTIAL)).kernel()
 }
 
 pub(crate) fn select_top_k(snippets: &Snippets) -> Kernel {
