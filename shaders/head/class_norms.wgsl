@@ -20,7 +20,7 @@ fn vector(row: u32, d: u32) -> vec4<f32> { return prototype(row, d); }
 
 // Of a length, from its inverse; 0 where there is none.
 fn exponent_of(inverse: f32) -> f32 {
-    return select(0.0, 127.0 - f32(bitcast<u32>(inverse) >> 23u), inverse > 0.0);
+    return select(0.0, f32(127 - i32(bitcast<u32>(inverse) >> 23u)), inverse > 0.0);
 }
 
 @compute @workgroup_size(64)
