@@ -3,7 +3,7 @@
 # backports. The root is made once, below target/ (about 500 MB, two minutes); benches/isa/run.sh finds it there too.
 #
 #   tests/newer_mesa.sh              every trial
-#   tests/newer_mesa.sh FILTER...    those with one of these in their names, and libtest's options
+#   tests/newer_mesa.sh FILTER       those with this in their names; and libtest's options
 #   tests/newer_mesa.sh --root       makes the root alone
 #
 # Needs root's rights (chroot, mount), debootstrap and Debian's mirror: names what is missing and ends well without. What is

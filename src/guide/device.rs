@@ -120,7 +120,7 @@
 //!
 //! Results keep the precision of f32, whatever the range of the input: each value is two f16, of which three products are
 //! taken, and each row, class and column of a product has a power of two of its own. That holds for linear heads and for
-//! [`operations`](crate::gpu::operations) too. An infinite gradient makes its row NaN, where other tiles may leave an infinity.
+//! [`operations`](crate::gpu::operations) too. An infinite dL/dcosine makes its row and its class NaN, where other tiles may leave an infinity.
 //! No GPU was measured.
 //!
 //! # When it refuses

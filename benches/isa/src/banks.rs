@@ -121,7 +121,7 @@ mod tests {
     fn tiles_take_no_more_cycles_than_stated() {
         let stated = [("tile_32", 6), ("tile_64", 8), ("tile_64_short", 8), ("tile_128", 12)];
         let mut found = vec![];
-        for entry in kernels::all().unwrap() {
+        for entry in kernels::all(false).unwrap() {
             let Some(cycles) = of_tile(&entry.kernel.source) else { continue };
             let tile = stated.iter().find(|(tile, _)| entry.name.split(' ').any(|word| word == *tile));
             let (tile, most) = tile.unwrap_or_else(|| panic!("{}: no number of cycles is stated", entry.name));
