@@ -524,6 +524,18 @@ fn every_error_says_what_is_wrong(context: &Context) -> Result<(), Failed> {
     })?;
     says(late, "the device did not answer within 0.001 s");
 
+    let bounded = Options { work_per_submit: Some(1), ..options() };
+    begins(
+        Backend::Gpu(context.clone()).head_with(&loss(), shape(), &bounded).map(drop).unwrap_err(),
+        "a dispatch takes at least ",
+        "multiply-adds, `work_per_submit` is 1",
+    );
+    drop(bound.forward_parts());
+    says(
+        bound.read_counts().unwrap_err(),
+        "the last call was recorded in part, so there are no results: record a forward pass anew",
+    );
+
     let mut seen = seen.into_inner();
     // in a process of its own: `memory_that_runs_out_comes_back`
     assert!(seen.insert("OutOfMemory".into()));

@@ -157,8 +157,12 @@ fn planned(context: &Context, spec: &Spec, tile: Tile, schedule: &str) -> Result
             options.budget = tight(context, &case.loss, shape, &layout, &options);
         }
         "computed twice with splits" => {
-            let whole = Plan::head(&case.loss, shape, &layout, &limits, &options)?.workspace_bytes();
-            options.budget = Budget::bytes(whole - 1);
+            // fewer splits keep the cosines in a little less
+            let mut plan = Plan::head(&case.loss, shape, &layout, &limits, &options)?;
+            while plan.schedule().keep {
+                options.budget = Budget::bytes(plan.workspace_bytes() - 1);
+                plan = Plan::head(&case.loss, shape, &layout, &limits, &options)?;
+            }
         }
         _ => {}
     }
