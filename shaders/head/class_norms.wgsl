@@ -18,6 +18,8 @@ var<workgroup> found: array<vec4<f32>, 8>;
 fn prototype_width() -> u32 { return settings.dim; }
 fn vector(row: u32, d: u32) -> vec4<f32> { return prototype(row, d); }
 
+fn both(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return vec4(a.x + b.x, a.y + b.y, a.z + b.z, max(a.w, b.w)); }
+
 // Of a length, from its inverse; 0 where there is none.
 fn exponent_of(inverse: f32) -> f32 {
     return select(0.0, f32(127 - i32(bitcast<u32>(inverse) >> 23u)), inverse > 0.0);
@@ -37,14 +39,15 @@ fn class_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gr
             let weight = class_weight(settings.offset + index / settings.centers);
             let first = index % settings.centers == 0u;
             classes[index] = vec2(select(length.inverse, -length.inverse, length.short), weight);
-            let own = vec4(select(0.0, weight, first), select(0.0, 1.0, length.short), select(0.0, 1.0, length.inverse == 0.0), 0.0);
-            total = vec4(total.xyz + own.xyz, max(total.w, exponent_of(length.inverse)));
+            let own = vec4(select(0.0, weight, first), select(0.0, 1.0, length.short), select(0.0, 1.0, length.inverse == 0.0),
+                           exponent_of(length.inverse));
+            total = both(total, own);
         }
     }
     if ((lane & 7u) == 0u) { found[lane >> 3u] = total; }
     workgroupBarrier();
     if (lane == 0u) {
-        for (var i = 1u; i < 8u; i++) { total = vec4(total.xyz + found[i].xyz, max(total.w, found[i].w)); }
+        for (var i = 1u; i < 8u; i++) { total = both(total, found[i]); }
         totals[part.local + group] = total;
     }
 }

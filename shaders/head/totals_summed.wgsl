@@ -6,7 +6,7 @@ const TOTALS_KNOWN = false;
 
 var<workgroup> total_parts: array<vec4<f32>, 64>;
 
-fn both(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return vec4(a.xyz + b.xyz, max(a.w, b.w)); }
+fn both(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> { return vec4(a.x + b.x, a.y + b.y, a.z + b.z, max(a.w, b.w)); }
 
 // Every lane of a workgroup of at least 64 calls it.
 fn class_totals_of(lane: u32) -> ClassTotals {
