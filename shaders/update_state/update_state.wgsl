@@ -21,6 +21,7 @@ fn clamped(length: f32) -> f32 { return clamp(length, SHORT_LENGTH, LONG_LENGTH)
 
 @compute @workgroup_size(LANES)
 fn update_state(@builtin(local_invocation_index) lane: u32) {
+    let broken = class_totals_of(lane).non_finite > 0u;
     var own = vec4(LOWEST, 0.0, 0.0, 0.0);
     for (var start = 0u; start < settings.rows; start += LONG) {
         var some = vec4(LOWEST, 0.0, 0.0, 0.0);
@@ -49,7 +50,7 @@ fn update_state(@builtin(local_invocation_index) lane: u32) {
     workgroupBarrier();
     let second = reduce(lane, own);
     let fits = state_fits(vec4(state[0], state[1], state[2], state[3]));
-    let moves = first.w > 0.0 && class_totals_of(lane).non_finite == 0u && fits;
+    let moves = first.w > 0.0 && !broken && fits;
     if (lane != 0u || !moves) { return; }
     if (has(CURRICULAR)) {
         // a cosine may round to more than 1

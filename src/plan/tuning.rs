@@ -36,7 +36,7 @@ impl DevicePreset {
             Tuning { tile: Tile::Tile32, large: None, units: None, groups: 512, row_groups: 4096, model: self.model() };
         match self {
             DevicePreset::Auto | DevicePreset::Portable => portable,
-            // 255 registers: 82 to 90 % of what NVIDIA and AMD issue in tile_64 are products, 88 to 95 % in tile_128. Splits of
+            // 255 registers: 82 to 92 % of what NVIDIA and AMD issue in tile_64 are products, 88 to 96 % in tile_128. Splits of
             // dX until each of 132 cores has eight workgroups
             DevicePreset::Desktop => {
                 // by the count, NVIDIA's matrix units take a third of the clocks; AMD's, three products for one, take as long
