@@ -46,7 +46,7 @@ const WORKERS: [usize; 5] = [1, 2, 4, 16, 64];
 /// Nanoseconds.
 type Time = u64;
 
-/// What empty tasks take: one more of a stage, and a stage with one for every thread.
+/// The time of empty tasks: one more of a stage, and a stage with one for every thread.
 #[derive(Clone, Copy)]
 struct Costs {
     task: Time,

@@ -1,7 +1,7 @@
 // batch_loss: the reduced loss, its normalizer and the counts.
 //
 //   inout   rows   [batch, rows]  Row: what the backward pass needs, where there is one and no upstream gradient
-//   inout   batch  [batch]        Batch; the class totals stand in the first, where they are known
+//   inout   batch  [batch]        Batch; with logits from outside, the first entry already has the class totals
 //   out     loss   [batch]        bits of f32
 //   in      totals [groups]       vec4, from class_norms; where the totals are not known
 //

@@ -45,7 +45,7 @@ thread_local! {
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
 }
 
-/// What `work` does on this thread, which must be the only one of its pool, by this clock. It is divided as among so many threads.
+/// The tasks of `work` on this thread, which must be the only one of its pool, timed by this clock. It is divided as among so many threads.
 /// The last event is the end of all.
 #[cfg(feature = "catalogue")]
 pub fn record(threads: usize, clock: fn() -> f64, work: impl FnOnce()) -> Vec<(Event, f64)> {

@@ -24,7 +24,7 @@ pub(super) struct TileScratch {
     pub ordinary: bool,
 }
 
-/// What whoever computes a block of rows × prototypes of a tile needs beside it.
+/// The inputs of a block of rows × prototypes of a tile, beside the block itself.
 pub(super) struct BlockScratch {
     /// The direction of a prototype that is not ordinary.
     pub unit: Vec<f32>,

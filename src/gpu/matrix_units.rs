@@ -6,7 +6,7 @@ use crate::{
     plan::{Batched, Call, Element, Limits, MatrixUnits, Plan, TensorRole},
 };
 
-/// What a device must have been opened with.
+/// The features that a device must have been opened with.
 const FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16);
 
 /// The most that two f32 products may differ, in units of a line's largest value. Each is off by up to 6e-7 at 512 terms of

@@ -12,7 +12,7 @@ pub struct Parts<'a> {
 }
 
 impl BoundHead {
-    /// What [`record_forward`](Self::record_forward) records, in parts that take at most
+    /// The work of [`record_forward`](Self::record_forward), in parts that take at most
     /// [`Options::work_per_submit`](crate::Options::work_per_submit) each; one part where the plan was made without it.
     /// The results are there, with the bits of a single submit, once every part was submitted, in this order. Other
     /// work may come between.
@@ -41,7 +41,7 @@ impl BoundHead {
         self.parts(steps)
     }
 
-    /// What [`record_backward`](Self::record_backward) records, in parts like those of the forward pass.
+    /// The work of [`record_backward`](Self::record_backward), in parts like those of the forward pass.
     pub fn backward_parts(&mut self) -> Result<Parts<'_>> {
         self.finished()?;
         let steps = self.bound.backward_steps();

@@ -1,4 +1,4 @@
-//! What the rounds of a schedule take beside their arithmetic, as an estimate: starts and ends of dispatches against
+//! The time of a schedule's rounds beside their arithmetic, as an estimate: starts and ends of dispatches against
 //! traffic beyond the cache.
 
 use super::{

@@ -18,7 +18,7 @@ pub(crate) struct Tuning {
     pub groups: u64,
     /// Workgroups that row_stats should have: a row's classes are split into slots until there are as many.
     pub row_groups: u64,
-    /// What decides between few chunks of cosines and chunks that stay in the cache, where cosines are computed twice.
+    /// Decides between few chunks of cosines and chunks that stay in the cache, where cosines are computed twice.
     pub model: CostModel,
 }
 
