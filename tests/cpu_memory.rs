@@ -52,6 +52,7 @@ fn with_room(rows: usize, prototypes: usize, dim: usize) -> Output {
     let floats = Vec::with_capacity;
     Output {
         row_losses: floats(rows),
+        log_sum_exps: floats(rows),
         target_cosines: floats(rows),
         other_cosines: floats(rows),
         grad_embeddings: floats(rows * dim),

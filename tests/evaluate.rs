@@ -69,7 +69,7 @@ fn golden_with(tensor: Tensor) -> Vec<Tensor> {
     tensors
 }
 
-/// More rows and classes than a tile, D no multiple of four; class weights, a zero row, an ignored row.
+/// More rows and classes than a tile, D no multiple of four; weights of classes and rows, a zero row, an ignored row.
 fn large() -> Vec<Tensor> {
     let (n, c, d) = (70, 131, 17);
     let wave = |count: usize, pace: f64| (0..count).map(|i| (i as f64 * pace).sin() as f32).collect::<Vec<_>>();
@@ -81,6 +81,7 @@ fn large() -> Vec<Tensor> {
         f32s("prototypes", &[c, d], &wave(c * d, 2.3)),
         i64s("labels", &[n], &labels),
         f32s("class_weights", &[c], &wave(c, 0.1).iter().map(|w| w + 1.5).collect::<Vec<_>>()),
+        f32s("row_weights", &[n], &wave(n, 0.3).iter().map(|v| v + 1.5).collect::<Vec<_>>()),
     ]
 }
 
@@ -141,6 +142,8 @@ struct Results {
     about: Value,
     loss: f64,
     row_losses: Vec<f64>,
+    /// Of a softmax.
+    log_sum_exps: Vec<f64>,
     grad_embeddings: Vec<f64>,
     grad_prototypes: Vec<f64>,
     grad_scale: f64,
@@ -152,8 +155,8 @@ impl Results {
         let bytes = fs::read(path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        let with_bias = file.tensor("grad_bias").is_ok();
-        assert_eq!(file.len(), 5 + usize::from(with_bias));
+        let [with_bias, with_sums] = ["grad_bias", "log_sum_exps"].map(|name| file.tensor(name).is_ok());
+        assert_eq!(file.len(), 5 + usize::from(with_bias) + usize::from(with_sums));
         let get = |name| {
             let tensor = file.tensor(name).unwrap();
             match tensor.dtype() {
@@ -171,6 +174,7 @@ impl Results {
             about: serde_json::from_str(&header.metadata().as_ref().unwrap()["evaluate"]).unwrap(),
             loss: get("loss")[0],
             row_losses: get("row_losses"),
+            log_sum_exps: if with_sums { get("log_sum_exps") } else { vec![] },
             grad_embeddings: get("grad_embeddings"),
             grad_prototypes: get("grad_prototypes"),
             grad_scale: get("grad_scale")[0],
@@ -183,6 +187,7 @@ impl Results {
         let pairs = [
             (&vec![self.loss], &vec![expected.loss]),
             (&self.row_losses, &expected.row_losses),
+            (&self.log_sum_exps, &expected.log_sum_exps),
             (&self.grad_embeddings, &expected.grad_embeddings),
             (&self.grad_prototypes, &expected.grad_prototypes),
             (&vec![self.grad_scale], &vec![expected.grad_scale]),
@@ -241,6 +246,7 @@ fn every_device_gives_the_golden_values() {
         about: Value::Null,
         loss: (row_losses[0] + row_losses[1]) / 2.0,
         row_losses,
+        log_sum_exps: vec![7.0970661, 7.1724923],
         grad_embeddings: vec![-0.3821541, 0.2866156, 2.2421232, 1.1210616],
         grad_prototypes: vec![0.5781779, -0.5781779, -0.2816315, 0.0, -0.3809938, -1.1429813],
         // by differences of the loss, computed outside this crate
@@ -262,6 +268,7 @@ fn every_device_agrees_with_the_reference() {
     let rows = 70;
     let losses = [
         json!({"preset": "cosface"}),
+        json!({"target": {"unified": {"m3": 0.35}}, "scale": 16, "focal": 2, "z_loss": 1e-4, "ignore_index": -100}),
         json!({"target": {"unified": {"m2": 0.2, "curve": {"series": {}}}}, "scale": 30, "ignore_index": -100,
             "label_smoothing": 0.1}),
         json!({"target": {"unified": {"m0": 0.7, "m1": 1.35, "m2": 0.3, "m3": 0.1}}, "others": "rectified", "scale": 16,
@@ -280,7 +287,7 @@ fn every_device_agrees_with_the_reference() {
                 tensors.push(f32s("upstream", &[rows], &up));
             }
             Some("sum") => tensors.push(f32s("upstream", &[1], &[0.125])),
-            _ => {}
+            _ => tensors.push(f32s("divisor", &[1], &[90.0])),
         }
         let place = Place::new(&file(&tensors), &loss.to_string());
         let reference = place.results(&["--device", "reference"]);

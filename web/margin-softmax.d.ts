@@ -45,6 +45,10 @@ export interface Loss {
     scale?: number;
     /** Label smoothing, 0 to 1. */
     label_smoothing?: number;
+    /** γ of the focal loss, 0 to 16; softmax without label smoothing. */
+    focal?: number;
+    /** λ of the z-loss, 0 to 1000; softmax. */
+    z_loss?: number;
     reduction?: 'mean' | 'sum' | 'none';
     ignore_index?: number | null;
 }
@@ -171,6 +175,8 @@ export interface Io {
     loss: Binding;
     /** [N], written. */
     rowLosses?: Binding;
+    /** [N], written: log Σ exp over all classes, of the loss' own logits; 0 with a binary link. */
+    logSumExps?: Binding;
     /** [N, D], written; needed if planned. */
     gradEmbeddings?: Binding;
     /** Like the prototypes, written; needed if planned. */
@@ -183,6 +189,8 @@ export interface Io {
     upstream?: Binding;
     /** [C]. */
     classWeights?: Binding;
+    /** [N]. */
+    rowWeights?: Binding;
     /** [C, 4]: m0..m3, NaN for the loss' own. */
     classMargins?: Binding;
     /** [N, 4]. */
@@ -214,6 +222,10 @@ export interface Batch {
     labels: Labels;
     /** 0, or 1e-30 to 1e24. */
     classWeights?: Float32Array;
+    /** [N]: a factor on each row's loss and on its share of the mean. 0, or 1e-30 to 1e24. */
+    rowWeights?: Float32Array;
+    /** What a mean is divided by, in the place of the weights of its rows: 1e-30 to 1e30. */
+    divisor?: number;
     /** Finite. */
     upstream?: Float32Array;
     /** NaN for the loss' own. */
@@ -227,6 +239,8 @@ export interface Batch {
 export interface Output {
     loss: number;
     rowLosses: Float32Array;
+    /** log Σ exp over all classes, of the loss' own logits; absent with a binary link. */
+    logSumExps?: Float32Array;
     gradEmbeddings?: Float32Array;
     gradPrototypes?: Float32Array;
     gradScale?: number;
@@ -291,7 +305,16 @@ export class Bound {
     /** One queue write, which holds for every later submit. Record again after `rows` or `training` changed. */
     update(
         loss?: string | Loss,
-        call?: { rows?: number; accumulate?: boolean; training?: boolean; step?: number | bigint; seed?: number | bigint },
+        call?: {
+            rows?: number;
+            /** Gradients that are added to what their buffers hold: all, none, or some. */
+            accumulate?: boolean | { embeddings?: boolean; prototypes?: boolean };
+            /** What a mean is divided by, in the place of the weights of its rows; null for those. */
+            divisor?: number | null;
+            training?: boolean;
+            step?: number | bigint;
+            seed?: number | bigint;
+        },
     ): void;
     /** Goes on from a state like `head.state`; without one from the state before the first step. */
     setState(state?: StateInput): void;

@@ -20,8 +20,8 @@ pub type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 #[derive(Parser)]
 #[command(name = "evaluate", version)]
 struct Arguments {
-    /// The batch: embeddings [N,D], prototypes [C,D] or [C,K,D], labels [N], optionally class_weights [C], upstream [1] or
-    /// [N], bias [C], class_m0..class_m3 [C], row_m0..row_m3 [N].
+    /// The batch: embeddings [N,D], prototypes [C,D] or [C,K,D], labels [N], optionally class_weights [C], row_weights [N],
+    /// divisor [1], upstream [1] or [N], bias [C], class_m0..class_m3 [C], row_m0..row_m3 [N].
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// The loss as JSON: a whole loss, or {"preset": "arcface"}.
@@ -30,8 +30,8 @@ struct Arguments {
     /// What a run has learnt of its batches, as JSON: `margin_softmax::State`; default: the state before the first step.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Where the results go: loss [], row_losses [N], grad_embeddings [N,D], grad_prototypes like prototypes, grad_scale [],
-    /// grad_bias.
+    /// Where the results go: loss [], row_losses [N], log_sum_exps [N], grad_embeddings [N,D], grad_prototypes like prototypes,
+    /// grad_scale [], grad_bias.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// What computes; default `best`, or `gpu` if an adapter is named.
@@ -237,12 +237,14 @@ impl Input {
         let [embeddings, prototypes] = self.elements;
         let given = |name, given| if given { format!(", {name}") } else { String::new() };
         format!(
-            "{} rows, {} classes, {} dimensions; embeddings {embeddings}, prototypes {prototypes}{}{}{}{}{}{}",
+            "{} rows, {} classes, {} dimensions; embeddings {embeddings}, prototypes {prototypes}{}{}{}{}{}{}{}{}",
             self.shape.rows(),
             self.shape.classes(),
             self.shape.dim(),
             given("several per class", self.shape.sub_centers() > 1),
             given("class weights", self.class_weights.is_some()),
+            given("row weights", self.row_weights.is_some()),
+            given("divisor", self.divisor.is_some()),
             given("upstream", self.upstream.is_some()),
             given("bias", self.bias.is_some()),
             given("margins per class", self.class_margins.iter().any(Option::is_some)),

@@ -22,6 +22,8 @@ pub struct Input<T = f32> {
     pub prototypes: Vec<T>,
     pub labels: Vec<i64>,
     pub class_weights: Option<Vec<T>>,
+    pub row_weights: Option<Vec<T>>,
+    pub divisor: Option<T>,
     pub upstream: Option<Vec<T>>,
     pub bias: Option<Vec<T>>,
     /// m0..m3 of classes and of rows.
@@ -43,6 +45,8 @@ const EMBEDDINGS: Kind = Kind { name: "embeddings", elements: FLOATS, axes: &[&[
 const PROTOTYPES: Kind = Kind { name: "prototypes", elements: FLOATS, axes: &[&["C", "D"], &["C", "K", "D"]] };
 const LABELS: Kind = Kind { name: "labels", elements: INTEGERS, axes: &[&["N"]] };
 const CLASS_WEIGHTS: Kind = per_class("class_weights");
+const ROW_WEIGHTS: Kind = per_row("row_weights");
+const DIVISOR: Kind = Kind { name: "divisor", elements: &[Dtype::F32], axes: &[&["1"]] };
 const UPSTREAM: Kind = Kind { name: "upstream", elements: &[Dtype::F32], axes: &[&["1 or N"]] };
 const BIAS: Kind = per_class("bias");
 const CLASS_MARGINS: [Kind; 4] =
@@ -58,7 +62,7 @@ const fn per_row(name: &'static str) -> Kind {
 }
 
 fn known() -> impl Iterator<Item = &'static str> {
-    let single = [EMBEDDINGS, PROTOTYPES, LABELS, CLASS_WEIGHTS, UPSTREAM, BIAS];
+    let single = [EMBEDDINGS, PROTOTYPES, LABELS, CLASS_WEIGHTS, ROW_WEIGHTS, DIVISOR, UPSTREAM, BIAS];
     single.into_iter().chain(CLASS_MARGINS).chain(ROW_MARGINS).map(|kind| kind.name)
 }
 
@@ -100,6 +104,8 @@ fn parse(bytes: &[u8], reduction: Reduction) -> Result<Input> {
     let of_classes = |kind| vector(kind, c, "C is that of `prototypes`");
     let of_rows = |kind| vector(kind, n, "N is that of `embeddings`");
     let class_weights = of_classes(CLASS_WEIGHTS)?;
+    let row_weights = of_rows(ROW_WEIGHTS)?;
+    let divisor = vector(DIVISOR, 1, "it is one number")?.and_then(|one| one.first().copied());
     let bias = of_classes(BIAS)?;
     let [a, b, e, f] = CLASS_MARGINS.map(of_classes);
     let class_margins = [a?, b?, e?, f?];
@@ -120,6 +126,8 @@ fn parse(bytes: &[u8], reduction: Reduction) -> Result<Input> {
         prototypes: floats(&prototypes),
         labels: integers(&labels, c)?,
         class_weights,
+        row_weights,
+        divisor,
         upstream: upstream.as_ref().map(floats),
         bias,
         class_margins,
@@ -187,13 +195,15 @@ impl Kind {
     }
 }
 
-impl<T> Input<T> {
+impl<T: Copy> Input<T> {
     pub fn batch(&self) -> Batch<'_, i64, T> {
         Batch {
             embeddings: &self.embeddings,
             prototypes: &self.prototypes,
             labels: &self.labels,
             class_weights: self.class_weights.as_deref(),
+            row_weights: self.row_weights.as_deref(),
+            divisor: self.divisor,
             upstream: self.upstream.as_deref(),
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
@@ -213,6 +223,8 @@ impl Input {
             prototypes: wide(&self.prototypes),
             labels: self.labels.clone(),
             class_weights: self.class_weights.as_ref().map(wide),
+            row_weights: self.row_weights.as_ref().map(wide),
+            divisor: self.divisor.map(f64::from),
             upstream: self.upstream.as_ref().map(wide),
             bias: self.bias.as_ref().map(wide),
             class_margins: self.class_margins.each_ref().map(|m| m.as_ref().map(wide)),

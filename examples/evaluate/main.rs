@@ -9,12 +9,13 @@
 //!                                                  K sub-centers
 //!        labels [N]                                any integer type
 //!        class_weights [C], upstream [1] or [N]    f32, all optional; upstream [N] with the reduction `none`
+//!        row_weights [N], divisor [1]              of the rows, and in the place of Z
 //!        bias [C]                                  of a linear head
 //!        class_m0 .. class_m3 [C], row_m0 .. row_m3 [N]   margins in the place of the loss' own
 //! loss   a `MarginSoftmax` as JSON, or {"preset": "arcface"}: any name of `objective::PRESETS`
 //! state  `--state FILE`: a `State` as JSON, for losses that follow their batches
 //! out    loss [], row_losses [N], grad_embeddings [N, D], grad_prototypes like prototypes, grad_scale [], grad_bias [C] of
-//!        a linear head or [1] of a binary link
+//!        a linear head or [1] of a binary link, log_sum_exps [N] of a softmax
 //!        f32; f64 from `--device reference`. The metadata's `evaluate` is JSON: version, device, loss, counts.
 //! ```
 //!

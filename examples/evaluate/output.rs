@@ -38,6 +38,9 @@ pub fn bytes<T: Element>(shape: Shape, out: &Output<T>, about: String) -> Result
         ("grad_prototypes", prototypes, T::bytes(&out.grad_prototypes)),
         ("grad_scale", vec![], T::bytes(&[out.grad_scale])),
     ];
+    if !out.log_sum_exps.is_empty() {
+        tensors.push(("log_sum_exps", vec![n], T::bytes(&out.log_sum_exps)));
+    }
     if !out.grad_bias.is_empty() {
         tensors.push(("grad_bias", vec![out.grad_bias.len()], T::bytes(&out.grad_bias)));
     }

@@ -1,4 +1,4 @@
-// The label and the weight of its class decide what a row counts for; labels[] and weights[] are the kernel's bindings.
+// The label, its own weight and that of its class decide what a row counts for; labels[] and weights[] are the kernel's bindings.
 
 // A row in the state `fresh` (COUNTS, SHORT or NON_FINITE), with what its label says on top.
 fn labelled_row(row: u32, fresh: u32) -> Row {
@@ -8,11 +8,15 @@ fn labelled_row(row: u32, fresh: u32) -> Row {
     if (label < 0 || u32(label) >= settings.classes) { r.state = INVALID; }
     if (has(HAS_IGNORE) && label == settings.ignore) { r.state = IGNORED; }
     let weight = select(1.0, weights[min(u32(label), arrayLength(&weights) - 1u)], has(CLASS_WEIGHTS));
-    if (counts(r.state) && !weight_fits(weight)) { r.state = INVALID; }
+    let own = weight_of_row(row);
+    // a product that vanishes is too small
+    let fits = weight_fits(weight) && weight_fits(own) && weight_fits(own * weight) && (own * weight > 0.0 || own == 0.0 || weight == 0.0);
+    if (counts(r.state) && !fits) { r.state = INVALID; }
     let known = counts(r.state);
     // a label that names no class never meets one
     r.label = select(NO_CLASS, u32(label), known);
     r.weight = select(0.0, weight, known);
+    r.row_weight = select(0.0, own, known);
     r.nearest = NO_COSINE;
     r.others = LOWEST;
     r.scale = settings.scale;

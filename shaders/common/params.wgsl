@@ -31,6 +31,11 @@ fn finite(v: vec4<f32>) -> bool {
     return all((bitcast<vec4<u32>>(v) & vec4(0x7f800000u)) != vec4(0x7f800000u));
 }
 
+// What the sum over the rows is divided by; `normalizer`: the weights of the rows that count.
+fn divisor_of(normalizer: f32) -> f32 {
+    return select(1.0, select(normalizer, settings.divisor, settings.divisor > 0.0), has(MEAN));
+}
+
 fn largest(v: vec4<f32>) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }
 
 fn within(v: f32, low: f32, high: f32) -> bool {

@@ -1,4 +1,4 @@
-// batch_loss: the reduced loss, its normalizer and the counts.
+// batch_loss: the reduced loss, the weights of the rows that count, and the counts.
 //
 //   inout   rows   [batch, rows]  Row: what the backward pass needs, where there is one and no upstream gradient
 //   inout   batch  [batch]        Batch; with logits from outside, the first entry already has the class totals
@@ -55,19 +55,16 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
     }
     reduce_once(lane, own);
     let all = reduce_twice();
-    let normalizer = select(1.0, all.normalizer, has(MEAN));
+    let divisor = divisor_of(all.normalizer);
     if (lane == 0u) {
-        var value = all.loss;
-        if (has(MEAN)) {
-            let some = all.normalizer > 0.0;
-            value = select(0.0, all.loss / select(1.0, all.normalizer, some), some);
-        }
+        let some = divisor > 0.0;
+        let value = select(0.0, all.loss / select(1.0, divisor, some), some);
         let broken = all.non_finite + all.invalid + class_totals.non_finite > 0u;
         // a class weight that is no number must not pass for a batch without weight
         let weighed = finite(vec4(all.normalizer));
         let bits = select(bitcast<u32>(value), settings.nan, broken || !weighed);
         batch[entry].loss = bits;
-        batch[entry].normalizer = normalizer;
+        batch[entry].normalizer = all.normalizer;
         batch[entry].rows = all.good;
         batch[entry].ignored = all.ignored;
         batch[entry].non_finite_rows = all.non_finite;
@@ -81,5 +78,5 @@ fn batch_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) gro
         }
         loss[entry] = bits;
     }
-    finish_rows(start, lane, normalizer, class_totals);
+    finish_rows(start, lane, divisor, class_totals);
 }

@@ -12,9 +12,8 @@ fn with_gradients(row: Row, up: f32, normalizer: f32, class_totals: ClassTotals)
     let good = counts(r.state) && class_totals.non_finite == 0u && normalizer > 0.0;
     r.gain = select(0.0, up * r.scale, good);
     r.normalizer = select(1.0, normalizer, normalizer > 0.0);
-    let rest = settings.share * (class_totals.weights - r.weight);
     r.mass = share_of(r.gain, r.mass, r.normalizer);
-    let pull = link_pull(r, share_of(r.gain, r.weight, r.normalizer), r.mass, share_of(r.gain, rest, r.normalizer));
+    let pull = link_pull(r, share_of(r.gain, r.weight, r.normalizer), r.mass, share_of(r.gain, r.rest, r.normalizer));
     r.pull = select(0.0, pull * r.slope, good);
     r.grad_scale = select(0.0, up * (r.grad_scale / r.normalizer), good);
     r.grad_bias = select(0.0, up * (r.grad_bias / r.normalizer), good);

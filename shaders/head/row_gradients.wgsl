@@ -17,5 +17,5 @@ fn row_gradients(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) 
     if (row >= settings.rows) { return; }
     let entry = row / settings.batch_rows;
     let up = upstream[select(entry, row, has(UPSTREAM_ROWS))];
-    rows[row] = with_gradients(rows[row], up, batch[entry].normalizer, class_totals_of(lane));
+    rows[row] = with_gradients(rows[row], up, divisor_of(batch[entry].normalizer), class_totals_of(lane));
 }

@@ -3,6 +3,7 @@
 //   in      slots       [rows, slots]  RowStatistics
 //   inout   rows        [rows]         Row: reads the target's value and length_gradient; writes loss, log-sum-exp, dL/dscale
 //   out     row_losses  [rows]         bits of f32
+//   out     log_sum_exps [rows]        f32, over all classes
 //   in      totals      [groups]       vec4, from class_norms; or batch [1], where the totals are known
 //
 // Slots are merged in order, so the result does not depend on timing.
@@ -10,6 +11,7 @@
 @group(0) @binding(2) var<storage, read> slots: array<RowStatistics>;
 @group(0) @binding(3) var<storage, read_write> rows: array<Row>;
 @group(0) @binding(4) var<storage, read_write> row_losses: array<u32>;
+@group(0) @binding(5) var<storage, read_write> log_sum_exps: array<f32>;
 
 @compute @workgroup_size(64)
 fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -33,6 +35,7 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
         all.value_sum += slot.value_sum * factor;
     }
     var r = link_finish(rows[row], all, class_totals.weights);
+    r.weight *= r.row_weight;
     if (settings.adaptive == MAGFACE) {
         r.loss = bitcast<u32>(fma(r.weight * settings.strength, r.length_gradient, bitcast<f32>(r.loss)));
     }
@@ -50,4 +53,5 @@ fn row_loss(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) group
     if (!counts(r.state)) { r.nearest = NO_COSINE; }
     rows[row] = r;
     row_losses[row] = r.loss;
+    log_sum_exps[row] = select(0.0, r.total, counts(r.state) && class_totals.non_finite == 0u);
 }

@@ -20,9 +20,10 @@ fn link_add(stats: RowStatistics, here: vec4<bool>, v: vec4<f32>, z: vec4<f32>) 
 fn link_finish(row: Row, all: RowStatistics, weights: f32) -> Row {
     var r = row;
     let z = fma(r.scale, r.value, settings.bias);
-    r.mass = r.weight * settings.repel;
-    r.loss = bitcast<u32>(r.weight * settings.attract * softplus(-z) + r.mass * all.sum);
-    let pull = link_pull(r, r.weight, r.mass, 0.0);
+    let weight = r.weight * r.row_weight;
+    r.mass = weight * settings.repel;
+    r.loss = bitcast<u32>(weight * settings.attract * softplus(-z) + r.mass * all.sum);
+    let pull = link_pull(r, weight, r.mass, 0.0);
     r.grad_scale = fma(pull, r.value, r.mass * all.value_sum);
     r.grad_bias = fma(r.mass, all.weighted, pull);
     return r;

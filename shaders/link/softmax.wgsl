@@ -23,6 +23,18 @@ fn link_add(stats: RowStatistics, here: vec4<bool>, v: vec4<f32>, z: vec4<f32>) 
     return s;
 }
 
+// (1 - P)^focal, which the cross entropy softplus(d) is multiplied by, and the factor of its slope sigmoid(d) then.
+// Twin: MarginSoftmax::focal_terms in src/objective/prepared.rs
+fn focal_terms(d: f32) -> vec2<f32> {
+    if (settings.focal == 0.0) { return vec2(1.0); }
+    let wrong = sigmoid(d);
+    // softplus(d) is -ln(1 - wrong)
+    let tiny = wrong < SMALL_PROBABILITY;
+    let ratio = select(softplus(d) / select(wrong, 1.0, tiny), 1.0, tiny);
+    let factor = exponential(-settings.focal * softplus(-d));
+    return vec2(factor, factor * fma(settings.focal * sigmoid(-d), ratio, 1.0));
+}
+
 // Loss and what the backward pass needs. The target joins last: softplus(others - target) keeps the precision of a tiny loss.
 fn link_finish(row: Row, all: RowStatistics, weights: f32) -> Row {
     var r = row;
@@ -32,16 +44,25 @@ fn link_finish(row: Row, all: RowStatistics, weights: f32) -> Row {
     let d = r.others - logit;
     // not logit + softplus(d), which cancels where the target lies far below the others
     r.total = max(logit, r.others) + log_one_plus(exponential(-abs(d)));
-    r.mass = (1.0 - settings.smoothing) * r.weight + settings.share * weights;
+    let mass = r.row_weight * ((1.0 - settings.smoothing) * r.weight + settings.share * weights);
     // the share first: large weights times large values leave f32, and what is 0 without smoothing must be 0 then too
-    let smoothed = r.value * (settings.share * (weights - r.weight)) - settings.share * all.weighted;
-    r.loss = bitcast<u32>(r.mass * softplus(d) + r.scale * smoothed);
+    let rest = settings.share * (weights - r.weight);
+    let smoothed = r.row_weight * (r.value * rest - settings.share * all.weighted);
+    let focal = focal_terms(d);
+    // the square of the log-sum-exp, and its slope by any logit for each unit of that logit's probability
+    let half = select(0.0, r.row_weight * r.weight * settings.z_loss * r.total, settings.z_loss > 0.0);
+    let square = select(0.0, half * r.total, settings.z_loss > 0.0);
+    r.loss = bitcast<u32>(mass * focal.x * softplus(d) + r.scale * smoothed + square);
     let mean = select(r.value, all.value_sum / select(1.0, all.sum, some), some);
-    r.grad_scale = r.mass * sigmoid(d) * (mean - r.value) + smoothed;
+    let pulled = mass * focal.y;
+    r.grad_scale = pulled * sigmoid(d) * (mean - r.value) + smoothed
+        + 2.0 * half * (sigmoid(d) * mean + sigmoid(-d) * r.value);
+    r.mass = pulled + 2.0 * half;
+    r.rest = r.row_weight * rest + 2.0 * half;
     return r;
 }
 
-// dL/dlogit at the label; weight, mass and rest (the smoothing at the other classes) in whatever unit the result shall have
+// dL/dlogit at the label; weight, mass and rest in whatever unit the result shall have
 fn link_pull(r: Row, weight: f32, mass: f32, rest: f32) -> f32 {
     return rest - mass * sigmoid(r.others - r.scale * r.value);
 }

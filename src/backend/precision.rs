@@ -15,6 +15,7 @@ pub(super) struct Wide {
     embeddings: Vec<f64>,
     prototypes: Vec<f64>,
     class_weights: Option<Vec<f64>>,
+    row_weights: Option<Vec<f64>>,
     upstream: Option<Vec<f64>>,
     bias: Option<Vec<f64>>,
 }
@@ -25,6 +26,7 @@ impl Wide {
             embeddings: wide(batch.embeddings),
             prototypes: wide(batch.prototypes),
             class_weights: batch.class_weights.map(wide),
+            row_weights: batch.row_weights.map(wide),
             upstream: batch.upstream.map(wide),
             bias: batch.bias.map(wide),
         }
@@ -36,6 +38,8 @@ impl Wide {
             prototypes: &self.prototypes,
             labels: batch.labels,
             class_weights: self.class_weights.as_deref(),
+            row_weights: self.row_weights.as_deref(),
+            divisor: batch.divisor.map(f64::from),
             upstream: self.upstream.as_deref(),
             bias: self.bias.as_deref(),
             margins: batch.margins,
@@ -48,6 +52,8 @@ pub(super) fn narrow(out: Output<f64>) -> Output {
     Output {
         loss: out.loss as f32,
         row_losses: thin(&out.row_losses),
+        log_sum_exps: thin(&out.log_sum_exps),
+        normalizer: out.normalizer as f32,
         target_cosines: thin(&out.target_cosines),
         other_cosines: thin(&out.other_cosines),
         grad_embeddings: thin(&out.grad_embeddings),

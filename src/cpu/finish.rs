@@ -28,7 +28,7 @@ pub(super) struct Between<'a> {
 }
 
 impl Between<'_> {
-    /// Losses, counts, and what pass 2 needs of every row. Returns Z.
+    /// Losses, counts, and what pass 2 needs of every row. Returns the divisor of the sum over the rows.
     pub fn finish(
         self,
         call: &HeadCall<'_>,
@@ -40,11 +40,11 @@ impl Between<'_> {
         let batch = &call.batch;
         let (n, classes, loss, first) = (batch.rows(), self.shape.classes(), self.loss, self.first);
         let (want, scale, linear) = (self.setup.tiling.want, state.scale_of(loss), loss.is_linear());
-        let weights = Weights::by_class(batch.class_weights, classes, scale, loss.label_smoothing);
+        let weights = Weights::of(batch, classes, scale, loss.label_smoothing);
         if linear {
             // products of finite vectors may leave f32
             for (i, row) in self.input.rows[..n].iter_mut().enumerate().filter(|(_, row)| row.counts()) {
-                if !row.fits(&sums(i), weights(row.class)) {
+                if !row.fits(loss, &sums(i), weights(i, row.class)) {
                     *row = HeadRow::NONE;
                 }
             }
@@ -52,8 +52,13 @@ impl Between<'_> {
         let counts = self.counts(call, found);
         let broken = counts.non_finite_prototypes > 0;
         let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
-        let z = loss.normalizer(rows.iter().filter(|r| r.counts()).map(|r| weights(r.class).class_weight));
+        let counting = rows.iter().enumerate().filter(|(_, row)| row.counts());
+        let normalizer = counting.map(|(i, row)| weights(i, row.class).own()).fold(0.0, |sum, own| sum + own);
+        let z = loss.divisor(normalizer, batch.divisor.map(f64::from));
+        out.normalizer = normalizer as f32;
         resize(&mut out.row_losses, n);
+        resize(&mut out.log_sum_exps, if loss.binary().is_some() { 0 } else { n });
+        out.log_sum_exps.fill(0.0);
         resize(&mut out.target_cosines, n);
         resize(&mut out.other_cosines, n);
         let filter = self.setup.filter.map_or(0.0, |filter| filter.epsilon());
@@ -66,9 +71,12 @@ impl Between<'_> {
                 let others = sums(i);
                 let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
                 let part = if z > 0.0 { upstream / z } else { 0.0 };
-                let weights = weights(row.class);
+                let weights = weights(i, row.class);
                 let share = finish_row(loss, (row, extra), &others, weights, part, self.input.lengths[i]);
                 own = share.loss;
+                if let Some(sum) = out.log_sum_exps.get_mut(i) {
+                    *sum = share.log_sum_exp as f32;
+                }
                 // what vanishes in f32 must not look like a row without a gradient
                 let gain = part * scale;
                 row.limit =
@@ -126,14 +134,14 @@ fn finish_row(
     let best = (others.max_logit / f64::from(weights.scale as f32)) as f32;
     extra.best = if best.is_nan() { 0.0 } else { best };
     let mut share = match loss.binary() {
-        None => row.finish(extra.value, others, weights, part),
+        None => row.finish(loss, extra.value, others, weights, part),
         Some(link) => row.finish_binary(extra.value, others, weights, link, part),
     };
     if let Some(family) = loss.length_term() {
         let rise = if family.length(length).1 { family.rise() } else { 0.0 };
         let (value, slope) = family.length_term(length);
-        share.loss += weights.class_weight * value;
-        extra.length_gradient = (share.pull * extra.slope_m2 * rise + part * weights.class_weight * slope) as f32;
+        share.loss += weights.own() * value;
+        extra.length_gradient = (share.pull * extra.slope_m2 * rise + part * weights.own() * slope) as f32;
     }
     share
 }

@@ -179,7 +179,7 @@ impl CpuHead {
         Ok(())
     }
 
-    /// Losses and counts; returns Z.
+    /// Losses and counts; returns the divisor of the sum over the rows.
     fn finish(
         &mut self,
         call: &HeadCall<'_>,

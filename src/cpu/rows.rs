@@ -1,7 +1,7 @@
 //! The numbers of one row, in f64: the target's logit, the merge over classes, the loss, and what pass 2 needs.
 
 use crate::{
-    objective::{Binary, sigmoid, softplus},
+    objective::{Binary, CheckedBatch, Prepared, sigmoid, softplus},
     shard::RowStatistics,
 };
 
@@ -60,6 +60,8 @@ impl RowExtras {
 #[derive(Clone, Copy)]
 pub(super) struct Share {
     pub loss: f64,
+    /// log Σ exp over all classes; 0 with a binary link.
+    pub log_sum_exp: f64,
     /// dL/dφ, upstream, Z and scale included.
     pub pull: f64,
     /// To dL/ds.
@@ -96,13 +98,14 @@ impl HeadRow {
 
     /// Whether f32 holds the logits of a linear head, the sums of them that are asked for, and the loss. Of a class at −∞ only
     /// `value_sum` knows.
-    pub fn fits(&self, others: &RowStatistics, weights: Weights) -> bool {
+    pub fn fits(&self, loss: &Prepared, others: &RowStatistics, weights: Weights) -> bool {
         let held = |x: f64| x.abs() <= f64::from(f32::MAX);
         let (share, rest, mass) = weights.smoothed();
         let apart = if others.sum == 0.0 { 0.0 } else { (others.max_logit - self.logit).max(0.0) };
         let weighted = if weights.epsilon > 0.0 { others.weighted } else { 0.0 };
-        let loss = mass * apart + rest * self.logit - share * weights.scale * weighted;
-        [self.cosine, self.logit, apart, loss, others.value_sum, weighted].into_iter().all(held)
+        let entropy = mass * apart + rest * self.logit - share * weights.scale * weighted;
+        let square = weights.own() * loss.z_loss * self.log_all(self.log_others(others)).powi(2);
+        [self.cosine, self.logit, apart, entropy, entropy + square, others.value_sum, weighted].into_iter().all(held)
             && others.sum.is_finite()
             && (others.sum == 0.0 || held(others.max_logit))
     }
@@ -113,27 +116,51 @@ impl HeadRow {
         (self.strength * (max_logit - self.log_all).exp()) as f32
     }
 
+    /// log Σ exp over the other classes; −∞ where there are none.
+    fn log_others(&self, others: &RowStatistics) -> f64 {
+        // a NaN sum is no empty one
+        if others.sum == 0.0 { f64::NEG_INFINITY } else { others.max_logit + others.sum.ln() }
+    }
+
+    /// And over all.
+    fn log_all(&self, log_others: f64) -> f64 {
+        // not logit + softplus(d), which cancels where the target lies far below the others
+        self.logit.max(log_others) + (-(log_others - self.logit).abs()).exp().ln_1p()
+    }
+
     /// The loss of a softmax, and what pass 2 needs to know. `part` is upstream / Z.
-    pub fn finish(&mut self, value: f64, others: &RowStatistics, weights: Weights, part: f64) -> Share {
+    pub fn finish(
+        &mut self,
+        loss: &Prepared,
+        value: f64,
+        others: &RowStatistics,
+        weights: Weights,
+        part: f64,
+    ) -> Share {
         let (Weights { scale, unit, .. }, (share, rest, mass)) = (weights, weights.smoothed());
         // never divided by again: a subnormal scale has little precision
         let gain = part * scale;
-        // a NaN sum is no empty one
-        let log_others = if others.sum == 0.0 { f64::NEG_INFINITY } else { others.max_logit + others.sum.ln() };
+        let log_others = self.log_others(others);
         let d = log_others - self.logit;
-        // not logit + softplus(d), which cancels where the target lies far below the others
-        self.log_all = self.logit.max(log_others) + (-d.abs()).exp().ln_1p();
-        self.strength = gain * mass;
+        self.log_all = self.log_all(log_others);
+        let [focal, slope] = loss.focal_terms(d);
+        // of the square of the log-sum-exp: by any logit, for each unit of its probability
+        let along = 2.0 * weights.own() * loss.z_loss * self.log_all;
+        let square = 0.5 * along * self.log_all;
+        let pulled = mass * slope;
+        self.strength = gain * (pulled + along);
         self.max_logit = others.max_logit as f32;
         self.smoothing = (gain * share * f64::from(unit)) as f32;
-        let pull = gain * (rest - mass * sigmoid(d));
+        let (wrong, right) = (sigmoid(d), sigmoid(-d));
+        let pull = gain * (rest - pulled * wrong + along * right);
         self.pull = (pull * self.slope) as f32;
         let mean = if others.sum == 0.0 { value } else { others.value_sum / others.sum };
-        let grad_scale = mass * sigmoid(d) * (mean - value) + rest * value - share * others.weighted;
+        let grad_scale = pulled * wrong * (mean - value) + rest * value - share * others.weighted;
         Share {
-            loss: mass * softplus(d) + rest * self.logit - share * scale * others.weighted,
+            loss: mass * focal * softplus(d) + rest * self.logit - share * scale * others.weighted + square,
+            log_sum_exp: self.log_all,
             pull,
-            scale: part * grad_scale,
+            scale: part * (grad_scale + along * (wrong * mean + right * value)),
             bias: 0.0,
         }
     }
@@ -148,7 +175,7 @@ impl HeadRow {
         part: f64,
     ) -> Share {
         let Binary { weight, factor, bias } = link;
-        let both = weights.class_weight * factor;
+        let both = weights.own() * factor;
         let (own, rest) = (both * weight, both * (1.0 - weight));
         let (logit, gain) = (self.logit + bias, part * weights.scale);
         self.strength = gain * rest;
@@ -156,6 +183,7 @@ impl HeadRow {
         self.pull = (gain * pull * self.slope) as f32;
         Share {
             loss: own * softplus(-logit) + rest * others.sum,
+            log_sum_exp: 0.0,
             pull: gain * pull,
             scale: part * (pull * value + rest * others.value_sum),
             bias: part * (pull + rest * others.weighted),
@@ -167,31 +195,51 @@ impl HeadRow {
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
     pub scale: f64,
+    /// Of the row.
+    row: f64,
     /// Of the labelled class.
-    pub class_weight: f64,
+    class: f64,
     /// Summed over all classes.
-    pub all: f64,
+    all: f64,
     /// The [`unit`] of the classes' weights.
-    pub unit: f32,
-    pub epsilon: f64,
-    pub classes: usize,
+    unit: f32,
+    epsilon: f64,
+    classes: usize,
 }
 
 impl Weights {
-    /// Those of a row by its labelled class.
-    pub fn by_class(given: Option<&[f32]>, classes: usize, scale: f64, epsilon: f64) -> impl Fn(usize) -> Self {
+    /// Those of a row and its labelled class.
+    pub fn of<'a>(
+        batch: &CheckedBatch<'a>,
+        classes: usize,
+        scale: f64,
+        epsilon: f64,
+    ) -> impl Fn(usize, usize) -> Self + use<'a> {
+        let (given, rows) = (batch.class_weights, batch.row_weights);
         let all = given.map_or(classes as f64, |w| w.iter().map(|&w| f64::from(w)).sum());
         let unit = if epsilon > 0.0 { unit(given) } else { 1.0 };
-        move |class| {
-            let class_weight = given.map_or(1.0, |w| f64::from(w[class]));
-            Self { scale, class_weight, all, unit, epsilon, classes }
+        let weight = |weights: Option<&[f32]>, i: usize| weights.map_or(1.0, |w| f64::from(w[i]));
+        move |row, class| Self {
+            scale,
+            row: weight(rows, row),
+            class: weight(given, class),
+            all,
+            unit,
+            epsilon,
+            classes,
         }
     }
 
-    /// The share of label smoothing for each class, for all but the labelled one, and the sum of their pulls.
+    /// The weight of the row in Z.
+    pub fn own(&self) -> f64 {
+        self.row * self.class
+    }
+
+    /// The share of label smoothing for each class, for all but the labelled one, and the sum of their pulls; times the row's weight.
     fn smoothed(&self) -> (f64, f64, f64) {
         let share = self.epsilon / self.classes as f64;
-        (share, share * (self.all - self.class_weight), (1.0 - self.epsilon) * self.class_weight + share * self.all)
+        let (rest, mass) = (share * (self.all - self.class), (1.0 - self.epsilon) * self.class + share * self.all);
+        (self.row * share, self.row * rest, self.row * mass)
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use half::slice::HalfFloatSliceExt;
 
-/// The smallest class weight but 0, and the largest.
+/// The smallest weight of a class or row but 0, and the largest.
 pub(crate) const MIN_WEIGHT: f32 = 1e-30;
 pub(crate) const MAX_WEIGHT: f32 = 1e24;
 
@@ -22,6 +22,12 @@ pub struct Batch<'a, L = i64, T = f32> {
     /// w, \[C\]: a factor on each class' loss as in `torch.nn.functional.cross_entropy`, 0 or
     /// within \[1e-30, 1e24\]; 1 if absent.
     pub class_weights: Option<&'a [T]>,
+    /// v, \[N\]: a factor on each row's loss and on its share of Z, 0 or within \[1e-30, 1e24\]; so must the product with the
+    /// weight of its class be. 1 if absent.
+    pub row_weights: Option<&'a [T]>,
+    /// In the place of Z = Σ v_i·w_{y_i} with `Reduction::Mean`, within \[1e-30, 1e30\]: micro-batches and replicas that all
+    /// divide by the Z of the whole batch add up to its mean.
+    pub divisor: Option<T>,
     /// The gradient that arrives from above: \[N\] with `Reduction::None`, else one value; 1 if absent.
     pub upstream: Option<&'a [T]>,
     /// b, \[C\]: added to the plain products of a linear head; 0 if absent.
@@ -40,6 +46,24 @@ impl<'a, L: Copy, T: Copy> Batch<'a, L, T> {
         'a: 'b,
     {
         Batch { embeddings, prototypes, ..*self }
+    }
+
+    /// With other labels.
+    pub(crate) fn labelled<M>(self, labels: &'a [M]) -> Batch<'a, M, T> {
+        let Self { embeddings, prototypes, class_weights, row_weights, divisor, upstream, bias, .. } = self;
+        let Self { class_margins, row_margins, .. } = self;
+        Batch {
+            embeddings,
+            prototypes,
+            labels,
+            class_weights,
+            row_weights,
+            divisor,
+            upstream,
+            bias,
+            class_margins,
+            row_margins,
+        }
     }
 }
 
@@ -112,6 +136,8 @@ impl<L, T> Default for Batch<'_, L, T> {
             prototypes: &[],
             labels: &[],
             class_weights: None,
+            row_weights: None,
+            divisor: None,
             upstream: None,
             bias: None,
             class_margins: Margins::NONE,

@@ -8,8 +8,14 @@ pub(crate) const NO_COSINE: f64 = -1.0;
 pub struct Output<T = f32> {
     /// The reduced loss; with `Reduction::None` the sum of `row_losses`.
     pub loss: T,
-    /// \[N\]: class weights included, 0 for an ignored row, not divided by Z.
+    /// \[N\]: weights of classes and rows included, 0 for an ignored row, not divided by Z.
     pub row_losses: Vec<T>,
+    /// \[N\]: log Σ_j exp z_ij over all classes, of the loss' own logits, margin and scale included; 0 for a row that is left out.
+    /// Empty with a binary link, which has no such sum.
+    pub log_sum_exps: Vec<T>,
+    /// Z, the sum over the rows that count of the weight of the row times that of its class, whatever the reduction is and
+    /// whatever the mean was divided by.
+    pub normalizer: T,
     /// \[N\]: the raw cosine of the labelled class, without margin or scale (for a linear head the product with its bias);
     /// 0 for a row that is left out.
     pub target_cosines: Vec<T>,

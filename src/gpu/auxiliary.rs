@@ -35,7 +35,7 @@ pub fn regularize(
         (TensorRole::GradPrototypes(0), grad_prototypes),
         (TensorRole::Loss, &value),
     ];
-    let call = Call { accumulate, ..Call::default() };
+    let call = Call { accumulate: accumulate.into(), ..Call::default() };
     Bound::record_once(context, encoder, plan, &given, &regularizer.settings_loss(), call)?;
     Ok(value)
 }
@@ -67,7 +67,7 @@ pub fn center_loss(
         (TensorRole::GradEmbeddings, grad_embeddings),
         (TensorRole::Loss, &value),
     ];
-    let call = Call { accumulate, ..Call::default() };
+    let call = Call { accumulate: accumulate.into(), ..Call::default() };
     Bound::record_once(context, encoder, plan, &given, &loss.settings_loss(), call).map_err(of_centers)?;
     Ok(value)
 }

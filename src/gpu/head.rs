@@ -14,7 +14,7 @@ use crate::{
     Error, MarginSoftmax, Result, State,
     data::{Counts, Filtered},
     objective::Prepared,
-    plan::{Call, Plan, need},
+    plan::{Accumulate, Call, Plan, need},
     uniforms::{self, BatchState},
 };
 
@@ -68,6 +68,7 @@ impl Head {
         let call = Call {
             rows: shape.rows(),
             class_weights: io.class_weights.is_some(),
+            row_weights: io.row_weights.is_some(),
             upstream: io.upstream.is_some(),
             class_margins: io.class_margins.is_some(),
             row_margins: io.row_margins.is_some(),
@@ -127,10 +128,16 @@ impl BoundHead {
         self.bound.rebind(&given)
     }
 
-    /// Whether gradients are added to what the tensors hold, instead of overwriting it. Off at first. Holds for every
-    /// later submit.
-    pub fn set_accumulate(&mut self, on: bool) -> Result<()> {
-        self.call(Call { accumulate: on, ..self.call })
+    /// The gradients that are added to what their tensors hold, instead of overwriting it: `true` for all, or an
+    /// [`Accumulate`]. None at first. Holds for every later submit.
+    pub fn set_accumulate(&mut self, which: impl Into<Accumulate>) -> Result<()> {
+        self.call(Call { accumulate: which.into(), ..self.call })
+    }
+
+    /// The number that a mean is divided by, in the place of the weights of the rows that count: see
+    /// [`Batch::divisor`](crate::Batch). None at first. Holds for every later submit.
+    pub fn set_divisor(&mut self, divisor: Option<f32>) -> Result<()> {
+        self.call(Call { divisor, ..self.call })
     }
 
     /// Whether what is recorded from now on is a training step: what follows the batch then moves first, in the state

@@ -23,6 +23,9 @@ pub struct Io<'a> {
     /// w, \[C\], f32, 0 or within \[1e-30, 1e24\]; 1 if absent. Any other makes the rows of its class invalid, like a label
     /// that names no class; with label smoothing it makes all losses NaN.
     pub class_weights: Option<&'a Tensor>,
+    /// v, \[N\], f32, 0 or within \[1e-30, 1e24\]; so must the product with the weight of its class be. 1 if absent. Any other
+    /// makes its row invalid.
+    pub row_weights: Option<&'a Tensor>,
     /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN means the loss' own. Margins that no loss may
     /// have make the rows of the class invalid, like a label that names no class; so do other m1 (and m2) where the series
     /// is fitted (given), and any m1 and m2 in a linear head.
@@ -43,6 +46,9 @@ pub struct Io<'a> {
     pub loss: &'a Tensor,
     /// The rows' losses, \[N\], f32; written.
     pub row_losses: Option<&'a Tensor>,
+    /// log Σ_j exp z_ij over all classes, of the loss' own logits, \[N\], f32; written. 0 for a row that is left out, and with a
+    /// binary link.
+    pub log_sum_exps: Option<&'a Tensor>,
     /// dL/dX, \[N, D\], f32; written if it was planned.
     pub grad_embeddings: Option<&'a Tensor>,
     /// dL/dW, like the prototypes, f32; written if it was planned.
@@ -61,6 +67,7 @@ impl<'a> Io<'a> {
             prototypes,
             labels,
             class_weights: None,
+            row_weights: None,
             class_margins: None,
             row_margins: None,
             bias: None,
@@ -68,6 +75,7 @@ impl<'a> Io<'a> {
             upstream: None,
             loss,
             row_losses: None,
+            log_sum_exps: None,
             grad_embeddings: None,
             grad_prototypes: &[],
             grad_scale: None,
@@ -153,6 +161,7 @@ impl<'a> Given<'a, '_> {
         self.add(TensorRole::Labels, io.labels, &[n])?;
         self.per_shard(TensorRole::Prototypes, io.prototypes)?;
         self.optional(TensorRole::ClassWeights, io.class_weights, &[c])?;
+        self.optional(TensorRole::RowWeights, io.row_weights, &[n])?;
         for (role, margins, count) in
             [(TensorRole::ClassMargins, io.class_margins, c), (TensorRole::RowMargins, io.row_margins, n)]
         {
@@ -173,6 +182,7 @@ impl<'a> Given<'a, '_> {
         let n = shape.rows();
         self.add(TensorRole::Loss, io.loss, &[1])?;
         self.optional(TensorRole::RowLosses, io.row_losses, &[n])?;
+        self.optional(TensorRole::LogSumExps, io.log_sum_exps, &[n])?;
         self.gradient(TensorRole::GradScale, io.grad_scale, &[1])?;
         self.gradient(TensorRole::GradBias, io.grad_bias, &[biases(self.plan, loss)])?;
         self.gradient(TensorRole::GradEmbeddings, io.grad_embeddings, &[n, shape.dim()])?;

@@ -40,6 +40,7 @@ struct BatchTensors {
     prototypes: Vec<Tensor>,
     labels: Tensor,
     class_weights: Tensor,
+    row_weights: Tensor,
     row_margins: Option<Tensor>,
     bias: Option<Tensor>,
     /// One value per row in any case: with a reduction only the first is read.
@@ -56,6 +57,7 @@ impl BatchTensors {
             prototypes: per_shard(context, plan)?,
             labels: Tensor::empty(context, &[n], Element::I32)?,
             class_weights: tensor(&[shape.classes()])?,
+            row_weights: tensor(&[n])?,
             row_margins: loss.has_margins().then(|| tensor(&[n, 4])).transpose()?,
             bias: loss.is_linear().then(|| tensor(&[plan.range().len()])).transpose()?,
             upstream: tensor(&[n])?,
@@ -179,6 +181,7 @@ impl DeviceHead {
         let prototypes = inputs.prototypes.iter().collect::<Vec<_>>();
         let io = Io {
             class_weights: Some(&inputs.class_weights),
+            row_weights: Some(&inputs.row_weights),
             row_margins: inputs.row_margins.as_ref(),
             bias: inputs.bias.as_ref(),
             grad_embeddings: outputs.grad_embeddings.as_ref(),
@@ -283,6 +286,9 @@ impl DeviceHead {
         if let Some(weights) = batch.class_weights {
             upload(&self.inputs.class_weights, bytemuck::cast_slice(weights))?;
         }
+        if let Some(weights) = batch.row_weights {
+            upload(&self.inputs.row_weights, bytemuck::cast_slice(weights))?;
+        }
         if let (Some(margins), Some(tensor)) = (&batch.margins, &self.inputs.row_margins) {
             let margins: Vec<[f32; 4]> = margins.iter().map(|m| m.map(|m| m as f32)).collect();
             upload(tensor, bytemuck::cast_slice(&margins))?;
@@ -297,6 +303,8 @@ impl DeviceHead {
         let call = Call {
             rows,
             class_weights: batch.class_weights.is_some(),
+            row_weights: batch.row_weights.is_some(),
+            divisor: batch.divisor,
             upstream: batch.upstream.is_some(),
             row_margins: batch.margins.is_some(),
             ..Call::default()
@@ -356,9 +364,14 @@ impl DeviceHead {
         out.loss = batch.loss;
         out.row_losses.clear();
         out.row_losses.extend(states.iter().map(|r| r.loss));
+        out.normalizer = batch.normalizer;
+        out.log_sum_exps.clear();
         out.target_cosines.clear();
         let known = |r: &Row| matches!(r.state, constants::COUNTS | constants::SHORT) && !broken;
         out.target_cosines.extend(states.iter().map(|r| if known(r) { r.cosine } else { 0.0 }));
+        if self.loss.binary().is_none() {
+            out.log_sum_exps.extend(states.iter().map(|r| if known(r) { r.total } else { 0.0 }));
+        }
         out.other_cosines.clear();
         out.other_cosines.extend(states.iter().map(|r| if broken { NO_COSINE as f32 } else { r.nearest }));
         out.counts = super::head::counts(&batch);

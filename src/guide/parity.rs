@@ -31,6 +31,8 @@
 //! | `prototypes` | \[C, D\] or \[C, K, D\] | F32, F16 or BF16 | one row per class (PyTorch: the weight of the last layer), or K sub-centers; its type may differ |
 //! | `labels` | \[N\] | any integer type | 0 ≤ label < C, or the `ignore_index` |
 //! | `class_weights` | \[C\] | F32 | optional: as `weight` of `cross_entropy`; 0, or from 1e-30 to 1e24; all 1 if absent |
+//! | `row_weights` | \[N\] | F32 | optional: a factor on each row's loss and on its share of the mean; 0, or from 1e-30 to 1e24 |
+//! | `divisor` | \[1\] | F32 | optional: what the mean is divided by, in the place of the sum of the weights; from 1e-30 to 1e30 |
 //! | `upstream` | \[1\], or \[N\] with the reduction `none` | F32 | optional: the gradient of your objective with respect to this loss; 1 if absent |
 //! | `bias` | \[C\] | F32 | optional, for a linear head |
 //! | `class_m0` … `class_m3` | \[C\] | F32 | optional: margins looked up by the label, instead of the loss' own |
@@ -41,7 +43,8 @@
 //! | out | shape | |
 //! |---|---|---|
 //! | `loss` | \[\] | the reduced loss; with the reduction `none` the sum of `row_losses` |
-//! | `row_losses` | \[N\] | class weights included, not divided by their sum; 0 for an ignored row |
+//! | `row_losses` | \[N\] | weights included, not divided by their sum; 0 for an ignored row |
+//! | `log_sum_exps` | \[N\] | log Σ exp over all classes, of the loss' own logits; 0 for an ignored row; absent with a binary link |
 //! | `grad_embeddings` | \[N, D\] | dL/dX, the normalisation included |
 //! | `grad_prototypes` | like `prototypes` | dL/dW, the normalisation included |
 //! | `grad_scale` | \[\] | dL/ds |
@@ -89,6 +92,8 @@
 //!   "adaptive": "none",
 //!   "scale": 30.0,
 //!   "label_smoothing": 0.0,
+//!   "focal": 0.0,
+//!   "z_loss": 0.0,
 //!   "reduction": "mean",
 //!   "ignore_index": null
 //! }
@@ -103,7 +108,9 @@
 //! | `adaptive` | `"none"`, `"adacos"`, `{"adaface": {"margin": 0.4, "concentration": 0.333, "rate": 0.01}}`, `{"magface": {"lower_length": 10, "upper_length": 110, "lower_margin": 0.45, "upper_margin": 0.8, "weight": 35}}`, `{"elastic": {"cosine": false, "deviation": 0.05, "sorted": false}}` | `"none"` |
 //! | `scale` | s, 0 < s ≤ 1e6 | 64 |
 //! | `label_smoothing` | 0 ≤ ε < 1, as in PyTorch | 0 |
-//! | `reduction` | `"mean"` (divided by the sum of the counted rows' class weights), `"sum"`, `"none"` | `"mean"` |
+//! | `focal` | γ, 0 ≤ γ ≤ 16: a row's loss times (1 − P)^γ, P the probability of its label; softmax without label smoothing | 0 |
+//! | `z_loss` | λ, 0 ≤ λ ≤ 1e3: adds λ times the square of the row's log-sum-exp, times its weights; softmax | 0 |
+//! | `reduction` | `"mean"` (divided by the sum of the counted rows' weights), `"sum"`, `"none"` | `"mean"` |
 //! | `ignore_index` | `null`, or an integer from −2³¹ to 2³¹ − 1; rows with this label are ignored. PyTorch's default is −100; here it must be written out | `null` |
 //!
 //! Fields of `target.unified`:

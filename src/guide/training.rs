@@ -8,6 +8,50 @@
 //! | watching a run | [`monitor`](crate::monitor): accuracy, angles and their histograms, target cosines, the length of the mean prototype, angles within and between classes, a warning when training collapses; on a device one more kernel beside the forward pass |
 //! | gradients of many classes that hardly matter | [`GradientFilter`](crate::GradientFilter), opt in: entries of the gradient below ε are dropped, the dropped mass is reported and bounds the error |
 //! | continuing after a stop | [`checkpoint`](crate::checkpoint): state, sampler and tensors as JSON or safetensors; the run continues bit for bit |
+//! | rows that count more, or less | [`Batch::row_weights`](crate::Batch::row_weights): a factor on a row's loss, in a weighted mean together with the class weights |
+//! | batches in parts: micro-batches, replicas | [`Batch::divisor`](crate::Batch::divisor): every part divides by the Z of the whole batch, so that losses and gradients simply add up |
+//! | few hard rows among many easy ones | [`MarginSoftmax::focal`](crate::MarginSoftmax::focal) |
+//! | logits that drift | [`MarginSoftmax::z_loss`](crate::MarginSoftmax::z_loss), and [`Output::log_sum_exps`](crate::Output::log_sum_exps) to watch them |
+//!
+//! # Batches in parts
+//!
+//! A mean over micro-batches of different sizes, or of different weights, is not the mean of their means. Z of the whole batch is
+//! the sum of the weights of its rows, which is known before anything is computed: with it as the divisor of each part, the parts
+//! add up to what one call gives. On tensors [`BoundHead::set_divisor`](crate::gpu::BoundHead::set_divisor) says the same, and
+//! [`set_accumulate`](crate::gpu::BoundHead::set_accumulate) adds dW up in its buffer while dX, which has rows of its own in each
+//! part, is overwritten.
+//!
+//! ```
+//! # #[cfg(feature = "cpu")] {
+//! use margin_softmax::*;
+//! # let (x, w, y) = (vec![0.3, 0.1, -0.2, 0.9, 0.5, 0.5], vec![0.1, 0.2, -0.5, 0.4, 0.7, 0.7], [0, 2, 1]);
+//!
+//! let mut head = Backend::cpu().head(&MarginSoftmax::arcface(), Shape::new(3, 3, 2)?)?;
+//! let weights = [1.0, 0.25, 2.0];
+//! let batch = Batch { embeddings: &x, prototypes: &w, labels: &y, row_weights: Some(&weights), ..Default::default() };
+//! let whole = head.evaluate(&batch)?;
+//!
+//! let z = weights.iter().sum();
+//! let (mut loss, mut grad_prototypes) = (0.0, vec![0.0; w.len()]);
+//! for rows in [0..1, 1..3] {
+//!     let part = Batch {
+//!         embeddings: &x[2 * rows.start..2 * rows.end],
+//!         labels: &y[rows.clone()],
+//!         row_weights: Some(&weights[rows]),
+//!         divisor: Some(z),
+//!         ..batch
+//!     };
+//!     let out = head.evaluate(&part)?;
+//!     loss += out.loss;
+//!     grad_prototypes.iter_mut().zip(&out.grad_prototypes).for_each(|(sum, g)| *sum += g);
+//! }
+//! assert!((loss - whole.loss).abs() < 1e-6 * whole.loss);
+//! assert!(grad_prototypes.iter().zip(&whole.grad_prototypes).all(|(a, b)| (a - b).abs() < 1e-4));
+//! # }
+//! # Ok::<(), margin_softmax::Error>(())
+//! ```
+//!
+//! # One loop
 //!
 //! A margin that grows, sampled classes, a penalty on the prototypes, a monitor and a checkpoint together:
 //!

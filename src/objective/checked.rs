@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Target};
+use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, Target, in_range};
 use crate::{
     Batch, Error, Label, Options, Result, Shape,
     data::{Finite, MAX_WEIGHT, MIN_WEIGHT, numbers},
@@ -18,6 +18,8 @@ pub(crate) struct CheckedBatch<'a, T = f32> {
     pub embeddings: &'a [T],
     pub prototypes: &'a [T],
     pub class_weights: Option<&'a [T]>,
+    pub row_weights: Option<&'a [T]>,
+    pub divisor: Option<T>,
     pub upstream: Option<&'a [T]>,
     pub bias: Option<&'a [T]>,
     /// One per row.
@@ -45,8 +47,18 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         let prototypes = shape.prototypes()? / shape.classes() * range.len();
         check_length("prototypes", self.prototypes.len(), prototypes)?;
         let (labels, margins) = self.check_rest(loss, shape, range)?;
-        let &Batch { embeddings, prototypes, class_weights, upstream, bias, .. } = self;
-        Ok(CheckedBatch { embeddings, prototypes, class_weights, upstream, bias, labels, margins })
+        let &Batch { embeddings, prototypes, class_weights, row_weights, divisor, upstream, bias, .. } = self;
+        Ok(CheckedBatch {
+            embeddings,
+            prototypes,
+            class_weights,
+            row_weights,
+            divisor,
+            upstream,
+            bias,
+            labels,
+            margins,
+        })
     }
 
     fn check_rows(&self, shape: Shape) -> Result<usize> {
@@ -65,12 +77,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
             check_length("class_weights", weights.len(), shape.classes())?;
-            // beyond, sums of weights and gradients divided by them leave f32
-            let bad =
-                weights.iter().find(|w| !(w.wide() == 0.0 || (MIN_WEIGHT..=MAX_WEIGHT).contains(&(w.wide() as f32))));
-            if let Some(found) = bad.map(|w| w.wide()) {
-                return Err(Error::Parameter { what: "class_weights", found, allowed: "0, or 1e-30 <= w <= 1e24" });
-            }
+            check_weights("class_weights", weights.iter().map(|w| w.wide()))?;
         }
         if let Some(upstream) = self.upstream {
             check_length("upstream", upstream.len(), if loss.is_unreduced() { rows } else { 1 })?;
@@ -95,8 +102,32 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             }
         }
         let labels = numbers(self.labels, loss.ignore_index, shape.classes())?;
+        self.check_row_weights(loss, &labels)?;
         let margins = self.margins(loss, &labels)?;
         Ok((labels, margins))
+    }
+
+    /// The rows' weights, their products with those of their classes, and the divisor.
+    fn check_row_weights(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<()> {
+        if let Some(weights) = self.row_weights {
+            check_length("row_weights", weights.len(), labels.len())?;
+            check_weights("row_weights", weights.iter().map(|w| w.wide()))?;
+            if let Some(classes) = self.class_weights {
+                let counted = weights.iter().zip(labels).filter(|(_, label)| Some(**label) != loss.ignore_index);
+                let products = counted.map(|(v, &label)| v.wide() * classes[label as usize].wide());
+                check_weights("row_weights · class_weights", products)?;
+                if loss.label_smoothing > 0.0 {
+                    // every class has a part of every row
+                    let [largest, all] =
+                        [weights, classes].map(|weights| weights.iter().map(|w| w.wide()).fold(0.0, f64::max));
+                    check_weights("row_weights · class_weights", [largest * all].into_iter().filter(|w| *w > 1.0))?;
+                }
+            }
+        }
+        if let Some(divisor) = self.divisor {
+            loss.check_divisor(divisor.wide())?;
+        }
+        Ok(())
     }
 
     /// m0..m3 of every row where the batch brings any: the row's, else its class', else the loss' own. Those of an
@@ -141,6 +172,24 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             Ok(m)
         };
         labels.iter().enumerate().map(of).collect::<Result<_>>().map(Some)
+    }
+}
+
+/// Refuses weights with which sums, and gradients divided by them, leave f32.
+fn check_weights(what: &'static str, mut weights: impl Iterator<Item = f64>) -> Result<()> {
+    match weights.find(|&w| !(w == 0.0 || (MIN_WEIGHT..=MAX_WEIGHT).contains(&(w as f32)))) {
+        Some(found) => Err(Error::Parameter { what, found, allowed: "0, or 1e-30 <= w <= 1e24" }),
+        None => Ok(()),
+    }
+}
+
+impl MarginSoftmax {
+    /// Refuses to divide the sum over the rows by this number.
+    pub(crate) fn check_divisor(&self, found: f64) -> Result<()> {
+        if self.reduction != Reduction::Mean {
+            return Err(Error::Combination { what: "divisor", why: "only the mean divides by something" });
+        }
+        in_range("divisor", found, (1e-30..=1e30).contains(&found), "1e-30 <= divisor <= 1e30")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     AdaFace, Adaptive, Coefficients, Curve, Elastic, Fallback, Link, MagFace, Others, Target, Unified,
-    adaptive::first_scale,
+    adaptive::first_scale, in_range,
 };
 use crate::{Error, Result, Shape};
 
@@ -38,6 +38,12 @@ pub struct MarginSoftmax {
     pub scale: f64,
     /// ε of label smoothing, 0 ≤ ε < 1; default 0.
     pub label_smoothing: f64,
+    /// γ of the focal loss, 0 ≤ γ ≤ 16; default 0, usual 2. A row's loss is multiplied by (1 − P)^γ, with P the probability of
+    /// the label by the margin logits; its gradient follows. Softmax without label smoothing only.
+    pub focal: f64,
+    /// λ of the z-loss, 0 ≤ λ ≤ 1e3; default 0, usual 1e-4. Adds λ times the square of the row's log-sum-exp, of the loss' own
+    /// logits, times the weights of the row and its class. Softmax only.
+    pub z_loss: f64,
     /// How the rows' losses become one; default mean.
     pub reduction: Reduction,
     /// Rows with this label have loss 0 and no gradient. Any value, also one that is a class; default none.
@@ -63,8 +69,9 @@ pub enum Similarity {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Reduction {
-    /// Σ loss_i / Z with Z = Σ w_{y_i} over the rows that are not ignored; 0 where Z is 0. The mean of a batch from its
-    /// micro-batches is Σ Z_k · loss_k / Σ Z_k.
+    /// Σ loss_i / Z with Z = Σ v_i·w_{y_i} over the rows that are not ignored; 0 where Z is 0. The mean of a batch from its
+    /// micro-batches is Σ Z_k · loss_k / Σ Z_k; with Σ Z_k as [`Batch::divisor`](crate::Batch) of each it is the sum of their
+    /// losses, and so are the gradients.
     #[default]
     Mean,
     /// Σ loss_i.
@@ -95,6 +102,8 @@ impl Default for MarginSoftmax {
             adaptive: Adaptive::None,
             scale: 64.0,
             label_smoothing: 0.0,
+            focal: 0.0,
+            z_loss: 0.0,
             reduction: Reduction::Mean,
             ignore_index: None,
         }
@@ -121,6 +130,8 @@ impl MarginSoftmax {
             let (found, allowed) = (self.label_smoothing, "0 <= label_smoothing < 1");
             return Err(Error::Parameter { what: "label_smoothing", found, allowed });
         }
+        in_range("focal", self.focal, (0.0..=16.0).contains(&self.focal), "0 <= focal <= 16")?;
+        in_range("z_loss", self.z_loss, (0.0..=1e3).contains(&self.z_loss), "0 <= z_loss <= 1e3")?;
         if let Some(index) = self.ignore_index
             && i32::try_from(index).is_err()
         {
@@ -150,6 +161,12 @@ impl MarginSoftmax {
         }
         if self.link != Link::Softmax && self.label_smoothing > 0.0 {
             return refuse("label_smoothing", "the binary link has no label distribution to smooth");
+        }
+        if self.focal > 0.0 && (self.label_smoothing > 0.0 || self.link != Link::Softmax) {
+            return refuse("focal", "it needs the probability of one label: softmax without label smoothing");
+        }
+        if self.z_loss > 0.0 && self.link != Link::Softmax {
+            return refuse("z_loss", "the binary link has no log-sum-exp");
         }
         if self.hardness_follows() && !self.has_margins() {
             return refuse("others.curricular", "the bound cos(theta + m2) needs the margins of a unified target");
@@ -254,6 +271,18 @@ impl MarginSoftmax {
     /// With label smoothing ε.
     pub fn with_label_smoothing(mut self, epsilon: f64) -> Self {
         self.label_smoothing = epsilon;
+        self
+    }
+
+    /// With γ of the focal loss.
+    pub fn with_focal(mut self, gamma: f64) -> Self {
+        self.focal = gamma;
+        self
+    }
+
+    /// With λ of the z-loss.
+    pub fn with_z_loss(mut self, lambda: f64) -> Self {
+        self.z_loss = lambda;
         self
     }
 

@@ -9,7 +9,9 @@ use std::{
 
 use super::{
     AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, Similarity, Target,
-    TargetCurve, TopK, others::Evaluator,
+    TargetCurve, TopK,
+    link::{sigmoid, softplus},
+    others::Evaluator,
 };
 use crate::{Result, Shape};
 
@@ -164,11 +166,23 @@ impl MarginSoftmax {
         }
     }
 
-    /// Z, what the sum over the rows is divided by: with the mean, the weights of the rows that count.
-    pub(crate) fn normalizer(&self, weights: impl Iterator<Item = f64>) -> f64 {
+    /// The number that the sum over the rows is divided by; `z`: the weights of the rows that count.
+    pub(crate) fn divisor(&self, z: f64, given: Option<f64>) -> f64 {
         match self.reduction {
-            Reduction::Mean => weights.sum(),
+            Reduction::Mean => given.unwrap_or(z),
             Reduction::Sum | Reduction::None => 1.0,
         }
+    }
+
+    /// (1 − P)^γ, which the cross entropy softplus(d) of a row is multiplied by, and the factor of its slope σ(d) then; P is σ(−d).
+    pub(crate) fn focal_terms(&self, d: f64) -> [f64; 2] {
+        if self.focal == 0.0 {
+            return [1.0; 2];
+        }
+        let wrong = sigmoid(d);
+        // softplus(d) / σ(d), which tends to 1
+        let ratio = if wrong < 1e-16 { 1.0 } else { softplus(d) / wrong };
+        let factor = (-self.focal * softplus(-d)).exp();
+        [factor, factor * (1.0 + self.focal * sigmoid(-d) * ratio)]
     }
 }

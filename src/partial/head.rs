@@ -248,9 +248,7 @@ impl SampledHead {
         };
         let head = &mut heads[at];
         head.set_state(&State { classes: count, ..*state })?;
-        let Batch { embeddings, prototypes, class_weights, upstream, bias, class_margins, row_margins, .. } = *batch;
-        let labels = &sample.labels;
-        let part = Batch { embeddings, prototypes, labels, class_weights, upstream, bias, class_margins, row_margins };
+        let part = batch.labelled(&sample.labels);
         if count == classes {
             return Ok((head, part));
         }

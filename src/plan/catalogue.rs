@@ -93,8 +93,8 @@ impl Catalogue {
     /// Those of one operand.
     fn of_vectors(&mut self, x: Loader) {
         let name = format!("{x:?}");
-        self.add(&name, [k::row_norms(x), k::class_norms(x, false)]);
-        self.add(&format!("{name} with weights"), [k::class_norms(x, true)]);
+        self.add(&name, [k::row_norms(x, false), k::class_norms(x, false)]);
+        self.add(&format!("{name} with weights"), [k::row_norms(x, true), k::class_norms(x, true)]);
         self.add(&name, [k::direction_sums(x), k::pair_distances(x), k::pair_pulls(x), k::center_update(x)]);
         // with the largest tile the sums beside it leave WebGPU's default limits, which know no matrix units
         for tile in Tile::ALL.iter().filter(|tile| tile.check_beside(&Limits::WEBGPU, 4).is_ok()) {

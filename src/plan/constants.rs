@@ -46,10 +46,13 @@ shared! {
     /// In the place of the largest other cosine where a row has none.
     NO_COSINE: f64 = data::NO_COSINE;
 
-    /// The smallest class weight but 0.
+    /// The smallest weight of a class or row but 0.
     MIN_WEIGHT: f64 = data::MIN_WEIGHT as f64;
-    /// The largest class weight.
+    /// The largest weight of a class or row.
     MAX_WEIGHT: f64 = data::MAX_WEIGHT as f64;
+
+    /// Less than this, p and -ln(1 - p) are the same f32.
+    SMALL_PROBABILITY: f64 = 1e-7;
 
     // families that follow the batch
 

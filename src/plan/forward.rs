@@ -51,9 +51,9 @@ impl HeadPlan<'_> {
     /// Norms, and the cosines at the labels.
     pub fn targets(&self, b: &mut Builder) -> Result<Vec<Step>> {
         let Self { loaders, buffers: own, .. } = self;
-        let buffers = [own.embeddings, own.labels, own.weights, own.inverses, own.rows];
+        let buffers = [own.embeddings, own.labels, own.weights, own.inverses, own.rows, own.row_weights];
         let rows = Grid::over_rows(8, 1);
-        let mut steps = vec![b.step(&k::row_norms(loaders.embeddings), self.global, rows, &buffers)?];
+        let mut steps = vec![b.step(&k::row_norms(loaders.embeddings, true), self.global, rows, &buffers)?];
         let class_norms = k::class_norms(loaders.prototypes, true);
         let joined = self.joins_margins();
         let target_rows = k::target_rows(&self.snippets, loaders.embeddings, loaders.prototypes, joined);
@@ -210,7 +210,7 @@ impl HeadPlan<'_> {
     pub fn losses(&self, b: &mut Builder) -> Result<Vec<Step>> {
         let Self { global, snippets, buffers: own, .. } = self;
         let (rows, totals) = (Grid::over_rows(64, 1), k::Totals::Summed);
-        let buffers = [own.slots, own.rows, own.row_losses, own.totals];
+        let buffers = [own.slots, own.rows, own.row_losses, own.log_sum_exps, own.totals];
         let batch = [own.rows, own.batch, own.loss, own.totals];
         Ok(vec![
             b.step(&k::row_loss(snippets, totals), *global, rows, &buffers)?,

@@ -27,6 +27,7 @@ const LABELS: &str = wgsl!("common/labels");
 const REDUCE: &str = wgsl!("common/reduce");
 const REDUCE_TWICE: &str = wgsl!("common/reduce_twice");
 const WEIGHTS: &str = wgsl!("common/class_weights");
+const EQUAL_ROWS: &str = wgsl!("common/equal_rows");
 const TOTALS: &str = wgsl!("head/totals_summed");
 const KNOWN_TOTALS: &str = wgsl!("head/totals_known");
 const ROW_GRADIENT: &str = wgsl!("head/row_gradient");
@@ -189,7 +190,7 @@ common! {
     grad_bias: "head", "rw" [];
     filter_totals: "filter", "rw" [REDUCE, LEFT, FilterTotals::WGSL];
     column_sums: "operations", "rrw" [];
-    logit_rows: "operations", "rrrw" [LABELS];
+    logit_rows: "operations", "rrrw" [EQUAL_ROWS, LABELS];
     logit_classes: "operations", "ww" [REDUCE, WEIGHTS];
     #[cfg(any(feature = "gpu", feature = "catalogue"))]
     monitor: "geometry", "rw" [ANGLE, REDUCE];
@@ -199,9 +200,10 @@ common! {
     center_loss: "auxiliary", "rrww" [REDUCE];
 }
 
-pub(crate) fn row_norms(x: Loader) -> Kernel {
-    let recipe = recipe!("head", "row_norms", "rrrww");
-    recipe.part(NORMS).part(MEASURE).part(LABELS).load("embedding", 0, x).kernel()
+/// `weighs`: with a buffer of weights of the rows, bound last.
+pub(crate) fn row_norms(x: Loader, weighs: bool) -> Kernel {
+    let recipe = recipe!("head", "row_norms", "rrrww").part(NORMS).part(MEASURE).load("embedding", 0, x);
+    recipe.bound_part(if weighs { wgsl!("common/row_weights") } else { EQUAL_ROWS }).part(LABELS).kernel()
 }
 
 /// `weighs`: with a buffer of class weights, bound last.
@@ -273,7 +275,7 @@ pub(crate) fn row_stats(snippets: &Snippets, c: Loader) -> Kernel {
 
 /// Binds the batch's state, or the sums, last.
 pub(crate) fn row_loss(snippets: &Snippets, totals: Totals) -> Kernel {
-    let recipe = snippets.link(recipe!("head", "row_loss", "rww"));
+    let recipe = snippets.link(recipe!("head", "row_loss", "rwww"));
     match totals {
         Totals::Known => recipe.bound_part(wgsl!("head/totals_read")).kernel(),
         Totals::Summed => recipe.bound_part(TOTALS).kernel(),

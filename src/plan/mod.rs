@@ -42,7 +42,7 @@ pub(crate) use limits::need;
 pub use limits::{Limits, MatrixUnits, Vendor};
 pub use operations::{Batched, CrossEntropy};
 pub use schedule::{Chunk, ChunkCost, PassSchedule};
-pub use settings::Call;
+pub use settings::{Accumulate, Call};
 pub use tile::TileGeometry;
 
 pub use crate::uniforms::{Settings, StepConstants};
@@ -56,9 +56,11 @@ pub enum TensorRole {
     Prototypes(usize),
     Labels,
     ClassWeights,
+    RowWeights,
     Upstream,
     Loss,
     RowLosses,
+    LogSumExps,
     GradEmbeddings,
     GradPrototypes(usize),
     Cosines,
@@ -81,9 +83,11 @@ impl TensorRole {
             TensorRole::Prototypes(_) => "prototypes",
             TensorRole::Labels => "labels",
             TensorRole::ClassWeights => "class_weights",
+            TensorRole::RowWeights => "row_weights",
             TensorRole::Upstream => "upstream",
             TensorRole::Loss => "loss",
             TensorRole::RowLosses => "row_losses",
+            TensorRole::LogSumExps => "log_sum_exps",
             TensorRole::GradEmbeddings => "grad_embeddings",
             TensorRole::GradPrototypes(_) => "grad_prototypes",
             TensorRole::Cosines => "cosines",
@@ -283,11 +287,14 @@ impl Plan {
         if call.rows > self.shape.rows() {
             return Err(Error::Rows { found: call.rows, allowed: self.shape.rows() });
         }
+        if let Some(divisor) = call.divisor {
+            loss.check_divisor(divisor.into())?;
+        }
         Ok(Settings::new(loss, self.shape, &self.range, self.entries, call))
     }
 
     /// Refuses what a head over slices refuses, for executors that get their input on the host: a loss that this plan cannot
-    /// compute, too many rows, labels that name no class, and class weights, bias, margins and upstream gradients of a wrong
+    /// compute, too many rows, labels that name no class, and weights, bias, margins and upstream gradients of a wrong
     /// length or outside their range. Does not look at `embeddings` and `prototypes`.
     pub fn check<L: Label, T: Finite>(&self, loss: &MarginSoftmax, batch: &Batch<'_, L, T>) -> Result<()> {
         loss.validate_for(self.shape)?;

@@ -94,7 +94,7 @@ impl Plan {
         let all = StepConstants::over(classes as usize);
         let flat = Grid::fixed(rows.div_ceil(8));
         let mut steps = vec![
-            b.step(&k::row_norms(x), all, flat, &[embeddings, labels, weights, inverses, row])?,
+            b.step(&k::row_norms(x, false), all, flat, &[embeddings, labels, weights, inverses, row])?,
             b.step(&k::class_norms(w, false), all, Grid::fixed(classes.div_ceil(64)), &[prototypes, class, totals])?,
         ];
         let part = sizes.part();
@@ -176,6 +176,7 @@ impl Plan {
         let weights = b.optional(TensorRole::ClassWeights, 16)?;
         let loss_out = b.given(TensorRole::Loss, entries * 4)?;
         let row_losses = b.optional(TensorRole::RowLosses, rows * 4)?;
+        let log_sum_exps = b.optional(TensorRole::LogSumExps, rows * 4)?;
         let row = b.rows(rows)?;
         let class = b.classes(sizes.shape.classes() as u64)?;
         let batch = b.batch(entries)?;
@@ -200,7 +201,7 @@ impl Plan {
                 &k::row_loss(snippets, Totals::Known),
                 part,
                 Grid::fixed(rows.div_ceil(64)),
-                &[slot, row, row_losses, batch],
+                &[slot, row, row_losses, log_sum_exps, batch],
             )?,
             b.step(
                 &k::batch_loss(snippets, Totals::Known, backward),

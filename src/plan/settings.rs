@@ -10,17 +10,37 @@ use crate::{
     uniforms::{Settings, constants::*},
 };
 
+/// The gradients that are added to what their buffers hold, instead of overwriting it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Accumulate {
+    /// dX, and dL/ds and the dL/db of a binary link, which are sums over the rows as well.
+    pub embeddings: bool,
+    /// dW, and the dL/db of a linear head.
+    pub prototypes: bool,
+}
+
+impl From<bool> for Accumulate {
+    /// All of them, or none.
+    fn from(all: bool) -> Self {
+        Self { embeddings: all, prototypes: all }
+    }
+}
+
 /// The options that may change from call to call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Call {
     /// Rows of one batch entry, at most as planned.
     pub rows: usize,
     /// Whether class weights are bound.
     pub class_weights: bool,
+    /// Whether weights of rows are bound.
+    pub row_weights: bool,
+    /// In the place of the weights of the rows that count, in the mean: within \[1e-30, 1e30\].
+    pub divisor: Option<f32>,
     /// Whether an upstream gradient is bound.
     pub upstream: bool,
-    /// Gradients are added to what their buffers hold, instead of overwriting it.
-    pub accumulate: bool,
+    /// Gradients that are added to what their buffers hold.
+    pub accumulate: Accumulate,
     /// Whether margins of classes are bound.
     pub class_margins: bool,
     /// Whether margins of rows are bound.
@@ -52,8 +72,12 @@ impl Settings {
         new.flag(CLASS_WEIGHTS, call.class_weights);
         new.flag(UPSTREAM, call.upstream);
         new.flag(UPSTREAM_ROWS, call.upstream && loss.is_unreduced());
-        new.flag(ADD_EMBEDDINGS, call.accumulate);
-        new.flag(ADD_PROTOTYPES, call.accumulate);
+        new.flag(ROW_WEIGHTS, call.row_weights);
+        new.divisor = call.divisor.unwrap_or(0.0);
+        new.focal = loss.focal as f32;
+        new.z_loss = loss.z_loss as f32;
+        new.flag(ADD_EMBEDDINGS, call.accumulate.embeddings);
+        new.flag(ADD_PROTOTYPES, call.accumulate.prototypes);
         new.flag(CLASS_MARGINS, call.class_margins);
         new.flag(ROW_MARGINS, call.row_margins);
         loss.link.fill(&mut new);

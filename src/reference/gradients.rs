@@ -14,6 +14,8 @@ use crate::{
 /// The loss of one row and its derivatives, before class margins act on the cosine and before upstream / Z.
 struct RowTerms {
     loss: f64,
+    /// Of its logits; 0 with a binary link.
+    log_sum_exp: f64,
     /// By the label's logit.
     pull: f64,
     /// By the scale, and by the bias of a binary link.
@@ -38,9 +40,12 @@ impl Shard<'_> {
         statistics.check(loss, self.classes, n)?;
         let (scale, other) = (state.scale_of(loss), loss.other(state.hardness));
         let broken = targets.non_finite_prototypes > 0;
-        let z = loss.normalizer((0..n).filter(|&i| self.counts(i)).map(|i| self.label_weight(i)));
+        let normalizer = (0..n).filter(|&i| self.counts(i)).map(|i| self.label_weight(i)).fold(0.0, |sum, w| sum + w);
+        let z = loss.divisor(normalizer, self.batch.divisor);
         let mut out = Output {
             row_losses: (0..n).map(|i| if self.ignored(i) { 0.0 } else { f64::NAN }).collect(),
+            log_sum_exps: if loss.binary().is_some() { vec![] } else { vec![0.0; n] },
+            normalizer,
             target_cosines: vec![0.0; n],
             other_cosines: vec![NO_COSINE; n],
             counts: self.tally(targets),
@@ -63,6 +68,9 @@ impl Shard<'_> {
             out.other_cosines[i] = if linear { sums.nearest } else { sums.nearest.max(NO_COSINE) };
             let terms = self.terms(i, &row, sums, scale, &other);
             out.row_losses[i] = terms.loss;
+            if let Some(sum) = out.log_sum_exps.get_mut(i) {
+                *sum = terms.log_sum_exp;
+            }
             grad_scale += gain(terms.scale);
             grad_bias += gain(terms.bias);
             let own = self.local(i).map(|j| (j, terms.pull, row.slope));
@@ -128,12 +136,21 @@ impl Shard<'_> {
     }
 
     /// The weight of a row's label, which may lie in another shard.
-    fn label_weight(&self, i: usize) -> f64 {
+    fn class_weight(&self, i: usize) -> f64 {
         self.batch.class_weights.map_or(1.0, |w| w[self.batch.labels[i] as usize])
     }
 
+    fn row_weight(&self, i: usize) -> f64 {
+        self.batch.row_weights.map_or(1.0, |v| v[i])
+    }
+
+    /// The row's weight in Z.
+    fn label_weight(&self, i: usize) -> f64 {
+        self.row_weight(i) * self.class_weight(i)
+    }
+
     fn terms(&self, i: usize, row: &RowTarget, sums: &RowStatistics, scale: f64, other: &Evaluator<'_>) -> RowTerms {
-        let (loss, classes, w) = (&self.loss, self.classes, self.label_weight(i));
+        let (loss, classes, v, w) = (&self.loss, self.classes, self.row_weight(i), self.class_weight(i));
         let others = |pull: &dyn Fn(usize, f64) -> f64| {
             let term = |j: usize| {
                 let (value, slope) = other(self.cosine(i, j), self.place(row, j));
@@ -142,11 +159,12 @@ impl Shard<'_> {
             self.others(i).map(term).collect()
         };
         if let Some(Binary { weight, factor, bias }) = loss.binary() {
-            let (own, rest) = (w * factor * weight, w * factor * (1.0 - weight));
+            let (own, rest) = (v * w * factor * weight, v * w * factor * (1.0 - weight));
             let zy = scale * row.value + bias;
             let pull = -own * sigmoid(-zy);
             return RowTerms {
                 loss: own * softplus(-zy) + rest * sums.sum,
+                log_sum_exp: 0.0,
                 pull,
                 scale: pull * row.value + rest * sums.value_sum,
                 bias: pull + rest * sums.weighted,
@@ -159,16 +177,22 @@ impl Shard<'_> {
         let log_others = if classes > 1 { sums.max_logit + sums.sum.ln() } else { f64::NEG_INFINITY };
         let d = log_others - zy;
         let log_all = zy.max(log_others) + (-d.abs()).exp().ln_1p();
-        let mass = (1.0 - loss.label_smoothing) * w + share * weights;
-        let rest = share * (weights - w);
-        let smoothed = rest * row.value - share * sums.weighted;
+        let mass = v * ((1.0 - loss.label_smoothing) * w + share * weights);
+        let rest = v * share * (weights - w);
+        let smoothed = rest * row.value - v * share * sums.weighted;
         let mean = if classes > 1 { sums.value_sum / sums.sum } else { row.value };
+        let [focal, slope] = loss.focal_terms(d);
+        let (wrong, right) = (sigmoid(d), sigmoid(-d));
+        // λ·(log-sum-exp)², and its slope by any logit for each unit of that logit's probability
+        let square = v * w * loss.z_loss * log_all * log_all;
+        let along = 2.0 * v * w * loss.z_loss * log_all;
         RowTerms {
-            loss: mass * softplus(d) + scale * smoothed,
-            pull: rest - mass * sigmoid(d),
-            scale: mass * sigmoid(d) * (mean - row.value) + smoothed,
+            loss: mass * focal * softplus(d) + scale * smoothed + square,
+            log_sum_exp: log_all,
+            pull: rest - mass * slope * wrong + along * right,
+            scale: mass * slope * wrong * (mean - row.value) + smoothed + along * (wrong * mean + right * row.value),
             bias: 0.0,
-            others: others(&|j, z| mass * (z - log_all).exp() - share * self.weight(j)),
+            others: others(&|j, z| (mass * slope + along) * (z - log_all).exp() - v * share * self.weight(j)),
         }
     }
 

@@ -61,6 +61,8 @@ shared! {
     CLASS_MARGINS: u32 = 1 << 11;
     /// Margins of rows are bound.
     ROW_MARGINS: u32 = 1 << 12;
+    /// Weights of rows are bound.
+    ROW_WEIGHTS: u32 = 1 << 15;
     /// Margins differ from row to row.
     VARIED: u32 = 1 << 13;
     /// Series coefficients follow m1.

@@ -123,6 +123,13 @@ shared! {
         pub(crate) attract: f32,
         /// The factor of the binary link elsewhere.
         pub(crate) repel: f32,
+        /// In the place of the weights of the rows that count, in the mean; 0 where there is none.
+        pub(crate) divisor: f32,
+        /// Of the focal loss.
+        pub(crate) focal: f32,
+        /// Of the square of the log-sum-exp.
+        pub(crate) z_loss: f32,
+        pub(crate) pad: u32,
         /// Numbers of the transform of the other classes.
         pub(crate) other_a: f32,
         pub(crate) other_b: f32,
@@ -172,8 +179,10 @@ shared! {
         /// COUNTS, or why it does not.
         pub state: u32,
         pub label: u32,
-        /// Of the labelled class.
+        /// Of the labelled class; from row_loss on times that of the row.
         pub weight: f32,
+        /// Of the row itself.
+        pub row_weight: f32,
         /// Of the labelled class.
         pub cosine: f32,
         /// The margin's curve there, without scale.
@@ -198,13 +207,16 @@ shared! {
         pub others: f32,
         /// And over all.
         pub total: f32,
-        /// The sum of the row's label distribution, class weights included; in the backward pass times gain / normalizer.
+        /// dloss/dlogit of another class for each unit of its probability, without the smoothing; in the backward pass times gain /
+        /// normalizer.
         pub mass: f32,
+        /// dloss/dlogit of the label is this less mass times the probability of the others: of the smoothing and of the z-loss.
+        pub rest: f32,
         /// By its bits.
         pub loss: f32 as "u32",
         /// upstream * scale.
         pub gain: f32,
-        /// Of its batch entry.
+        /// Of its batch entry: what the sum over the rows is divided by.
         pub normalizer: f32,
         /// dL/dcosine of the labelled class.
         pub pull: f32,
@@ -240,6 +252,7 @@ shared! {
     pub(crate) struct BatchState = "Batch" {
         /// By its bits.
         pub loss: f32 as "u32",
+        /// The sum of the weights of the rows that count.
         pub normalizer: f32,
         /// The sum of all class weights.
         pub weights: f32,

@@ -33,6 +33,8 @@ struct Case {
     shards: Option<Vec<usize>>,
     options: Value,
     weights: bool,
+    /// Weights of the rows, and a divisor.
+    row_weights: bool,
     upstream: bool,
     bias: bool,
     /// Rows per ignored row; 0: none.
@@ -60,6 +62,7 @@ impl Case {
             // compiles fastest
             options: json!({ "tile": "direct" }),
             weights: false,
+            row_weights: false,
             upstream: false,
             bias: false,
             ignored: 0,
@@ -95,6 +98,7 @@ fn cases() -> Result<Vec<Case>> {
     let magface = MarginSoftmax::magface().with_adaptive(Adaptive::MagFace(lengths)).with_ignore_index(-100);
     let magface = magface.with_reduction(Reduction::None);
     let smooth = MarginSoftmax::arcface().with_label_smoothing(0.1);
+    let focal = MarginSoftmax::arcface().with_scale(16.0).with_focal(2.0).with_z_loss(1e-3);
     let halves = [Element::F16, Element::F16];
     cases.extend([
         Case { bias: true, want: Want::ALL.with_bias(), ..Case::new("softmax_bias", named("softmax")?, small) },
@@ -105,6 +109,7 @@ fn cases() -> Result<Vec<Case>> {
         Case { weights: true, ..Case::new("sum_smoothing_weights", sum, [5, 300, 65]) },
         Case { ignored: 3, ..Case::new("ignore_index", MarginSoftmax::arcface().with_ignore_index(-100), small) },
         Case { weights: true, ..Case::new("class_weights", MarginSoftmax::sphereface(), small) },
+        Case { row_weights: true, pull: 1.0, ..Case::new("row_weights_focal_z_loss", focal, small) },
         Case { upstream: true, ..Case::new("upstream", MarginSoftmax::cosface(), small) },
         Case { upstream: true, ..Case::new("upstream_rows", none, small) },
         Case { shards: Some(vec![64, 64, 2]), ..Case::new("three_shards", MarginSoftmax::arcface(), small) },
@@ -204,6 +209,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         on.then(|| (0..count).map(|_| rng.random_range(range.clone())).collect())
     };
     let weights = some(case.weights, classes, 0.2..2.0);
+    let row_weights = some(case.row_weights, rows, 0.2..2.0);
+    let divisor = case.row_weights.then_some(12.5);
     let per_row = case.loss.reduction == Reduction::None;
     let upstream = some(case.upstream, if per_row { rows } else { 1 }, 0.5..1.5);
     let bias = some(case.bias, classes, -1.0..1.0);
@@ -221,6 +228,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
     let some_wide = |v: &Option<Vec<f32>>| v.as_deref().map(wide);
     let (x, w) = (wide(&embeddings), wide(&prototypes));
     let (weights_wide, upstream_wide, bias_wide) = (some_wide(&weights), some_wide(&upstream), some_wide(&bias));
+    let rows_wide = some_wide(&row_weights);
     let by_class = class_margins.each_ref().map(some_wide);
     let by_row = row_margins.each_ref().map(some_wide);
     let batch = Batch {
@@ -228,6 +236,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         prototypes: &w,
         labels: &labels,
         class_weights: weights_wide.as_deref(),
+        row_weights: rows_wide.as_deref(),
+        divisor,
         upstream: upstream_wide.as_deref(),
         bias: bias_wide.as_deref(),
         class_margins: Margins::of(&by_class),
@@ -254,6 +264,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
     let mut optional = |values: Option<&[f32]>| values.map(|v| numbers.put(v));
     let inputs = json!({
         "classWeights": optional(weights.as_deref()),
+        "rowWeights": optional(row_weights.as_deref()),
+        "divisor": optional(divisor.map(|z| [z as f32]).as_ref().map(|z| &z[..])),
         "upstream": optional(upstream.as_deref()),
         "bias": optional(bias.as_deref()),
         "classMargins": optional(quads(&class_margins, classes).as_deref()),
@@ -270,6 +282,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
     let expected = json!({
         "loss": out.loss,
         "rowLosses": thin(&out.row_losses),
+        "logSumExps": thin(&out.log_sum_exps),
         "gradEmbeddings": thin(&out.grad_embeddings),
         "gradPrototypes": thin(&out.grad_prototypes),
         "gradScale": thin(if case.want.grad_scale { std::slice::from_ref(&out.grad_scale) } else { &[] }),

@@ -185,6 +185,13 @@ const tests = {
         bound.update(undefined, { accumulate: true });
         await run();
         same('twice', await read(io.gradEmbeddings, 0, 144), once.map((v) => v + v));
+        // one of the two alone, and a mean that is divided by another number
+        bound.update(undefined, { accumulate: { embeddings: true }, divisor: 6 });
+        await run();
+        same('half more', await read(io.gradEmbeddings, 0, 144), once.map((v) => v + v + v / 2));
+        const prototypes = await read(io.gradPrototypes[0], 0, 400);
+        await run();
+        same('overwritten', await read(io.gradPrototypes[0], 0, 400), prototypes);
         bound.destroy();
         if (uncaptured.length > 0) throw new Error(uncaptured.join());
     },
@@ -229,6 +236,8 @@ const tests = {
             [bind({ embeddings: { buffer: big, size: 768 } }), /^Shape: `embeddings` has 768 bytes, this head was planned for 384/],
             [bind({ prototypes: [big, big] }), /^Length: `prototypes` has 2 buffers, expected 1/],
             [() => bound.update(undefined, { row: 3 }), /^Name: `row` is not a known option; known are: rows/],
+            [() => bound.update(undefined, { divisor: 0 }), /^Parameter: `divisor` is 0, allowed is 1e-30 <= divisor <= 1e30/],
+            [() => bound.update(undefined, { accumulate: { rows: true } }), /^Name: `rows` is not a known gradient; known are: embeddings/],
             [() => bound.update(undefined, { step: -1 }), /^Format: this is no state: .*u64/],
             [() => bound.setState({ ...head.state, hardness: 2 }), /^Parameter: `state\.hardness` is 2/],
             [() => unwritable.setState(), /^Usage: .*`state`.*GPUBufferUsage\.COPY_DST/],
@@ -250,6 +259,9 @@ const tests = {
             // what numbers may be
             [evaluate({ classWeights: filled(70, -1) }), /^Parameter: `classWeights` is -1, allowed is 0, or 1e-30 <= w <= 1e24/],
             [evaluate({ classWeights: filled(70, NaN) }), /^Parameter: `classWeights` is NaN/],
+            [evaluate({ rowWeights: filled(8, -1) }), /^Parameter: `rowWeights` is -1, allowed is 0, or 1e-30 <= w <= 1e24/],
+            [evaluate({ divisor: '3' }), /^Element: `divisor` is no number/],
+            [evaluate({ divisor: -3 }), /^Parameter: `divisor` is -3/],
             [evaluate({ classWeights: filled(69, 1) }), /^Length: `classWeights` has 69 values, expected 70/],
             [evaluate({ upstream: filled(1, NaN) }), /^Parameter: `upstream` is NaN, allowed is finite numbers/],
             [evaluate({ upstream: filled(1, Infinity) }), /^Parameter: `upstream` is inf/],

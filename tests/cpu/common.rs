@@ -94,6 +94,7 @@ impl Data {
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
             row_margins: Margins::of(&self.row_margins),
+            ..Batch::default()
         }
     }
 
@@ -123,6 +124,7 @@ impl Data {
             bias: bias.as_deref(),
             class_margins: Margins::of(&of_class),
             row_margins: Margins::of(&of_row),
+            ..Batch::default()
         };
         if train {
             return reference::train(loss, self.shape(), want, &batch, state).unwrap();

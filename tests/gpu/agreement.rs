@@ -138,7 +138,10 @@ pub fn compare(device: &Device, case: &Case) -> Result<(), String> {
         Similarity::Cosine => 1.0,
     };
     let scale = if case.loss.adaptive == Adaptive::AdaCos { state.scale } else { case.loss.scale };
-    let gate = 1e-5 + 3e-7 * scale * steepest * lengths;
+    // a small focal loss is e^((1 + γ)·d) in the difference d of two logits, and not e^d; the square of a log-sum-exp has twice its
+    // error
+    let power = (1.0 + case.loss.focal).max(if case.loss.z_loss > 0.0 { 2.0 } else { 1.0 });
+    let gate = 1e-5 + 3e-7 * power * scale * steepest * lengths;
 
     let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
     if !(found.loss.is_finite() && finite(&found.row_losses)) {
@@ -157,6 +160,18 @@ pub fn compare(device: &Device, case: &Case) -> Result<(), String> {
         if error > gate * size(i) {
             let (found, expected) = (found.row_losses[i], expected.row_losses[i]);
             return Err(format!("row loss {i}: {found:e} is not {expected:e}, gate {gate:.1e}"));
+        }
+    }
+    if case.loss.link == Link::Softmax {
+        let pairs = found.log_sum_exps.iter().zip(&expected.log_sum_exps).enumerate();
+        for (i, (&found, &expected)) in pairs {
+            let error = (f64::from(found) - expected).abs();
+            if error.is_nan() || error > gate * expected.abs().max(1.0) {
+                return Err(format!("log-sum-exp {i}: {found:e} is not {expected:e}, gate {gate:.1e}"));
+            }
+        }
+        if found.log_sum_exps.len() != n {
+            return Err("the log-sum-exps are not there".into());
         }
     }
     // C = 1 has loss 0: nothing was compared

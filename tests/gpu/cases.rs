@@ -18,6 +18,8 @@ pub struct Case {
     pub trained: Option<f64>,
     pub elements: [Element; 2],
     pub weights: bool,
+    /// Weights of the rows, and with the mean a divisor from outside.
+    pub row_weights: bool,
     pub upstream: bool,
     /// Rows per ignored row; 0: none.
     pub ignored: usize,
@@ -49,6 +51,7 @@ impl Case {
             trained: None,
             elements: [Element::F32; 2],
             weights: false,
+            row_weights: false,
             upstream: false,
             ignored: 0,
             chunked: false,
@@ -98,7 +101,7 @@ impl Case {
     pub fn describe(&self) -> String {
         let (n, c, d) = self.shape;
         format!(
-            "{} {} {} {n}x{c}x{d} K={} {} {} margins={:?}/{:?} running={} training={} s={} eps={} others={} trained={:?} {} weights={} upstream={} ignored={} chunked={} \
+            "{} {} {} {n}x{c}x{d} K={} {} {} margins={:?}/{:?} running={} training={} s={} eps={} focal={} z={} others={} trained={:?} {} weights={}/{} upstream={} ignored={} chunked={} \
              shards={} seed={}",
             self.family,
             self.fallback(),
@@ -112,10 +115,13 @@ impl Case {
             self.training,
             self.loss.scale,
             self.loss.label_smoothing,
+            self.loss.focal,
+            self.loss.z_loss,
             self.loss.others.name(),
             self.trained,
             self.element(),
             self.weights,
+            self.row_weights,
             self.upstream,
             self.ignored,
             self.chunked,
@@ -189,7 +195,9 @@ fn make() -> Vec<Case> {
                         .with_reduction(reduction)
                         .with_scale(scales[i % 4])
                         .with_label_smoothing([0.0, 0.0, 0.1, 0.0, 0.3][i % 5])
-                        .with_others([Others::Identity, Others::Rectified][usize::from(i % 7 == 3)].clone());
+                        .with_others([Others::Identity, Others::Rectified][usize::from(i % 7 == 3)].clone())
+                        .with_z_loss([0.0, 0.0, 0.0, 1e-3][i % 4]);
+                    let loss = with_focal(loss, i);
                     if loss.validate().is_err() {
                         continue; // sine with m1 != 1, easy with a threshold above 0
                     }
@@ -204,6 +212,7 @@ fn make() -> Vec<Case> {
                         trained: if narrow { None } else { trained[(i + i / 8) % trained.len()] },
                         elements,
                         weights: i % 4 == 1,
+                        row_weights: i % 5 == 3,
                         upstream: i % 3 == 1,
                         ignored,
                         chunked: !i.is_multiple_of(3),
@@ -240,6 +249,9 @@ fn further() -> Vec<Case> {
             let (n, c, d) = shapes[(f + j) % shapes.len()];
             let smoothing = if families::link(&loss.link).per_class { 0.0 } else { [0.0, 0.0, 0.1][(i + j) % 3] };
             let mut loss = loss.clone().with_reduction(REDUCTIONS[(f + j) % 3]).with_label_smoothing(smoothing);
+            if !families::link(&loss.link).per_class {
+                loss = with_focal(loss.with_z_loss([0.0, 1e-3, 0.0][(i + j / 3) % 3]), i + j);
+            }
             let ignored = [0, 0, 4][(f + j / 2) % 3];
             if ignored > 0 {
                 loss = loss.with_ignore_index([-100, 0][j % 2]);
@@ -257,6 +269,7 @@ fn further() -> Vec<Case> {
                     .filter(|_| d > 4 && !linear && !families::is_sorted(&loss)),
                 elements: if j < 3 { ELEMENTS[0] } else { ELEMENTS[(f + j) % 4] },
                 weights: (f + j) % 3 == 1,
+                row_weights: (f + j) % 4 == 1,
                 upstream: (f + j) % 4 == 2,
                 ignored,
                 chunked: j % 2 == 1,
@@ -288,6 +301,12 @@ fn further() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Focal loss in some cases, where nothing excludes it.
+fn with_focal(loss: MarginSoftmax, case: usize) -> MarginSoftmax {
+    let gamma = if loss.label_smoothing > 0.0 { 0.0 } else { [0.0, 2.0, 0.0, 0.5][case / 2 % 4] };
+    loss.with_focal(gamma)
 }
 
 /// Whether the coefficients of a series were fitted for one m1.
@@ -341,6 +360,8 @@ pub struct Data {
     pub prototypes: Vec<f32>,
     pub labels: Vec<i32>,
     pub weights: Option<Vec<f32>>,
+    pub row_weights: Option<Vec<f32>>,
+    pub divisor: Option<f32>,
     pub upstream: Option<Vec<f32>>,
     pub bias: Option<Vec<f32>>,
     pub class_margins: [Option<Vec<f32>>; 4],
@@ -402,6 +423,8 @@ impl Data {
             weights: case.weights.then(|| (0..c).map(|_| rng.random_range(0.2..2.0)).collect()),
             upstream: case.upstream.then(|| (0..upstream).map(|_| rng.random_range(-1.5..1.5)).collect()),
             bias: case.bias.then(|| random(rng, c)),
+            row_weights: case.row_weights.then(|| (0..n).map(|_| rng.random_range(0.2..2.0)).collect()),
+            divisor: (case.row_weights && case.loss.reduction == Reduction::Mean).then_some(0.75 * n as f32),
             class_margins,
             row_margins,
         }
@@ -496,6 +519,8 @@ impl Data {
             prototypes: &self.prototypes,
             labels: &self.labels,
             class_weights: self.weights.as_deref(),
+            row_weights: self.row_weights.as_deref(),
+            divisor: self.divisor,
             upstream: self.upstream.as_deref(),
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
@@ -528,12 +553,15 @@ impl Data {
         let (embeddings, prototypes) = (wide(&self.embeddings), wide(&self.prototypes));
         let some = |v: &Option<Vec<f32>>| v.as_deref().map(wide);
         let (weights, upstream, bias) = (some(&self.weights), some(&self.upstream), some(&self.bias));
+        let row_weights = some(&self.row_weights);
         let (by_class, by_row) = (self.class_margins.each_ref().map(some), self.row_margins.each_ref().map(some));
         run(&Batch {
             embeddings: &embeddings,
             prototypes: &prototypes,
             labels: &self.labels,
             class_weights: weights.as_deref(),
+            row_weights: row_weights.as_deref(),
+            divisor: self.divisor.map(f64::from),
             upstream: upstream.as_deref(),
             bias: bias.as_deref(),
             class_margins: Margins::of(&by_class),

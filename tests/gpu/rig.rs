@@ -14,6 +14,9 @@ pub struct Tensors {
     pub w: Vec<Tensor>,
     pub y: Tensor,
     pub weights: Option<Tensor>,
+    pub row_weights: Option<Tensor>,
+    /// In the place of the weights of the rows that count.
+    divisor: Option<f32>,
     pub upstream: Option<Tensor>,
     pub class_margins: Option<Tensor>,
     pub row_margins: Option<Tensor>,
@@ -21,6 +24,7 @@ pub struct Tensors {
     pub state: Tensor,
     pub loss: Tensor,
     pub row_losses: Tensor,
+    pub log_sum_exps: Tensor,
     pub dx: Tensor,
     pub dw: Vec<Tensor>,
     pub ds: Tensor,
@@ -82,9 +86,12 @@ impl Tensors {
             w,
             y: Tensor::upload(context, &[n], &data.labels)?,
             weights: optional(&data.weights)?,
+            row_weights: optional(&data.row_weights)?,
+            divisor: data.divisor,
             upstream: optional(&data.upstream)?,
             loss: Tensor::empty(context, &[1], Element::F32)?,
             row_losses: Tensor::empty(context, &[n], Element::F32)?,
+            log_sum_exps: Tensor::empty(context, &[n], Element::F32)?,
             dx: Tensor::empty(context, &[n, d], Element::F32)?,
             dw,
         })
@@ -105,7 +112,7 @@ impl Tensors {
         let linear = head.plan().find("bias").is_some();
         let db = if linear { self.db.clone() } else { Tensor::from_buffer(self.db.buffer(), 0, &[1], Element::F32)? };
         self.biases.set(if head.plan().find("grad_bias").is_none() { 0 } else { db.len() });
-        head.bind(&Io {
+        let mut bound = head.bind(&Io {
             class_margins: self.class_margins.as_ref(),
             row_margins: self.row_margins.as_ref(),
             bias: self.bias.as_ref(),
@@ -113,12 +120,18 @@ impl Tensors {
             grad_scale: Some(&self.ds),
             grad_bias: Some(&db),
             class_weights: self.weights.as_ref(),
+            row_weights: self.row_weights.as_ref(),
+            log_sum_exps: Some(&self.log_sum_exps),
             upstream: self.upstream.as_ref(),
             row_losses: Some(&self.row_losses),
             grad_embeddings: Some(&self.dx),
             grad_prototypes: &self.dw.iter().collect::<Vec<_>>(),
             ..Io::new(&self.x, &prototypes, &self.y, &self.loss)
-        })
+        })?;
+        if self.divisor.is_some() {
+            bound.set_divisor(self.divisor)?;
+        }
+        Ok(bound)
     }
 
     /// Reads every result.
@@ -130,6 +143,7 @@ impl Tensors {
         Ok(Output {
             loss: self.loss.read::<f32>(context)?[0],
             row_losses: self.row_losses.read(context)?,
+            log_sum_exps: self.log_sum_exps.read(context)?,
             grad_embeddings: self.dx.read(context)?,
             grad_prototypes,
             grad_scale: self.ds.read::<f32>(context)?[0],
@@ -201,6 +215,7 @@ pub fn same_bits(what: &str, a: &[f32], b: &[f32]) -> std::result::Result<(), St
 pub fn same_output(a: &Output, b: &Output) -> std::result::Result<(), String> {
     same_bits("loss", &[a.loss], &[b.loss])?;
     same_bits("row_losses", &a.row_losses, &b.row_losses)?;
+    same_bits("log_sum_exps", &a.log_sum_exps, &b.log_sum_exps)?;
     same_bits("grad_embeddings", &a.grad_embeddings, &b.grad_embeddings)?;
     same_bits("grad_prototypes", &a.grad_prototypes, &b.grad_prototypes)?;
     same_bits("grad_scale", &[a.grad_scale], &[b.grad_scale])?;

@@ -75,15 +75,16 @@ impl Engine {
 
 /// Everything of an output.
 pub fn numbers(out: &Output<f64>) -> Vec<f64> {
-    let Output { row_losses, grad_embeddings, grad_prototypes, grad_bias, .. } = out;
-    [&[out.loss, out.grad_scale], &row_losses[..], grad_embeddings, grad_prototypes, grad_bias].concat()
+    let Output { row_losses, log_sum_exps, grad_embeddings, grad_prototypes, grad_bias, .. } = out;
+    let one = [out.loss, out.grad_scale, out.normalizer];
+    [&one[..], row_losses, log_sum_exps, grad_embeddings, grad_prototypes, grad_bias].concat()
 }
 
 /// A problem in f32, its prototypes and bias those of some classes.
 pub struct Thin<'a> {
     problem: &'a Problem,
     values: [Vec<f32>; 2],
-    options: [Option<Vec<f32>>; 3],
+    options: [Option<Vec<f32>>; 4],
     margins: [[Option<Vec<f32>>; 4]; 2],
 }
 
@@ -96,6 +97,7 @@ impl<'a> Thin<'a> {
             values: [thin(&problem.embeddings), thin(prototypes_of(problem, range))],
             options: [
                 some(&problem.weights),
+                some(&problem.row_weights),
                 some(&problem.upstream),
                 problem.bias.as_ref().map(|b| thin(&b[range.clone()])),
             ],
@@ -104,12 +106,14 @@ impl<'a> Thin<'a> {
     }
 
     pub fn batch(&self) -> Batch<'_> {
-        let [class_weights, upstream, bias] = self.options.each_ref().map(Option::as_deref);
+        let [class_weights, row_weights, upstream, bias] = self.options.each_ref().map(Option::as_deref);
         Batch {
             embeddings: &self.values[0],
             prototypes: &self.values[1],
             labels: &self.problem.labels,
             class_weights,
+            row_weights,
+            divisor: self.problem.divisor.map(|z| z as f32),
             upstream,
             bias,
             class_margins: Margins::of(&self.margins[0]),
@@ -130,6 +134,8 @@ pub fn wide(out: Output) -> Output<f64> {
     Output {
         loss: out.loss.into(),
         row_losses: wide(out.row_losses),
+        log_sum_exps: wide(out.log_sum_exps),
+        normalizer: out.normalizer.into(),
         target_cosines: wide(out.target_cosines),
         other_cosines: wide(out.other_cosines),
         grad_embeddings: wide(out.grad_embeddings),
@@ -178,5 +184,6 @@ pub fn with_rows(problem: &Problem, rows: &[usize]) -> Problem {
         part.upstream = problem.upstream.as_ref().map(choose);
     }
     part.row_margins = problem.row_margins.each_ref().map(|m| m.as_ref().map(choose));
+    part.row_weights = problem.row_weights.as_ref().map(choose);
     part
 }

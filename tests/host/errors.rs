@@ -875,3 +875,46 @@ fn a_state_of_another_head_or_outside_its_ranges_is_refused() {
         assert_eq!(*head.state(), state);
     }
 }
+
+/// Weights of rows, their products with those of the classes, and a divisor that no sum may have.
+#[test]
+fn row_weights_and_divisors_outside_their_ranges_are_refused() {
+    let refused = |what: &str, allowed: &str, change: &dyn Fn(&mut Problem)| {
+        let error = fails(MarginSoftmax::arcface(), change);
+        assert!(matches!(error, Error::Parameter { .. }), "{what}: {error:?}");
+        says(&error, &[what, allowed]);
+    };
+    for bad in [f64::NAN, f64::INFINITY, -1.0, 1e-31, 1e25] {
+        refused("`row_weights`", "0, or 1e-30 <= w <= 1e24", &|p| p.row_weights = Some(vec![1.0, bad]));
+        // what is refused is the product, in either direction
+        if bad > 0.0 && bad.is_finite() {
+            let root = bad.sqrt();
+            refused("`row_weights · class_weights`", "1e-30 <= w <= 1e24", &|p| {
+                (p.row_weights, p.weights) = (Some(vec![root, 1.0]), Some(vec![root, 1.0, 1.0, 1.0]));
+            });
+        }
+    }
+    refused("`row_weights · class_weights`", "<= 1e24", &|p| {
+        p.loss.label_smoothing = 0.1;
+        (p.row_weights, p.weights) = (Some(vec![1e20, 1.0]), Some(vec![1.0, 1e20, 1.0, 1.0]));
+    });
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-31, 1e31] {
+        refused("`divisor`", "1e-30 <= divisor <= 1e30", &|p| p.divisor = Some(bad));
+    }
+    for reduction in [Reduction::Sum, Reduction::None] {
+        let error = fails(MarginSoftmax::arcface().with_reduction(reduction), |p| p.divisor = Some(2.0));
+        assert!(matches!(error, Error::Combination { what: "divisor", .. }), "{error:?}");
+    }
+    let error = fails(MarginSoftmax::arcface(), |p| p.row_weights = Some(vec![1.0]));
+    assert!(matches!(error, Error::Length { what: "row_weights", found: 1, expected: 2, .. }), "{error:?}");
+}
+
+/// Focal loss needs the probability of one label, and a z-loss a log-sum-exp.
+#[test]
+fn focal_and_z_losses_are_refused_where_they_have_no_meaning() {
+    for loss in [MarginSoftmax::sphereface2(), MarginSoftmax::arcface().with_label_smoothing(0.1)] {
+        assert!(matches!(loss.with_focal(2.0).validate(), Err(Error::Combination { what: "focal", .. })));
+    }
+    let binary = MarginSoftmax::sphereface2().with_z_loss(1e-4).validate();
+    assert!(matches!(binary, Err(Error::Combination { what: "z_loss", .. })));
+}

@@ -87,6 +87,8 @@ fn losses_keep_their_names() {
         adaptive: Adaptive::None,
         scale: 30.5,
         label_smoothing: 0.1,
+        focal: 0.0,
+        z_loss: 0.0,
         reduction: Reduction::Mean,
         ignore_index: None,
     };

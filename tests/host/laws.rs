@@ -24,9 +24,9 @@ enum Law {
     MicroBatches,
     /// An ignored row is as if absent, in a training step and its state too.
     Ignored,
-    /// Without label smoothing a row of class weight 0 is as if ignored; with it, its loss is that of PyTorch.
+    /// Without label smoothing a row of weight 0, or of a class of weight 0, is as if ignored; with it, its loss is that of PyTorch.
     Weightless,
-    /// Every row that counts moves the state, whatever its class weight and its upstream gradient.
+    /// Every row that counts moves the state, whatever its weight, that of its class, and its upstream gradient.
     State,
 }
 
@@ -106,6 +106,7 @@ pub fn check(
 fn random_batch(rng: &mut ChaCha8Rng, loss: &MarginSoftmax, reduction: Reduction, shape: Option<Shape>) -> Problem {
     let mut problem = random_problem_for(rng, loss, shape);
     problem.loss.reduction = reduction;
+    problem.divisor = problem.divisor.filter(|_| reduction == Reduction::Mean);
     if rng.random_bool(0.6) {
         problem.weights = Some(weights(rng, problem.classes()));
     }
@@ -152,7 +153,8 @@ fn scaled(values: &[f64], factor: f64) -> Vec<f64> {
 fn rounding(engine: &Engine, problem: &Problem) -> [f64; 4] {
     let most = |values: Option<&[f64]>| values.map_or(1.0, |v| v.iter().fold(0.0, |m: f64, v| m.max(v.abs())));
     let z = problem.divisor();
-    let share = if z > 0.0 { most(problem.weights.as_deref()) / z } else { 0.0 };
+    let weights = most(problem.weights.as_deref()) * most(problem.row_weights.as_deref());
+    let share = if z > 0.0 { weights / z } else { 0.0 };
     let unit = 64.0 * engine.ulp() * most(problem.upstream.as_deref()) * share;
     let linear = problem.loss.similarity == Similarity::Dot;
     let lengths = |values: &[f64]| values.chunks(problem.shape.dim()).map(length).collect::<Vec<f64>>();
@@ -242,8 +244,12 @@ fn micro_batches_add_up(
     cuts.sort_unstable();
     let [sized, empty] = [&whole.grad_prototypes, &whole.grad_bias].map(|v| vec![0.0; v.len()]);
     let mut sum = Output { grad_prototypes: sized, grad_bias: empty, ..Output::default() };
+    let divided = problem.loss.reduction == Reduction::Mean && z > 0.0 && rng.random_bool(0.5);
     for cut in cuts.windows(2) {
-        let part = with_rows(problem, &(cut[0]..cut[1]).collect::<Vec<_>>());
+        let mut part = with_rows(problem, &(cut[0]..cut[1]).collect::<Vec<_>>());
+        if divided {
+            part.divisor = Some(z);
+        }
         if smoothed && part.divisor() == 0.0 && part.counted().next().is_some() {
             // the mean of rows of weight 0 is 0 by definition, but label smoothing gives them a part of a larger batch
             return Ok(());
@@ -334,7 +340,8 @@ fn rows_without_weight(engine: &Engine, problem: &Problem, rng: &mut ChaCha8Rng)
     problem.weights = Some(weights);
     problem = problem.rounded();
     problem.loss.label_smoothing = 0.0;
-    let weightless: Vec<usize> = problem.counted().filter(|&i| problem.weight(problem.label(i)) == 0.0).collect();
+    let weight = |i: usize| problem.row_weight(i) * problem.weight(problem.label(i));
+    let weightless: Vec<usize> = problem.counted().filter(|&i| weight(i) == 0.0).collect();
     let (mut out, dim) = (engine.run(&problem)?, problem.shape.dim());
     for &i in &weightless {
         let dx = &out.grad_embeddings[i * dim..(i + 1) * dim];
@@ -344,7 +351,7 @@ fn rows_without_weight(engine: &Engine, problem: &Problem, rng: &mut ChaCha8Rng)
     weightless.iter().for_each(|&i| without.labels[i] = NO_CLASS);
     alike(engine, &problem, &out, &engine.run(&without)?)?;
     if problem.loss.link == Link::Softmax {
-        problem.loss.label_smoothing = pick(rng, &[0.1, 0.7]);
+        (problem.loss.label_smoothing, problem.loss.focal) = (pick(rng, &[0.1, 0.7]), 0.0);
         let margins = problem.margins();
         let rows = problem.defined(|i, j, c| problem.value(i, j, c, &margins[i]));
         // the school formulas of the expected values are good to 1e-10 themselves
@@ -361,8 +368,9 @@ fn weights_move_no_state(engine: &Engine, problem: &Problem, rng: &mut ChaCha8Rn
     if !moves_state(&problem.loss) {
         return Ok(());
     }
-    let bare = Problem { weights: None, upstream: None, ..problem.clone() };
-    let weighed = Problem { weights: Some(weights(rng, problem.classes())), ..problem.clone() }.rounded();
+    let bare = Problem { weights: None, row_weights: None, upstream: None, ..problem.clone() };
+    let [classes, rows] = [problem.classes(), problem.rows()].map(|count| Some(weights(rng, count)));
+    let weighed = Problem { weights: classes, row_weights: rows, ..problem.clone() }.rounded();
     let [(_, bare), (_, weighed)] = [engine.call(&bare, true)?, engine.call(&weighed, true)?];
     if bare == weighed { Ok(()) } else { Err(Off(format!("state {bare:?} and {weighed:?}"))) }
 }

@@ -46,6 +46,8 @@ pub struct Problem {
     pub prototypes: Vec<f64>,
     pub labels: Vec<i64>,
     pub weights: Option<Vec<f64>>,
+    pub row_weights: Option<Vec<f64>>,
+    pub divisor: Option<f64>,
     pub upstream: Option<Vec<f64>>,
     pub bias: Option<Vec<f64>>,
     pub class_margins: [Option<Vec<f64>>; 4],
@@ -62,8 +64,21 @@ impl Problem {
         let (embeddings, prototypes) = (x, w);
         let none = || [None, None, None, None];
         let (class_margins, row_margins) = (none(), none());
-        let (weights, upstream, bias) = (None, None, None);
-        Self { loss, shape, embeddings, prototypes, labels, weights, upstream, bias, class_margins, row_margins, state }
+        Self {
+            loss,
+            shape,
+            embeddings,
+            prototypes,
+            labels,
+            weights: None,
+            row_weights: None,
+            divisor: None,
+            upstream: None,
+            bias: None,
+            class_margins,
+            row_margins,
+            state,
+        }
     }
 
     pub fn batch(&self) -> Batch<'_, i64, f64> {
@@ -72,6 +87,8 @@ impl Problem {
             prototypes: &self.prototypes,
             labels: &self.labels,
             class_weights: self.weights.as_deref(),
+            row_weights: self.row_weights.as_deref(),
+            divisor: self.divisor,
             upstream: self.upstream.as_deref(),
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
@@ -156,6 +173,15 @@ impl Problem {
         self.weights.as_ref().map_or(1.0, |w| w[j])
     }
 
+    pub fn row_weight(&self, i: usize) -> f64 {
+        self.row_weights.as_ref().map_or(1.0, |v| v[i])
+    }
+
+    /// The weights of the rows that count, with those of their classes.
+    pub fn normalizer(&self) -> f64 {
+        self.counted().map(|i| self.row_weight(i) * self.weight(self.label(i))).sum()
+    }
+
     /// m0..m3 of every row, from the definitions: the row's, the class', the loss' own; then what is adaptive.
     pub fn margins(&self) -> Vec<[f64; 4]> {
         let own = match &self.loss.target {
@@ -236,17 +262,17 @@ impl Problem {
         }
     }
 
-    /// MagFace's term of the length of a row, class weight included; 0 for any other loss.
+    /// MagFace's term of the length of a row, weights included; 0 for any other loss.
     pub fn length_term(&self, i: usize) -> f64 {
         let Adaptive::MagFace(f) = self.loss.adaptive else { return 0.0 };
         let a = length(self.embedding(i)).clamp(f.lower_length, f.upper_length);
-        self.weight(self.label(i)) * f.weight * (a / f.upper_length.powi(2) + 1.0 / a)
+        self.row_weight(i) * self.weight(self.label(i)) * f.weight * (a / f.upper_length.powi(2) + 1.0 / a)
     }
 
     /// The divisor of the reduced loss.
     pub fn divisor(&self) -> f64 {
         match self.loss.reduction {
-            Reduction::Mean => self.counted().map(|i| self.weight(self.label(i))).sum(),
+            Reduction::Mean => self.divisor.unwrap_or(self.normalizer()),
             _ => 1.0,
         }
     }
@@ -274,8 +300,14 @@ impl Problem {
         }
     }
 
-    /// The rows' losses by their definition, from values without scale: torch.nn.functional.cross_entropy, or
-    /// SphereFace2's sum; with MagFace's term.
+    /// The log-sum-exp of a row's logits.
+    pub fn log_sum_exp(z: &[f64]) -> f64 {
+        let most = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        most + z.iter().map(|z| (z - most).exp()).sum::<f64>().ln()
+    }
+
+    /// The rows' losses by their definition, from values without scale: torch.nn.functional.cross_entropy with the factors of
+    /// focal loss and the z-loss, or SphereFace2's sum; with MagFace's term.
     pub fn defined(&self, value: impl Fn(usize, usize, f64) -> f64) -> Vec<f64> {
         let (classes, epsilon) = (self.classes(), self.loss.label_smoothing);
         let row = |i: usize| {
@@ -287,17 +319,20 @@ impl Problem {
             let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
             let entropy = match self.loss.link {
                 Link::Softmax => {
-                    let most = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                    let all = most + z.iter().map(|z| (z - most).exp()).sum::<f64>().ln();
+                    let all = Self::log_sum_exp(&z);
                     let surprise = |j: usize| self.weight(j) * (all - z[j]);
-                    (1.0 - epsilon) * surprise(y) + epsilon / classes as f64 * (0..classes).map(surprise).sum::<f64>()
+                    let one = (1.0 - epsilon) * surprise(y);
+                    let entropy = one + epsilon / classes as f64 * (0..classes).map(surprise).sum::<f64>();
+                    let wrong: f64 = (0..classes).filter(|&j| j != y).map(|j| (z[j] - all).exp()).sum();
+                    let focal = if self.loss.focal > 0.0 { wrong.powf(self.loss.focal) } else { 1.0 };
+                    focal * entropy + self.weight(y) * self.loss.z_loss * all.powi(2)
                 }
                 Link::Binary(Binary { weight, factor, bias }) => {
                     let negative: f64 = (0..classes).filter(|&j| j != y).map(|j| softplus(z[j] + bias)).sum();
                     self.weight(y) * factor * (weight * softplus(-z[y] - bias) + (1.0 - weight) * negative)
                 }
             };
-            entropy + self.length_term(i)
+            self.row_weight(i) * entropy + self.length_term(i)
         };
         (0..self.rows()).map(row).collect()
     }
@@ -585,6 +620,10 @@ fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax, head: Option<Shape>) -> Prob
     }
     if !binary {
         loss.label_smoothing = pick(rng, &[0.0, 0.0, 0.1, 0.7]);
+        if loss.label_smoothing == 0.0 {
+            loss.focal = pick(rng, &[0.0, 0.0, 0.5, 2.0]);
+        }
+        loss.z_loss = pick(rng, &[0.0, 0.0, 1e-4, 5e-3]);
     }
     loss.reduction = pick(rng, &[Reduction::Mean, Reduction::Sum, Reduction::None]);
     let mut vectors = |count: usize| {
@@ -619,6 +658,12 @@ fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax, head: Option<Shape>) -> Prob
     let mut problem = Problem::new(loss, shape, x, w, labels);
     if rng.random_bool(0.4) {
         problem.weights = Some((0..classes).map(|j| if j == 1 { 0.0 } else { rng.random_range(0.1..3.0) }).collect());
+    }
+    if rng.random_bool(0.4) {
+        problem.row_weights = Some((0..rows).map(|i| if i == 1 { 0.0 } else { rng.random_range(0.1..3.0) }).collect());
+    }
+    if problem.loss.reduction == Reduction::Mean && rng.random_bool(0.3) {
+        problem.divisor = Some(rng.random_range(0.5..9.0));
     }
     if rng.random_bool(0.5) {
         let count = if problem.loss.reduction == Reduction::None { rows } else { 1 };
@@ -672,9 +717,10 @@ impl Problem {
         let round = |values: &mut Vec<f64>| values.iter_mut().for_each(|v| *v = f64::from(*v as f32));
         round(&mut self.embeddings);
         round(&mut self.prototypes);
-        let more = [&mut self.weights, &mut self.upstream, &mut self.bias];
+        let more = [&mut self.weights, &mut self.row_weights, &mut self.upstream, &mut self.bias];
         let margins = self.class_margins.iter_mut().chain(&mut self.row_margins);
         more.into_iter().chain(margins).flatten().for_each(round);
+        self.divisor = self.divisor.map(|z| f64::from(z as f32));
         self
     }
 }

@@ -53,7 +53,7 @@ export class Bound {
         overlaps(plan, ranges);
 
         const call = { rows: head.shape.rows };
-        for (const flag of ['class_weights', 'upstream', 'class_margins', 'row_margins']) {
+        for (const flag of ['class_weights', 'row_weights', 'upstream', 'class_margins', 'row_margins']) {
             call[flag] = given.has(camel(flag));
         }
         if ((call.class_margins || call.row_margins) && !loss.target?.unified) {
@@ -161,22 +161,29 @@ export class Bound {
      * A new loss (margins, scale, …) or call: one queue write, which holds for every later submit. Nothing is compiled or
      * allocated. What is left out stays as it is.
      *
-     * `rows`: rows of the batch, at most as planned. `accumulate`: gradients are added to what their buffers hold.
+     * `rows`: rows of the batch, at most as planned. `accumulate`: gradients are added to what their buffers hold: true, false, or
+     * `{ embeddings, prototypes }`. `divisor`: what a mean is divided by, in the place of the weights of its rows; null for those.
      * `training`: what is recorded from now on is a training step, in which the state moves first (AdaFace, AdaCos,
      * CurricularFace). `step`, `seed`: of ElasticFace's draws. Record again after `rows` or `training` changed.
      */
     update(loss = this.#loss, changes = {}) {
         this.#check();
         this.#giveUp();
-        only('option', changes, ['rows', 'accumulate', 'training', 'step', 'seed']);
-        const { rows, accumulate, training, step = this.#state.step, seed = this.#state.seed } = changes;
+        only('option', changes, ['rows', 'accumulate', 'divisor', 'training', 'step', 'seed']);
+        const { rows, accumulate, divisor, training, step = this.#state.step, seed = this.#state.seed } = changes;
         const next = this.#head.planner.loss(loss);
         if (this.#call.upstream && (next.reduction === 'none') !== (this.#loss.reduction === 'none')) {
             fail('Combination', 'reduction: the bound upstream gradient has the length of the old one; bind again');
         }
         const call = { ...this.#call };
         if (rows !== undefined) call.rows = rows;
-        if (accumulate !== undefined) call.accumulate = accumulate;
+        if (accumulate !== undefined) {
+            const { embeddings = false, prototypes = false } =
+                typeof accumulate === 'boolean' ? { embeddings: accumulate, prototypes: accumulate } : accumulate;
+            only('gradient', typeof accumulate === 'boolean' ? {} : accumulate, ['embeddings', 'prototypes']);
+            [call.accumulate_embeddings, call.accumulate_prototypes] = [embeddings, prototypes];
+        }
+        if (divisor !== undefined) call.divisor = divisor;
         const settings = this.#settings(next, call);
         const state = stateOf(this.#planned, { ...this.#state, step, seed });
         this.#apply(next, call, settings.bytes, settings.sizes);

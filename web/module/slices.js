@@ -47,6 +47,8 @@ export class Slices {
         this.#bound.use(how, {
             rows,
             class_weights: flag('classWeights'),
+            row_weights: flag('rowWeights'),
+            divisor: batch.divisor,
             upstream: flag('upstream'),
             class_margins: flag('classMargins'),
             row_margins: flag('rowMargins'),
@@ -75,6 +77,7 @@ export class Slices {
         const sizes = this.#head.bytes();
         result('loss', 4);
         result('rowLosses', rows * 4);
+        if (how.loss.link === 'softmax') result('logSumExps', rows * 4);
         if (sizes.gradEmbeddings) result('gradEmbeddings', rows * dim * 4);
         for (const name of ['gradPrototypes', 'gradScale', 'gradBias']) {
             if (sizes[name]) result(name, sizes[name]);
@@ -136,12 +139,14 @@ export class Slices {
             embeddings: [rows * dim, kinds[elements.embeddings]],
             prototypes: [classes * sub_centers * dim, kinds[elements.prototypes]],
             classWeights: [classes, kinds.f32],
+            rowWeights: [rows, kinds.f32],
             classMargins: [classes * 4, kinds.f32],
             rowMargins: [rows * 4, kinds.f32],
             bias: [classes, kinds.f32],
             upstream: [loss.reduction === 'none' ? rows : 1, kinds.f32],
         };
-        only('input', batch, Object.keys(counts));
+        only('input', batch, [...Object.keys(counts), 'divisor']);
+        if (!['undefined', 'number'].includes(typeof batch.divisor)) fail('Element', '`divisor` is no number');
         const found = {};
         for (const [name, [count, types]] of Object.entries(counts)) {
             const values = batch[name];
@@ -156,8 +161,8 @@ export class Slices {
             if (!found[name]) fail('Missing', `\`${name}\` is missing: a typed array, row after row`);
         }
         found.labels = labelsOf(labels, this.#planned);
-        const { classWeights, upstream, bias, classMargins, rowMargins } = found;
-        const small = [classWeights, upstream, bias, classMargins, rowMargins];
+        const { classWeights, rowWeights, upstream, bias, classMargins, rowMargins } = found;
+        const small = [classWeights, rowWeights, batch.divisor, upstream, bias, classMargins, rowMargins];
         asked(() => this.#planned.check(JSON.stringify(loss), found.labels, ...small));
         return found;
     }
@@ -169,7 +174,7 @@ export class Slices {
         const kept = Object.keys(this.#io ?? {}).filter((name) => name in this.#head.bytes());
         const asked = this.#head.plan.buffers.filter((b) => b.role === 'optional').map((b) => camel(b.name));
         this.destroy();
-        const also = asked.filter((name) => name === 'rowLosses' || name === 'state' || optional.includes(name) || kept.includes(name));
+        const also = asked.filter((name) => name === 'rowLosses' || name === 'logSumExps' || name === 'state' || optional.includes(name) || kept.includes(name));
         const missing = optional.find((name) => !asked.includes(name));
         if (missing) fail('Combination', `\`${missing}\`: this head has no use for it`);
         this.#io = await this.#head.createBuffers(also);

@@ -60,6 +60,7 @@ impl Case {
             bias: bias.as_deref(),
             class_margins: Margins::of(&by_class),
             row_margins: Margins::of(&by_row),
+            ..Batch::default()
         };
         let mut state = self.state;
         let out = if self.train {

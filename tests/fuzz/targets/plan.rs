@@ -138,7 +138,7 @@ fn check(plan: &Plan, limits: &Limits, loss: Option<&MarginSoftmax>) {
     if let Some(loss) = loss {
         for (rows, on) in [(0, false), (plan.shape().rows(), true)] {
             let call =
-                Call { rows, class_weights: on, upstream: on, accumulate: on, class_margins: on, row_margins: on };
+                Call { rows, class_weights: on, upstream: on, accumulate: on.into(), row_weights: on, divisor: None, class_margins: on, row_margins: on };
             plan.settings(loss, &call).expect("the loss that was planned");
         }
     }

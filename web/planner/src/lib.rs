@@ -83,8 +83,8 @@ impl Planned {
         table
     }
 
-    /// What goes into the buffer of settings, for a loss and a call `{ rows, class_weights, upstream, accumulate,
-    /// class_margins, row_margins }`.
+    /// What goes into the buffer of settings, for a loss and a call `{ rows, class_weights, row_weights, divisor,
+    /// upstream, accumulate_embeddings, accumulate_prototypes, class_margins, row_margins }`.
     pub fn settings(&self, loss: &str, call: &str) -> Result<Vec<u8>, Refusal> {
         let call: request::Call = json("call", call)?;
         Ok(self.plan.settings(&json("loss", loss)?, &Call::from(call))?.bytes().to_vec())
@@ -123,6 +123,8 @@ impl Planned {
         loss: &str,
         labels: &[i32],
         class_weights: Option<Vec<f32>>,
+        row_weights: Option<Vec<f32>>,
+        divisor: Option<f64>,
         upstream: Option<Vec<f32>>,
         bias: Option<Vec<f32>>,
         class_margins: Option<Vec<f32>>,
@@ -130,7 +132,8 @@ impl Planned {
     ) -> Result<(), Refusal> {
         let loss: MarginSoftmax = json("loss", loss)?;
         let wide = |values: Option<Vec<f32>>| values.map(|v| v.into_iter().map(f64::from).collect::<Vec<_>>());
-        let (class_weights, upstream, bias) = (wide(class_weights), wide(upstream), wide(bias));
+        let (class_weights, row_weights) = (wide(class_weights), wide(row_weights));
+        let (upstream, bias) = (wide(upstream), wide(bias));
         let (by_class, by_row) = (Quads(class_margins), Quads(row_margins));
         let own = request::margins(&loss);
         let class_margins = by_class.columns(|_| own);
@@ -141,6 +144,8 @@ impl Planned {
         let batch = Batch {
             labels,
             class_weights: class_weights.as_deref(),
+            row_weights: row_weights.as_deref(),
+            divisor,
             upstream: upstream.as_deref(),
             bias: bias.as_deref(),
             class_margins: Margins::of(&class_margins),

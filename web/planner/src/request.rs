@@ -84,9 +84,15 @@ pub struct Call {
     #[serde(default)]
     class_weights: bool,
     #[serde(default)]
+    row_weights: bool,
+    #[serde(default)]
+    divisor: Option<f32>,
+    #[serde(default)]
     upstream: bool,
     #[serde(default)]
-    accumulate: bool,
+    accumulate_embeddings: bool,
+    #[serde(default)]
+    accumulate_prototypes: bool,
     #[serde(default)]
     class_margins: bool,
     #[serde(default)]
@@ -95,8 +101,10 @@ pub struct Call {
 
 impl From<Call> for plan::Call {
     fn from(call: Call) -> Self {
-        let Call { rows, class_weights, upstream, accumulate, class_margins, row_margins } = call;
-        Self { rows, class_weights, upstream, accumulate, class_margins, row_margins }
+        let Call { rows, class_weights, row_weights, divisor, upstream, class_margins, row_margins, .. } = call;
+        let accumulate =
+            plan::Accumulate { embeddings: call.accumulate_embeddings, prototypes: call.accumulate_prototypes };
+        Self { rows, class_weights, row_weights, divisor, upstream, accumulate, class_margins, row_margins }
     }
 }
 

@@ -4,6 +4,7 @@
 use half::{bf16, f16};
 use margin_softmax::{
     gpu::{Context, Head, Io, Tensor},
+    objective::Link,
     plan::{Element, Layout, Plan},
     *,
 };
@@ -67,6 +68,8 @@ pub struct Inputs {
     prototypes: Vec<f32>,
     labels: Vec<i32>,
     class_weights: Option<Vec<f32>>,
+    row_weights: Option<Vec<f32>>,
+    divisor: Option<Vec<f32>>,
     upstream: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
     class_margins: Option<Vec<f32>>,
@@ -84,6 +87,8 @@ impl Inputs {
     pub fn set(&mut self, name: &str, values: Vec<f32>) -> Answer<()> {
         let place = match name {
             "classWeights" => &mut self.class_weights,
+            "rowWeights" => &mut self.row_weights,
+            "divisor" => &mut self.divisor,
             "upstream" => &mut self.upstream,
             "bias" => &mut self.bias,
             "classMargins" => &mut self.class_margins,
@@ -109,6 +114,7 @@ fn columns(quads: Option<&[f32]>) -> [Option<Vec<f32>>; 4] {
 pub struct Found {
     pub loss: f32,
     row_losses: Vec<f32>,
+    log_sum_exps: Vec<f32>,
     grad_embeddings: Vec<f32>,
     grad_prototypes: Vec<f32>,
     grad_scale: Option<f32>,
@@ -121,6 +127,7 @@ impl Found {
     pub fn get(&self, name: &str) -> Vec<f32> {
         match name {
             "rowLosses" => self.row_losses.clone(),
+            "logSumExps" => self.log_sum_exps.clone(),
             "gradEmbeddings" => self.grad_embeddings.clone(),
             "gradPrototypes" => self.grad_prototypes.clone(),
             "gradScale" => self.grad_scale.into_iter().collect(),
@@ -188,6 +195,8 @@ impl Session {
             prototypes: &inputs.prototypes,
             labels: &inputs.labels,
             class_weights: inputs.class_weights.as_deref(),
+            row_weights: inputs.row_weights.as_deref(),
+            divisor: inputs.divisor.as_ref().map(|z| z[0]),
             upstream: inputs.upstream.as_deref(),
             bias: inputs.bias.as_deref(),
             class_margins: Margins::of(&by_class),
@@ -199,6 +208,7 @@ impl Session {
         Ok(Found {
             loss: out.loss,
             row_losses: out.row_losses,
+            log_sum_exps: out.log_sum_exps,
             grad_embeddings: out.grad_embeddings,
             grad_prototypes: out.grad_prototypes,
             grad_scale: request.want.grad_scale.then_some(out.grad_scale),
@@ -248,11 +258,13 @@ impl Session {
         let mut labels = inputs.labels.clone();
         labels.resize(n, 0);
         let y = Tensor::upload(context, &[n], &labels)?;
-        let (l, losses) = (Tensor::empty(context, &[1], Element::F32)?, Tensor::empty(context, &[n], Element::F32)?);
+        let per_row = || Tensor::empty(context, &[n], Element::F32);
+        let (l, losses, sums) = (Tensor::empty(context, &[1], Element::F32)?, per_row()?, per_row()?);
         let dx = Tensor::empty(context, &[n, d], Element::F32)?;
         let (w, dw_all) = (w.iter().collect::<Vec<_>>(), dw.iter().collect::<Vec<_>>());
         let mut bound = head.bind(&Io {
             row_losses: Some(&losses),
+            log_sum_exps: Some(&sums),
             grad_embeddings: request.want.grad_embeddings.then_some(&dx),
             grad_prototypes: if request.want.grad_prototypes { &dw_all } else { &[] },
             ..Io::new(&x, &w, &y, &l)
@@ -270,8 +282,10 @@ impl Session {
         grad_embeddings.truncate(if request.want.grad_embeddings { rows * d } else { 0 });
         let mut row_losses = losses.read_async::<f32>(context).await?;
         row_losses.truncate(rows);
+        let mut log_sum_exps = sums.read_async::<f32>(context).await?;
+        log_sum_exps.truncate(if loss.link == Link::Softmax { rows } else { 0 });
         let loss = l.read_async::<f32>(context).await?[0];
         let (grad_scale, grad_bias, state) = (None, vec![], vec![]);
-        Ok(Found { loss, row_losses, grad_embeddings, grad_prototypes, grad_scale, grad_bias, state })
+        Ok(Found { loss, row_losses, log_sum_exps, grad_embeddings, grad_prototypes, grad_scale, grad_bias, state })
     }
 }
