@@ -8,6 +8,9 @@
 //! | watching a run | [`monitor`](crate::monitor): accuracy, angles and their histograms, target cosines, the length of the mean prototype, angles within and between classes, a warning when training collapses; on a device one more kernel beside the forward pass |
 //! | gradients of many classes that hardly matter | [`GradientFilter`](crate::GradientFilter), opt in: entries of the gradient below ε are dropped, the dropped mass is reported and bounds the error |
 //! | continuing after a stop | [`checkpoint`](crate::checkpoint): state, sampler and tensors as JSON or safetensors; the run continues bit for bit |
+//! | classes that come and go | [`classes`](crate::classes): prototypes of new classes from mean directions, checkpoints that grow or shrink, the labels after it; the example `grow` takes a run from 25 to 41 classes |
+//! | wrong labels | [`SubCenters`](crate::classes::SubCenters): the dominant sub-centre of every class, and the rows beyond 75° from it, as Sub-center ArcFace drops them |
+//! | classes of very unequal size | [`CountMargins`](crate::classes::CountMargins): margins by the number of rows, for [`Batch::class_margins`](crate::Batch) |
 //!
 //! A margin that grows, sampled classes, a penalty on the prototypes, a monitor and a checkpoint together:
 //!

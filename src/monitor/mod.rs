@@ -41,6 +41,7 @@ mod collapse;
 use std::f64::consts::PI;
 
 pub use centers::ClassCenters;
+pub(crate) use centers::norm;
 pub use collapse::{Collapse, CollapseDetector, CollapseKind, CollapseThresholds};
 
 use crate::{Error, Label, Output, Result, shape::check_length};

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "serde")]
 mod checkpoint;
+mod classes;
 mod common;
 mod cuts;
 mod derivatives;
