@@ -32,31 +32,44 @@ const DIM: usize = 16;
 /// Images of a new class that its prototype begins from.
 const FEW: usize = 5;
 
-fn main() -> ExitCode {
-    common::exit::code(run(Path::new("out/grow")))
+/// Shares from 0 to 1, over test images but for the last two.
+pub struct Outcome {
+    /// Right among 25 classes.
+    pub before: f64,
+    /// Right among 41 without training: images of old and of new classes.
+    pub grown: [f64; 2],
+    /// The same after training.
+    pub trained: [f64; 2],
+    /// Right among the classes that are left.
+    pub smaller: f64,
+    /// Of the wrong labels, those that were found; of the others, those that were taken for wrong.
+    pub found: f64,
+    pub mistaken: f64,
 }
 
-fn run(out: &Path) -> Result {
+fn main() -> ExitCode {
+    common::exit::code(run(&Backend::cpu(), Path::new("out/grow")).map(|_| ()))
+}
+
+pub fn run(backend: &Backend, out: &Path) -> Result<Outcome> {
     fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
-    let (backend, loss) = (Backend::best()?, MarginSoftmax::arcface().with_margin(|m| m.m2 = 0.3).with_scale(16.0));
-    let (training, test) = sets(Digits::load()?)?;
-    let [old_test, new_test] = [0..OLD, OLD..ALL].map(|range| part(&test, |j| range.contains(&j)));
-    let score = |what: &str, model: &Model, sets: &[(&str, &Set)]| -> Result {
-        let of = |(name, set): &(&str, &Set)| {
-            Ok(format!("{name} {:.1} %", 100.0 * accuracy(&model.judge(&backend, &loss, set)?)))
-        };
-        println!("{what}: {}", sets.iter().map(of).collect::<Result<Vec<_>>>()?.join(", "));
-        Ok(())
+    let loss = MarginSoftmax::arcface().with_margin(|m| m.m2 = 0.3).with_scale(16.0);
+    let (mut training, test) = sets(Digits::load()?)?;
+    let score = |model: &Model, set: &Set| -> Result<f64> { Ok(accuracy(&model.judge(backend, &loss, set)?)) };
+    let learn = |model: &mut Model, set: &Set| {
+        let how = Settings { epochs: 20, batch: 64, rate: 1e-3, seed: 1 };
+        train(backend, &loss.clone().into(), model, set, &how, |_| Ok(()))
     };
+    let [old_test, new_test] = [0..OLD, OLD..ALL].map(|range| part(&test, |j| range.contains(&j)));
+    let both = |model: &Model| -> Result<[f64; 2]> { Ok([score(model, &old_test)?, score(model, &new_test)?]) };
 
     // a run of 25 classes, and what is kept of it
-    let how = Settings { epochs: 20, batch: 64, rate: 1e-3, seed: 1 };
     let mut model = Model::untrained(&Sizes { lengths: vec![PIXELS, 128, DIM], classes: OLD, sub_centers: 1 }, 1);
-    train(&backend, &loss.clone().into(), &mut model, &part(&training, |j| j < OLD), &how, |_| Ok(()))?;
-    score("25 classes", &model, &[("accuracy", &old_test)])?;
-    let shape = Shape::new(64, OLD, DIM)?;
-    let prototypes = flat(&model.prototypes.value).to_vec();
-    let state = State::new(&loss, shape)?;
+    learn(&mut model, &part(&training, |j| j < OLD))?;
+    let before = score(&model, &old_test)?;
+    println!("{OLD} classes: {:.1} % right", 100.0 * before);
+    let shape = Shape::new(0, OLD, DIM)?;
+    let (state, prototypes) = (State::new(&loss, shape)?, flat(&model.prototypes.value).to_vec());
     Checkpoint::new(&state).with_tensor("prototypes", &[OLD, DIM], prototypes)?.save(out.join("25.safetensors"))?;
 
     // 16 classes more, from the network that knows the others
@@ -65,33 +78,42 @@ fn run(out: &Path) -> Result {
     let mut centers = ClassCenters::new(ALL, DIM)?;
     centers.add_directions(flat(&model.embed(&few)), &few.labels, None)?;
     let new = NewPrototypes::default().from_centers(shape, kept.tensor("prototypes", &[OLD, DIM])?, &centers)?;
-    let grown = ClassMap::grow(OLD, ALL)?.checkpoint(&kept, &[("prototypes", Some(&new))])?;
-    grown.save(out.join("41.safetensors"))?;
+    let checkpoint = ClassMap::grow(OLD, ALL)?.checkpoint(&kept, &[("prototypes", Some(&new))])?;
+    checkpoint.save(out.join("41.safetensors"))?;
+    let mut model = model.with_prototypes(checkpoint.tensor("prototypes", &[ALL, DIM])?)?;
+    let grown = both(&model)?;
+    let [old, new] = grown.map(|share| 100.0 * share);
+    println!(
+        "{ALL} classes from {FEW} images of each new one, no training: old classes {old:.1} %, new ones {new:.1} %"
+    );
 
-    let both = [("old classes", &old_test), ("new classes", &new_test)];
-    let mut model = model.with_prototypes(grown.tensor("prototypes", &[ALL, DIM])?)?;
-    score(&format!("41 classes, {FEW} images of each new one, no training"), &model, &both)?;
-    train(&backend, &loss.clone().into(), &mut model, &training, &how, |_| Ok(()))?;
-    score("41 classes, after training", &model, &both)?;
+    // training goes on, with every fiftieth label wrong
+    training.labels.iter_mut().step_by(50).for_each(|label| *label = (*label + 7) % ALL as u32);
+    learn(&mut model, &training)?;
+    let trained = both(&model)?;
+    let [old, new] = trained.map(|share| 100.0 * share);
+    println!("{ALL} classes after training: old classes {old:.1} %, new ones {new:.1} %");
 
-    // every fiftieth label is wrong: which rows lie far from their class?
-    let mut labels = training.labels.clone();
-    labels.iter_mut().step_by(50).for_each(|label| *label = (*label + 7) % ALL as u32);
+    // which rows lie far from their class?
     let embeddings = model.embed(&training);
     let mut counts = SubCenters::new(Shape::new(0, ALL, DIM)?, flat(&model.prototypes.value))?;
-    counts.add(flat(&embeddings), &labels, None)?;
-    let far = counts.dominant().outliers(flat(&embeddings), &labels, None, OUTLIER_ANGLE)?;
-    let found = far.iter().filter(|outlier| outlier.row % 50 == 0).count();
-    let (wrong, rest) = (labels.len().div_ceil(50), far.len() - found);
-    println!("rows beyond 75°: {found} of {wrong} wrong labels, {rest} of {} others", labels.len() - wrong);
+    counts.add(flat(&embeddings), &training.labels, None)?;
+    let far = counts.dominant().outliers(flat(&embeddings), &training.labels, None, OUTLIER_ANGLE)?;
+    let hits = far.iter().filter(|outlier| outlier.row % 50 == 0).count();
+    let (wrong, rows) = (training.labels.len().div_ceil(50), training.labels.len());
+    let found = hits as f64 / wrong as f64;
+    let mistaken = (far.len() - hits) as f64 / (rows - wrong) as f64;
+    println!("rows beyond 75°: {hits} of {wrong} wrong labels, {} of {} others", far.len() - hits, rows - wrong);
 
     // the negatives go: their labels too
     let negatives: Vec<usize> = (0..ALL).filter(|&j| appearance(j).1).collect();
     let map = ClassMap::without(ALL, &negatives)?;
-    let smaller = model.with_prototypes(&map.values(flat(&model.prototypes.value), None)?)?;
+    let model = model.with_prototypes(&map.values(flat(&model.prototypes.value), None)?)?;
     let mut rest = part(&test, |j| !appearance(j).1);
     rest.labels = map.relabel(&rest.labels, None)?.into_iter().map(|label| label as u32).collect();
-    score(&format!("{} classes, without the negatives", map.new_classes()), &smaller, &[("accuracy", &rest)])
+    let smaller = score(&model, &rest)?;
+    println!("{} classes, without the negatives: {:.1} %", map.new_classes(), 100.0 * smaller);
+    Ok(Outcome { before, grown, trained, smaller, found, mistaken })
 }
 
 /// Of class j: quarter turns, and whether it is a negative. Its digit is (j + 4) % 10, so that the only one upside down is the 4,

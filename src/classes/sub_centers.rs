@@ -18,8 +18,8 @@ pub const OUTLIER_ANGLE: f64 = 75.0 / 180.0 * std::f64::consts::PI;
 /// the dominant one cleans a data set: "Sub-center ArcFace: Boosting Face Recognition by Large-scale Noisy Web Faces" (ECCV
 /// 2020), as `drop.py` of its authors does it.
 ///
-/// Each row is compared with the K sub-centres of its own class alone: N·K·D multiplications, no N×C, 8 bytes for each
-/// sub-centre.
+/// Each row is compared with the K sub-centres of its own class alone: time in proportion to N·K·D, 8 bytes for each
+/// sub-centre, no N×C.
 ///
 /// ```
 /// use margin_softmax::{Shape, classes::{OUTLIER_ANGLE, SubCenters}};
