@@ -30,6 +30,9 @@ pub enum Error {
     /// A label that names no class and is not the ignore index.
     #[error("row {row} has label {label}, but there are only {classes} classes{}", left_out(*label))]
     Label { row: usize, label: i128, classes: usize },
+    /// A class that a call cannot take.
+    #[error("class {class} {why}")]
+    Class { class: usize, why: &'static str },
     /// A dimension that must not be zero.
     #[error("`{what}` is 0, it must be at least 1")]
     Zero { what: &'static str },

@@ -31,7 +31,7 @@
 //!
 //! Compile once, then evaluate any number of batches; [`SliceHead::update`] changes margins and scale between steps
 //! without compiling or allocating, by hand or on [`objective::Schedules`]. [`partial`] trains on a sample of the classes,
-//! [`checkpoint`] keeps a run.
+//! [`checkpoint`] keeps a run, [`classes`] adds and removes classes.
 //!
 //! # The losses
 //!
@@ -139,6 +139,7 @@
 
 mod backend;
 pub mod checkpoint;
+pub mod classes;
 #[cfg(feature = "cpu")]
 mod cpu;
 #[cfg(all(feature = "cpu", feature = "catalogue"))]

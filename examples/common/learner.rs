@@ -77,6 +77,15 @@ impl Model {
         Self { mlp, prototypes, bias, sizes: sizes.clone() }
     }
 
+    /// The same network under a head of other classes: prototypes [classes, dim], of which Adam knows nothing yet.
+    pub fn with_prototypes(&self, prototypes: &[f32]) -> Result<Self> {
+        let dim = self.sizes.dim();
+        let sizes = Sizes { classes: prototypes.len() / dim, sub_centers: 1, ..self.sizes.clone() };
+        let mut model = Self { mlp: self.mlp.clone(), ..Self::untrained(&sizes, 0) };
+        model.prototypes.value = Array2::from_shape_vec((sizes.classes, dim), prototypes.to_vec())?;
+        Ok(model)
+    }
+
     /// The embeddings of a set.
     pub fn embed(&self, set: &Set) -> Array2<f32> {
         self.mlp.forward(set.inputs.clone()).0

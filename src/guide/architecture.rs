@@ -3,6 +3,10 @@
 //! ```text
 //!      guide, reliability       documentation
 //!
+//!        classes                classes that come and go
+//!           │
+//!       checkpoint              saved runs
+//!           │
 //!   partial ── backend          one API over slices, on any engine
 //!                 │
 //!      ┌──────────┼────────┐

@@ -5,13 +5,16 @@
 //! | margins and scales that grow | [`Schedules`](crate::objective::Schedules): linear and exponential ramps over steps or epochs, as in wespeaker, 3D-Speaker and the code of ChebyAAM's authors |
 //! | millions of classes | [`SampledHead`](crate::partial::SampledHead) (Partial FC: the labelled classes and a seeded share of the others, sparse dW), [`gpu::gather`](crate::gpu::gather) on tensors, [`shard`](crate::shard): one head over devices and machines that exchange a few numbers per row |
 //! | the geometry of the prototypes | [`Backend::regularize`](crate::Backend::regularize): Reg_ss, and UniformFace in memory linear in C; [`Backend::center_loss`](crate::Backend::center_loss) with [`update_centers`](crate::Backend::update_centers) |
-//! | watching a run | [`monitor`](crate::monitor): accuracy, angles and their histograms, target cosines, the length of the mean prototype, angles within and between classes, a warning when training collapses; on a device one more kernel beside the forward pass |
+//! | watching a run | [`monitor`](crate::monitor): accuracy, angles and their histograms, target cosines, the length of the mean prototype, angles within and between classes, a warning when training collapses; on a device one more kernel beside the forward pass; [`BatchReport`](crate::monitor::BatchReport) for a batch: lengths of embeddings, margins and scale in force, MagFace's two terms, quantiles of the target cosines, norms of the gradients |
 //! | gradients of many classes that hardly matter | [`GradientFilter`](crate::GradientFilter), opt in: entries of the gradient below ε are dropped, the dropped mass is reported and bounds the error |
 //! | continuing after a stop | [`checkpoint`](crate::checkpoint): state, sampler and tensors as JSON or safetensors; the run continues bit for bit |
 //! | rows that count more, or less | [`Batch::row_weights`](crate::Batch::row_weights): a factor on a row's loss, in a weighted mean together with the class weights |
 //! | batches in parts: micro-batches, replicas | [`Batch::divisor`](crate::Batch::divisor): every part divides by the Z of the whole batch, so that losses and gradients simply add up |
 //! | few hard rows among many easy ones | [`MarginSoftmax::focal`](crate::MarginSoftmax::focal) |
 //! | logits that drift | [`MarginSoftmax::z_loss`](crate::MarginSoftmax::z_loss), and [`Output::log_sum_exps`](crate::Output::log_sum_exps) to watch them |
+//! | classes that come and go | [`classes`](crate::classes): prototypes of new classes from mean directions, checkpoints that grow or shrink, the labels after it; the example `grow` takes a run from 25 to 41 classes |
+//! | wrong labels | [`SubCenters`](crate::classes::SubCenters): the dominant sub-centre of every class, and the rows beyond 75° from it, as Sub-center ArcFace drops them |
+//! | classes of very unequal size | [`CountMargins`](crate::classes::CountMargins): margins by the number of rows, for [`Batch::class_margins`](crate::Batch) |
 //!
 //! # Batches in parts
 //!

@@ -33,11 +33,37 @@ impl ClassCenters {
         labels: &[L],
         ignore_index: Option<i64>,
     ) -> Result<()> {
+        self.add_scaled(embeddings, labels, ignore_index, |_| 1.0)
+    }
+
+    /// The same with every embedding at length 1, so that long ones count no more than short ones; x/1e-12 for one that is
+    /// shorter than 1e-12. For [`NewPrototypes`](crate::classes::NewPrototypes).
+    pub fn add_directions<L: Label, T: Copy + Into<f64>>(
+        &mut self,
+        embeddings: &[T],
+        labels: &[L],
+        ignore_index: Option<i64>,
+    ) -> Result<()> {
+        self.add_scaled(embeddings, labels, ignore_index, |x| norm(x).max(SHORTEST))
+    }
+
+    /// Adds every embedding divided by a number of its own.
+    fn add_scaled<L: Label, T: Copy + Into<f64>>(
+        &mut self,
+        embeddings: &[T],
+        labels: &[L],
+        ignore_index: Option<i64>,
+        divisor: impl Fn(&[f64]) -> f64,
+    ) -> Result<()> {
         check_length("embeddings", embeddings.len(), labels.len().saturating_mul(self.dim))?;
         let labels = numbers(labels, ignore_index, self.places.len())?;
+        let mut wide = Vec::with_capacity(self.dim);
         for (x, label) in embeddings.chunks_exact(self.dim).zip(labels) {
-            if Some(label) != ignore_index && x.iter().all(|&v| v.into().is_finite()) {
-                self.put(label as usize, 1, x.iter().map(|&v| v.into()));
+            wide.clear();
+            wide.extend(x.iter().map(|&v| v.into()));
+            if Some(label) != ignore_index && wide.iter().all(|v| v.is_finite()) {
+                let divisor = divisor(&wide);
+                self.put(label as usize, 1, wide.iter().map(|v| v / divisor));
             }
         }
         Ok(())
@@ -83,7 +109,7 @@ impl ClassCenters {
         for (class, prototype) in prototypes.chunks_exact(self.dim).enumerate() {
             if let Some((_, sum)) = self.of(class) {
                 let prototype: Vec<f64> = prototype.iter().map(|&v| v.into()).collect();
-                let lengths = length(sum).max(SHORTEST) * length(&prototype).max(SHORTEST);
+                let lengths = norm(sum).max(SHORTEST) * norm(&prototype).max(SHORTEST);
                 let dot: f64 = sum.iter().zip(&prototype).map(|(a, b)| a * b).sum();
                 total += angle(dot / lengths);
                 present += 1;
@@ -92,8 +118,13 @@ impl ClassCenters {
         Ok(if present > 0 { total / present as f64 } else { 0.0 })
     }
 
+    /// How many classes there may be, and the length of a vector.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.places.len(), self.dim)
+    }
+
     /// Count and sum of a class that is present.
-    fn of(&self, class: usize) -> Option<(u64, &[f64])> {
+    pub(crate) fn of(&self, class: usize) -> Option<(u64, &[f64])> {
         let place = *self.places.get(class)? as usize;
         Some((*self.counts.get(place)?, self.sums.get(place * self.dim..(place + 1) * self.dim)?))
     }
@@ -112,6 +143,7 @@ impl ClassCenters {
     }
 }
 
-fn length(v: &[f64]) -> f64 {
+/// |v|, without overflow.
+pub(crate) fn norm(v: &[f64]) -> f64 {
     v.iter().fold(0.0_f64, |h, x| h.hypot(*x))
 }

@@ -1,6 +1,6 @@
 //! Reports of a run: accuracy and angles of the batches, the spread of the prototypes, a warning when they collapse.
 //!
-//! Everything is measured on raw cosines, before margin, transform and scale, over the rows that count. Angles are
+//! A [`Report`] is measured on raw cosines, before margin, transform and scale, over the rows that count. Angles are
 //! radians; a cosine may round to just above 1, so no angle comes from an arccos: θ = atan2(√((1−c)(1+c)), c).
 //!
 //! | quantity | meaning | cost |
@@ -12,6 +12,16 @@
 //! | \|mean prototype\| | length of the mean of the prototypes' directions: 1 if all agree, about 1/√C at random | C·D |
 //! | WC-Intra | mean angle between a class' prototype and the mean of its embeddings | C·D |
 //! | W-Inter, C-Inter | mean angle between all pairs of prototypes, or of class centers | C²·D |
+//!
+//! [`BatchReport`] has the numbers of one batch as its loss saw it, and measures with margin and scale:
+//!
+//! | quantity | meaning | cost |
+//! |---|---|---|
+//! | \|x\| | smallest, mean and largest length of an embedding; the share outside MagFace's bounds | N·D |
+//! | margins | means of m0..m3 in force: of loss, classes and rows, or as AdaFace, MagFace and ElasticFace set them | N |
+//! | parts of the loss | MagFace's term of the length, and the rest | N |
+//! | target cosines | 5, 25, 50, 75 and 95 % quantiles | N·log N |
+//! | gradients | norms of dX and dW, where they were asked for | N·D, C·D |
 //!
 //! M_intra, M_inter and the mean prototype as in "Unifying Margin-Based Softmax Losses in Face Recognition" (WACV 2023);
 //! the last three as in "ArcGrad: Angular Gradient Margin Loss for Classification".
@@ -35,12 +45,15 @@
 //! # Ok::<(), margin_softmax::Error>(())
 //! ```
 
+mod batch;
 mod centers;
 mod collapse;
 
 use std::f64::consts::PI;
 
+pub use batch::{BatchReport, QUANTILES};
 pub use centers::ClassCenters;
+pub(crate) use centers::norm;
 pub use collapse::{Collapse, CollapseDetector, CollapseKind, CollapseThresholds};
 
 use crate::{Error, Label, Output, Result, shape::check_length};
@@ -126,21 +139,8 @@ impl Monitor {
         labels: &[L],
         ignore_index: Option<i64>,
     ) -> Result<()> {
-        check_length("row_losses", out.row_losses.len(), labels.len())?;
-        check_length("target_cosines", out.target_cosines.len(), labels.len())?;
-        check_length("other_cosines", out.other_cosines.len(), labels.len())?;
-        let ignored = |label: L| ignore_index.is_some_and(|index| label.number() == i128::from(index));
-        let cosines = out.target_cosines.iter().zip(&out.other_cosines).map(|(&x, &other)| (x.into(), other.into()));
-        let counting: Vec<(f64, f64)> = labels
-            .iter()
-            .zip(&out.row_losses)
-            .zip(cosines)
-            .filter(|&((&label, &loss), _)| !ignored(label) && !loss.into().is_nan())
-            .map(|(_, cosines)| cosines)
-            .collect();
-        if out.counts.non_finite_prototypes == 0 {
-            check_length("rows that are not ignored", counting.len(), out.counts.rows)?;
-        }
+        let cosines = |row: usize| (out.target_cosines[row].into(), out.other_cosines[row].into());
+        let counting: Vec<(f64, f64)> = counting(out, labels, ignore_index)?.into_iter().map(cosines).collect();
         // a cosine rounds to little more than 1
         let beyond = |c: &f64| c.abs() > 1.0 + 1e-3;
         if let Some(found) = counting.iter().flat_map(|&(x, other)| [x, other]).find(beyond) {
@@ -238,6 +238,25 @@ impl Report {
         self.mean_prototype = Some(length);
         self
     }
+}
+
+/// The rows of a batch that count, given what a head returned for it.
+fn counting<L: Label, T: Copy + Into<f64>>(
+    out: &Output<T>,
+    labels: &[L],
+    ignore_index: Option<i64>,
+) -> Result<Vec<usize>> {
+    check_length("row_losses", out.row_losses.len(), labels.len())?;
+    check_length("target_cosines", out.target_cosines.len(), labels.len())?;
+    check_length("other_cosines", out.other_cosines.len(), labels.len())?;
+    let ignored = |label: L| ignore_index.is_some_and(|index| label.number() == i128::from(index));
+    let rows = labels.iter().zip(&out.row_losses).enumerate();
+    let counting = rows.filter(|&(_, (&label, &loss))| !ignored(label) && !loss.into().is_nan());
+    let counting: Vec<usize> = counting.map(|(row, _)| row).collect();
+    if out.counts.non_finite_prototypes == 0 {
+        check_length("rows that are not ignored", counting.len(), out.counts.rows)?;
+    }
+    Ok(counting)
 }
 
 /// θ of a cosine; one that rounded past ±1 gives 0 or π.

@@ -4,6 +4,7 @@
 //! Without an adapter the trials are listed as ignored; with `MARGIN_SOFTMAX_REQUIRE_GPU=1` that is a failure.
 
 mod agreement;
+mod batch_report;
 mod cases;
 #[allow(dead_code)] // shared with the tests of the host
 #[path = "../host/common.rs"]
@@ -56,6 +57,7 @@ type Check = fn(&Context) -> Result<(), Failed>;
 
 fn checks() -> Vec<(&'static str, Check)> {
     let all = [
+        batch_report::CHECKS,
         determinism::CHECKS,
         device::CHECKS,
         operations::CHECKS,

@@ -1,7 +1,9 @@
 //! The objective and the f64 reference against the mathematics, and the planner; no device needed.
 
+mod batch_report;
 #[cfg(feature = "serde")]
 mod checkpoint;
+mod classes;
 mod common;
 mod cuts;
 mod derivatives;
