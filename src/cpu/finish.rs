@@ -33,13 +33,13 @@ impl Between<'_> {
         self,
         call: &HeadCall<'_>,
         found: Counts,
-        sums: impl Fn(usize) -> RowStatistics,
+        sums: impl Fn(usize) -> RowStatistics + Sync + Send,
         state: &State,
         out: &mut Output,
     ) -> f64 {
         let batch = &call.batch;
-        let (n, classes, loss, first) = (batch.rows(), self.shape.classes(), self.loss, self.first);
-        let (want, scale, linear) = (self.setup.tiling.want, state.scale_of(loss), loss.is_linear());
+        let (n, classes, loss) = (batch.rows(), self.shape.classes(), self.loss);
+        let (scale, linear) = (state.scale_of(loss), loss.is_linear());
         let weights = Weights::of(batch, classes, scale, loss.label_smoothing);
         if linear {
             // products of finite vectors may leave f32
@@ -56,42 +56,61 @@ impl Between<'_> {
         let normalizer = counting.map(|(i, row)| weights(i, row.class).own()).fold(0.0, |sum, own| sum + own);
         let z = loss.divisor(normalizer, batch.divisor.map(f64::from));
         out.normalizer = normalizer as f32;
-        resize(&mut out.row_losses, n);
-        resize(&mut out.log_sum_exps, if loss.binary().is_some() { 0 } else { n });
-        out.log_sum_exps.fill(0.0);
-        resize(&mut out.target_cosines, n);
-        resize(&mut out.other_cosines, n);
         let filter = self.setup.filter.map_or(0.0, |filter| filter.epsilon());
-        let (mut sum, mut grad_scale, mut grad_bias) = (0.0, 0.0, 0.0);
-        for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate() {
-            let ignored = Some(batch.labels[i]) == loss.ignore_index;
-            let (mut own, mut cosine, mut nearest) = (if ignored { 0.0 } else { f64::NAN }, 0.0, NO_COSINE as f32);
+        let lengths = &self.input.lengths;
+        // returns the nearest other cosine and the log-sum-exp
+        let finish = |i: usize, row: &mut HeadRow, extra: &mut RowExtras| {
             extra.length_gradient = 0.0;
-            if row.counts() && !broken {
-                let others = sums(i);
-                let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
-                let part = if z > 0.0 { upstream / z } else { 0.0 };
-                let weights = weights(i, row.class);
-                let share = finish_row(loss, (row, extra), &others, weights, part, self.input.lengths[i]);
-                own = share.loss;
-                if let Some(sum) = out.log_sum_exps.get_mut(i) {
-                    *sum = share.log_sum_exp as f32;
-                }
-                // what vanishes in f32 must not look like a row without a gradient
-                let gain = part * scale;
-                row.limit =
-                    if gain == 0.0 { 0.0 } else { (filter * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) } as f32;
-                cosine = row.cosine as f32;
-                nearest = others.nearest as f32;
-                if !(linear && classes > 1) {
-                    nearest = nearest.max(NO_COSINE as f32);
-                }
-                grad_scale += share.scale;
-                grad_bias += share.bias;
+            if !row.counts() || broken {
+                let ignored = Some(batch.labels[i]) == loss.ignore_index;
+                extra.loss = if ignored { 0.0 } else { f64::NAN };
+                (extra.value, extra.slope_m2) = (0.0, 0.0);
+                return [NO_COSINE as f32, 0.0];
             }
-            sum += own;
-            (out.row_losses[i], out.target_cosines[i], out.other_cosines[i]) = (own as f32, cosine, nearest);
+            let others = sums(i);
+            let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
+            let part = if z > 0.0 { upstream / z } else { 0.0 };
+            let weights = weights(i, row.class);
+            let share = finish_row(loss, (row, extra), &others, weights, part, lengths[i]);
+            (extra.loss, extra.value, extra.slope_m2) = (share.loss, share.scale, share.bias);
+            // what vanishes in f32 must not look like a row without a gradient
+            let gain = part * scale;
+            let limit = if gain == 0.0 { 0.0 } else { (filter * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) };
+            row.limit = limit as f32;
+            let plain = linear && classes > 1;
+            let least = if plain { f32::NEG_INFINITY } else { NO_COSINE as f32 };
+            [(others.nearest as f32).max(least), share.log_sum_exp as f32]
+        };
+        for vector in [&mut out.row_losses, &mut out.target_cosines, &mut out.other_cosines, &mut out.log_sum_exps] {
+            resize(vector, n);
         }
+        let found = out.other_cosines.chunks_mut(ROWS).zip(out.log_sum_exps.chunks_mut(ROWS));
+        let blocks = rows.chunks_mut(ROWS).zip(extras.chunks_mut(ROWS)).zip(found).enumerate().collect();
+        each(call.parallel && n > 2 * ROWS, blocks, |(block, ((rows, extras), (nearest, sums)))| {
+            let found = nearest.iter_mut().zip(sums);
+            for (i, ((row, extra), (nearest, sum))) in rows.iter_mut().zip(extras).zip(found).enumerate() {
+                [*nearest, *sum] = finish(block * ROWS + i, row, extra);
+            }
+        });
+        out.counts = counts;
+        self.reduce(n, z, broken, out);
+        z
+    }
+
+    /// The sums over the rows, in their order, and what the output says of each.
+    fn reduce(&self, n: usize, z: f64, broken: bool, out: &mut Output) {
+        let (loss, want) = (self.loss, self.setup.tiling.want);
+        let (linear, first) = (loss.is_linear(), self.first);
+        for (i, (row, extra)) in self.input.rows[..n].iter().zip(&self.input.extras).enumerate() {
+            out.row_losses[i] = extra.loss as f32;
+            out.target_cosines[i] = if row.counts() && !broken { row.cosine as f32 } else { 0.0 };
+        }
+        if loss.binary().is_some() {
+            out.log_sum_exps.clear();
+        }
+        let extras = &self.input.extras[..n];
+        let sum = |of: fn(&RowExtras) -> f64| extras.iter().map(of).fold(0.0, |sum, one| sum + one);
+        let (sum, grad_scale, grad_bias) = (sum(|e| e.loss), sum(|e| e.value), sum(|e| e.slope_m2));
         out.loss = if broken { f32::NAN } else { loss.reduced(sum, z) as f32 };
         out.grad_scale = if want.grad_scale && first { grad_scale as f32 } else { 0.0 };
         if !linear {
@@ -99,8 +118,6 @@ impl Between<'_> {
             resize(&mut out.grad_bias, usize::from(one));
             out.grad_bias.fill(if first { grad_bias as f32 } else { 0.0 });
         }
-        out.counts = counts;
-        z
     }
 
     /// `found`: the prototypes that are left out.

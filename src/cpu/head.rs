@@ -184,7 +184,7 @@ impl CpuHead {
         &mut self,
         call: &HeadCall<'_>,
         found: Counts,
-        sums: impl Fn(&Workspace, usize) -> RowStatistics,
+        sums: impl Fn(&Workspace, usize) -> RowStatistics + Sync + Send,
         state: &State,
         out: &mut Output,
     ) -> f64 {

@@ -36,9 +36,9 @@ pub(super) struct HeadRow {
 /// More numbers of a row; only some losses read them.
 #[derive(Clone, Copy)]
 pub(super) struct RowExtras {
-    /// φ, without scale.
+    /// φ, without scale; between the passes what the row adds to dL/ds.
     pub value: f64,
-    /// dφ/dm2.
+    /// dφ/dm2; between the passes what the row adds to the dL/db of a binary link.
     pub slope_m2: f64,
     /// The labelled class' prototype with the largest cosine.
     pub center: u32,
@@ -49,11 +49,20 @@ pub(super) struct RowExtras {
     pub best: f32,
     /// The factor of the embedding's direction in the gradient of its length.
     pub length_gradient: f32,
+    pub loss: f64,
 }
 
 impl RowExtras {
-    pub const NONE: Self =
-        Self { value: 0.0, slope_m2: 0.0, center: 0, bound: f32::INFINITY, last: 0, best: 0.0, length_gradient: 0.0 };
+    pub const NONE: Self = Self {
+        value: 0.0,
+        slope_m2: 0.0,
+        center: 0,
+        bound: f32::INFINITY,
+        last: 0,
+        best: 0.0,
+        length_gradient: 0.0,
+        loss: 0.0,
+    };
 }
 
 /// The contribution of a row to the batch.

@@ -101,8 +101,9 @@ impl BatchReport {
             0 => 0.0,
             rows => counting.iter().map(|&row| of(row)).sum::<f64>() / rows as f64,
         };
-        let weight = |row: usize| batch.class_weights.map_or(1.0, |w| w[labels[row] as usize].into());
-        let z = loss.normalizer(counting.iter().map(|&row| weight(row)));
+        let one = |weights: Option<&[f32]>, i: usize| weights.map_or(1.0, |w| f64::from(w[i]));
+        let weight = |row: usize| one(batch.row_weights, row) * one(batch.class_weights, labels[row] as usize);
+        let z = loss.divisor(counting.iter().map(|&row| weight(row)).sum(), batch.divisor.map(f64::from));
         let reduced =
             |of: &dyn Fn(usize) -> f64| loss.reduced(counting.iter().map(|&row| of(row)).sum::<f64>() + 0.0, z);
         let magface = loss.length_term();

@@ -40,17 +40,8 @@ impl Shard<'_> {
         statistics.check(loss, self.classes, n)?;
         let (scale, other) = (state.scale_of(loss), loss.other(state.hardness));
         let broken = targets.non_finite_prototypes > 0;
-        let normalizer = (0..n).filter(|&i| self.counts(i)).map(|i| self.label_weight(i)).fold(0.0, |sum, w| sum + w);
-        let z = loss.divisor(normalizer, self.batch.divisor);
-        let mut out = Output {
-            row_losses: (0..n).map(|i| if self.ignored(i) { 0.0 } else { f64::NAN }).collect(),
-            log_sum_exps: if loss.binary().is_some() { vec![] } else { vec![0.0; n] },
-            normalizer,
-            target_cosines: vec![0.0; n],
-            other_cosines: vec![NO_COSINE; n],
-            counts: self.tally(targets),
-            ..Default::default()
-        };
+        let mut out = self.nothing_yet(targets);
+        let z = loss.divisor(out.normalizer, self.batch.divisor);
         // G[i][v] = dL/dc of row i with prototype v
         let vectors = self.shape.vectors();
         let mut g = vec![0.0_f64; n * vectors];
@@ -102,6 +93,20 @@ impl Shard<'_> {
         }
         self.vector_gradients(want, &g, &length_gradients, &mut out);
         Ok(out)
+    }
+
+    /// The output of rows of which none counts.
+    fn nothing_yet(&self, targets: &Targets) -> Output<f64> {
+        let n = self.batch.rows();
+        Output {
+            row_losses: (0..n).map(|i| if self.ignored(i) { 0.0 } else { f64::NAN }).collect(),
+            log_sum_exps: if self.loss.binary().is_some() { vec![] } else { vec![0.0; n] },
+            normalizer: (0..n).filter(|&i| self.counts(i)).map(|i| self.label_weight(i)).fold(0.0, |sum, w| sum + w),
+            target_cosines: vec![0.0; n],
+            other_cosines: vec![NO_COSINE; n],
+            counts: self.tally(targets),
+            ..Default::default()
+        }
     }
 
     /// dX, dW, and db of a linear head.
