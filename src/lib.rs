@@ -162,7 +162,7 @@ pub mod shard;
 pub mod theory;
 mod uniforms;
 
-pub use backend::{Backend, SliceHead};
+pub use backend::{Backend, Predictor, SliceHead};
 pub use data::{Batch, Budget, GradientFilter, Label, Margins, Options, Output, Tile, Want};
 pub use error::{Error, Result};
 pub use objective::{

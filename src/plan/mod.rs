@@ -45,6 +45,7 @@ pub use schedule::{Chunk, ChunkCost, PassSchedule};
 pub use settings::Call;
 pub use tile::TileGeometry;
 
+use crate::uniforms::constants::{UNLABELLED, WEIGHS};
 pub use crate::uniforms::{Settings, StepConstants};
 use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};
 
@@ -169,6 +170,8 @@ pub struct Plan {
     backward: Vec<Step>,
     /// The most work of a submit.
     work_per_submit: Option<u64>,
+    /// Rows have labels.
+    labelled: bool,
 }
 
 /// A part of the forward pass.
@@ -283,7 +286,12 @@ impl Plan {
         if call.rows > self.shape.rows() {
             return Err(Error::Rows { found: call.rows, allowed: self.shape.rows() });
         }
-        Ok(Settings::new(loss, self.shape, &self.range, self.entries, call))
+        let mut settings = Settings::new(loss, self.shape, &self.range, self.entries, call);
+        if !self.labelled {
+            settings.flag(UNLABELLED, true);
+            settings.flag(WEIGHS, false);
+        }
+        Ok(settings)
     }
 
     /// Refuses what a head over slices refuses, for executors that get their input on the host: a loss that this plan cannot
