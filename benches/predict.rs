@@ -71,7 +71,7 @@ fn step_table() {
         ("sphereface2", MarginSoftmax::sphereface2()),
         ("inter-topk", MarginSoftmax::named("arcface_topk").unwrap()),
     ];
-    for (sizes, rounds) in [([256, 5994, 192], 150), ([512, 20_000, 512], 25)] {
+    for (sizes, rounds) in [([256, 5994, 192], 60), ([512, 20_000, 512], 9)] {
         let data = Data::new(sizes, |v| v);
         for (name, loss) in &losses {
             let all = [1, 10, 64].map(|count| steps(&data, loss, count, rounds));

@@ -9,6 +9,7 @@ use super::{
     finish::{Between, finish_embeddings, resize},
     input::{HeadCall, Input, PassContext, Path, ROWS, each},
     nearest,
+    predict::Choice,
     ranges::{Look, RangeTask},
     rows::{HeadRow, Partial},
     sparse::FilterSums,
@@ -101,13 +102,14 @@ impl CpuHead {
             self.look_up(&call, ready, state, predictions);
             ready = self.setup.tiling.keep;
         }
-        let count = if direct { self.predictions() } else { 0 };
+        let choice = if direct { self.choice() } else { Choice::Listed };
+        let count = if direct && choice == Choice::Listed { self.predictions() } else { 0 };
         let into = Outputs::default();
         self.run_ranges(&call, path, state, into, |task, context| task.statistics(ready, count, context));
         let found = self.found();
         self.workspace.merge(self.setup.tiling.ranges, &call);
         if let Some(predictions) = predictions.as_mut().filter(|_| direct) {
-            self.collect(&call, state, predictions);
+            self.collect(&call, choice, state, predictions);
         }
         let z = self.finish(&call, found, |workspace, i| workspace.partials[i].wide(), state, out);
         out.predictions = predictions.map(|all| self.settle(all, &out.counts));

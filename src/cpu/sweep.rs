@@ -71,6 +71,9 @@ impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
             }
             let (left, right) = without(cosines, label);
             if left.is_empty() && right.is_empty() {
+                if STORE {
+                    self.max_logit[i] = f32::NEG_INFINITY;
+                }
                 continue;
             }
             let (a, b) = (extremes(self.others, left), extremes(self.others, right));

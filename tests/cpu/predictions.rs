@@ -152,3 +152,28 @@ fn what_cannot_be_predicted_is_refused() {
         assert!(matches!(merged(&[half(3, 0..20), half(2, 20..50)]), Error::Length { .. }));
     }
 }
+
+/// A step that keeps exponentials predicts what a predictor does: also where they vanish, and where cosines are equal across
+/// tiles.
+#[test]
+fn a_step_of_many_classes_predicts_too() {
+    for (scale, equal) in [(1.0, false), (64.0, false), (64.0, true), (1e5, false)] {
+        let mut data = Data::random(40, 6000, 16, 11);
+        if equal {
+            // every prototype fifteen times, far apart
+            (400..6000).for_each(|j| data.w.copy_within(j % 400 * 16..(j % 400 + 1) * 16, j * 16));
+        }
+        let loss = MarginSoftmax::arcface().with_scale(scale);
+        for count in [1, 10, 64] {
+            let mut predictor = Backend::cpu().predictor(&loss, data.shape(), count, &Options::default()).unwrap();
+            let expected = predictor.predict(&Inputs::new(&data.x, &data.w)).unwrap();
+            let options = Options { predictions: Some(count), ..Options::default() };
+            let (out, _) = step(&Backend::cpu(), &loss, &data, &options, false);
+            let found = out.predictions.unwrap();
+            assert_eq!(found.classes, expected.classes, "scale {scale}, equal {equal}, k {count}");
+            let off = |(a, b): (&f32, &f32)| (a - b).abs();
+            let most = found.cosines.iter().zip(&expected.cosines).map(off).fold(0.0, f32::max);
+            assert!(most < 1e-6, "scale {scale}, equal {equal}, k {count}: {most}");
+        }
+    }
+}
