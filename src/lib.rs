@@ -67,6 +67,12 @@
 //! The numbers that a run must keep are a [`State`]: [`SliceHead::train`] moves them, [`SliceHead::evaluate`] only
 //! reads them. Classes may be divided over devices and machines, see [`shard`].
 //!
+//! # Predictions
+//!
+//! [`Backend::predictor`] gives the k nearest classes of embeddings without labels, with cosine and log-probability, among
+//! millions of prototypes in bounded memory; [`Options::predictions`] those of a step beside its loss. [`data::Predictions`] says
+//! what they are, for vectors that are not finite too.
+//!
 //! # Regularisers and center loss
 //!
 //! [`Regularizer`] is a penalty on the prototypes beside the head: Reg_ss, the length of the mean direction, or UniformFace,
@@ -163,7 +169,7 @@ pub mod shard;
 pub mod theory;
 mod uniforms;
 
-pub use backend::{Backend, SliceHead};
+pub use backend::{Backend, Predictor, SliceHead};
 pub use data::{Batch, Budget, GradientFilter, Label, Margins, Options, Output, Tile, Want};
 pub use error::{Error, Result};
 pub use objective::{

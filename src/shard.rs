@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use crate::{
     Error, MarginSoftmax, Result, Shape, State,
-    data::Finite,
+    data::{Finite, Prediction, Predictions},
     objective::{CheckedBatch, RowFacts},
     shape::check_length,
 };
@@ -211,6 +211,51 @@ impl Targets {
         // from another machine: any number
         self.zero_prototypes = self.zero_prototypes.saturating_add(part.zero_prototypes);
         self.non_finite_prototypes = self.non_finite_prototypes.saturating_add(part.non_finite_prototypes);
+        Ok(())
+    }
+}
+
+impl Predictions {
+    /// The nearest classes among those of all shards, and their log-probabilities among all classes.
+    ///
+    /// [`Error::Shards`] if the shards overlap or leave a gap, [`Error::Length`] if they differ in rows, in k or in their link.
+    pub fn merged(parts: &[Self], classes: usize) -> Result<Self> {
+        Ok(Self { range: 0..classes, ..merged(parts, classes, |part| &part.range, Self::merge)? })
+    }
+
+    fn merge(&mut self, part: &Self) -> Result<()> {
+        check_length("predictions.count", part.count, self.count)?;
+        check_length("predictions.classes", part.classes.len(), self.classes.len())?;
+        check_length("predictions.log_sum_exp", part.log_sum_exp.len(), self.log_sum_exp.len())?;
+        for i in 0..self.rows() {
+            if self.get(i, 0).is_none() || part.get(i, 0).is_none() {
+                self.clear(i);
+                continue;
+            }
+            // what each shard's log-sum-exp lacks of that of both; nothing with a binary link
+            let (mut moved, mut both) = ([0.0; 2], None);
+            if let (Some(&a), Some(&b)) = (self.log_sum_exp.get(i), part.log_sum_exp.get(i)) {
+                let sums = [f64::from(a), f64::from(b)];
+                let all = sums[0].max(sums[1]) + (-(sums[0] - sums[1]).abs()).exp().ln_1p();
+                (moved, both) = (sums.map(|sum| sum - all), Some(all));
+            }
+            let mut entries = vec![];
+            for (from, moved) in [&*self, part].into_iter().zip(moved) {
+                let log = |p: &Prediction<f32>| (f64::from(p.log_probability) + moved) as f32;
+                let own = (0..from.count).filter_map(|k| from.get(i, k));
+                entries.extend(own.map(|p| Prediction { log_probability: log(&p), ..p }));
+            }
+            // 0 and -0 are equal
+            entries.sort_by(|a, b| (b.cosine + 0.0).total_cmp(&(a.cosine + 0.0)).then(a.class.cmp(&b.class)));
+            entries.iter().take(self.count).enumerate().for_each(|(k, &entry)| self.set(i, k, entry));
+            if let (Some(sum), Some(all)) = (self.log_sum_exp.get_mut(i), both) {
+                *sum = all as f32;
+            }
+        }
+        let unanswered = (0..self.rows()).filter(|&i| self.get(i, 0).is_none()).count();
+        let broken = self.non_finite_prototypes + part.non_finite_prototypes > 0;
+        self.non_finite_prototypes += part.non_finite_prototypes;
+        self.non_finite_rows = if broken { self.non_finite_rows.max(part.non_finite_rows) } else { unanswered };
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock, atomic::Ordering::SeqCst};
 use heap::{CALLS, LIVE, PEAK};
 use margin_softmax::{
     Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Shape, Similarity, SliceHead, Want,
+    data::Inputs,
 };
 
 /// One test at a time: the numbers belong to the process.
@@ -276,4 +277,41 @@ fn nothing_is_allocated_for_a_refusal_or_an_update() {
     }
     // the test harness may speak up meanwhile, but not a thousand times
     assert!(CALLS.load(SeqCst) - calls < 100, "an update allocates");
+}
+
+/// Predictions, within what a refused budget says is enough and with the default, on their own and from a step.
+#[test]
+fn predictions_stay_within_the_budget() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let pool = pool();
+    for (rows, classes, dim, count) in [(300, 4000, 48, 10), (1024, 60_000, 16, 64), (5, 20_000, 16, 64)] {
+        let (x, w) = (numbers(rows * dim), numbers(classes * dim));
+        let (shape, loss) = (Shape::new(rows, classes, dim).unwrap(), MarginSoftmax::arcface());
+        let inputs = Inputs::new(&x, &w);
+        let predictor = |bytes| Backend::cpu().predictor(&loss, shape, count, &options(bytes, Want::LOSS));
+        let Some(Error::Budget { needed, .. }) = predictor(0).err() else { panic!("a predictor needs memory") };
+        assert!(needed < (rows * classes) as u64, "{needed} bytes for {rows}x{classes}");
+        let mut out = predictor(256 << 20).unwrap().predict(&inputs).unwrap();
+        for budget in [needed, 4 * needed, 256 << 20] {
+            let peak = peak_of(|| {
+                pool.install(|| predictor(budget).unwrap().predict_into(&inputs, &mut out).unwrap());
+            });
+            assert!(peak as u64 <= budget, "{rows}x{classes}x{dim}: {peak} bytes, the budget is {budget}");
+        }
+        let labels: Vec<i64> = (0..rows).map(|i| (i * 31 % classes) as i64).collect();
+        let batch = Batch { embeddings: &x, prototypes: &w, labels: &labels, ..Batch::default() };
+        let step = |bytes| Options { predictions: Some(count), ..options(bytes, Want::ALL) };
+        let Some(Error::Budget { needed, .. }) = Backend::cpu().head_with(&loss, shape, &step(0)).err() else {
+            panic!("a head needs memory")
+        };
+        for budget in [needed, 256 << 20] {
+            let mut out = Output { predictions: Some(out.clone()), ..with_room(rows, classes, dim) };
+            let used = used_by(
+                pool,
+                || Backend::cpu().head_with(&loss, shape, &step(budget)).unwrap(),
+                |head| head.evaluate_into(&batch, &mut out).unwrap(),
+            );
+            stays(&format!("{rows}x{classes}x{dim} with predictions"), used, budget, None);
+        }
+    }
 }

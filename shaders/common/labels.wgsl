@@ -7,6 +7,7 @@ fn labelled_row(row: u32, fresh: u32) -> Row {
     r.state = fresh;
     if (label < 0 || u32(label) >= settings.classes) { r.state = INVALID; }
     if (has(HAS_IGNORE) && label == settings.ignore) { r.state = IGNORED; }
+    if (has(UNLABELLED)) { r.state = fresh; }
     let weight = select(1.0, weights[min(u32(label), arrayLength(&weights) - 1u)], has(CLASS_WEIGHTS));
     let own = weight_of_row(row);
     // a product that vanishes is too small
@@ -14,7 +15,7 @@ fn labelled_row(row: u32, fresh: u32) -> Row {
     if (counts(r.state) && !fits) { r.state = INVALID; }
     let known = counts(r.state);
     // a label that names no class never meets one
-    r.label = select(NO_CLASS, u32(label), known);
+    r.label = select(NO_CLASS, u32(label), known && !has(UNLABELLED));
     r.weight = select(0.0, weight, known);
     r.row_weight = select(0.0, own, known);
     r.nearest = NO_COSINE;

@@ -4,10 +4,12 @@
 mod auxiliary;
 mod geometry;
 mod precision;
+mod predictor;
 mod slice_head;
 
 use std::{pin::pin, task};
 
+pub use predictor::Predictor;
 pub use slice_head::SliceHead;
 
 use crate::Result;

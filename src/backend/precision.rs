@@ -1,6 +1,10 @@
 //! Slices, batches and outputs between f32 and the f64 of the reference.
 
-use crate::{Output, data::Filtered, objective::CheckedBatch};
+use crate::{
+    Output,
+    data::{Filtered, Predictions},
+    objective::CheckedBatch,
+};
 
 pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| x.into()).collect()
@@ -67,5 +71,21 @@ pub(super) fn narrow(out: Output<f64>) -> Output {
             kept: f.kept,
             entries: f.entries,
         }),
+        predictions: out.predictions.map(narrow_predictions),
+    }
+}
+
+/// The reference's predictions in f32.
+pub(super) fn narrow_predictions(all: Predictions<f64>) -> Predictions {
+    Predictions {
+        count: all.count,
+        range: all.range,
+        classes: all.classes,
+        cosines: thin(&all.cosines),
+        log_probabilities: thin(&all.log_probabilities),
+        sub_centers: all.sub_centers,
+        log_sum_exp: thin(&all.log_sum_exp),
+        non_finite_rows: all.non_finite_rows,
+        non_finite_prototypes: all.non_finite_prototypes,
     }
 }

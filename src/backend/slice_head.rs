@@ -57,7 +57,7 @@ impl Backend {
         options: &Options,
     ) -> Result<SliceHead> {
         let loss = Prepared::new(loss, shape)?;
-        options.check(&loss)?;
+        options.check(&loss, shape, &range)?;
         let state = State::new(&loss, shape)?;
         let classes = shape.classes();
         if range.is_empty() || range.end > classes {

@@ -44,7 +44,7 @@ impl Between<'_> {
         if linear {
             // products of finite vectors may leave f32
             for (i, row) in self.input.rows[..n].iter_mut().enumerate().filter(|(_, row)| row.counts()) {
-                if !row.fits(loss, &sums(i), weights(i, row.class)) {
+                if !row.fits(loss.z_loss, &sums(i), weights(i, row.class)) {
                     *row = HeadRow::NONE;
                 }
             }

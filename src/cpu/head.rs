@@ -8,9 +8,10 @@ use super::{
     division::Division,
     finish::{Between, finish_embeddings, resize},
     input::{HeadCall, Input, PassContext, Path, ROWS, each},
+    nearest,
+    predict::Choice,
     ranges::{Look, RangeTask},
     rows::{HeadRow, Partial},
-    scan,
     sparse::FilterSums,
     tiling::{Setup, Tiling},
     trace,
@@ -30,14 +31,14 @@ use crate::{
 /// the `gemm` crate: [`Tiling::bytes`] counts all of it, which is the most at any time beside inputs and outputs. Not counted
 /// is one block of the size of the L2 cache that `gemm` keeps per thread, for all heads together, as long as the thread lives.
 pub(crate) struct CpuHead {
-    loss: Prepared,
+    pub(super) loss: Prepared,
     /// Of the whole head.
     shape: Shape,
-    range: Range<usize>,
+    pub(super) range: Range<usize>,
     options: Options,
-    setup: Setup,
-    input: Input,
-    workspace: Workspace,
+    pub(super) setup: Setup,
+    pub(super) input: Input,
+    pub(super) workspace: Workspace,
 }
 
 impl CpuHead {
@@ -51,7 +52,8 @@ impl CpuHead {
     fn setup(loss: &Prepared, shape: Shape, range: &Range<usize>, options: &Options) -> Result<Setup> {
         shape.prototypes()?;
         let own = Shape::new(shape.rows(), range.len(), shape.dim())?.with_sub_centers(shape.sub_centers())?;
-        let tiling = Tiling::choose(own, options.want, loss.top_k(), options.filter.is_some(), options.budget)?;
+        let top = loss.top_k().max(options.predictions.unwrap_or(0));
+        let tiling = Tiling::choose(own, options.want, top, options.filter.is_some(), options.budget)?;
         Ok(Setup { arch: Arch::new(), tiling, filter: options.filter })
     }
 
@@ -67,6 +69,11 @@ impl CpuHead {
         Ok(())
     }
 
+    /// How many classes are predicted for each row.
+    pub(super) fn predictions(&self) -> usize {
+        self.options.predictions.unwrap_or(0)
+    }
+
     /// `keep` or `recompute`.
     pub fn schedule(&self) -> &'static str {
         if self.setup.tiling.keep { "keep" } else { "recompute" }
@@ -79,7 +86,7 @@ impl CpuHead {
         let look = Look { top: self.loss.top_k(), sums: moves && self.loss.scale_follows() };
         let scanned = look.top > 0 || look.sums;
         if scanned || moves {
-            let targets = self.scan(&call, look, state);
+            let targets = self.scan(&call, look, false, state);
             if moves {
                 targets.follow(&self.loss, &self.facts(&call), state);
             }
@@ -88,12 +95,24 @@ impl CpuHead {
             self.set_bounds(&call, look.top);
         }
         self.set_targets(&call, state);
-        let ready = scanned && self.setup.tiling.keep;
+        let (mut ready, path) = (scanned && self.setup.tiling.keep, self.path());
+        let mut predictions = (self.predictions() > 0).then(|| out.predictions.take().unwrap_or_default());
+        let direct = path == Path::Identity;
+        if let Some(predictions) = predictions.as_mut().filter(|_| !direct) {
+            self.look_up(&call, ready, state, predictions);
+            ready = self.setup.tiling.keep;
+        }
+        let choice = if direct { self.choice() } else { Choice::Listed };
+        let count = if direct && choice == Choice::Listed { self.predictions() } else { 0 };
         let into = Outputs::default();
-        self.run_ranges(&call, self.path(), state, into, |task, context| task.statistics(ready, context));
+        self.run_ranges(&call, path, state, into, |task, context| task.statistics(ready, count, context));
         let found = self.found();
         self.workspace.merge(self.setup.tiling.ranges, &call);
+        if let Some(predictions) = predictions.as_mut().filter(|_| direct) {
+            self.collect(&call, choice, state, predictions);
+        }
         let z = self.finish(&call, found, |workspace, i| workspace.partials[i].wide(), state, out);
+        out.predictions = predictions.map(|all| self.settle(all, &out.counts));
         self.pass_two(&call, false, z, state, out);
         Ok(())
     }
@@ -102,7 +121,7 @@ impl CpuHead {
     pub fn targets(&mut self, batch: CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let call = self.begin(batch);
         let look = Look { top: self.loss.top_k(), sums: self.loss.scale_follows() };
-        let scanned = self.scan(&call, look, state);
+        let scanned = self.scan(&call, look, false, state);
         let best = |i: usize| {
             let (all, count) = self.best(&call, i, look.top);
             all[..count].iter().map(|&(c, class)| (c.into(), class as usize)).collect()
@@ -123,7 +142,7 @@ impl CpuHead {
         let call = self.begin(batch);
         self.take_targets(&call, targets, state)?;
         let into = Outputs::default();
-        self.run_ranges(&call, Path::AllSums, state, into, |task, context| task.statistics(false, context));
+        self.run_ranges(&call, Path::AllSums, state, into, |task, context| task.statistics(false, 0, context));
         self.workspace.merge(self.setup.tiling.ranges, &call);
         let rows = self.workspace.partials[..call.batch.rows()].iter().map(|all| {
             let mut sums = all.wide();
@@ -155,7 +174,7 @@ impl CpuHead {
     }
 
     /// Directions and target cosines.
-    fn begin<'a>(&mut self, batch: CheckedBatch<'a>) -> HeadCall<'a> {
+    pub(super) fn begin<'a>(&mut self, batch: CheckedBatch<'a>) -> HeadCall<'a> {
         let work = (batch.rows() * self.setup.tiling.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
         let parallel = work > 300_000;
         let threads = if parallel { trace::threads() } else { 1 };
@@ -222,7 +241,7 @@ impl CpuHead {
     }
 
     /// The prototypes that are left out.
-    fn found(&self) -> Counts {
+    pub(super) fn found(&self) -> Counts {
         let workers = &self.workspace.workers;
         Counts {
             zero_prototypes: workers.iter().map(|w| w.zero).sum(),
@@ -232,11 +251,11 @@ impl CpuHead {
     }
 
     /// The best `count` of all ranges of a row, and how many there are.
-    fn best(&self, call: &HeadCall<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MAX], usize) {
+    pub(super) fn best(&self, call: &HeadCall<'_>, i: usize, count: usize) -> ([(f32, u32); TopK::MAX], usize) {
         let mut all = [(f32::NEG_INFINITY, u32::MAX); TopK::MAX];
         let room = call.batch.rows() * self.setup.tiling.top;
         for range in self.workspace.top.chunks_exact(room).take(self.setup.tiling.ranges) {
-            range[i * count..(i + 1) * count].iter().for_each(|&new| scan::insert(&mut all[..count], new));
+            range[i * count..(i + 1) * count].iter().for_each(|&new| nearest::insert(&mut all[..count], new));
         }
         (all, all[..count].iter().take_while(|(_, class)| *class != u32::MAX).count())
     }
@@ -285,8 +304,9 @@ impl CpuHead {
     }
 
     /// Scans the raw cosines. The targets lack the cosines of the rows and the chosen classes.
-    fn scan(&mut self, call: &HeadCall<'_>, look: Look, state: &State) -> Targets {
-        self.run_ranges(call, Path::Table, state, Outputs::default(), |task, context| task.scan(look, context));
+    pub(super) fn scan(&mut self, call: &HeadCall<'_>, look: Look, ready: bool, state: &State) -> Targets {
+        let into = Outputs::default();
+        self.run_ranges(call, Path::Table, state, into, |task, context| task.scan(look, ready, context));
         let Counts { zero_prototypes, non_finite_prototypes, .. } = self.found();
         self.workspace.merge(self.setup.tiling.ranges, call);
         let sums = |all: &Partial| [all.max_logit.max(f64::MIN), all.sum];

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::{
@@ -25,6 +26,34 @@ pub(super) struct HeadCall<'a> {
     /// Whether the batch is large enough to be worth a second thread.
     pub parallel: bool,
     pub division: Division,
+}
+
+impl HeadCall<'_> {
+    /// The cosine of a vector with a class as both came, all in f64: the largest of the class' prototypes, the first on ties,
+    /// and which that is.
+    pub fn cosine(
+        &self,
+        arch: Arch,
+        linear: bool,
+        range: &Range<usize>,
+        (x, length): (&[f32], f64),
+        class: usize,
+    ) -> (f64, u32) {
+        let (batch, class_values) = (&self.batch, self.batch.prototypes.len() / range.len());
+        let (mut best, local) = ((0.0, 0), class - range.start);
+        let own = &batch.prototypes[local * class_values..(local + 1) * class_values];
+        for (k, prototype) in own.chunks_exact(x.len()).enumerate() {
+            let (dot, other_length) = arch.dispatch(DotLength(x, prototype));
+            let cosine = match linear {
+                true => dot + batch.bias.map_or(0.0, |b| f64::from(b[local])),
+                false => dot / (length.max(SHORTEST) * other_length.max(SHORTEST)),
+            };
+            if cosine.is_finite() && (k == 0 || cosine > best.0) {
+                best = (cosine, k as u32);
+            }
+        }
+        best
+    }
 }
 
 /// Every item once, in any order, on the threads of the current pool or on this one.
@@ -112,23 +141,7 @@ impl Input {
         let Setup { arch, tiling: Tiling { dim, .. }, .. } = setup;
         let batch = &call.batch;
         let linear = loss.is_linear();
-        let class_values = batch.prototypes.len() / range.len();
-        // the cosine of the vectors as they came, all in f64: the largest of the class' prototypes, the first on ties
-        let target = |x: &[f32], length: f64, class: usize| {
-            let (mut best, local) = ((0.0, 0), class - range.start);
-            let own = &batch.prototypes[local * class_values..(local + 1) * class_values];
-            for (k, prototype) in own.chunks_exact(dim).enumerate() {
-                let (dot, other_length) = arch.dispatch(DotLength(x, prototype));
-                let cosine = match linear {
-                    true => dot + batch.bias.map_or(0.0, |b| f64::from(b[local])),
-                    false => dot / (length.max(SHORTEST) * other_length.max(SHORTEST)),
-                };
-                if cosine.is_finite() && (k == 0 || cosine > best.0) {
-                    best = (cosine, k as u32);
-                }
-            }
-            best
-        };
+        let target = |x: &[f32], length: f64, class| call.cosine(arch, linear, range, (x, length), class);
         let own = self.lengths.chunks_mut(ROWS).zip(self.rows.chunks_mut(ROWS)).zip(self.extras.chunks_mut(ROWS));
         let own = own.zip(batch.labels.chunks(ROWS));
         let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.values_mut().chunks_mut(dim * ROWS));

@@ -20,6 +20,9 @@
 //! are divided in pass 1, and dX is divided into blocks along N and D. Either way each element is the same sum, taken in the same
 //! order. The room that this takes, for up to 64 workers, is part of the budget; without it there are as many workers as ranges.
 //!
+//! Predictions choose the largest cosines in pass 1 where the other classes are as they are (in *keep* from what it stores),
+//! else in a scan.
+//!
 //! A whole head is the shard of all classes. The pieces of a shard are calls of their own: each computes the cosines anew.
 
 pub(crate) mod auxiliary;
@@ -36,6 +39,8 @@ mod head;
 mod input;
 mod join;
 mod matrix;
+mod nearest;
+mod predict;
 mod product;
 mod products;
 mod ranges;

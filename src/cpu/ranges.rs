@@ -47,33 +47,37 @@ struct Part<'a> {
 }
 
 impl RangeTask<'_> {
-    /// Counts prototypes, and looks at the raw cosines where that is asked for; *keep* then holds them.
-    pub fn scan(self, look: Look, context: &PassContext<'_>) {
+    /// Counts prototypes, and looks at the raw cosines where that is asked for; *keep* then holds them. `ready`: it does already.
+    pub fn scan(self, look: Look, ready: bool, context: &PassContext<'_>) {
         let (arch, centers, count) = (context.setup.arch, context.table.centers, look.top);
         self.top.fill((f32::NEG_INFINITY, u32::MAX));
         let look_at = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
             let partials = look.sums.then_some(part.partials);
-            let block = tile.block(context, (part.rows, part.values), classes, false);
+            let block = tile.block(context, (part.rows, part.values), classes, ready);
             arch.dispatch(Scan { centers, block, scratch: &mut part.scratch.sweep, partials, top: part.top, count });
         };
-        self.pass(count > 0 || look.sums, count, false, context, look_at);
+        self.pass(count > 0 || look.sums, count, ready, context, look_at);
     }
 
-    /// Pass 1: the rows' statistics over the other classes of this range. `ready`: what is kept are cosines already.
-    pub fn statistics(self, ready: bool, context: &PassContext<'_>) {
+    /// Pass 1: the rows' statistics over the other classes of this range; `count` of the largest cosines of a row with them, on
+    /// the path of the identity. `ready`: what is kept are cosines already.
+    pub fn statistics(self, ready: bool, count: usize, context: &PassContext<'_>) {
         let (Setup { arch, tiling, .. }, table) = (context.setup, &context.table);
         let join = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
-            let Part { at, rows, values, max_logit, partials, scratch, .. } = part;
+            let Part { at, rows, values, max_logit, partials, top, scratch } = part;
             let block = tile.block(context, (rows, values), classes, ready);
             match context.path {
                 Path::Identity if tiling.keep => {
-                    arch.dispatch(DirectStatistics::<_, true> { others: Identity, block, partials, max_logit });
+                    let others = Identity;
+                    arch.dispatch(DirectStatistics::<_, true> { others, block, partials, max_logit, top, count });
                 }
                 Path::Identity => {
-                    arch.dispatch(DirectStatistics::<_, false> { others: Identity, block, partials, max_logit });
+                    let others = Identity;
+                    arch.dispatch(DirectStatistics::<_, false> { others, block, partials, max_logit, top, count });
                 }
                 Path::Rectified => {
-                    arch.dispatch(DirectStatistics::<_, false> { others: Rectified, block, partials, max_logit });
+                    let others = Rectified;
+                    arch.dispatch(DirectStatistics::<_, false> { others, block, partials, max_logit, top, count });
                 }
                 Path::Table | Path::AllSums => {
                     let (extras, scratch) = (&context.extras[at..], &mut scratch.sweep);
@@ -81,7 +85,10 @@ impl RangeTask<'_> {
                 }
             }
         };
-        self.pass(true, 0, ready, context, join);
+        if count > 0 {
+            self.top.fill((f32::NEG_INFINITY, u32::MAX));
+        }
+        self.pass(true, count, ready, context, join);
     }
 
     /// Every tile in order, its blocks of rows in order, and the parts of each side by side. Unless they are `ready`, the cosines

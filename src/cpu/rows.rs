@@ -107,13 +107,13 @@ impl HeadRow {
 
     /// Whether f32 holds the logits of a linear head, the sums of them that are asked for, and the loss. Of a class at −∞ only
     /// `value_sum` knows.
-    pub fn fits(&self, loss: &Prepared, others: &RowStatistics, weights: Weights) -> bool {
+    pub fn fits(&self, z_loss: f64, others: &RowStatistics, weights: Weights) -> bool {
         let held = |x: f64| x.abs() <= f64::from(f32::MAX);
         let (share, rest, mass) = weights.smoothed();
         let apart = if others.sum == 0.0 { 0.0 } else { (others.max_logit - self.logit).max(0.0) };
         let weighted = if weights.epsilon > 0.0 { others.weighted } else { 0.0 };
         let entropy = mass * apart + rest * self.logit - share * weights.scale * weighted;
-        let square = weights.own() * loss.z_loss * self.log_all(self.log_others(others)).powi(2);
+        let square = weights.own() * z_loss * self.log_all(self.log_others(others)).powi(2);
         [self.cosine, self.logit, apart, entropy, entropy + square, others.value_sum, weighted].into_iter().all(held)
             && others.sum.is_finite()
             && (others.sum == 0.0 || held(others.max_logit))
@@ -217,6 +217,11 @@ pub(super) struct Weights {
 }
 
 impl Weights {
+    /// Those of a row without a loss.
+    pub fn equal(classes: usize, scale: f64) -> Self {
+        Self { scale, row: 1.0, class: 1.0, all: classes as f64, unit: 1.0, epsilon: 0.0, classes }
+    }
+
     /// Those of a row and its labelled class.
     pub fn of<'a>(
         batch: &CheckedBatch<'a>,

@@ -1,15 +1,16 @@
-//! The sweep before the passes: the largest raw cosines of every row, or the sums of their exponentials.
+//! The sweep over raw cosines: the largest of every row, or the sums of their exponentials.
 
 use pulp::{Simd, WithSimd};
 
 use super::{
+    nearest::take,
     rows::Partial,
     sweep::Block,
-    table::{Scratch, largest, logit, max_of, softmax, without},
-    vector::{LANES, larger, scale_values},
+    table::{Scratch, largest, logit, softmax, without},
+    vector::{larger, max_of, scale_values},
 };
 
-/// Before the passes: what a selection or a scale needs of the raw cosines.
+/// What a selection, a scale or a prediction needs of the raw cosines.
 pub(super) struct Scan<'a> {
     pub centers: usize,
     pub block: Block<'a>,
@@ -37,62 +38,18 @@ impl WithSimd for Scan<'_> {
             let label = row.class.wrapping_sub(first);
             let raw = largest::<false>(columns, self.centers, &mut cosines[..width], &mut centers[..width]);
             let [left, right] = without(raw, label);
-            if let Some(partial) = partials.as_mut().and_then(|p| p.get_mut(i))
-                && (!left.is_empty() || !right.is_empty())
-            {
-                let nearest = larger(max_of(left), max_of(right));
-                let sum = softmax(left, scale, nearest)[0] + softmax(right, scale, nearest)[0];
-                partial.join(logit(scale, nearest), [f64::from(sum), 0.0], nearest);
+            if left.is_empty() && right.is_empty() {
+                continue;
+            }
+            let mut nearest = f32::INFINITY;
+            if let Some(partial) = partials.as_mut().and_then(|p| p.get_mut(i)) {
+                nearest = larger(max_of(left), max_of(right));
+                let ([a, b], [c, d]) = (softmax(left, scale, nearest), softmax(right, scale, nearest));
+                partial.join(logit(scale, nearest), [f64::from(a + c), f64::from(b + d)], nearest);
             }
             if self.count > 0 {
                 let top = &mut self.top[i * self.count..(i + 1) * self.count];
-                select(top, left, first);
-                select(top, right, row.class.wrapping_add(1));
-            }
-        }
-    }
-}
-
-/// Takes up the cosines of the classes from `first` on; of equal ones the first stays.
-#[inline(always)]
-fn select(top: &mut [(f32, u32)], cosines: &[f32], first: usize) {
-    for (b, block) in cosines.chunks(LANES).enumerate() {
-        if max_of(block) > top[top.len() - 1].0 {
-            for (j, &c) in block.iter().enumerate() {
-                insert(top, (c, (first + b * LANES + j) as u32));
-            }
-        }
-    }
-}
-
-/// Puts a class in its place behind all that are as near, if it is among the nearest.
-#[inline(always)]
-pub(super) fn insert(top: &mut [(f32, u32)], new: (f32, u32)) {
-    let Some(mut at) = top.len().checked_sub(1).filter(|&last| new.0 > top[last].0) else { return };
-    while at > 0 && new.0 > top[at - 1].0 {
-        top[at] = top[at - 1];
-        at -= 1;
-    }
-    top[at] = new;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The k largest, best first, the lower class first on ties; whatever comes in one piece or in several.
-    #[test]
-    fn select_keeps_the_largest() {
-        let cosines: Vec<f32> = (0..200).map(|i| ((i * 37) % 50) as f32 / 50.0 - 0.3).collect();
-        for count in [1, 5, 64] {
-            let mut all: Vec<(f32, u32)> = cosines.iter().enumerate().map(|(j, &c)| (c, 10 + j as u32)).collect();
-            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            all.truncate(count);
-            for cut in [0, 1, 77, 200] {
-                let mut top = vec![(f32::NEG_INFINITY, u32::MAX); count];
-                select(&mut top, &cosines[..cut], 10);
-                select(&mut top, &cosines[cut..], 10 + cut);
-                assert_eq!(top, all, "{count} of {cut}");
+                take(top, nearest, [(left, first), (right, row.class.wrapping_add(1))]);
             }
         }
     }

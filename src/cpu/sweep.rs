@@ -4,6 +4,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::{
+    nearest::take,
     rows::{HeadRow, Partial},
     vector::{Fused, LANES, exp, fold, larger, normal, scale_values},
 };
@@ -42,6 +43,9 @@ pub(super) struct DirectStatistics<'a, O, const STORE: bool> {
     pub partials: &'a mut [Partial],
     /// The largest logits, one per row; not read or written without `STORE`.
     pub max_logit: &'a mut [f32],
+    /// \[rows, count\], the best first: the largest cosines of the other classes so far, if any are wanted.
+    pub top: &'a mut [(f32, u32)],
+    pub count: usize,
 }
 
 impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
@@ -67,9 +71,16 @@ impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
             }
             let (left, right) = without(cosines, label);
             if left.is_empty() && right.is_empty() {
+                if STORE {
+                    self.max_logit[i] = f32::NEG_INFINITY;
+                }
                 continue;
             }
             let (a, b) = (extremes(self.others, left), extremes(self.others, right));
+            if self.count > 0 {
+                let top = &mut self.top[i * self.count..(i + 1) * self.count];
+                take(top, larger(a.1, b.1), [(left, first), (right, row.class.wrapping_add(1))]);
+            }
             let max_logit = scale * larger(a.0, b.0);
             let sum = exp_sum::<O, STORE>(self.others, left, scale, max_logit)
                 + exp_sum::<O, STORE>(self.others, right, scale, max_logit);

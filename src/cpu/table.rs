@@ -9,7 +9,7 @@ use super::{
     curve::OthersF32,
     rows::{Partial, RowExtras},
     sweep::{Block, weighted},
-    vector::{Fused, LANES, exp, fold, larger, normal, scale_values},
+    vector::{Fused, LANES, exp, fold, larger, max_of, normal, scale_values},
 };
 use crate::objective::others::Identity;
 
@@ -86,20 +86,6 @@ fn spread(columns: &mut [f32], centers: usize, which: &[u32], values: &[f32]) {
 #[inline(always)]
 pub(super) fn without(row: &[f32], label: usize) -> [&[f32]; 2] {
     if label < row.len() { [&row[..label], &row[label + 1..]] } else { [row, &[]] }
-}
-
-/// The largest of all; −∞ of none.
-#[inline(always)]
-pub(super) fn max_of(values: &[f32]) -> f32 {
-    let (blocks, rest) = values.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for v in blocks {
-        for l in 0..LANES {
-            lanes[l] = larger(v[l], lanes[l]);
-        }
-    }
-    rest.iter().zip(&mut lanes).for_each(|(v, lane)| *lane = larger(*v, *lane));
-    fold(lanes, larger)
 }
 
 /// Sums of several functions of one value.

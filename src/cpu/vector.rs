@@ -101,6 +101,20 @@ pub(super) fn fold<T: Copy, const N: usize>(mut lanes: [T; N], combine: impl Fn(
     lanes[0]
 }
 
+/// The largest of all; −∞ of none.
+#[inline(always)]
+pub(super) fn max_of(values: &[f32]) -> f32 {
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for v in blocks {
+        for l in 0..LANES {
+            lanes[l] = larger(v[l], lanes[l]);
+        }
+    }
+    rest.iter().zip(&mut lanes).for_each(|(v, lane)| *lane = larger(*v, *lane));
+    fold(lanes, larger)
+}
+
 /// <a, b> in [`LANES`] sums of `T`.
 #[inline(always)]
 pub(super) fn dot<T: Fused + Copy + Default + Add<Output = T> + From<f32>>(a: &[f32], b: &[f32]) -> T {

@@ -6,6 +6,7 @@ mod gradient_filter;
 mod label;
 mod options;
 mod output;
+mod predictions;
 
 pub use batch::{Batch, Margins, Stored};
 pub(crate) use batch::{Finite, MAX_WEIGHT, MIN_WEIGHT};
@@ -15,3 +16,5 @@ pub(crate) use label::numbers;
 pub use options::{Budget, DevicePreset, Options, Tile, Want};
 pub(crate) use output::NO_COSINE;
 pub use output::{CenterOutput, Counts, Filtered, Output, Penalty};
+pub(crate) use predictions::Prediction;
+pub use predictions::{Inputs, Predictions};

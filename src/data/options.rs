@@ -15,6 +15,12 @@ pub struct Options {
     pub tile: Option<Tile>,
     /// Leaves small entries of the gradient out; default none: exact gradients.
     pub filter: Option<GradientFilter>,
+    /// k: the k nearest classes of each row come out with the loss, 1 ≤ k ≤ 64 and at most the number of classes; default none.
+    /// For a whole head over slices; [`Output::predictions`](crate::Output::predictions) has them.
+    ///
+    /// The label plays no part in them: [`Predictions`](crate::data::Predictions) are of the cosines without margin.
+    /// [`Backend::predictor`](crate::Backend::predictor) predicts without labels.
+    pub predictions: Option<usize>,
     /// The most work of one dispatch and of one submit on the GPU path, in multiply-adds; default none: one submit for a call.
     /// For systems that reset a device whose submit takes too long: Windows after 2 s, browsers sooner.
     ///

@@ -1,5 +1,7 @@
 //! Everything that comes out of a head over slices, of a regulariser and of the center loss.
 
+use super::Predictions;
+
 /// In the place of the largest other cosine where a row has none.
 pub(crate) const NO_COSINE: f64 = -1.0;
 
@@ -33,6 +35,8 @@ pub struct Output<T = f32> {
     pub counts: Counts,
     /// The entries that a [`GradientFilter`](crate::GradientFilter) dropped; none without one.
     pub filtered: Option<Filtered<T>>,
+    /// The nearest classes of each row, if [`Options::predictions`](crate::Options::predictions) asks for them.
+    pub predictions: Option<Predictions<T>>,
 }
 
 /// Rows and prototypes that a batch left out, and why.

@@ -9,6 +9,7 @@ use super::{
     bound::Bound,
     head::BoundHead,
     io::{biases, needs, vectors},
+    predictor::Lists,
     readback,
 };
 use crate::{
@@ -32,6 +33,8 @@ pub(crate) struct DeviceHead {
     /// Rows of a batch whose results are mapped, or will be. Still there when the next batch comes if an error, or a
     /// future that was dropped, came between.
     pending: Option<usize>,
+    /// Nearest classes of a row; 0 if none are wanted.
+    predictions: usize,
 }
 
 /// The tensors that a batch is uploaded to.
@@ -116,11 +119,13 @@ enum What {
     GradBias(usize),
     State,
     Filtered,
+    Nearest,
+    LogSums,
 }
 
 impl What {
-    /// Its bytes for this many rows of embeddings of `dim` values.
-    fn bytes(self, rows: usize, dim: usize) -> u64 {
+    /// Its bytes for this many rows of embeddings of `dim` values, with so many predictions each.
+    fn bytes(self, rows: usize, [dim, predictions]: [usize; 2]) -> u64 {
         let bytes = match self {
             What::Rows => rows * size_of::<Row>(),
             What::Batch => size_of::<BatchState>(),
@@ -129,13 +134,15 @@ impl What {
             What::GradScale => 4,
             What::State => 16,
             What::Filtered => size_of::<uniforms::FilterTotals>(),
+            What::Nearest => rows * predictions * size_of::<[u32; 4]>(),
+            What::LogSums => rows * 4,
         };
         bytes as u64
     }
 }
 
 /// One for each result that is read back.
-fn staging(context: &Context, bound: &Bound, outputs: &ResultTensors) -> Result<Vec<Staging>> {
+fn staging(context: &Context, bound: &Bound, outputs: &ResultTensors, predictions: usize) -> Result<Vec<Staging>> {
     let (plan, own) = (bound.plan(), |name| bound.workspace(name));
     let mut sources = vec![(What::Rows, own("rows")?), (What::Batch, own("batch")?)];
     sources.extend(outputs.grad_embeddings.as_ref().map(|tensor| (What::GradEmbeddings, tensor.buffer())));
@@ -152,9 +159,12 @@ fn staging(context: &Context, bound: &Bound, outputs: &ResultTensors) -> Result<
     if !plan.stage(Stage::UpdateState).is_empty() {
         sources.push((What::State, own("state")?));
     }
+    if predictions > 0 {
+        sources.extend([(What::Nearest, own("nearest")?), (What::LogSums, own("log sums")?)]);
+    }
     let (shape, usage) = (plan.shape(), wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
     let stage = |(result, source): (What, &wgpu::Buffer)| {
-        let buffer = context.buffer("staging", result.bytes(shape.rows(), shape.dim()), usage)?;
+        let buffer = context.buffer("staging", result.bytes(shape.rows(), [shape.dim(), predictions]), usage)?;
         Ok(Staging { result, source: source.clone(), buffer })
     };
     sources.into_iter().map(stage).collect()
@@ -191,9 +201,10 @@ impl DeviceHead {
             ..Io::new(&inputs.embeddings, &prototypes, &inputs.labels, &outputs.loss)
         };
         let bound = head.bind_any(&io, Some(&inputs.upstream))?;
-        let staging = staging(context, &bound.bound, &outputs)?;
+        let predictions = options.predictions.unwrap_or(0);
+        let staging = staging(context, &bound.bound, &outputs, predictions)?;
         let (context, loss) = (context.clone(), loss.clone());
-        Ok(Self { context, bound, loss, shape, range, inputs, staging, pending: None })
+        Ok(Self { context, bound, loss, shape, range, inputs, staging, pending: None, predictions })
     }
 
     /// `keep` or `recompute`.
@@ -317,8 +328,8 @@ impl DeviceHead {
 
     /// The results that are read back for this many rows, with their bytes.
     fn wanted(&self, rows: usize) -> impl Iterator<Item = (&Staging, u64)> {
-        let dim = self.shape.dim();
-        self.staging.iter().map(move |s| (s, s.result.bytes(rows, dim))).filter(|(_, bytes)| *bytes > 0)
+        let sizes = [self.shape.dim(), self.predictions];
+        self.staging.iter().map(move |s| (s, s.result.bytes(rows, sizes))).filter(|(_, bytes)| *bytes > 0)
     }
 
     /// Copies the mapped results out. Nothing can fail once the first value of `out` is written.
@@ -327,6 +338,7 @@ impl DeviceHead {
         let mut states = vec![Row::zeroed(); rows];
         let mut batch = BatchState::zeroed();
         let mut left_out = None;
+        let mut lists = Lists::new(rows, self.predictions);
         let dim = self.shape.dim();
         let view = |(staging, bytes): (&Staging, u64)| {
             Ok((staging.result, readback::view(&self.context, &staging.buffer, bytes)?))
@@ -354,6 +366,8 @@ impl DeviceHead {
                     bytemuck::cast_slice_mut(&mut out.grad_bias)
                 }
                 What::State => bytemuck::bytes_of_mut(&mut moved),
+                What::Nearest => bytemuck::cast_slice_mut(&mut lists.nearest),
+                What::LogSums => bytemuck::cast_slice_mut(&mut lists.log_sums),
                 What::Filtered => bytemuck::bytes_of_mut(left_out.insert(uniforms::FilterTotals::zeroed())),
             };
             into.copy_from_slice(view);
@@ -380,6 +394,9 @@ impl DeviceHead {
             let found = if rows == 0 { none } else { found };
             super::head::filtered(&found, &out.counts, self.range.len())
         });
+        let predictions = (self.predictions > 0).then(|| out.predictions.take().unwrap_or_default());
+        let found = (&states[..], batch.non_finite_prototypes);
+        out.predictions = predictions.map(|all| lists.predictions(&self.loss, self.range.clone(), found, all));
         if let Some(state) = state {
             super::head::moved(&self.loss, moved, state);
         }

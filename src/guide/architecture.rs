@@ -57,6 +57,13 @@
 //! functions with the same names in every file. Everything that a loss does happens in pointwise kernels between them:
 //! `target_rows` (or `target_margins`) for the labelled class (N values), `row_stats` and `grad_cosines` for the others (N·C values).
 //!
+//! # Predictions
+//!
+//! The nearest classes of each row go beside the statistics: every engine selects among the raw cosines of a tile or chunk while it
+//! is there, and the log-probabilities follow from the rows' sums, which for plain other classes are those of the loss. A
+//! predictor is the same without labels, margins and gradients. On the CPU the few cosines that were selected are computed again in
+//! f64; *keep* selects from the exponentials that pass 1 stores, by the largest logits of the tiles.
+//!
 //! # Losses
 //!
 //! [`MarginSoftmax`](crate::MarginSoftmax) is plain data: a target curve, a transform of the other classes, a link from logits to

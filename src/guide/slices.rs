@@ -47,6 +47,8 @@
 //! | no allocation per batch | [`evaluate_into`](crate::SliceHead::evaluate_into) |
 //! | a future | [`evaluate_async`](crate::SliceHead::evaluate_async) |
 //! | losses that follow the batch to move | [`train`](crate::SliceHead::train) in the place of `evaluate` |
+//! | the nearest classes, without labels | [`Backend::predictor`](crate::Backend::predictor) |
+//! | the nearest classes of a step | [`Options::predictions`](crate::Options::predictions) |
 //! | fewer gradients, less memory | [`head_with`](crate::Backend::head_with) and [`Options`](crate::Options) |
 //! | weights, biases, margins per class or row | the other fields of [`Batch`](crate::Batch) |
 //! | f16 or bf16 | [`evaluate_stored`](crate::SliceHead::evaluate_stored) |

@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, Target, in_range};
 use crate::{
     Batch, Error, Label, Options, Result, Shape,
-    data::{Finite, MAX_WEIGHT, MIN_WEIGHT, numbers},
+    data::{Finite, Inputs, MAX_WEIGHT, MIN_WEIGHT, Predictions, numbers},
     shape::check_length,
 };
 
@@ -200,9 +200,40 @@ fn unrounded(m2: f64) -> f64 {
     if f64::from(whole as f32) == m2 { whole } else { m2 }
 }
 
+/// The label of rows that have none: it names no class, and no loss ignores it.
+const UNLABELLED: i64 = i64::MAX - 1;
+
+impl<'a, T: Finite> Inputs<'a, T> {
+    /// A batch without labels, checked like any other.
+    pub(crate) fn check(
+        &self,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        range: &std::ops::Range<usize>,
+    ) -> Result<CheckedBatch<'a, T>> {
+        let &Self { embeddings, prototypes, bias } = self;
+        let rows = embeddings.len() / shape.dim();
+        check_length("embeddings", embeddings.len(), embeddings.len().next_multiple_of(shape.dim()))?;
+        if rows > shape.rows() {
+            return Err(Error::Rows { found: rows, allowed: shape.rows() });
+        }
+        let none: &[i64] = &[];
+        let batch = Batch { embeddings: &embeddings[..0], prototypes, bias, labels: none, ..Batch::default() };
+        let checked = batch.check(loss, shape, range)?;
+        Ok(CheckedBatch { embeddings, labels: vec![UNLABELLED; rows], ..checked })
+    }
+}
+
 impl Options {
-    /// Refuses a filter where no gradient passes through G.
-    pub(crate) fn check(&self, loss: &MarginSoftmax) -> Result<()> {
+    /// Refuses a filter where no gradient passes through G, and predictions that are not possible.
+    pub(crate) fn check(&self, loss: &MarginSoftmax, shape: Shape, range: &std::ops::Range<usize>) -> Result<()> {
+        if let Some(count) = self.predictions {
+            Predictions::<f32>::check(count, shape.classes())?;
+            if *range != (0..shape.classes()) {
+                let why = "a shard's statistics have none: take a predictor of each shard, and Predictions::merged";
+                return Err(Error::Combination { what: "predictions", why });
+            }
+        }
         let classes = self.want.grad_bias && loss.is_linear();
         if self.filter.is_some() && !(self.want.grad_embeddings || self.want.grad_prototypes || classes) {
             let why = "neither dX nor dW nor a db per class is wanted, so there is nothing to filter";

@@ -183,7 +183,7 @@ impl Search<'_> {
         let work = self.work;
         let rounds = schedule.chunks.len() as u64 * work.passes(self.rows());
         let mut count = rounds + self.layout.shards.len() as u64 + 1;
-        if work.stages.top_k > 0 {
+        if work.selects() {
             // a span that starts a row's list, or begins at class 0 of its chunk, has constants of its own too
             count += schedule.chunks.iter().map(|c| c.count.div_ceil(CLASSES_PER_SPAN) as u64).sum::<u64>();
         }

@@ -63,7 +63,7 @@ impl Builder {
 
     /// [`RowStatisticsF32`] of each slot of each row.
     pub fn slots(&mut self, rows: u64, slots: u64) -> Result<usize> {
-        self.workspace("slots", slots * rows * size_of::<RowStatisticsF32>() as u64)
+        self.workspace("slots", slot_bytes(rows, slots))
     }
 
     /// The parts of the sum over classes in dX, in whole quads.
@@ -75,6 +75,10 @@ impl Builder {
     pub fn columns(&mut self, blocks: u64, columns: u64) -> Result<usize> {
         self.workspace("columns", (blocks * columns + 1) * 4)
     }
+}
+
+fn slot_bytes(rows: u64, slots: u64) -> u64 {
+    slots * rows * size_of::<RowStatisticsF32>() as u64
 }
 
 /// The buffers of a head, as indices into those of the plan.
@@ -103,6 +107,7 @@ pub(super) struct Buffers {
     pub cosines: Vec<usize>,
     /// The hardest classes of each row.
     pub top: Option<usize>,
+    pub prediction: Option<PredictionBuffers>,
     pub draws: Option<usize>,
     pub upstream: Option<usize>,
     pub grad_scale: Option<usize>,
@@ -110,6 +115,16 @@ pub(super) struct Buffers {
     pub grad_link_bias: Option<usize>,
     /// For a backward pass through the cosines.
     pub sweep: Option<Sweep>,
+}
+
+/// The nearest classes.
+pub(super) struct PredictionBuffers {
+    /// The list of each row.
+    pub nearest: usize,
+    /// The log-sum-exp of each row.
+    pub log_sums: usize,
+    /// The rows' sums over the cosines as they are, where the loss takes others.
+    pub slots: Option<usize>,
 }
 
 /// The buffers of a backward pass through the cosines.
@@ -162,14 +177,14 @@ impl Buffers {
         Ok(Self {
             embeddings: b.given(TensorRole::Embeddings, rows * shape.dim() as u64 * layout.embeddings.bytes())?,
             prototypes: sizes.per_shard(b, TensorRole::Prototypes, layout.prototypes)?,
-            labels: b.given(TensorRole::Labels, rows * 4)?,
+            labels: if work.labelled { b.given(TensorRole::Labels, rows * 4) } else { b.per_row("labels", rows) }?,
             weights: b.optional(TensorRole::ClassWeights, 16)?,
             row_weights: b.optional(TensorRole::RowWeights, 16)?,
             class_margins: b.optional(TensorRole::ClassMargins, 16)?,
             row_margins: b.optional(TensorRole::RowMargins, 16)?,
             state: b.optional(TensorRole::State, 16)?,
             bias: on(work.linear, || b.optional(TensorRole::Bias, classes * 4))?,
-            loss: b.given(TensorRole::Loss, 4)?,
+            loss: if work.labelled { b.given(TensorRole::Loss, 4) } else { b.workspace("loss", 4) }?,
             row_losses: b.optional(TensorRole::RowLosses, rows * 4)?,
             log_sum_exps: b.optional(TensorRole::LogSumExps, rows * 4)?,
             rows: b.rows(rows)?,
@@ -180,6 +195,7 @@ impl Buffers {
             slots: b.slots(rows, schedule.slots as u64)?,
             cosines: sizes.cosines(b)?,
             top: on(work.stages.top_k > 0, || b.workspace("top", rows * work.stages.top_k as u64 * 8))?,
+            prediction: on(work.predictions > 0, || sizes.prediction(b))?,
             draws: on(work.stages.margin_noise, || b.per_row("draws", rows))?,
             upstream: on(work.any, || b.optional(TensorRole::Upstream, 16))?,
             grad_scale: on(work.scale, || b.given(TensorRole::GradScale, 4))?,
@@ -208,6 +224,16 @@ impl Sizes<'_> {
             let shared = b.workspace("cosines", self.rows * self.schedule.longest() * 4)?;
             Ok(vec![shared; chunks.len()])
         }
+    }
+
+    fn prediction(&self, b: &mut Builder) -> Result<PredictionBuffers> {
+        let (rows, count) = (self.rows, self.work.predictions as u64);
+        let slots = slot_bytes(rows, self.schedule.slots as u64);
+        Ok(PredictionBuffers {
+            nearest: b.workspace("nearest", rows * count * 16)?,
+            log_sums: b.per_row("log sums", rows)?,
+            slots: on(self.work.sums_apart, || b.workspace("prediction slots", slots))?,
+        })
     }
 
     fn sweep(&self, b: &mut Builder) -> Result<Sweep> {

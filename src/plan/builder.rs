@@ -128,6 +128,7 @@ impl Builder {
             cuts,
             backward,
             work_per_submit: None,
+            labelled: true,
         }
     }
 }

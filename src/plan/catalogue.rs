@@ -84,6 +84,7 @@ impl Catalogue {
             k::margin_logits(s),
             k::margin_slopes(s),
             k::select_top_k(s),
+            k::select_nearest(s, 5),
             k::target_rows(s, Loader::F32, Loader::F32x4, false),
             k::target_rows(s, Loader::F32, Loader::F32x4, true),
         ];
@@ -155,6 +156,8 @@ const STORES: [Loader; 2] = [Loader::F32x4, Loader::F32];
 pub fn kernels() -> Vec<(String, Kernel)> {
     let mut all = Catalogue::default();
     all.add("-", k::COMMON.iter().map(|kernel| kernel()));
+    all.add("softmax", [k::predict_rows(5, false)]);
+    all.add("binary", [k::predict_rows(5, true)]);
     variants().iter().for_each(|snippets| all.of_loss(snippets));
     for &tile in Tile::ALL {
         all.add(tile.name(), [k::list_classes(tile), k::list_rows(tile)]);

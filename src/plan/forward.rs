@@ -14,6 +14,8 @@ use crate::{Result, Shape};
 pub(super) struct HeadPlan<'a> {
     /// Of the classes of this plan.
     pub shape: Shape,
+    /// Each class is a problem of its own.
+    pub binary: bool,
     pub layout: &'a Layout<'a>,
     pub loaders: Loaders,
     pub snippets: Snippets,
@@ -47,6 +49,18 @@ pub(super) struct Round {
     statistics: Step,
 }
 
+impl Round {
+    /// The constants of a selection among its classes, a span of them at a time.
+    fn spans(&self) -> impl Iterator<Item = StepConstants> + '_ {
+        (0..self.chunk.count).step_by(CLASSES_PER_SPAN).map(|first| StepConstants {
+            begin: self.part.begin * u32::from(first == 0),
+            row_first: first as u32,
+            row_count: CLASSES_PER_SPAN as u32,
+            ..self.part
+        })
+    }
+}
+
 impl HeadPlan<'_> {
     /// Norms, and the cosines at the labels.
     pub fn targets(&self, b: &mut Builder) -> Result<Vec<Step>> {
@@ -57,6 +71,7 @@ impl HeadPlan<'_> {
         let class_norms = k::class_norms(loaders.prototypes, true);
         let joined = self.joins_margins();
         let target_rows = k::target_rows(&self.snippets, loaders.embeddings, loaders.prototypes, joined);
+        let labelled = self.work.labelled;
         let (mut first, mut group) = (0, 0);
         for (&classes, &data) in self.layout.shards.iter().zip(&own.prototypes) {
             let count = classes * self.shape.sub_centers();
@@ -67,7 +82,9 @@ impl HeadPlan<'_> {
             if joined {
                 buffers.extend([own.class_margins, own.row_margins]);
             }
-            steps.push(b.step(&target_rows, part, rows, &buffers)?);
+            if labelled {
+                steps.push(b.step(&target_rows, part, rows, &buffers)?);
+            }
             first += count;
             group += count.div_ceil(64);
         }
@@ -94,7 +111,7 @@ impl HeadPlan<'_> {
             let grid = Grid::over_rows(tile.rows(), (chunk.vectors() as u64).div_ceil(tile.columns().into()));
             let buffers = [own.embeddings, own.prototypes[chunk.shard], own.inverses, own.classes, cosines];
             let product = b.step(&products, part, grid, &buffers)?;
-            let statistics = self.sums(b, &row_stats, part, cosines)?;
+            let statistics = self.sums(b, &row_stats, part, [cosines, own.slots])?;
             rounds.push(Round { part, chunk, cosines, product, statistics });
         }
         Ok(rounds)
@@ -121,9 +138,9 @@ impl HeadPlan<'_> {
     }
 
     /// The rows' sums over the other classes of a chunk.
-    fn sums(&self, b: &mut Builder, kernel: &Kernel, part: StepConstants, cosines: usize) -> Result<Step> {
+    fn sums(&self, b: &mut Builder, kernel: &Kernel, part: StepConstants, [from, to]: [usize; 2]) -> Result<Step> {
         let own = &self.buffers;
-        let buffers = own.with_bias(&[cosines, own.rows, own.classes, own.slots]);
+        let buffers = own.with_bias(&[from, own.rows, own.classes, to]);
         b.step(kernel, part, Grid::over_rows(1, self.schedule.slots as u64), &buffers)
     }
 
@@ -140,15 +157,50 @@ impl HeadPlan<'_> {
         };
         let select = k::select_top_k(&self.snippets);
         let mut steps = vec![];
-        for (i, round) in rounds.iter().enumerate() {
+        for round in rounds {
             steps.push(round.product.clone());
-            for first in (0..round.chunk.count).step_by(CLASSES_PER_SPAN) {
-                let begin = u32::from(i == 0 && first == 0);
-                let (row_first, row_count) = (first as u32, CLASSES_PER_SPAN as u32);
-                let part = StepConstants { begin, row_first, row_count, ..round.part };
+            for part in round.spans() {
                 steps.push(b.step(&select, part, Grid::over_rows(1, 1), &[round.cosines, self.buffers.rows, top])?);
             }
         }
+        Ok(steps)
+    }
+
+    /// The nearest classes of a round, if they are wanted, and the sums that their log-probabilities need beside the loss'.
+    fn nearest(&self, b: &mut Builder, round: &Round) -> Result<Vec<Step>> {
+        let (own, mut steps) = (&self.buffers, vec![]);
+        let Some(prediction) = &own.prediction else { return Ok(steps) };
+        let select = k::select_nearest(&self.snippets, self.work.predictions);
+        for part in round.spans() {
+            let buffers = own.with_bias(&[round.cosines, prediction.nearest]);
+            steps.push(b.step(&select, part, Grid::over_rows(1, 1), &buffers)?);
+        }
+        if let Some(slots) = prediction.slots {
+            let raw = k::row_stats(&self.snippets.raw(), self.loaders.cosines);
+            steps.push(self.sums(b, &raw, round.part, [round.cosines, slots])?);
+        }
+        Ok(steps)
+    }
+
+    /// The log-probabilities of the nearest classes, if they are wanted.
+    fn log_probabilities(&self, b: &mut Builder) -> Result<Option<Step>> {
+        let own = &self.buffers;
+        let Some(prediction) = &own.prediction else { return Ok(None) };
+        let kernel = k::predict_rows(self.work.predictions, self.binary);
+        let buffers = [prediction.slots.unwrap_or(own.slots), own.rows, prediction.nearest, prediction.log_sums];
+        b.step(&kernel, self.global, Grid::over_rows(64, 1), &buffers).map(Some)
+    }
+
+    /// Predictions of rows without labels, after [`targets`](Self::targets).
+    pub fn predictions(&self, b: &mut Builder, rounds: &[Round]) -> Result<Vec<Step>> {
+        let own = &self.buffers;
+        let mut steps = vec![b.step(&k::class_totals(), self.global, Grid::fixed(1), &[own.batch, own.totals])?];
+        for round in rounds {
+            steps.push(round.product.clone());
+            steps.extend(self.nearest(b, round)?);
+            steps.extend(Some(&round.statistics).filter(|_| !self.binary).cloned());
+        }
+        steps.extend(self.log_probabilities(b)?);
         Ok(steps)
     }
 
@@ -177,7 +229,7 @@ impl HeadPlan<'_> {
                 if !self.schedule.keep {
                     steps.push(round.product.clone());
                 }
-                steps.push(self.sums(b, &raw, round.part, round.cosines)?);
+                steps.push(self.sums(b, &raw, round.part, [round.cosines, own.slots])?);
             }
             steps.push(b.step(&k::row_log_sum_exp(), *global, Grid::over_rows(64, 1), &[own.slots, own.rows])?);
             steps.push(b.step(&k::median_cosine(), *global, Grid::over_rows(1, 1), &[own.rows, own.batch])?);
@@ -201,6 +253,7 @@ impl HeadPlan<'_> {
             if !self.early() {
                 steps.push(round.product.clone());
             }
+            steps.extend(self.nearest(b, round)?);
             steps.push(round.statistics.clone());
         }
         Ok(steps)
@@ -212,9 +265,11 @@ impl HeadPlan<'_> {
         let (rows, totals) = (Grid::over_rows(64, 1), k::Totals::Summed);
         let buffers = [own.slots, own.rows, own.row_losses, own.log_sum_exps, own.totals];
         let batch = [own.rows, own.batch, own.loss, own.totals];
-        Ok(vec![
+        let mut steps = vec![
             b.step(&k::row_loss(snippets, totals), *global, rows, &buffers)?,
             b.step(&k::batch_loss(snippets, totals, self.work.any), *global, Grid::fixed(1), &batch)?,
-        ])
+        ];
+        steps.extend(self.log_probabilities(b)?);
+        Ok(steps)
     }
 }

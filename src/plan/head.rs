@@ -11,7 +11,7 @@ use super::{
     kernels::Snippets,
     work::Work,
 };
-use crate::{Error, MarginSoftmax, Options, Result, Shape, shape::elements};
+use crate::{Error, MarginSoftmax, Options, Result, Shape, data::Predictions, shape::elements};
 
 impl Plan {
     /// Plans a head: `Limit` and `Budget` errors come from here, before anything is allocated.
@@ -32,7 +32,7 @@ impl Plan {
         options: &Options,
     ) -> Result<Self> {
         loss.validate_for(shape)?;
-        options.check(loss)?;
+        options.check(loss, shape, &(0..shape.classes()))?;
         Self::checked(loss, (shape, 0..shape.classes(), true), layout, limits, options)
     }
 
@@ -47,7 +47,7 @@ impl Plan {
         options: &Options,
     ) -> Result<Self> {
         loss.validate_for(whole)?;
-        options.check(loss)?;
+        options.check(loss, whole, &range)?;
         Self::checked(loss, (whole, range, false), layout, limits, options)
     }
 
@@ -61,25 +61,9 @@ impl Plan {
     ) -> Result<Self> {
         let shape = shape_of(whole, &range, layout)?;
         let snippets = Snippets::of(loss, whole);
-        let work = Work::new(loss, options.want, snippets.stages, options.filter.is_some());
-        if work.counts_rows() {
-            at_most("rows of this loss on a GPU", shape.rows() as u64, MAX_COUNTED_ROWS as u64)?;
-        }
-        indexable("rows · top_k.count", elements(shape.rows(), work.stages.top_k))?;
-        let loaders = Loaders {
-            embeddings: layout.embeddings.loader("embeddings", shape.dim(), limits)?,
-            prototypes: layout.prototypes.loader("prototypes", shape.dim(), limits)?,
-            cosines: Loader::F32x4,
-            gradients: Loader::plain(shape.dim()),
-        };
+        let work = Work::new(loss, options, snippets.stages);
         let mut b = Builder::new(limits, shape.rows(), shape)?;
-        let schedule = budget::fit(shape, layout, limits, work, options)?;
-        let buffers = Buffers::new(&mut b, shape, layout, work, &schedule)?;
-        let (slots, splits) = (schedule.slots as u32, schedule.splits as u32);
-        let groups: usize = layout.shards.iter().map(|count| (count * whole.sub_centers()).div_ceil(64)).sum();
-        let global = StepConstants { slots, splits, ..StepConstants::over(groups) };
-        let epsilon = options.filter.map_or(0, |filter| (filter.epsilon() as f32).to_bits());
-        let head = HeadPlan { shape, layout, loaders, snippets, work, schedule, buffers, global, epsilon, alone };
+        let head = HeadPlan::new(&mut b, loss, (shape, layout), (snippets, work, alone), limits, options)?;
 
         let mut targets = head.targets(&mut b)?;
         let rounds = head.rounds(&mut b)?;
@@ -93,6 +77,35 @@ impl Plan {
         let elements = [layout.embeddings, layout.prototypes];
         let stages = [targets, follow, statistics, losses, backward];
         b.plan((whole, range, 1, elements), snippets, schedule, stages).bounded(options.work_per_submit)
+    }
+
+    /// Plans the `count` nearest classes of rows without labels, among those in `range` of a head of this shape; the layout is
+    /// that of these classes. Of the options budget, preset, tile and work per submit are used.
+    ///
+    /// The lists come out in the workspace `nearest`, \[rows, count\] of four u32 each: the bits of the cosine, the class or
+    /// 2³² − 1, its prototype, the bits of the log-probability.
+    pub fn predict(
+        loss: &MarginSoftmax,
+        whole: Shape,
+        range: Range<usize>,
+        count: usize,
+        layout: &Layout<'_>,
+        limits: &Limits,
+        options: &Options,
+    ) -> Result<Self> {
+        loss.validate_for(whole)?;
+        Predictions::<f32>::check(count, whole.classes())?;
+        let shape = shape_of(whole, &range, layout)?;
+        let (own, work) = (Snippets::of(loss, whole), Work::unlabelled(loss, count));
+        let mut b = Builder::new(limits, shape.rows(), shape)?;
+        let head = HeadPlan::new(&mut b, loss, (shape, layout), (own.raw(), work, false), limits, options)?;
+        let mut steps = head.targets(&mut b)?;
+        let rounds = head.rounds(&mut b)?;
+        steps.extend(head.predictions(&mut b, &rounds)?);
+        let elements = [layout.embeddings, layout.prototypes];
+        let stages = [steps, vec![], vec![], vec![], vec![]];
+        let plan = b.plan((whole, range, 1, elements), own, head.schedule, stages);
+        Self { labelled: false, ..plan }.bounded(options.work_per_submit)
     }
 
     /// Cuts the classes into as few shards as the limits allow, of whole groups of 64 classes; at most 65,536.
@@ -118,6 +131,37 @@ impl Plan {
         let whole = shape.classes() / even;
         let rest = shape.classes() % even;
         Ok(std::iter::repeat_n(even, whole).chain((rest > 0).then_some(rest)).collect())
+    }
+}
+
+impl<'a> HeadPlan<'a> {
+    /// Schedule and buffers for the classes of `shape`.
+    fn new(
+        b: &mut Builder,
+        loss: &MarginSoftmax,
+        (shape, layout): (Shape, &'a Layout<'a>),
+        (snippets, work, alone): (Snippets, Work, bool),
+        limits: &Limits,
+        options: &Options,
+    ) -> Result<Self> {
+        if work.counts_rows() {
+            at_most("rows of this loss on a GPU", shape.rows() as u64, MAX_COUNTED_ROWS as u64)?;
+        }
+        indexable("rows · top_k.count", elements(shape.rows(), work.stages.top_k))?;
+        let loaders = Loaders {
+            embeddings: layout.embeddings.loader("embeddings", shape.dim(), limits)?,
+            prototypes: layout.prototypes.loader("prototypes", shape.dim(), limits)?,
+            cosines: Loader::F32x4,
+            gradients: Loader::plain(shape.dim()),
+        };
+        let schedule = budget::fit(shape, layout, limits, work, options)?;
+        let buffers = Buffers::new(b, shape, layout, work, &schedule)?;
+        let (slots, splits) = (schedule.slots as u32, schedule.splits as u32);
+        let groups: usize = layout.shards.iter().map(|count| (count * shape.sub_centers()).div_ceil(64)).sum();
+        let global = StepConstants { slots, splits, ..StepConstants::over(groups) };
+        let epsilon = options.filter.map_or(0, |filter| (filter.epsilon() as f32).to_bits());
+        let binary = loss.binary().is_some();
+        Ok(Self { shape, binary, layout, loaders, snippets, work, schedule, buffers, global, epsilon, alone })
     }
 }
 

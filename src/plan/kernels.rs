@@ -30,6 +30,7 @@ const WEIGHTS: &str = wgsl!("common/class_weights");
 const EQUAL_ROWS: &str = wgsl!("common/equal_rows");
 const TOTALS: &str = wgsl!("head/totals_summed");
 const KNOWN_TOTALS: &str = wgsl!("head/totals_known");
+const BEST_LIST: &str = wgsl!("head/best_list");
 const ROW_GRADIENT: &str = wgsl!("head/row_gradient");
 const CURVE: &str = wgsl!("operations/margin_curve");
 const BLOCK: &str = wgsl!("tile/block");
@@ -253,8 +254,23 @@ impl Totals {
 }
 
 pub(crate) fn select_top_k(snippets: &Snippets) -> Kernel {
-    let recipe = recipe!("head", "select_top_k", "rww");
+    let recipe = recipe!("head", "select_top_k", "rww").part(BEST_LIST);
     recipe.part(if snippets.many { wgsl!("sub_centers/many") } else { wgsl!("sub_centers/one") }).kernel()
+}
+
+/// `count` classes of each row.
+pub(crate) fn select_nearest(snippets: &Snippets, count: usize) -> Kernel {
+    snippets.classes(recipe!("head", "select_nearest", "rw").part(BEST_LIST).part(chosen(count))).kernel()
+}
+
+/// `binary`: each class is a problem of its own.
+pub(crate) fn predict_rows(count: usize, binary: bool) -> Kernel {
+    let recipe = recipe!("head", "predict_rows", "rwww").part(EXPONENTIAL).part(chosen(count));
+    recipe.part(if binary { wgsl!("link/log_sigmoid") } else { wgsl!("link/log_softmax") }).kernel()
+}
+
+fn chosen(count: usize) -> String {
+    format!("const CHOSEN = {count}u;")
 }
 
 pub(crate) fn cosines(tile: Tile, x: Loader, w: Loader, out: Loader) -> Kernel {

@@ -45,6 +45,7 @@ pub use schedule::{Chunk, ChunkCost, PassSchedule};
 pub use settings::{Accumulate, Call};
 pub use tile::TileGeometry;
 
+use crate::uniforms::constants::{UNLABELLED, WEIGHS};
 pub use crate::uniforms::{Settings, StepConstants};
 use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};
 
@@ -173,6 +174,8 @@ pub struct Plan {
     backward: Vec<Step>,
     /// The most work of a submit.
     work_per_submit: Option<u64>,
+    /// Rows have labels.
+    labelled: bool,
 }
 
 /// A part of the forward pass.
@@ -290,7 +293,12 @@ impl Plan {
         if let Some(divisor) = call.divisor {
             loss.check_divisor(divisor.into())?;
         }
-        Ok(Settings::new(loss, self.shape, &self.range, self.entries, call))
+        let mut settings = Settings::new(loss, self.shape, &self.range, self.entries, call);
+        if !self.labelled {
+            settings.flag(UNLABELLED, true);
+            settings.flag(WEIGHS, false);
+        }
+        Ok(settings)
     }
 
     /// Refuses what a head over slices refuses, for executors that get their input on the host: a loss that this plan cannot

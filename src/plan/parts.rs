@@ -42,7 +42,9 @@ impl Plan {
                 count * product(rows, dim, self.schedule.tile)
             }
             "row_stats" | "grad_cosines" => count * n * PER_ENTRY,
-            "select_top_k" => count.min(u64::from(row_count) * self.shape.sub_centers() as u64) * n * PER_ENTRY,
+            "select_top_k" | "select_nearest" => {
+                count.min(u64::from(row_count) * self.shape.sub_centers() as u64) * n * PER_ENTRY
+            }
             "class_norms" => loads(count * d),
             "target_rows" => loads(self.shape.sub_centers() as u64 * n * d),
             "row_norms" => loads(n * d),

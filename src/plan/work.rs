@@ -1,7 +1,7 @@
 //! The work of a head, as far as its memory and its steps follow from it.
 
 use super::{driver_limits::ROWS_PER_PASS, kernels::Stages};
-use crate::{MarginSoftmax, Want};
+use crate::{MarginSoftmax, Options, Others, Want};
 
 /// The work of a head.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,12 @@ pub(super) struct Work {
     /// Small entries of the gradient are left out.
     pub filter: bool,
     pub stages: Stages,
+    /// Nearest classes of each row that come out.
+    pub predictions: usize,
+    /// Their log-probabilities need sums that the loss does not.
+    pub sums_apart: bool,
+    /// Rows have labels, and a loss.
+    pub labelled: bool,
     /// Loop iterations of the transform of the other classes.
     pub transform_iterations: usize,
 }
@@ -31,8 +37,8 @@ pub(super) enum Bias {
 }
 
 impl Work {
-    pub fn new(loss: &MarginSoftmax, want: Want, stages: Stages, filter: bool) -> Self {
-        let linear = loss.is_linear();
+    pub fn new(loss: &MarginSoftmax, options: &Options, stages: Stages) -> Self {
+        let (linear, want) = (loss.is_linear(), options.want);
         let bias = match (linear, loss.binary()) {
             _ if !want.grad_bias => None,
             (true, _) => Some(Bias::Classes),
@@ -46,10 +52,24 @@ impl Work {
             scale: want.grad_scale,
             bias,
             linear,
-            filter,
+            filter: options.filter.is_some(),
             stages,
+            predictions: options.predictions.unwrap_or(0),
+            sums_apart: options.predictions.is_some() && loss.binary().is_none() && loss.others != Others::Identity,
+            labelled: true,
             transform_iterations: loss.others.loop_iterations(),
         }
+    }
+
+    /// That of predictions without labels.
+    pub fn unlabelled(loss: &MarginSoftmax, count: usize) -> Self {
+        let options = Options { want: Want::LOSS, predictions: Some(count), ..Options::default() };
+        Self { labelled: false, sums_apart: false, ..Self::new(loss, &options, Stages::default()) }
+    }
+
+    /// Whether classes are selected, a span of a chunk at a time.
+    pub fn selects(self) -> bool {
+        self.stages.top_k > 0 || self.predictions > 0
     }
 
     /// Whether the backward pass goes through the cosines.

@@ -5,10 +5,12 @@ mod auxiliary;
 mod directions;
 mod geometry;
 mod gradients;
+mod predictions;
 mod shard;
 
 pub use auxiliary::{center_loss, regularize, update_centers};
 pub use geometry::{mean_pair_angle, mean_prototype};
+pub use predictions::predict;
 pub use shard::Shard;
 
 use crate::{
@@ -81,5 +83,6 @@ pub(crate) fn step(
         shard.follow(&targets, state);
     }
     let statistics = shard.statistics(&targets, state)?;
-    shard.gradients(options.want, &targets, &statistics, state)
+    let predictions = options.predictions.map(|count| shard.predictions(count, state));
+    Ok(Output { predictions, ..shard.gradients(options.want, &targets, &statistics, state)? })
 }

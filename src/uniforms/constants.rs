@@ -85,6 +85,8 @@ shared! {
     SORTED: u32 = 1 << 23;
     /// Series coefficients follow nothing.
     GIVEN: u32 = 1 << 24;
+    /// Rows have no labels, and count whatever theirs say.
+    UNLABELLED: u32 = 1 << 25;
 
     // settings.adaptive; 0 for all others
 

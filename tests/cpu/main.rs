@@ -10,6 +10,9 @@ mod edges;
 mod errors;
 #[path = "../families/mod.rs"]
 mod families;
+#[path = "../predictions/mod.rs"]
+mod nearest;
+mod predictions;
 mod properties;
 mod shards;
 mod state;

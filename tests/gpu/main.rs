@@ -31,9 +31,12 @@ mod laws;
 mod matrix_units;
 mod memory;
 mod monitor;
+#[path = "../predictions/mod.rs"]
+mod nearest;
 mod operations;
 mod partial;
 mod parts;
+mod predictions;
 #[allow(dead_code)]
 #[path = "../host/problems.rs"]
 mod problems;
@@ -73,6 +76,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         monitor::CHECKS,
         partial::CHECKS,
         parts::CHECKS,
+        predictions::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
         state::CHECKS,

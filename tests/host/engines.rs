@@ -144,6 +144,7 @@ pub fn wide(out: Output) -> Output<f64> {
         grad_bias: wide(out.grad_bias),
         counts: out.counts,
         filtered: None,
+        predictions: None,
     }
 }
 

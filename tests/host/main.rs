@@ -26,6 +26,7 @@ mod monitor;
 mod package;
 mod partial;
 mod plan;
+mod predictions;
 mod problems;
 mod properties;
 mod regularizers;
