@@ -9,6 +9,7 @@
 //! | a page in a browser, in Rust or in JavaScript | [`browser`] |
 //! | a loss that is not in the list | [`margin`] |
 //! | your own implementation, and want to compare it | [`parity`] |
+//! | a wish that others had too: top-k, sample weights, accumulation, new classes | [`requests`] |
 //! | this library to read or to change | [`architecture`] |
 //!
 //! What the losses are is in the [crate documentation](crate#the-losses), what a failure means in [`Error`](crate::Error).
@@ -30,5 +31,6 @@ pub mod burn;
 pub mod device;
 pub mod margin;
 pub mod parity;
+pub mod requests;
 pub mod slices;
 pub mod training;
