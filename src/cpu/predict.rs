@@ -67,22 +67,20 @@ impl CpuHead {
         let all = self.range.len();
         let weights = Weights::equal(all, scale);
         let fits = |i: usize, row: &HeadRow| !linear || row.fits(0.0, &self.workspace.partials[i].wide(), weights);
-        for (i, sum) in out.log_sum_exp.iter_mut().enumerate() {
-            let row = &self.input.rows[i];
-            if row.counts() && fits(i, row) {
-                *sum = self.log_sum_exp(i, scale) as f32;
-            }
-        }
         let values = out.classes.chunks_mut(ROWS * count).zip(out.cosines.chunks_mut(ROWS * count));
         let more = out.log_probabilities.chunks_mut(ROWS * count).zip(out.sub_centers.chunks_mut(ROWS * count));
-        let blocks = values.zip(more).enumerate().collect();
-        each(call.parallel, blocks, |(block, ((classes, cosines), (logs, centers)))| {
+        let mut sums = out.log_sum_exp.chunks_mut(ROWS);
+        let blocks = values.zip(more).map(|block| (block, sums.next().unwrap_or_default())).enumerate().collect();
+        each(call.parallel, blocks, |(block, (((classes, cosines), (logs, centers)), sums))| {
             let mut nearest = [(0.0, 0.0, 0, 0); ROOM + 1];
             for (place, i) in (block * ROWS..n.min((block + 1) * ROWS)).enumerate() {
                 let row = &self.input.rows[i];
-                let whole = row.counts() && fits(i, row);
-                let found = if whole { self.nearest(call, from, (i, scale as f32), &mut nearest) } else { 0 };
+                if !row.counts() || !fits(i, row) {
+                    continue;
+                }
+                let found = self.nearest(call, from, (i, scale as f32), &mut nearest);
                 let log_sum = self.log_sum_exp(i, scale);
+                sums.iter_mut().skip(place).take(1).for_each(|sum| *sum = log_sum as f32);
                 for (at, &(cosine, exact, class, center)) in (place * count..).zip(&nearest[..found.min(count)]) {
                     let log = match self.loss.binary() {
                         // a rounding of the sum must not make it a probability above 1

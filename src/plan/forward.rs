@@ -46,7 +46,8 @@ pub(super) struct Round {
     pub cosines: usize,
     /// The step that computes them.
     pub product: Step,
-    statistics: Step,
+    /// The step that sums over them; none where nothing needs the sums.
+    statistics: Option<Step>,
 }
 
 impl Round {
@@ -111,7 +112,8 @@ impl HeadPlan<'_> {
             let grid = Grid::over_rows(tile.rows(), (chunk.vectors() as u64).div_ceil(tile.columns().into()));
             let buffers = [own.embeddings, own.prototypes[chunk.shard], own.inverses, own.classes, cosines];
             let product = b.step(&products, part, grid, &buffers)?;
-            let statistics = self.sums(b, &row_stats, part, [cosines, own.slots])?;
+            let summed = self.work.labelled || !self.binary;
+            let statistics = summed.then(|| self.sums(b, &row_stats, part, [cosines, own.slots])).transpose()?;
             rounds.push(Round { part, chunk, cosines, product, statistics });
         }
         Ok(rounds)
@@ -198,7 +200,7 @@ impl HeadPlan<'_> {
         for round in rounds {
             steps.push(round.product.clone());
             steps.extend(self.nearest(b, round)?);
-            steps.extend(Some(&round.statistics).filter(|_| !self.binary).cloned());
+            steps.extend(round.statistics.clone());
         }
         steps.extend(self.log_probabilities(b)?);
         Ok(steps)
@@ -254,7 +256,7 @@ impl HeadPlan<'_> {
                 steps.push(round.product.clone());
             }
             steps.extend(self.nearest(b, round)?);
-            steps.push(round.statistics.clone());
+            steps.extend(round.statistics.clone());
         }
         Ok(steps)
     }
