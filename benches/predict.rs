@@ -18,6 +18,7 @@ use margin_softmax::{
 #[allow(dead_code)]
 mod clock;
 #[path = "common/data.rs"]
+#[allow(dead_code)]
 mod data;
 
 use clock::timed;
@@ -49,7 +50,8 @@ fn steps(data: &Data, loss: &MarginSoftmax, count: usize, rounds: usize) -> [f64
     let (mut heads, batch) = ([head(None), head(Some(count))], data.batch());
     let mut out = [Output::default(), Output::default()];
     let mut call = |i: usize| timed(|| SliceHead::evaluate_into(&mut heads[i], &batch, &mut out[i]).unwrap());
-    (call(0), call(1));
+    call(0);
+    call(1);
     let (mut plain, mut ratios) = (vec![], vec![]);
     for round in 0..rounds {
         // whichever is first now is second next time

@@ -42,6 +42,15 @@ pub(super) fn insert(top: &mut [(f32, u32)], new: (f32, u32)) {
     top[at] = new;
 }
 
+/// Where a sweep left what it chose.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Choice {
+    /// In lists of the ranges.
+    Listed,
+    /// In what pass 1 keeps.
+    Kept,
+}
+
 /// The most classes that are looked at again.
 pub(super) const ROOM: usize = 256;
 

@@ -7,7 +7,7 @@
 use super::{
     head::CpuHead,
     input::{HeadCall, ROWS, each},
-    nearest::{FromKept, ROOM, insert},
+    nearest::{Choice, FromKept, ROOM, insert},
     ranges::Look,
     rows::{HeadRow, Weights},
     tiling::Setup,
@@ -23,15 +23,6 @@ type Candidate = (f32, f64, u32, u32);
 
 /// Room for those of a row, the labelled one too.
 type Candidates = [Candidate; ROOM + 1];
-
-/// Where a sweep left what it chose.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Choice {
-    /// In lists of the ranges.
-    Listed,
-    /// In what pass 1 keeps.
-    Kept,
-}
 
 impl CpuHead {
     /// The nearest classes of rows without labels.

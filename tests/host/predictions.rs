@@ -1,7 +1,7 @@
 //! Plans of predictions: budgets, refusals, submits; and what the reference predicts.
 
 use margin_softmax::{
-    Budget, Error, MarginSoftmax, Options, Shape, State, Want,
+    Budget, Error, MarginSoftmax, Options, Shape, State,
     data::{Inputs, Predictions},
     plan::{Call, Element, Layout, Limits, Plan},
     reference,
@@ -17,31 +17,22 @@ fn predict(loss: &MarginSoftmax, shape: Shape, count: usize, options: &Options) 
 }
 
 /// The smallest budget that is accepted is the one that the refusal names, to the byte, and cosines of all classes are never
-/// needed; so too for a step that predicts.
+/// needed.
 #[test]
 fn the_smallest_budget_of_predictions_is_exact() {
     for name in ["arcface", "softmax", "sphereface2", "arcface_topk", "adacos", "curricularface"] {
         let loss = MarginSoftmax::named(name).unwrap();
         for (rows, classes, dim) in [(1, 7, 3), (64, 1000, 64), (512, 100_003, 16), (1024, 1_000_000, 128)] {
             let shape = Shape::new(rows, classes, dim).unwrap();
-            let shards = Plan::shards(shape, Element::F32, &Limits::WEBGPU).unwrap();
-            for (count, step) in [(1, false), (7, false), (64.min(classes), false), (7, true)] {
-                let want = if step { Want::ALL } else { Want::LOSS };
+            for count in [1, 7, 64.min(classes)] {
                 let plan = |bytes| {
-                    let predictions = step.then_some(count);
-                    let options = Options { budget: Budget::bytes(bytes), predictions, want, ..Options::default() };
-                    match step {
-                        true => Plan::head(&loss, shape, &layout(&shards), &Limits::WEBGPU, &options),
-                        false => predict(&loss, shape, count, &options),
-                    }
+                    let options = Options { budget: Budget::bytes(bytes), ..Options::default() };
+                    predict(&loss, shape, count, &options)
                 };
-                if step && name == "arcface_topk" && classes == 7 {
-                    continue; // both lists are longer than the cosines that are kept
-                }
                 let Err(Error::Budget { needed, .. }) = plan(1) else { panic!("{name}: one byte is enough") };
-                assert_eq!(plan(needed).unwrap().workspace_bytes(), needed, "{name} {shape:?} k {count} step {step}");
+                assert_eq!(plan(needed).unwrap().workspace_bytes(), needed, "{name} {shape:?} k {count}");
                 assert!(plan(needed - 1).is_err());
-                if !step && classes == 1_000_000 {
+                if classes == 1_000_000 {
                     // prototypes have an inverse length each, a row its list and its sums
                     let most = classes * 9 + rows * (count * 16 + 16_000);
                     assert!(needed < most as u64, "{name}: {needed} of {most}");
@@ -63,13 +54,18 @@ fn predictions_keep_to_the_work_of_a_submit() {
     let steps = plan.steps().count();
     assert!((0..steps).all(|step| plan.work(step) <= 10 * needed) && plan.parts(0..steps).len() > 1);
     // norms, cosines, selection, sums and log-probabilities; no label is looked at
-    let names: Vec<&str> = plan.kernels().iter().map(|kernel| kernel.name).collect();
+    let mut names: Vec<&str> = plan.kernels().iter().map(|kernel| kernel.name).collect();
+    names.sort_unstable();
     let expected =
-        ["row_norms", "class_norms", "class_totals", "cosines", "select_nearest", "row_stats", "predict_rows"];
+        ["class_norms", "class_totals", "cosines", "predict_rows", "row_norms", "row_stats", "select_nearest"];
     assert_eq!(names, expected);
     assert!(plan.kernels().iter().all(|kernel| kernel.bindings.len() <= 8));
     let binary = predict(&MarginSoftmax::sphereface2(), shape, 10, &Options::default()).unwrap();
     assert!(binary.kernels().iter().all(|kernel| kernel.name != "row_stats"));
+    // a plan of a head is for tensors, which have no place for them
+    let options = Options { predictions: Some(10), ..Options::default() };
+    let refused = Plan::head(&MarginSoftmax::arcface(), shape, &layout(&[200_000]), &Limits::WEBGPU, &options);
+    assert!(matches!(refused, Err(Error::Combination { what: "predictions", .. })));
     // another scale is the same plan
     let call = Call { rows: 256, ..Call::default() };
     assert!(plan.settings(&MarginSoftmax::arcface().with_scale(3.0), &call).is_ok());

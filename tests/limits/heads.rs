@@ -188,6 +188,7 @@ fn a_grid_of_heads_is_planned_within_the_limits_or_refused_by_name() {
                     tile: Tile::ALL.get(n % 9).copied(),
                     filter,
                     work_per_submit: None,
+                    predictions: None,
                 },
                 device,
             };
@@ -231,6 +232,7 @@ fn random_heads_are_planned_within_the_limits_or_refused_by_name() {
                 tile: rng.random_bool(0.5).then(|| pick(rng, Tile::ALL)),
                 filter: rng.random_bool(0.2).then(|| GradientFilter::new(1e-4).unwrap()),
                 work_per_submit: rng.random_bool(0.2).then(|| 2_f64.powf(rng.random_range(16.0..50.0)) as u64),
+                predictions: None,
             },
             device: rng.random_range(0..ABLE),
         };

@@ -68,6 +68,7 @@ fn options(u: &mut Unstructured) -> Result<Options> {
         preset: *u.choose(DevicePreset::ALL)?,
         tile: if has(5) { Some(*u.choose(Tile::ALL)?) } else { None },
         work_per_submit: if has(7) { Some(size(u)?) } else { None },
+        predictions: None,
         filter: if has(6) { GradientFilter::new(losses::number(u, 1e-6, 0.1)?).ok() } else { None },
     })
 }

@@ -65,6 +65,7 @@ impl Request {
             tile: tile.as_deref().map(str::parse).transpose()?,
             filter: filter.map(GradientFilter::new).transpose()?,
             work_per_submit: *work_per_submit,
+            predictions: None,
         };
         let Elements { embeddings, prototypes } = self.elements;
         let shards = match &self.shards {

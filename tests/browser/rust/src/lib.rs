@@ -55,6 +55,7 @@ impl Request {
             tile: self.options.tile.as_deref().map(str::parse).transpose()?,
             filter: self.options.filter.map(GradientFilter::new).transpose()?,
             work_per_submit: self.options.work_per_submit,
+            predictions: None,
             ..Options::default()
         })
     }
