@@ -3,7 +3,7 @@
 
 struct Found { cosine: f32, label: u32, center: u32 }
 
-const NOTHING = Found(LOWEST, NO_CLASS, 0u);
+fn nothing() -> Found { return Found(LOWEST, NO_CLASS, 0u); }
 
 var<workgroup> best: array<Found, MAX_TOP_K>;
 var<workgroup> fresh: array<Found, MAX_TOP_K>;

@@ -29,12 +29,12 @@ fn predict_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
         let slot = slots[row * part.slots + i];
         sum += slot.sum * exponential(slot.max_logit - max_logit);
     }
-    var total = select(LOWEST, max_logit + logarithm(max(sum, 1.0e-30)), sum > 0.0);
+    var total = select(LOWEST, max_logit + logarithm(max(sum, SMALLEST_NORMAL)), sum > 0.0);
     if (r.label != NO_CLASS) {
         let own = r.scale * r.cosine;
         total = max(own, total) + log_one_plus(exponential(-abs(own - total)));
     }
-    if (SUMMED && has(DOT_PRODUCT) && counts(r.state) && (overflowed != 0u || !finite(vec4(total)))) {
+    if (is_summed() && has(DOT_PRODUCT) && counts(r.state) && (overflowed != 0u || !finite(vec4(total)))) {
         rows[row].state = NON_FINITE;
     }
     log_sums[row] = total;

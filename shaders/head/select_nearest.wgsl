@@ -14,7 +14,7 @@ fn select_nearest(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
                   @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
     if (row >= settings.rows) { return; }
-    var mine = NOTHING;
+    var mine = nothing();
     if (part.begin == 0u && lane < CHOSEN) {
         let held = nearest[row * CHOSEN + lane];
         mine = Found(bitcast<f32>(held.x), held.y, held.z);
@@ -24,7 +24,7 @@ fn select_nearest(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
     let start = row * part.stride;
     let end = min(part.row_first + part.row_count, part.count / centers());
     for (var j = part.row_first; j < end; j += MAX_TOP_K) {
-        var one = NOTHING;
+        var one = nothing();
         if (j + lane < end) {
             let place = start + (j + lane) * centers();
             one = Found(cosine[place], settings.offset + own + j + lane, 0u);

@@ -15,7 +15,7 @@ fn select_top_k(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
                   @builtin(local_invocation_index) lane: u32) {
     let row = unfold(id, groups);
     if (row >= settings.rows) { return; }
-    var mine = NOTHING;
+    var mine = nothing();
     if (part.begin == 0u && lane < settings.top_k) {
         let held = top[row * settings.top_k + lane];
         mine = Found(bitcast<f32>(held.x), held.y, 0u);
@@ -26,7 +26,7 @@ fn select_top_k(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
     let start = row * part.stride;
     let end = min(part.row_first + part.row_count, part.count / centers());
     for (var j = part.row_first; j < end; j += MAX_TOP_K) {
-        var one = NOTHING;
+        var one = nothing();
         if (j + lane < end && own + j + lane != label) {
             let place = start + (j + lane) * centers();
             var c = cosine[place];

@@ -1,4 +1,4 @@
 // log_sigmoid: of a logit with the bias of the binary link.
-const SUMMED = false;
+fn is_summed() -> bool { return false; }
 
 fn log_probability(z: f32, total: f32) -> f32 { return -softplus(-(z + settings.bias)); }
