@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use super::constants;
-use crate::uniforms::{self, Settings, StepConstants};
+use crate::{
+    objective::snippet::wgsl,
+    uniforms::{self, Settings, StepConstants},
+};
 
 /// How an operand's values lie in memory, and so which snippet reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,16 +43,16 @@ impl Loader {
     ];
 
     fn snippet(self) -> String {
-        let scalar = include_str!("../../shaders/elements/scalar.wgsl");
+        let scalar = wgsl!("elements/scalar");
         let one = match self {
-            Loader::F32x4 => include_str!("../../shaders/elements/f32x4.wgsl"),
-            Loader::F32 => include_str!("../../shaders/elements/f32.wgsl"),
-            Loader::F16x4 => include_str!("../../shaders/elements/f16x4.wgsl"),
-            Loader::F16 => include_str!("../../shaders/elements/f16.wgsl"),
-            Loader::Halfx4 => include_str!("../../shaders/elements/halfx4.wgsl"),
-            Loader::Half => include_str!("../../shaders/elements/half.wgsl"),
-            Loader::Bf16x4 => include_str!("../../shaders/elements/bf16x4.wgsl"),
-            Loader::Bf16 => include_str!("../../shaders/elements/bf16.wgsl"),
+            Loader::F32x4 => wgsl!("elements/f32x4"),
+            Loader::F32 => wgsl!("elements/f32"),
+            Loader::F16x4 => wgsl!("elements/f16x4"),
+            Loader::F16 => wgsl!("elements/f16"),
+            Loader::Halfx4 => wgsl!("elements/halfx4"),
+            Loader::Half => wgsl!("elements/half"),
+            Loader::Bf16x4 => wgsl!("elements/bf16x4"),
+            Loader::Bf16 => wgsl!("elements/bf16"),
         };
         match self {
             Loader::F32x4 | Loader::F16x4 | Loader::Halfx4 | Loader::Bf16x4 => one.to_owned(),
@@ -59,8 +62,8 @@ impl Loader {
 
     fn store(self) -> &'static str {
         match self {
-            Loader::F32x4 => include_str!("../../shaders/elements/store_f32x4.wgsl"),
-            _ => include_str!("../../shaders/elements/store_f32.wgsl"),
+            Loader::F32x4 => wgsl!("elements/store_f32x4"),
+            _ => wgsl!("elements/store_f32"),
         }
     }
 
@@ -125,7 +128,7 @@ impl Recipe {
         let numbers = [uniforms::constants::TEXT.as_str(), constants::TEXT.as_str()].concat();
         let mut parts = vec![numbers.into()];
         parts.extend(uniforms::TEXT.map(Cow::from));
-        parts.push(include_str!("../../shaders/common/params.wgsl").into());
+        parts.push(wgsl!("common/params").into());
         Self { name, parts, operands: String::new(), half: false, bindings: bindings(kinds), text }
     }
 

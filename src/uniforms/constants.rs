@@ -25,7 +25,7 @@ macro_rules! shared {
 
         /// A line of WGSL for each of them.
         pub(crate) static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
-            let lines = [$(format!("const {} = {};", stringify!($name), $name.wgsl()) + concat!(" //", $doc, "\n")),+];
+            let lines = [$(format!("const {} = {};", stringify!($name), $name.wgsl()) + $crate::uniforms::comment!(" //", $doc) + "\n"),+];
             lines.concat()
         });
     };

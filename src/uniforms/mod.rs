@@ -15,6 +15,21 @@ macro_rules! wgsl_type {
     };
 }
 
+/// A comment in WGSL, which browsers go without.
+#[cfg(not(target_arch = "wasm32"))]
+macro_rules! comment {
+    ($($text:literal),+) => {
+        concat!($($text),+)
+    };
+}
+#[cfg(target_arch = "wasm32")]
+macro_rules! comment {
+    ($($text:literal),+) => {
+        ""
+    };
+}
+pub(crate) use comment;
+
 /// Structs with their names in WGSL; fields with their types there, where these have other names.
 macro_rules! shared {
     ($(
@@ -34,7 +49,7 @@ macro_rules! shared {
                 /// The declaration in WGSL.
                 pub(crate) const WGSL: &str = concat!(
                     "struct ", $wgsl, " {\n",
-                    $($("    //", $doc, "\n",)* "    ", stringify!($field), ": ", wgsl_type!($type $(as $wgsl_type)?), ",\n",)+
+                    $($(comment!("    //", $doc, "\n"),)* "    ", stringify!($field), ": ", wgsl_type!($type $(as $wgsl_type)?), ",\n",)+
                     "}\n"
                 );
             }

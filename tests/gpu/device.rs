@@ -537,6 +537,9 @@ fn every_error_says_what_is_wrong(context: &Context) -> Result<(), Failed> {
         "the last call was recorded in part, so there are no results: record a forward pass anew",
     );
 
+    let twice = margin_softmax::classes::ClassMap::keep(3, &[0, 0]).unwrap_err();
+    begins(twice, "class 0 ", "twice");
+
     let mut seen = seen.into_inner();
     // in a process of its own: `memory_that_runs_out_comes_back`
     assert!(seen.insert("OutOfMemory".into()));

@@ -186,9 +186,10 @@ impl Everything {
             pollster::block_on(rig.bound.read_counts_async()),
         );
         let (w, dw) = ([&others.w[0]], [&others.dw[0]]);
-        let Tensors { x, y, loss: value, row_losses, dx, .. } = &*others;
+        let Tensors { x, y, loss: value, row_losses, log_sum_exps, dx, .. } = &*others;
         let io = Io {
             row_losses: Some(row_losses),
+            log_sum_exps: Some(log_sum_exps),
             grad_embeddings: Some(dx),
             grad_prototypes: &dw,
             ..Io::new(x, &w, y, value)

@@ -311,7 +311,8 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
         let before = context.allocated_bytes();
         drop(rig.tensors.bind(&rig.head)?);
         let given = |slot: TensorRole| match slot {
-            TensorRole::RowLosses => true,
+            TensorRole::RowLosses | TensorRole::LogSumExps => true,
+            TensorRole::RowWeights => data.row_weights.is_some(),
             TensorRole::ClassWeights => data.weights.is_some(),
             TensorRole::Upstream => data.upstream.is_some(),
             TensorRole::Bias => data.bias.is_some(),

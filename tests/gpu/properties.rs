@@ -194,6 +194,7 @@ fn other_tensors_take_the_place_of_those_that_are_bound(context: &Context) -> Re
             class_weights: t.weights.as_ref(),
             upstream: t.upstream.as_ref(),
             row_losses: Some(&t.row_losses),
+            log_sum_exps: Some(&t.log_sum_exps),
             grad_embeddings: Some(&t.dx),
             grad_prototypes: &dw,
             grad_scale: Some(&t.ds),
