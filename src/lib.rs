@@ -161,6 +161,13 @@ pub mod monitor;
 pub mod objective;
 pub mod partial;
 pub mod plan;
+/// Classes of embeddings without labels.
+pub mod predict {
+    pub use crate::{
+        backend::Predictor,
+        data::{Inputs, Predictions},
+    };
+}
 pub mod reference;
 #[cfg(any(doc, doctest))]
 pub mod reliability;
@@ -169,7 +176,7 @@ pub mod shard;
 pub mod theory;
 mod uniforms;
 
-pub use backend::{Backend, Predictor, SliceHead};
+pub use backend::{Backend, SliceHead};
 pub use data::{Batch, Budget, GradientFilter, Label, Margins, Options, Output, Tile, Want};
 pub use error::{Error, Result};
 pub use objective::{

@@ -226,7 +226,7 @@ impl Predictions {
     fn merge(&mut self, part: &Self) -> Result<()> {
         check_length("predictions.count", part.count, self.count)?;
         check_length("predictions.classes", part.classes.len(), self.classes.len())?;
-        check_length("predictions.log_sum_exp", part.log_sum_exp.len(), self.log_sum_exp.len())?;
+        check_length("predictions.log_sum_exps", part.log_sum_exps.len(), self.log_sum_exps.len())?;
         for i in 0..self.rows() {
             if self.get(i, 0).is_none() || part.get(i, 0).is_none() {
                 self.clear(i);
@@ -234,7 +234,7 @@ impl Predictions {
             }
             // what each shard's log-sum-exp lacks of that of both; nothing with a binary link
             let (mut moved, mut both) = ([0.0; 2], None);
-            if let (Some(&a), Some(&b)) = (self.log_sum_exp.get(i), part.log_sum_exp.get(i)) {
+            if let (Some(&a), Some(&b)) = (self.log_sum_exps.get(i), part.log_sum_exps.get(i)) {
                 let sums = [f64::from(a), f64::from(b)];
                 let all = sums[0].max(sums[1]) + (-(sums[0] - sums[1]).abs()).exp().ln_1p();
                 (moved, both) = (sums.map(|sum| sum - all), Some(all));
@@ -248,7 +248,7 @@ impl Predictions {
             // 0 and -0 are equal
             entries.sort_by(|a, b| (b.cosine + 0.0).total_cmp(&(a.cosine + 0.0)).then(a.class.cmp(&b.class)));
             entries.iter().take(self.count).enumerate().for_each(|(k, &entry)| self.set(i, k, entry));
-            if let (Some(sum), Some(all)) = (self.log_sum_exp.get_mut(i), both) {
+            if let (Some(sum), Some(all)) = (self.log_sum_exps.get_mut(i), both) {
                 *sum = all as f32;
             }
         }

@@ -84,7 +84,7 @@ pub(super) fn narrow_predictions(all: Predictions<f64>) -> Predictions {
         cosines: thin(&all.cosines),
         log_probabilities: thin(&all.log_probabilities),
         sub_centers: all.sub_centers,
-        log_sum_exp: thin(&all.log_sum_exp),
+        log_sum_exps: thin(&all.log_sum_exps),
         non_finite_rows: all.non_finite_rows,
         non_finite_prototypes: all.non_finite_prototypes,
     }

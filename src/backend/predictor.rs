@@ -40,10 +40,10 @@ pub struct Predictor {
     range: Range<usize>,
     count: usize,
     state: State,
-    inner: Inner,
+    inner: Engine,
 }
 
-enum Inner {
+enum Engine {
     Reference,
     #[cfg(feature = "cpu")]
     Cpu(Box<cpu::CpuHead>),
@@ -78,12 +78,12 @@ impl Backend {
         }
         let _options = Options { want: Want::LOSS, filter: None, predictions: Some(count), ..*options };
         let inner = match self {
-            Self::Reference => Inner::Reference,
+            Self::Reference => Engine::Reference,
             #[cfg(feature = "cpu")]
-            Self::Cpu => Inner::Cpu(Box::new(cpu::CpuHead::new(&loss, shape, range.clone(), &_options)?)),
+            Self::Cpu => Engine::Cpu(Box::new(cpu::CpuHead::new(&loss, shape, range.clone(), &_options)?)),
             #[cfg(feature = "gpu")]
             Self::Gpu(context) => {
-                Inner::Gpu(Box::new(gpu::DevicePredictor::new(context, &loss, shape, range.clone(), &_options)?))
+                Engine::Gpu(Box::new(gpu::DevicePredictor::new(context, &loss, shape, range.clone(), &_options)?))
             }
         };
         Ok(Predictor { loss, shape, range, count, state, inner })
@@ -127,9 +127,9 @@ impl Predictor {
         let batch = inputs.check(&self.loss, self.shape, &self.range)?;
         match &mut self.inner {
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(device) => device.predict(&batch, &self.state, out),
+            Engine::Gpu(device) => device.predict(&batch, &self.state, out),
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-            Inner::Gpu(_) => Err(Error::Combination { what: "predict", why: super::CANNOT_BLOCK }),
+            Engine::Gpu(_) => Err(Error::Combination { what: "predict", why: super::CANNOT_BLOCK }),
             _ => self.on_host(batch, out),
         }
     }
@@ -139,7 +139,7 @@ impl Predictor {
     pub async fn predict_async(&mut self, inputs: &Inputs<'_>) -> Result<Predictions> {
         let batch = inputs.check(&self.loss, self.shape, &self.range)?;
         #[cfg(feature = "gpu")]
-        if let Inner::Gpu(device) = &mut self.inner {
+        if let Engine::Gpu(device) = &mut self.inner {
             return device.predict_async(&batch, &self.state).await;
         }
         let mut out = Predictions::default();
@@ -150,7 +150,7 @@ impl Predictor {
     fn on_host(&mut self, batch: CheckedBatch<'_>, out: &mut Predictions) -> Result<()> {
         match &mut self.inner {
             #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.predict(batch, &self.state, out),
+            Engine::Cpu(head) => head.predict(batch, &self.state, out),
             _ => {
                 let wide = Wide::new(&batch);
                 let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;

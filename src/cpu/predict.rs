@@ -60,7 +60,7 @@ impl CpuHead {
         let fits = |i: usize, row: &HeadRow| !linear || row.fits(0.0, &self.workspace.partials[i].wide(), weights);
         let values = out.classes.chunks_mut(ROWS * count).zip(out.cosines.chunks_mut(ROWS * count));
         let more = out.log_probabilities.chunks_mut(ROWS * count).zip(out.sub_centers.chunks_mut(ROWS * count));
-        let mut sums = out.log_sum_exp.chunks_mut(ROWS);
+        let mut sums = out.log_sum_exps.chunks_mut(ROWS);
         let blocks = values.zip(more).map(|block| (block, sums.next().unwrap_or_default())).enumerate().collect();
         each(call.parallel, blocks, |(block, (((classes, cosines), (logs, centers)), sums))| {
             let mut nearest = [(0.0, 0.0, 0, 0); ROOM + 1];

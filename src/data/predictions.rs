@@ -49,7 +49,7 @@ pub struct Predictions<T = f32> {
     /// \[N, k\]: which prototype of the class has that cosine; 0 without sub-centers.
     pub sub_centers: Vec<u32>,
     /// \[N\]: log Σ exp(s·c) over the classes of `range`; empty with a binary link.
-    pub log_sum_exp: Vec<T>,
+    pub log_sum_exps: Vec<T>,
     /// Rows with a NaN or infinite value, and rows of a linear head whose logits leave f32.
     pub non_finite_rows: usize,
     /// Prototypes with a NaN or infinite value.
@@ -104,7 +104,7 @@ impl<T: Copy + From<f32>> Predictions<T> {
         refill(&mut self.cosines, len, nan);
         refill(&mut self.log_probabilities, len, nan);
         refill(&mut self.sub_centers, len, 0);
-        refill(&mut self.log_sum_exp, if sums { rows } else { 0 }, nan);
+        refill(&mut self.log_sum_exps, if sums { rows } else { 0 }, nan);
         (self.count, self.range, self.non_finite_rows, self.non_finite_prototypes) = (count, range, 0, 0);
     }
 
@@ -134,7 +134,7 @@ impl<T: Copy + From<f32>> Predictions<T> {
         for k in 0..self.count {
             self.set(row, k, Prediction { class: NO_CLASS, cosine: nan, log_probability: nan, sub_center: 0 });
         }
-        if let Some(sum) = self.log_sum_exp.get_mut(row) {
+        if let Some(sum) = self.log_sum_exps.get_mut(row) {
             *sum = nan;
         }
     }

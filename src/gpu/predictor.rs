@@ -129,7 +129,7 @@ impl Lists {
                 let [cosine, log_probability] = [cosine, log].map(f32::from_bits);
                 out.set(i, k, Prediction { class, cosine, log_probability, sub_center });
             }
-            if let Some(sum) = out.log_sum_exp.get_mut(i) {
+            if let Some(sum) = out.log_sum_exps.get_mut(i) {
                 *sum = self.log_sums[i];
             }
         }

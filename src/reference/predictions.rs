@@ -50,7 +50,7 @@ impl Shard<'_> {
                 let class = (self.range.start + j) as u32;
                 out.set(i, k, Prediction { class, cosine, log_probability, sub_center });
             }
-            if let Some(sum) = out.log_sum_exp.get_mut(i) {
+            if let Some(sum) = out.log_sum_exps.get_mut(i) {
                 *sum = log_sum;
             }
         }

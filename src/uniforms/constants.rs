@@ -19,13 +19,28 @@ impl Wgsl for f64 {
     }
 }
 
+/// A comment in WGSL, which browsers go without.
+#[cfg(not(target_arch = "wasm32"))]
+macro_rules! comment {
+    ($($text:literal),+) => {
+        concat!($($text),+)
+    };
+}
+#[cfg(target_arch = "wasm32")]
+macro_rules! comment {
+    ($($text:literal),+) => {
+        ""
+    };
+}
+pub(crate) use comment;
+
 macro_rules! shared {
     ($(#[doc = $doc:literal] $name:ident: $number:ty = $value:expr;)+) => {
         $(#[doc = $doc] pub(crate) const $name: $number = $value;)+
 
         /// A line of WGSL for each of them.
         pub(crate) static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
-            let lines = [$(format!("const {} = {};", stringify!($name), $name.wgsl()) + $crate::uniforms::comment!(" //", $doc) + "\n"),+];
+            let lines = [$(format!("const {} = {};", stringify!($name), $name.wgsl()) + $crate::uniforms::constants::comment!(" //", $doc) + "\n"),+];
             lines.concat()
         });
     };

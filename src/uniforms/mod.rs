@@ -5,6 +5,8 @@ pub(crate) mod constants;
 
 use bytemuck::{Pod, Zeroable};
 
+use constants::comment;
+
 /// The name of a field's type in WGSL: that of Rust, or another one for the same bytes.
 macro_rules! wgsl_type {
     ($type:ty) => {
@@ -14,21 +16,6 @@ macro_rules! wgsl_type {
         $wgsl
     };
 }
-
-/// A comment in WGSL, which browsers go without.
-#[cfg(not(target_arch = "wasm32"))]
-macro_rules! comment {
-    ($($text:literal),+) => {
-        concat!($($text),+)
-    };
-}
-#[cfg(target_arch = "wasm32")]
-macro_rules! comment {
-    ($($text:literal),+) => {
-        ""
-    };
-}
-pub(crate) use comment;
 
 /// Structs with their names in WGSL; fields with their types there, where these have other names.
 macro_rules! shared {

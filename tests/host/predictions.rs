@@ -86,7 +86,7 @@ fn the_reference_predicts_by_hand() {
         assert!((found.cosines[k] - cosine).abs() < 1e-15);
         assert!((found.log_probabilities[k] - (2.0 * cosine - sum)).abs() < 1e-14);
     }
-    assert!((found.log_sum_exp[0] - sum).abs() < 1e-14 && (found.log_probabilities[3] + 3.0_f64.ln()).abs() < 1e-14);
+    assert!((found.log_sum_exps[0] - sum).abs() < 1e-14 && (found.log_probabilities[3] + 3.0_f64.ln()).abs() < 1e-14);
     assert_eq!((found.hits(&[2, 2]), found.hits(&[-1, 3])), (2, 0));
     assert_eq!(Predictions::<f64>::default().rows(), 0);
 }

@@ -38,7 +38,7 @@ pub fn widened(all: Predictions) -> Predictions<f64> {
         cosines: wide(&all.cosines),
         log_probabilities: wide(&all.log_probabilities),
         sub_centers: all.sub_centers,
-        log_sum_exp: wide(&all.log_sum_exp),
+        log_sum_exps: wide(&all.log_sum_exps),
         non_finite_rows: all.non_finite_rows,
         non_finite_prototypes: all.non_finite_prototypes,
     }
@@ -152,7 +152,7 @@ impl Problem {
             counts(expected.non_finite_rows, expected.non_finite_prototypes),
             "{name}"
         );
-        assert_eq!(found.log_sum_exp.len(), expected.log_sum_exp.len(), "{name}");
+        assert_eq!(found.log_sum_exps.len(), expected.log_sum_exps.len(), "{name}");
         for at in 0..expected.classes.len() {
             let (row, class, other) = (at / expected.count, found.classes[at], expected.classes[at]);
             let name = format!("{name}, row {row}, place {}", at % expected.count);
@@ -160,7 +160,7 @@ impl Problem {
             if other == u32::MAX {
                 let (cosine, log) = (found.cosines[at], found.log_probabilities[at]);
                 assert!(cosine.is_nan() && log.is_nan() && found.sub_centers[at] == 0, "{name}: {cosine}, {log}");
-                assert!(found.log_sum_exp.get(row).is_none_or(|sum| sum.is_nan()), "{name}");
+                assert!(found.log_sum_exps.get(row).is_none_or(|sum| sum.is_nan()), "{name}");
                 continue;
             }
             let cosine = f64::from(found.cosines[at]);
@@ -172,7 +172,7 @@ impl Problem {
             let most = 2.0 * self.loss.scale * gate + 1e-6 * (3.0 + z.abs() + log.abs());
             let exact = expected.log_probabilities[at];
             assert!(log <= 0.0 && (log - exact).abs() <= most, "{name}: log-probability {log}, not {exact}");
-            if let (Some(&sum), Some(&exact)) = (found.log_sum_exp.get(row), expected.log_sum_exp.get(row)) {
+            if let (Some(&sum), Some(&exact)) = (found.log_sum_exps.get(row), expected.log_sum_exps.get(row)) {
                 assert!((f64::from(sum) - exact).abs() <= most, "{name}: log-sum-exp {sum}, not {exact}");
             }
             let before = (at % expected.count).checked_sub(1).map(|_| at - 1);
