@@ -144,6 +144,10 @@ struct Results {
     row_losses: Vec<f64>,
     /// Of a softmax.
     log_sum_exps: Vec<f64>,
+    /// Target cosines, then other cosines.
+    cosines: Vec<f64>,
+    /// Classes, cosines, log-probabilities, if they were asked for.
+    predictions: [Vec<f64>; 3],
     grad_embeddings: Vec<f64>,
     grad_prototypes: Vec<f64>,
     grad_scale: f64,
@@ -156,12 +160,14 @@ impl Results {
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let [with_bias, with_sums] = ["grad_bias", "log_sum_exps"].map(|name| file.tensor(name).is_ok());
-        assert_eq!(file.len(), 5 + usize::from(with_bias) + usize::from(with_sums));
+        let predicted = file.tensor("predicted_classes").is_ok();
+        assert_eq!(file.len(), 7 + usize::from(with_bias) + usize::from(with_sums) + 3 * usize::from(predicted));
         let get = |name| {
             let tensor = file.tensor(name).unwrap();
             match tensor.dtype() {
                 Dtype::F64 => tensor.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect::<Vec<_>>(),
                 Dtype::F32 => tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
+                Dtype::I64 => tensor.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
                 other => panic!("{name} is {other}"),
             }
         };
@@ -175,6 +181,9 @@ impl Results {
             loss: get("loss")[0],
             row_losses: get("row_losses"),
             log_sum_exps: if with_sums { get("log_sum_exps") } else { vec![] },
+            cosines: [get("target_cosines"), get("other_cosines")].concat(),
+            predictions: ["predicted_classes", "predicted_cosines", "predicted_log_probabilities"]
+                .map(|name| if predicted { get(name) } else { vec![] }),
             grad_embeddings: get("grad_embeddings"),
             grad_prototypes: get("grad_prototypes"),
             grad_scale: get("grad_scale")[0],
@@ -188,6 +197,10 @@ impl Results {
             (&vec![self.loss], &vec![expected.loss]),
             (&self.row_losses, &expected.row_losses),
             (&self.log_sum_exps, &expected.log_sum_exps),
+            (&self.cosines, &expected.cosines),
+            (&self.predictions[0], &expected.predictions[0]),
+            (&self.predictions[1], &expected.predictions[1]),
+            (&self.predictions[2], &expected.predictions[2]),
             (&self.grad_embeddings, &expected.grad_embeddings),
             (&self.grad_prototypes, &expected.grad_prototypes),
             (&vec![self.grad_scale], &vec![expected.grad_scale]),
@@ -247,6 +260,12 @@ fn every_device_gives_the_golden_values() {
         loss: (row_losses[0] + row_losses[1]) / 2.0,
         row_losses,
         log_sum_exps: vec![7.0970661, 7.1724923],
+        cosines: vec![0.9899495, std::f64::consts::FRAC_1_SQRT_2, 0.8, 0.8944272],
+        predictions: [
+            vec![0.0, 1.0, 1.0, 2.0],
+            vec![0.9899495, 0.8, 0.8944272, std::f64::consts::FRAC_1_SQRT_2],
+            vec![-0.1978908, -1.7174867, -0.2096520, -1.7082153],
+        ],
         grad_embeddings: vec![-0.3821541, 0.2866156, 2.2421232, 1.1210616],
         grad_prototypes: vec![0.5781779, -0.5781779, -0.2816315, 0.0, -0.3809938, -1.1429813],
         // by differences of the loss, computed outside this crate
@@ -254,7 +273,10 @@ fn every_device_gives_the_golden_values() {
         grad_bias: vec![],
     };
     each_device_and_tile(|device| {
-        let found = place.results(device);
+        let found = place.results(&[device, &["--predictions", "2"]].concat());
+        // the second row is nearer to another class than to its own
+        assert_eq!(found.about["accuracy"], 0.5);
+        assert_eq!(found.about["top_k"], json!({ "count": 2, "accuracy": 1.0 }));
         let reference = device.contains(&"reference");
         assert_eq!(found.dtype, if reference { Dtype::F64 } else { Dtype::F32 });
         // the golden values have seven decimals
@@ -620,6 +642,10 @@ fn bad_tensors_are_refused() {
         ),
         (golden_with(f32s("class_weights", &[2], &[1.0; 2])), "`class_weights` has shape [2], expected [3]"),
         (golden_with(f32s("upstream", &[2], &[1.0; 2])), "`upstream` has shape [2], expected [1]"),
+        (golden_with(f32s("row_weights", &[3], &[1.0; 3])), "`row_weights` has shape [3], expected [2]"),
+        (golden_with(f32s("row_weights", &[2], &[1.0, -1.0])), "`row_weights` is -1, allowed"),
+        (golden_with(f32s("divisor", &[2], &[1.0; 2])), "`divisor` has shape [2], expected [1]: it is one number"),
+        (golden_with(f32s("divisor", &[1], &[0.0])), "`divisor` is 0, allowed is 1e-30 <= divisor <= 1e30"),
         (golden_with(f32s("class_weights", &[3], &[1.0, -1.0, 1.0])), "`class_weights` is -1, allowed"),
         (golden_with(f32s("upstream", &[1], &[f32::NAN])), "`upstream` is NaN, allowed"),
         (golden_with(i64s("labels", &[2], &[0, 3])), "row 1 has label 3, but there are only 3 classes"),
@@ -642,6 +668,15 @@ fn bad_tensors_are_refused() {
     let none = r#"{"reduction": "none"}"#;
     let one = golden_with(f32s("upstream", &[1], &[1.0]));
     refused(&Place::new(&file(&one), none), CPU, "`upstream` has shape [1], expected [2]: N with the reduction `none`");
+    for (k, allowed) in [("0", "1 <= k <= 64"), ("4", "no more than there are classes")] {
+        let more = [CPU, &["--predictions", k]].concat();
+        refused(
+            &Place::new(&file(&golden()), ARCFACE),
+            &more,
+            &format!("`predictions` is {k}, allowed is 1 <= k <= 64"),
+        );
+        refused(&Place::new(&file(&golden()), ARCFACE), &more, allowed);
+    }
     // checked by every device
     let label = Place::new(&file(&golden_with(i64s("labels", &[2], &[0, 3]))), ARCFACE);
     each_device(|device| refused(&label, device, "row 1 has label 3"));

@@ -9,7 +9,11 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use margin_softmax::{Backend, Budget, MarginSoftmax, Options, Shape, State, Tile, Want, data::Counts, reference};
+use margin_softmax::{
+    Backend, Budget, MarginSoftmax, Options, Output, Shape, State, Tile, Want, data::Counts, predict::Predictions,
+    reference,
+};
+use serde_json::json;
 
 use crate::{files, input, input::Input, loss, output};
 
@@ -30,8 +34,8 @@ struct Arguments {
     /// What a run has learnt of its batches, as JSON: `margin_softmax::State`; default: the state before the first step.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Where the results go: loss [], row_losses [N], log_sum_exps [N], grad_embeddings [N,D], grad_prototypes like prototypes,
-    /// grad_scale [], grad_bias.
+    /// Where the results go: loss [], row_losses [N], log_sum_exps [N], target_cosines [N], other_cosines [N],
+    /// grad_embeddings [N,D], grad_prototypes like prototypes, grad_scale [], grad_bias.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// What computes; default `best`, or `gpu` if an adapter is named.
@@ -43,6 +47,10 @@ struct Arguments {
     /// The most bytes of workspace: 268435456, 512KiB, 256MiB or 1GiB; default 256MiB.
     #[arg(long, value_name = "SIZE", value_parser = budget, allow_negative_numbers = true)]
     budget: Option<Budget>,
+    /// The nearest classes of each row, 1 to 64 of them, beside the results: predicted_classes, predicted_cosines,
+    /// predicted_log_probabilities, each [N,K].
+    #[arg(long, value_name = "K")]
+    predictions: Option<usize>,
     /// The first GPU whose name contains this, in any case; software adapters included.
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
@@ -112,16 +120,30 @@ fn run(arguments: &Arguments) -> Result<String> {
     };
 
     let name = backend.name();
-    let about = |counts: Counts| about(&name, &loss, counts);
-    let (result, counts, bytes) = if let Backend::Reference = backend {
-        fits(input.shape)?;
-        let out = reference::evaluate_with(&loss, input.shape, options.want, &input.wide().batch(), &state)?;
-        (out.loss.to_string(), out.counts, output::bytes(input.shape, &out, about(out.counts)?)?)
+    let (shape, ignore) = (input.shape, loss.ignore_index);
+    let (result, counts, hits, bytes) = if let Backend::Reference = backend {
+        fits(shape)?;
+        let wide = input.wide();
+        let out = reference::evaluate_with(&loss, shape, options.want, &wide.batch(), &state)?;
+        let all = 0..shape.classes();
+        let nearest = |count| reference::predict(&loss, shape, all, count, &wide.inputs(), &state);
+        let nearest = arguments.predictions.map(nearest).transpose()?;
+        let hits = Hits::of(&out, nearest.as_ref(), &input.labels, ignore);
+        let about = about(&name, &loss, out.counts, &hits)?;
+        (out.loss.to_string(), out.counts, hits, output::bytes(shape, &out, nearest.as_ref(), about)?)
     } else {
-        let mut head = backend.head_with(&loss, input.shape, &options)?;
+        let mut head = backend.head_with(&loss, shape, &options)?;
         head.set_state(&state)?;
         let out = head.evaluate(&input.batch())?;
-        (out.loss.to_string(), out.counts, output::bytes(input.shape, &out, about(out.counts)?)?)
+        let nearest = |count| {
+            let mut predictor = backend.predictor(&loss, shape, count, &options)?;
+            predictor.set_state(&state)?;
+            predictor.predict(&input.inputs())
+        };
+        let nearest = arguments.predictions.map(nearest).transpose()?;
+        let hits = Hits::of(&out, nearest.as_ref(), &input.labels, ignore);
+        let about = about(&name, &loss, out.counts, &hits)?;
+        (out.loss.to_string(), out.counts, hits, output::bytes(shape, &out, nearest.as_ref(), about)?)
     };
     files::write(&target, &bytes)?;
 
@@ -133,6 +155,7 @@ fn run(arguments: &Arguments) -> Result<String> {
     line("tile", say_tile(&backend, tile))?;
     line("budget", say_budget(&backend, options.budget))?;
     line("result", format!("{result} ({})", loss.reduction.name()))?;
+    line("accuracy", hits.summary())?;
     let Counts { rows, ignored, non_finite_rows, zero_embeddings, .. } = counts;
     line("rows", format!("{rows} counted ({zero_embeddings} zero), {ignored} ignored, {non_finite_rows} non-finite"))?;
     let Counts { zero_prototypes, non_finite_prototypes, .. } = counts;
@@ -174,9 +197,46 @@ fn fits(shape: Shape) -> Result {
     Ok(())
 }
 
+/// How many rows are right, of those that have a loss.
+struct Hits {
+    rows: usize,
+    /// Nearer to their class than to any other.
+    first: usize,
+    /// k, and the rows with their class among the k nearest.
+    top: Option<(usize, usize)>,
+}
+
+impl Hits {
+    fn of<T: Copy + Into<f64>>(
+        out: &Output<T>,
+        nearest: Option<&Predictions<T>>,
+        labels: &[i64],
+        ignore_index: Option<i64>,
+    ) -> Self {
+        let counts = |&i: &usize| Some(labels[i]) != ignore_index && !out.row_losses[i].into().is_nan();
+        let rows = || (0..labels.len()).filter(counts);
+        let first = rows().filter(|&i| out.target_cosines[i].into() > out.other_cosines[i].into()).count();
+        let among = |all: &Predictions<T>| {
+            let own = |i: usize| &all.classes[i * all.count..(i + 1) * all.count];
+            (all.count, rows().filter(|&i| own(i).iter().any(|&class| i64::from(class) == labels[i])).count())
+        };
+        Self { rows: rows().count(), first, top: nearest.map(among) }
+    }
+
+    /// Of the rows; none of none.
+    fn share(&self, hits: usize) -> Option<f64> {
+        (self.rows > 0).then(|| hits as f64 / self.rows as f64)
+    }
+
+    fn summary(&self) -> String {
+        let first = format!("{} of {} rows", self.first, self.rows);
+        self.top.map_or(first.clone(), |(k, hits)| format!("{first}; {hits} among the {k} nearest"))
+    }
+}
+
 /// The metadata: enough to repeat the run.
-fn about(device: &str, loss: &MarginSoftmax, counts: Counts) -> Result<String> {
-    let value = serde_json::json!({
+fn about(device: &str, loss: &MarginSoftmax, counts: Counts, hits: &Hits) -> Result<String> {
+    let value = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "device": device,
         "loss": serde_json::to_value(loss)?,
@@ -188,6 +248,8 @@ fn about(device: &str, loss: &MarginSoftmax, counts: Counts) -> Result<String> {
             "zero_prototypes": counts.zero_prototypes,
             "non_finite_prototypes": counts.non_finite_prototypes,
         },
+        "accuracy": hits.share(hits.first),
+        "top_k": hits.top.map(|(count, hits_of_k)| json!({ "count": count, "accuracy": hits.share(hits_of_k) })),
     });
     Ok(value.to_string())
 }

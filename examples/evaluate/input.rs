@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use margin_softmax::{Batch, Error, Margins, Reduction, Shape};
+use margin_softmax::{Batch, Error, Margins, Reduction, Shape, predict::Inputs};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{command::Result, files};
@@ -196,6 +196,11 @@ impl Kind {
 }
 
 impl<T: Copy> Input<T> {
+    /// Without labels.
+    pub fn inputs(&self) -> Inputs<'_, T> {
+        Inputs { embeddings: &self.embeddings, prototypes: &self.prototypes, bias: self.bias.as_deref() }
+    }
+
     pub fn batch(&self) -> Batch<'_, i64, T> {
         Batch {
             embeddings: &self.embeddings,

@@ -15,8 +15,9 @@
 //! loss   a `MarginSoftmax` as JSON, or {"preset": "arcface"}: any name of `objective::PRESETS`
 //! state  `--state FILE`: a `State` as JSON, for losses that follow their batches
 //! out    loss [], row_losses [N], grad_embeddings [N, D], grad_prototypes like prototypes, grad_scale [], grad_bias [C] of
-//!        a linear head or [1] of a binary link, log_sum_exps [N] of a softmax
-//!        f32; f64 from `--device reference`. The metadata's `evaluate` is JSON: version, device, loss, counts.
+//!        a linear head or [1] of a binary link, log_sum_exps [N] of a softmax, target_cosines [N], other_cosines [N]
+//!        `--predictions K`: predicted_classes [N, K] (i64), predicted_cosines, predicted_log_probabilities [N, K]
+//!        f32; f64 from `--device reference`. The metadata's `evaluate` is JSON: version, device, loss, counts, accuracy.
 //! ```
 //!
 //! The exit code is 0, or 2 with one line on stderr. The output appears whole or not at all.

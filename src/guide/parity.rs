@@ -17,6 +17,7 @@
 //! | `--device` | `best`: a hardware GPU, else the CPU · `cpu` · `gpu`: software adapters too · `reference`: f64, at most 8 GiB for 8·N·C bytes | `best`; `gpu` with `--adapter` |
 //! | `--adapter` | a part of a GPU's name, upper or lower case; an unknown name lists the known ones | the fastest kind of GPU |
 //! | `--tile` | `direct`, `direct_64`, `tile_32`, `tile_64`, `tile_64_short`, `tile_128`; ignored with a note on devices without tiles | the library chooses |
+//! | `--predictions` | K, 1 to 64: the nearest classes of each row as well | none |
 //! | `--budget` | an upper bound on the bytes of workspace: `268435456`, `512KiB`, `256MiB`, `1GiB`; the reference ignores it | `256MiB` |
 //!
 //! The exit code is 0, or 2 with one line on stderr that names the value found and the values allowed. The output is written to
@@ -44,15 +45,20 @@
 //! |---|---|---|
 //! | `loss` | \[\] | the reduced loss; with the reduction `none` the sum of `row_losses` |
 //! | `row_losses` | \[N\] | weights included, not divided by their sum; 0 for an ignored row |
+//! | `target_cosines`, `other_cosines` | \[N\] | the raw cosine of the label, and the largest of the other classes; 0 and −1 where there is none |
 //! | `log_sum_exps` | \[N\] | log Σ exp over all classes, of the loss' own logits; 0 for an ignored row; absent with a binary link |
 //! | `grad_embeddings` | \[N, D\] | dL/dX, the normalisation included |
 //! | `grad_prototypes` | like `prototypes` | dL/dW, the normalisation included |
 //! | `grad_scale` | \[\] | dL/ds |
 //! | `grad_bias` | \[C\] or \[1\] | dL/db of a linear head, or of the binary link; else absent |
 //!
-//! All are F32, or F64 with `--device reference`. The metadata has one entry, `evaluate`: JSON with `version`, `device`, the
+//! | `predicted_classes` | \[N, K\] | with `--predictions K`: the nearest classes, best first, I64; −1 for a row that is not finite |
+//! | `predicted_cosines`, `predicted_log_probabilities` | \[N, K\] | their raw cosines, and log-softmax of scale · cosine over all classes; with a binary link log σ |
+//!
+//! The others are F32, or F64 with `--device reference`. The metadata has one entry, `evaluate`: JSON with `version`, `device`, the
 //! whole `loss`, and `counts` (`rows`, `ignored`, `non_finite_rows`, `zero_embeddings`, `zero_prototypes`,
-//! `non_finite_prototypes`). The same input on the same device gives the same file, byte for byte.
+//! `non_finite_prototypes`), `accuracy`, the share of the counted rows that are nearest to their own class, and with predictions
+//! `top_k`: `count` and `accuracy`. The same input on the same device gives the same file, byte for byte.
 //!
 //! # The loss
 //!

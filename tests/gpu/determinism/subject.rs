@@ -191,6 +191,16 @@ pub fn pieces(context: &Context) -> Result<Vec<Piece>> {
             }
         }
     }
+    let (loss, shape) = (MarginSoftmax::arcface(), Shape::new(34, 200, 12)?.with_sub_centers(2)?);
+    let layout = Layout { shards: &[200], embeddings: Element::F32, prototypes: Element::Bf16 };
+    let predict = |budget| {
+        let options = Options { tile: Some(Tile::Direct), budget, ..Options::default() };
+        Plan::predict(&loss, shape, 0..200, 5, &layout, limits, &options)
+    };
+    add("predict".into(), predict(Budget::default())?, &loss);
+    if let Err(Error::Budget { needed, .. }) = predict(Budget::bytes(1)) {
+        add("predict in chunks".into(), predict(Budget::bytes(needed))?, &loss);
+    }
     let cells = Batched::new(2, Shape::new(33, 70, 1)?, [Element::F32; 2])?;
     for Family { loss, .. } in families::on(Suite::Operation) {
         for backward in [false, true] {
