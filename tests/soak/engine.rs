@@ -54,6 +54,7 @@ impl Engine {
         self.rig.bound.rebind(&Io {
             state: Some(&t.state),
             row_losses: Some(&t.row_losses),
+            log_sum_exps: Some(&t.log_sum_exps),
             grad_embeddings: Some(&t.dx),
             grad_prototypes: &dw,
             grad_scale: Some(&t.ds),
