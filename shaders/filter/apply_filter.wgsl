@@ -24,11 +24,10 @@ fn bit_of(at: u32, on: bool) -> vec2<u32> {
     return select(vec2(0u, bit), vec2(bit, 0u), at < 32u);
 }
 
-// Of four classes in a row; `row` and the first class count in their block.
-fn keep(g: vec4<f32>, gain: f32, normalizer: f32, row: u32, class_of: u32) -> vec4<f32> {
+// Of four classes in a row; `row` and the first class count in their block; `share`: the row's weight over the normalizer.
+fn keep(g: vec4<f32>, gain: f32, share: f32, row: u32, class_of: u32) -> vec4<f32> {
     let size = abs(g);
-    // divided first: a tiny normalizer must not overflow
-    let least = vec4(abs(gain) * (bitcast<f32>(part.epsilon) / normalizer));
+    let least = vec4(abs(gain) * (bitcast<f32>(part.epsilon) * share));
     let endless = (bitcast<vec4<u32>>(g) & vec4(0x7f800000u)) == vec4(0x7f800000u);
     let large = select(select(vec4(false), size >= least, size > vec4(0.0)), vec4(true), endless);
     let small = select(size, vec4(0.0), large);

@@ -20,9 +20,8 @@
 // What the classes of a row need to know of it.
 struct Pulling {
     push: vec4<f32>,    // scale, mass, total, pull
-    place: vec4<f32>,   // gain, normalizer, bound, hardness
+    place: vec4<f32>,   // gain, the weight of the row over the normalizer, bound, hardness
     known: vec2<u32>,   // label, last
-    unit: f32,          // gain times the weight of the row
 }
 
 // of the block's rows
@@ -32,8 +31,7 @@ var<workgroup> pulling: array<Pulling, 64>;
 fn pull_of(c: f32, row: Pulling, class_of: u32, weight: f32, here: bool) -> f32 {
     let curve = other(c, Place(row.place.z, row.place.w, class_of > row.known.y));
     var smoothed = 0.0;
-    // divided first: a tiny normalizer must not overflow
-    if (settings.share > 0.0) { smoothed = row.unit * (weight / row.place.y); }
+    if (settings.share > 0.0) { smoothed = row.place.x * (weight * row.place.y); }
     let shared_pull = link_push(row.push.x * curve.value, row.push.y, row.push.z, smoothed) * curve.slope;
     return select(0.0, select(shared_pull, row.push.w, class_of == row.known.x), here);
 }
@@ -53,8 +51,8 @@ fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
     if (first + lane < settings.rows) {
         let row = first + lane;
         pulling[lane] = Pulling(vec4(rows[row].scale, rows[row].mass, rows[row].total, rows[row].pull),
-                                vec4(rows[row].gain, rows[row].normalizer, rows[row].bound, rows[row].hardness),
-                                vec2(rows[row].label, rows[row].last), rows[row].gain * rows[row].row_weight);
+                                vec4(rows[row].gain, rows[row].row_weight / rows[row].normalizer, rows[row].bound, rows[row].hardness),
+                                vec2(rows[row].label, rows[row].last));
     }
     if (group == 0u && lane == 0u) { columns[(settings.rows + 63u) / 64u * part.stride] = 1.0 / pull_balance(); }
     workgroupBarrier();

@@ -75,7 +75,8 @@ impl Between<'_> {
             (extra.loss, extra.value, extra.slope_m2) = (share.loss, share.scale, share.bias);
             // what vanishes in f32 must not look like a row without a gradient
             let gain = part * scale;
-            let limit = if gain == 0.0 { 0.0 } else { (filter * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) };
+            let own = filter * weights.row;
+            let limit = if gain == 0.0 { 0.0 } else { (own * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) };
             row.limit = limit as f32;
             let plain = linear && classes > 1;
             let least = if plain { f32::NEG_INFINITY } else { NO_COSINE as f32 };

@@ -205,7 +205,7 @@ impl HeadRow {
 pub(super) struct Weights {
     pub scale: f64,
     /// Of the row.
-    row: f64,
+    pub row: f64,
     /// Of the labelled class.
     class: f64,
     /// Summed over all classes.

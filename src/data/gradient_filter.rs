@@ -7,7 +7,8 @@ use crate::{Error, Result};
 /// Most classes of a large softmax have next to no probability. With G = dL/d(cosine), N×C, an entry is dropped where
 ///
 /// ```text
-/// |G_ij| < ε · s · |up_i| / Z          s: the scale; up_i: the upstream gradient, 1 if absent; Z of Reduction::Mean, else 1
+/// |G_ij| < ε · s · |up_i| · v_i / Z    s: the scale; up_i: the upstream gradient, v_i: the row's weight, 1 if absent;
+///                                      Z of Reduction::Mean, else 1
 /// ```
 ///
 /// For a plain softmax |G_ij|·Z/(s·|up_i|) is |softmax − one-hot|, times the slope of the margin at the label: the number that
@@ -21,7 +22,7 @@ use crate::{Error, Result};
 ///
 /// The loss, the rows' results and dL/ds are untouched. For cosines an entry moves an embedding's gradient by at most
 /// |G_ij|/|x_i| and a prototype's by at most |G_ij|/|w_j|, so with unit vectors no gradient is off by more than the dropped mass of
-/// its row or its class; a row drops less than C·ε·s·|up_i|/Z. How much all rows dropped together is reported:
+/// its row or its class; a row drops less than C·ε·s·|up_i|·v_i/Z. How much all rows dropped together is reported:
 /// [`Output::filtered`](crate::Output::filtered). Since the dropped pulls point in many directions, the error of the whole
 /// gradient is far smaller than that share. (In a linear head the other vector's length multiplies each of these bounds.)
 ///

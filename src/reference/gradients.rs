@@ -69,7 +69,7 @@ impl Shard<'_> {
                 g[i * vectors + self.vector(i, j)] = scale * gain(pull) * slope;
             }
             if let Some(filter) = self.filter {
-                let limit = filter.epsilon() * scale * gain(1.0).abs();
+                let limit = filter.epsilon() * scale * gain(self.row_weight(i)).abs();
                 self.apply_filter(i, limit, &mut g[i * vectors..][..vectors], &mut filtered);
             }
             if let Some(family) = loss.length_term() {
