@@ -6,7 +6,13 @@ mod families;
 use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
-use margin_softmax::{Adaptive, Link, MarginSoftmax, Others, Similarity, Reduction, Target, objective::{AdaFace, Angle, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, MagFace, PRESETS, Series, SimilarityAdjustment, Slope, TopK, Unified}};
+use margin_softmax::{
+    Adaptive, Link, MarginSoftmax, Others, Reduction, Similarity, Target,
+    objective::{
+        AdaFace, Angle, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, MagFace, PRESETS,
+        Series, SimilarityAdjustment, Slope, TopK, Unified,
+    },
+};
 use serde_json::{Number, Value};
 
 static FAMILIES: LazyLock<Vec<families::Family>> = LazyLock::new(families::all);

@@ -1,6 +1,9 @@
 //! What a batch looks like in f64, and whether the rounding of a cosine moves its results by no more than the gate.
 
-use margin_softmax::{Adaptive, Link, MarginSoftmax, Others, Output, Similarity, Reduction, State, Target, objective::{Angle, Coefficients, Curve, Damping, Series, Unified}};
+use margin_softmax::{
+    Adaptive, Link, MarginSoftmax, Others, Output, Reduction, Similarity, State, Target,
+    objective::{Angle, Coefficients, Curve, Damping, Series, Unified},
+};
 
 use crate::common::Data;
 

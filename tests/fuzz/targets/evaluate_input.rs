@@ -82,8 +82,8 @@ fn batch(bytes: Vec<u8>, which: u8) {
     let found = Backend::cpu().head_with(&loss, shape, &options).and_then(|mut head| head.evaluate(&input.batch()));
     match (found, expected) {
         (Ok(found), Ok(expected)) => {
-            output::bytes(shape, &found, String::new()).expect("a file");
-            output::bytes(shape, &expected, String::new()).expect("a file");
+            output::bytes(shape, &found, None, String::new()).expect("a file");
+            output::bytes(shape, &expected, None, String::new()).expect("a file");
         }
         // as text: a NaN may be in it
         (Err(found), Err(expected)) => assert_eq!(format!("{found:?}"), format!("{expected:?}")),

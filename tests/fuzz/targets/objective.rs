@@ -7,7 +7,13 @@
 mod seeds;
 
 use libfuzzer_sys::fuzz_target;
-use margin_softmax::{Budget, CenterLoss, MarginSoftmax, Options, Regularizer, Shape, Tile, Want, objective::{Schedule, Schedules}, plan::{Call, Element, Layout, Limits, Plan}, shard::{Statistics, Targets}, data::DevicePreset};
+use margin_softmax::{
+    Budget, CenterLoss, MarginSoftmax, Options, Regularizer, Shape, Tile, Want,
+    data::DevicePreset,
+    objective::{Schedule, Schedules},
+    plan::{Call, Element, Layout, Limits, Plan},
+    shard::{Statistics, Targets},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 fn again<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(text: &str) -> Option<T> {

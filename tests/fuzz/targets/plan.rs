@@ -12,7 +12,11 @@ mod seeds;
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use margin_softmax::{Budget, CenterLoss, GradientFilter, MarginSoftmax, Options, Regularizer, Shape, Tile, Want, plan::{Batched, Binding, Call, CrossEntropy, Element, Layout, Limits, Plan, Role}, data::DevicePreset};
+use margin_softmax::{
+    Budget, CenterLoss, GradientFilter, MarginSoftmax, Options, Regularizer, Shape, Tile, Want,
+    data::DevicePreset,
+    plan::{Batched, Binding, Call, CrossEntropy, Element, Layout, Limits, Plan, Role},
+};
 
 const ELEMENTS: [Element; 5] = [Element::F32, Element::F16, Element::Bf16, Element::I32, Element::U32];
 
@@ -138,8 +142,16 @@ fn check(plan: &Plan, limits: &Limits, loss: Option<&MarginSoftmax>) {
     }
     if let Some(loss) = loss {
         for (rows, on) in [(0, false), (plan.shape().rows(), true)] {
-            let call =
-                Call { rows, class_weights: on, upstream: on, accumulate: on.into(), row_weights: on, divisor: None, class_margins: on, row_margins: on };
+            let call = Call {
+                rows,
+                class_weights: on,
+                upstream: on,
+                accumulate: on.into(),
+                row_weights: on,
+                divisor: None,
+                class_margins: on,
+                row_margins: on,
+            };
             plan.settings(loss, &call).expect("the loss that was planned");
         }
     }
