@@ -1,4 +1,4 @@
-//! What predictions cost: the k nearest classes beside a step, and on their own among many prototypes.
+//! The cost of predictions: the k nearest classes beside a step, and on their own among many prototypes.
 //!
 //! A step with and without predictions alternate in one run, and the median of the ratios is printed, of the time that threads
 //! ran: on a shared machine only those mean anything. The nearest class of the first rows is checked against the f64 reference before anything is timed.

@@ -1,4 +1,4 @@
-//! Whatever a run keeps per class, when the classes change.
+//! Values that a run keeps for each class, when the classes change.
 
 use std::collections::BTreeMap;
 

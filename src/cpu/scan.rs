@@ -10,7 +10,7 @@ use super::{
     vector::{larger, max_of, scale_values},
 };
 
-/// What a selection, a scale or a prediction needs of the raw cosines.
+/// The facts about the raw cosines that a selection, a scale or a prediction needs.
 pub(super) struct Scan<'a> {
     pub centers: usize,
     pub block: Block<'a>,

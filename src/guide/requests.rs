@@ -1,4 +1,5 @@
 //! Things that people who train ask for in the trackers and forums of metric-learning and loss libraries, and where they are here.
+//! The questions stand for many of their kind; none is a quotation.
 //!
 //! Slices are heads and functions over `&[f32]` on any [`Backend`](crate::Backend), tensors are heads on a caller's wgpu device,
 //! `evaluate` is the program of [`parity`](super::parity). "host" marks functions over slices that work on what any front
@@ -6,14 +7,14 @@
 //!
 //! | asked in | here | slices | tensors | burn | JavaScript | `evaluate` |
 //! |---|---|---|---|---|---|---|
-//! | "top-5 accuracy without a second N×C matrix", "inference over a million classes runs out of memory" | [`Predictor`](crate::predict::Predictor), [`Options::predictions`](crate::Options::predictions): the k nearest classes with cosine, log-probability and sub-centre, from a training step or without labels | yes | not yet | not yet | not yet | `--predictions`, and the accuracy |
-//! | "weights for single samples", "how do I combine sample and class weights" | [`Batch::row_weights`](crate::Batch::row_weights) | yes | `Io::row_weights` | use the reduction `none` and weigh the losses | `rowWeights` | `row_weights` |
-//! | "gradient accumulation gives another loss", "the mean differs with the number of GPUs" | [`Batch::divisor`](crate::Batch::divisor) | yes | `set_divisor` | use the reduction `sum` and divide | `divisor` | `divisor` |
-//! | "accumulate the gradient of the weight only" | [`plan::Accumulate`](crate::plan::Accumulate) | not needed: each call returns its own gradients | `set_accumulate` | burn adds up gradients itself | `accumulate` | not needed |
-//! | "log-sum-exp per row", "z-loss for stability" | [`Output::log_sum_exps`](crate::Output::log_sum_exps), [`MarginSoftmax::z_loss`](crate::MarginSoftmax::z_loss) | yes | `Io::log_sum_exps` | the loss, not the output | `logSumExps` | `log_sum_exps` |
-//! | "ArcFace with focal loss" | [`MarginSoftmax::focal`](crate::MarginSoftmax::focal) | yes | yes | yes | yes | yes |
-//! | "what are my margins and norms right now" | [`monitor::BatchReport`](crate::monitor::BatchReport) | host | host | host | not yet | no: one batch, whose tensors come out |
-//! | "add classes to a trained model", "remove identities" | [`classes::ClassMap`](crate::classes::ClassMap), [`classes::NewPrototypes`](crate::classes::NewPrototypes) | host | host | host | no: checkpoints are the host's | no: it reads one batch |
-//! | "clean noisy labels with sub-centres" | [`classes::SubCenters`](crate::classes::SubCenters) | host | host | host | not yet | no: it reads one batch |
-//! | "larger margins for rare classes" | [`classes::CountMargins`](crate::classes::CountMargins) for [`Batch::class_margins`](crate::Batch::class_margins) | host | host | no: its head takes no margins of classes | any array as `classMargins` | `class_m0` to `class_m3` |
-//! | "the browser kills my tab", "TDR on Windows" | [`Options::work_per_submit`](crate::Options::work_per_submit) | yes | `forward_parts` | no: burn submits | `work_per_submit` | no: it is for training loops |
+//! | top-5 accuracy without a second N×C matrix; inference over a million classes runs out of memory | [`Predictor`](crate::predict::Predictor), [`Options::predictions`](crate::Options::predictions): the k nearest classes with cosine, log-probability and sub-centre, from a training step or without labels | yes | not yet | not yet | not yet | `--predictions`, and the accuracy |
+//! | weights for single samples; how do I combine sample and class weights | [`Batch::row_weights`](crate::Batch::row_weights) | yes | `Io::row_weights` | use the reduction `none` and weigh the losses | `rowWeights` | `row_weights` |
+//! | gradient accumulation gives another loss; the mean differs with the number of GPUs | [`Batch::divisor`](crate::Batch::divisor) | yes | `set_divisor` | use the reduction `sum` and divide | `divisor` | `divisor` |
+//! | accumulate the gradient of the weight only | [`plan::Accumulate`](crate::plan::Accumulate) | not needed: each call returns its own gradients | `set_accumulate` | burn adds up gradients itself | `accumulate` | not needed |
+//! | log-sum-exp per row; z-loss for stability | [`Output::log_sum_exps`](crate::Output::log_sum_exps), [`MarginSoftmax::z_loss`](crate::MarginSoftmax::z_loss) | yes | `Io::log_sum_exps` | the loss, not the output | `logSumExps` | `log_sum_exps` |
+//! | ArcFace with focal loss | [`MarginSoftmax::focal`](crate::MarginSoftmax::focal) | yes | yes | yes | yes | yes |
+//! | what are my margins and norms right now | [`monitor::BatchReport`](crate::monitor::BatchReport) | host | host | host | not yet | no: one batch, whose tensors come out |
+//! | add classes to a trained model; remove identities | [`classes::ClassMap`](crate::classes::ClassMap), [`classes::NewPrototypes`](crate::classes::NewPrototypes) | host | host | host | no: checkpoints are the host's | no: it reads one batch |
+//! | clean noisy labels with sub-centres | [`classes::SubCenters`](crate::classes::SubCenters) | host | host | host | not yet | no: it reads one batch |
+//! | larger margins for rare classes | [`classes::CountMargins`](crate::classes::CountMargins) for [`Batch::class_margins`](crate::Batch::class_margins) | host | host | no: its head takes no margins of classes | any array as `classMargins` | `class_m0` to `class_m3` |
+//! | the browser kills my tab; TDR on Windows | [`Options::work_per_submit`](crate::Options::work_per_submit) | yes | `forward_parts` | no: burn submits | `work_per_submit` | no: it is for training loops |

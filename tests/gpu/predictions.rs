@@ -73,7 +73,7 @@ fn a_step_predicts_too(context: &Context) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The same bits in one submit and in several.
+/// In several submits the answer is that of the reference too.
 fn in_parts(context: &Context) -> Result<(), Failed> {
     let problem = Problem::new("softmax", [9, 20_003, 16, 1]);
     let backend = Backend::Gpu(context.clone());

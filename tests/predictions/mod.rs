@@ -1,4 +1,4 @@
-//! What agreement of predictions means, on any backend.
+//! The agreement of predictions with the reference, on any backend.
 
 use margin_softmax::{
     Backend, Error, Link, MarginSoftmax, Options, Shape, Similarity, State,
