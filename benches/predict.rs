@@ -6,6 +6,7 @@
 //! ```text
 //! cargo bench --bench predict              # steps at two shapes, and 1,024 queries over 10⁶ prototypes
 //! cargo bench --bench predict -- step      # one of both
+//! cargo bench --bench predict -- --peer 1024 1000000 128 10 x.f32 w.f32    # for peers/nearest.py: a line in asks for a call
 //! ```
 
 use margin_softmax::{
@@ -99,8 +100,30 @@ fn queries() {
     );
 }
 
+/// Answers each line of the standard input with the seconds of a call; after the last one the classes go out, row by row.
+fn peer(words: &[String]) {
+    let size = |at: usize| words[at].parse().expect("a size");
+    let read = |at: usize| bytemuck::pod_collect_to_vec(&std::fs::read(&words[at]).expect("a file"));
+    let (shape, x, w): (_, Vec<f32>, Vec<f32>) = (Shape::new(size(0), size(1), size(2)).unwrap(), read(4), read(5));
+    let mut predictor =
+        Backend::cpu().predictor(&MarginSoftmax::arcface(), shape, size(3), &Options::default()).unwrap();
+    let mut out = Predictions::default();
+    for _ in std::io::stdin().lines() {
+        println!("{}", timed(|| predictor.predict_into(&Inputs::new(&x, &w), &mut out).unwrap()).wall);
+    }
+    out.classes
+        .chunks(out.count)
+        .for_each(|row| println!("{}", row.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")));
+}
+
 fn main() {
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if let [first, rest @ ..] = &words[..]
+        && first == "--peer"
+    {
+        return peer(rest);
+    }
+    let chosen: Vec<_> = words.iter().filter(|word| !word.starts_with('-')).collect();
     for (name, run) in [("step", step_table as fn()), ("queries", queries)] {
         if chosen.is_empty() || chosen.iter().any(|word| name.contains(word.as_str())) {
             run();

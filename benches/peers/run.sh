@@ -5,6 +5,7 @@
 #   benches/peers/run.sh --shapes small,B       small, B, A1, A, million, or any NxCxD
 #   benches/peers/run.sh --quick                the small shape, three rounds, no file
 #   benches/peers/run.sh --sweep                time and workspace over the number of classes
+#   benches/peers/run.sh --nearest              the nearest classes beside faiss and numpy (--help after it: its options)
 #   benches/peers/run.sh --help                 all options
 #
 # Python packages go into target/peers-venv, or set PEERS_PYTHON to a Python that has them. burn takes over 20 minutes to
@@ -23,6 +24,13 @@ if [ -z "$python" ]; then
     say 'Python packages: target/peers-venv'
     [ -x "$python" ] || python3 -m venv target/peers-venv
     "$python" -m pip install --quiet --disable-pip-version-check numpy tqdm matplotlib
+fi
+
+if [ "${1-}" = --nearest ]; then
+    [ -n "${PEERS_PYTHON-}" ] || "$python" -m pip install --quiet --disable-pip-version-check faiss-cpu || say 'without faiss'
+    exec "$python" benches/peers/nearest.py "${@:2}"
+fi
+if [ -z "${PEERS_PYTHON-}" ]; then
     for package in torch 'jax[cpu]'; do
         "$python" -m pip install --quiet --disable-pip-version-check "$package" || say "without $package: pip could not install it"
     done
