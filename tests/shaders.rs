@@ -106,7 +106,7 @@ fn every_shader_is_in_the_catalogue() {
             assert!(entries.insert(name.to_owned()), "{path}: the name is used twice");
         } else {
             // the tiles of matrix units, which are a feature
-            let units = ["halves", "halves_x4", "matrix_units", "units_2x2", "units_4x4"];
+            let units = ["half", "half_x4", "halves", "halves_x4", "matrix_units", "units_2x2", "units_4x4"];
             if cfg!(not(feature = "cooperative_matrix")) && (units.contains(&name) || name.starts_with("tile_coop")) {
                 continue;
             }
@@ -191,6 +191,8 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("tile/direct.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/direct_64.wgsl", &["TILE_LANES", "TILE_M", "TILE_N"], tile),
         ("tile/workgroup.wgsl", &["BLOCKS_A", "BLOCKS_B", "QUADS_M", "QUADS_N"], "follows from the tile's size"),
+        ("tile/half.wgsl", &["PITCH"], tile),
+        ("tile/half_x4.wgsl", &["PITCH", "QUADS_PITCH"], tile),
         ("tile/halves.wgsl", &["PITCH"], tile),
         ("tile/halves_x4.wgsl", &["PITCH", "QUADS_PITCH"], tile),
         ("tile/matrix_units.wgsl", &["QUADS", "SHARES"], "follows from the tile's size"),

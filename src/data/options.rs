@@ -184,6 +184,22 @@ pub enum Tile {
     /// 64×64 outputs of one subgroup of 64 invocations, by matrix units of 16×16×16: AMD's through Vulkan.
     #[cfg(feature = "cooperative_matrix")]
     TileCoop16Wide,
+    /// [`TileCoop8`](Self::TileCoop8) with one f16 for each value and one product in the place of three.
+    ///
+    /// Each operand is rounded to eleven bits, so a cosine is off by up to 2⁻¹⁰ (about 10⁻⁴ as a rule), a logit by the scale
+    /// times that, and a gradient by 2⁻¹⁰ of the sum of the magnitudes that it adds up. Sums are of f32. For heads whose
+    /// values are of f16 anyway. Taken where [`Options::tile`] asks for it, by no preset; likewise the others named `half`.
+    #[cfg(feature = "cooperative_matrix")]
+    TileCoop8Half,
+    /// [`TileCoop8Wide`](Self::TileCoop8Wide) with one product: see [`TileCoop8Half`](Self::TileCoop8Half).
+    #[cfg(feature = "cooperative_matrix")]
+    TileCoop8WideHalf,
+    /// [`TileCoop16`](Self::TileCoop16) with one product: see [`TileCoop8Half`](Self::TileCoop8Half).
+    #[cfg(feature = "cooperative_matrix")]
+    TileCoop16Half,
+    /// [`TileCoop16Wide`](Self::TileCoop16Wide) with one product: see [`TileCoop8Half`](Self::TileCoop8Half).
+    #[cfg(feature = "cooperative_matrix")]
+    TileCoop16WideHalf,
 }
 
 impl Tile {
@@ -203,6 +219,14 @@ impl Tile {
         Tile::TileCoop16,
         #[cfg(feature = "cooperative_matrix")]
         Tile::TileCoop16Wide,
+        #[cfg(feature = "cooperative_matrix")]
+        Tile::TileCoop8Half,
+        #[cfg(feature = "cooperative_matrix")]
+        Tile::TileCoop8WideHalf,
+        #[cfg(feature = "cooperative_matrix")]
+        Tile::TileCoop16Half,
+        #[cfg(feature = "cooperative_matrix")]
+        Tile::TileCoop16WideHalf,
     ];
 
     /// The name that [`str::parse`] knows.
@@ -222,6 +246,14 @@ impl Tile {
             Tile::TileCoop16 => "tile_coop_16",
             #[cfg(feature = "cooperative_matrix")]
             Tile::TileCoop16Wide => "tile_coop_16_wide",
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop8Half => "tile_coop_8_half",
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop8WideHalf => "tile_coop_8_wide_half",
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop16Half => "tile_coop_16_half",
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop16WideHalf => "tile_coop_16_wide_half",
         }
     }
 }

@@ -37,7 +37,7 @@ impl Context {
         }
         if self.limits().matrix_units.is_none() && self.device().features().contains(FEATURES) {
             // the largest first
-            for &tile in Tile::ALL.iter().rev() {
+            for &tile in Tile::ALL.iter().rev().filter(|tile| tile.geometry().has_precise_units()) {
                 let Some(units) = tile.geometry().units.filter(|&units| has(adapter, units)) else { continue };
                 let limits = Limits { matrix_units: Some(units), ..*self.limits() };
                 if tile.check(&limits).is_ok() && agrees(self, tile, &limits).await? {

@@ -121,7 +121,8 @@
 //! Results keep the precision of f32, whatever the range of the input: each value is two f16, of which three products are
 //! taken, and each row, class and column of a product has a power of two of its own. That holds for linear heads and for
 //! [`operations`](crate::gpu::operations) too. An infinite dL/dcosine makes its row and its class NaN, where other tiles may leave an infinity.
-//! No GPU was measured.
+//! The tiles `tile_coop_*_half` take one product of one f16 for each value, with an error that
+//! [`Tile`](crate::Tile) states, and only where `Options::tile` asks for them. No GPU was measured.
 //!
 //! # When it refuses
 //!

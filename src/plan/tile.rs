@@ -18,6 +18,8 @@ pub struct TileGeometry {
     pub bytes: u32,
     /// The matrix units that it is made for.
     pub units: Option<MatrixUnits>,
+    /// Whether those multiply one f16 for each value, which has eleven bits.
+    pub single: bool,
 }
 
 macro_rules! shader {
@@ -28,16 +30,25 @@ macro_rules! shader {
 
 impl TileGeometry {
     const fn new(text: &'static str, [rows, columns]: [u32; 2], lanes: u32, bytes: u32) -> Self {
-        Self { text, rows, columns, lanes, bytes, units: None }
+        Self { text, rows, columns, lanes, bytes, units: None, single: false }
     }
 
-    /// A tile of `count` by `count` matrices.
+    /// Whether matrix units form its products, with the precision of f32.
+    pub(crate) const fn has_precise_units(&self) -> bool {
+        self.units.is_some() && !self.single
+    }
+
+    /// A tile of `count` by `count` matrices, with so many arrays of f16: two for each operand, or one.
     #[cfg(feature = "cooperative_matrix")]
-    const fn of_units(size: u32, lanes: u32, count: u32, text: &'static str) -> Self {
+    const fn of_units(size: u32, lanes: u32, count: u32, arrays: u32, text: &'static str) -> Self {
         let side = count * size;
-        // four arrays of f16, lines of 24; a strip of outputs; the largest values and the power of each line
-        let bytes = 4 * side * 24 * 2 + size * side * 4 + 2 * (4 * lanes + side) * 4;
-        Self { units: Some(MatrixUnits { size, lanes }), ..Self::new(text, [side, side], lanes, bytes) }
+        // lines of 24; a strip of outputs; the largest values and the power of each line
+        let bytes = arrays * side * 24 * 2 + size * side * 4 + 2 * (4 * lanes + side) * 4;
+        Self {
+            units: Some(MatrixUnits { size, lanes }),
+            single: arrays == 2,
+            ..Self::new(text, [side, side], lanes, bytes)
+        }
     }
 }
 
@@ -69,22 +80,43 @@ impl Tile {
             ),
             #[cfg(feature = "cooperative_matrix")]
             Tile::TileCoop8 => {
-                TileGeometry::of_units(8, 8, 2, shader!("tile_coop_8", "halves_x4", "matrix_units", "units_2x2"))
+                TileGeometry::of_units(8, 8, 2, 4, shader!("tile_coop_8", "halves_x4", "matrix_units", "units_2x2"))
             }
             #[cfg(feature = "cooperative_matrix")]
             Tile::TileCoop8Wide => {
-                TileGeometry::of_units(8, 32, 4, shader!("tile_coop_8_wide", "halves", "matrix_units", "units_4x4"))
+                TileGeometry::of_units(8, 32, 4, 4, shader!("tile_coop_8_wide", "halves", "matrix_units", "units_4x4"))
             }
             #[cfg(feature = "cooperative_matrix")]
             Tile::TileCoop16 => {
-                TileGeometry::of_units(16, 32, 4, shader!("tile_coop_16", "halves_x4", "matrix_units", "units_4x4"))
+                TileGeometry::of_units(16, 32, 4, 4, shader!("tile_coop_16", "halves_x4", "matrix_units", "units_4x4"))
             }
             #[cfg(feature = "cooperative_matrix")]
             Tile::TileCoop16Wide => TileGeometry::of_units(
                 16,
                 64,
                 4,
+                4,
                 shader!("tile_coop_16_wide", "halves_x4", "matrix_units", "units_4x4"),
+            ),
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop8Half => {
+                TileGeometry::of_units(8, 8, 2, 2, shader!("tile_coop_8", "half_x4", "matrix_units", "units_2x2"))
+            }
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop8WideHalf => {
+                TileGeometry::of_units(8, 32, 4, 2, shader!("tile_coop_8_wide", "half", "matrix_units", "units_4x4"))
+            }
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop16Half => {
+                TileGeometry::of_units(16, 32, 4, 2, shader!("tile_coop_16", "half_x4", "matrix_units", "units_4x4"))
+            }
+            #[cfg(feature = "cooperative_matrix")]
+            Tile::TileCoop16WideHalf => TileGeometry::of_units(
+                16,
+                64,
+                4,
+                2,
+                shader!("tile_coop_16_wide", "half_x4", "matrix_units", "units_4x4"),
             ),
         }
     }

@@ -108,7 +108,7 @@ impl Tuning {
         let groups = |tile: Tile| rows.div_ceil(tile.rows() as usize) * columns.div_ceil(tile.columns() as usize);
         let large = self.large.filter(|&tile| groups(tile) as u64 >= ENOUGH_GROUPS);
         let offered = self.units == Some(limits.vendor);
-        let units = Tile::ALL.iter().copied().filter(|tile| offered && tile.geometry().units.is_some());
+        let units = Tile::ALL.iter().copied().filter(|tile| offered && tile.geometry().has_precise_units());
         let wanted = units.chain(large).chain([self.tile]);
         wanted.into_iter().find(|tile| tile.check(limits).is_ok()).unwrap_or(Tile::Direct)
     }

@@ -93,13 +93,10 @@ fn full() -> bool {
     std::env::var("MARGIN_SOFTMAX_FULL").is_ok_and(|v| v == "1")
 }
 
-/// The tiles that a device can run: all of them, but for those of matrix units that it has not.
+/// The tiles with the precision of f32 that a device can run: all of them, but for those of matrix units that it has not.
 fn tiles(context: &Context) -> impl Iterator<Item = Tile> {
     let limits = *context.limits();
-    Tile::ALL
-        .iter()
-        .copied()
-        .filter(move |tile| tile.geometry().units.is_none_or(|units| limits.matrix_units == Some(units)))
+    Tile::ALL.iter().copied().filter(move |tile| tile.check(&limits).is_ok() && !tile.geometry().single)
 }
 
 /// Numbers under stress on one device.

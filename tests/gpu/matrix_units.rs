@@ -19,6 +19,7 @@ use crate::{
 pub const CHECKS: &[(&str, Check)] = &[
     ("matrix_units_are_offered_once_they_were_tried", matrix_units_are_offered_once_they_were_tried),
     ("matrix_units_keep_the_precision_of_f32", matrix_units_keep_the_precision_of_f32),
+    ("half_products_are_off_by_eleven_bits", half_products_are_off_by_eleven_bits),
 ];
 
 /// Every adapter, opened with its matrix units where it has some that compute right.
@@ -120,6 +121,42 @@ fn matrix_units_keep_the_precision_of_f32(context: &Context) -> Result<(), Faile
                 assert!(error <= gate * largest, "{}: {what} of {i} is off by {:e}", tile.name(), error / largest);
             }
         }
+    }
+    Ok(())
+}
+
+/// One product of f16 in the place of three is off by what its documentation says, and is another result.
+fn half_products_are_off_by_eleven_bits(context: &Context) -> Result<(), Failed> {
+    let (n, c, d, scale) = (70, 130, 192, 16.0);
+    let shape = Shape::new(n, c, d)?;
+    let data = Data::random(shape, 43);
+    // its target's cosine comes from another kernel, so a loss is off by no more than the largest of the other logits
+    let loss = MarginSoftmax::normface().with_scale(scale).with_reduction(Reduction::None);
+    let expected = data.reference(&loss, shape);
+    // two operands, each rounded to the nearest of eleven bits; f32 beside it
+    let cosine = 2.0_f64.powi(-10) + 1e-5;
+    let logit = scale * cosine;
+    for &tile in Tile::ALL.iter().filter(|tile| tile.geometry().single && tile.check(context.limits()).is_ok()) {
+        let options = Options { tile: Some(tile), ..Default::default() };
+        let found = Rig::new(context, &loss, shape, &plain(&[c]), &options, &data)?.run(context)?;
+        let off = |found: &[f32], expected: &[f64]| {
+            found.iter().zip(expected).map(|(f, e)| (f64::from(*f) - e).abs()).fold(0.0, f64::max)
+        };
+        let error = off(&found.row_losses, &expected.row_losses);
+        assert!((1e-5..=logit).contains(&error), "{}: a loss is off by {error:e}, {logit:e} is allowed", tile.name());
+        // a probability grows by at most exp(2·logit), and its product with a unit vector is off by `cosine`; the sum of the
+        // magnitudes of a row's entries is at most twice the scale, over its length
+        let allowed = (2.0 * logit).exp_m1() + cosine;
+        for (i, (found, expected)) in
+            found.grad_embeddings.chunks(d).zip(expected.grad_embeddings.chunks(d)).enumerate()
+        {
+            let length = data.embeddings[i * d..][..d].iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            let error = off(found, expected);
+            assert!(error <= 2.0 * scale / length * allowed, "{}: dX of {i} is off by {error:e}", tile.name());
+        }
+        let largest = expected.grad_prototypes.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
+        let error = off(&found.grad_prototypes, &expected.grad_prototypes);
+        assert!(error <= allowed * largest, "{}: dW is off by {:e} of its largest", tile.name(), error / largest);
     }
     Ok(())
 }
