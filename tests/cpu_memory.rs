@@ -101,6 +101,31 @@ fn new_pool(threads: usize) -> rayon::ThreadPool {
     pool
 }
 
+/// Half types are read as they are stored: a call holds a tile of f32 prototypes a worker beside what it holds for f32.
+#[test]
+fn half_types_are_never_widened_whole() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let (rows, classes, dim) = (64, 20_000, 64);
+    let [x, w] = [rows, classes].map(|count| numbers(count * dim));
+    let [half_x, half_w] = [&x, &w].map(|v| v.iter().map(|&v| half::f16::from_f32(v)).collect::<Vec<_>>());
+    let labels: Vec<i64> = (0..rows).map(|i| (i * 31) as i64).collect();
+    let rest = Batch { labels: &labels, ..Batch::default() };
+    let shape = Shape::new(rows, classes, dim).unwrap();
+    for budget in [least(shape, Want::LOSS), 64 << 20] {
+        let make = || Backend::cpu().head_with(&MarginSoftmax::arcface(), shape, &options(budget, Want::LOSS)).unwrap();
+        let (peak, grown) = used_by(pool(), make, |head| {
+            head.evaluate_stored(&half_x, &half_w, &rest).unwrap();
+        });
+        let (plain, _) = used_by(pool(), make, |head| {
+            head.evaluate(&Batch { embeddings: &x, prototypes: &w, ..rest }).unwrap();
+        });
+        // tiles have at most 512 prototypes, ranges at most one worker here for each of two threads
+        let tiles = 64 * 512 * dim * 4;
+        assert!(peak < plain + tiles.min(classes * dim * 4 / 2), "{peak} bytes, {plain} with f32");
+        assert!(grown < 1000, "{grown} bytes more after three more calls");
+    }
+}
+
 /// Everything beside inputs and outputs, at every moment of making a head and using it, in every schedule.
 #[test]
 fn the_workspace_stays_within_the_budget() {

@@ -148,7 +148,7 @@ pub fn elements(adapter: Option<&str>) -> Vec<Case> {
     cases
 }
 
-/// Slices on the CPU, which are widened by every call. The errors are those against the f32 inputs that were rounded.
+/// Slices on the CPU, which are widened tile by tile. The errors are those against the f32 inputs that were rounded.
 fn stored<T: Stored + Rounded + 'static>(element: &str, both: &[(&Rc<Data>, Output<f64>); 2]) -> Case {
     let loss = MarginSoftmax::arcface();
     let mut errors = vec![];

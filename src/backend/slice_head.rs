@@ -12,7 +12,7 @@ use crate::cpu;
 use crate::gpu;
 use crate::{
     Batch, Error, Label, MarginSoftmax, Options, Output, Result, Shape, State,
-    data::Stored,
+    data::{Stored, StoredValues},
     objective::{CheckedBatch, Prepared},
     reference,
     shard::{Statistics, Targets},
@@ -161,23 +161,22 @@ impl SliceHead {
 
     /// The same into an existing output, whose vectors are used again; output and state are untouched on an error.
     pub fn train_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut Output) -> Result<()> {
-        let mut state = self.state;
-        self.step(batch, &mut state, true, out)?;
-        state.step += 1;
-        (self.state, self.following) = (state, false);
-        Ok(())
+        self.train_values(batch.values(), batch, out)
     }
 
     /// [`evaluate`](Self::evaluate) with embeddings and prototypes as they are stored, f32, f16 or bf16 each, in the place of
-    /// the batch's. Half types are widened into a copy first; arithmetic and gradients are f32. (Tensors on a device are read
-    /// as they are: see [`Tensor`](crate::gpu::Tensor).)
+    /// the batch's. Arithmetic and gradients are f32. The CPU path widens half types as it reads them, a tile of classes at a
+    /// time and thread, beside the budget; the others widen a copy first. (Tensors on a device are read as they are: see
+    /// [`Tensor`](crate::gpu::Tensor).)
     pub fn evaluate_stored<L: Label, X: Stored, W: Stored>(
         &mut self,
         embeddings: &[X],
         prototypes: &[W],
         batch: &Batch<'_, L>,
     ) -> Result<Output> {
-        self.evaluate(&batch.with(&X::widened(embeddings), &W::widened(prototypes)))
+        let (mut state, mut out) = (self.state, Output::default());
+        self.step_stored([X::values(embeddings), W::values(prototypes)], batch, &mut state, false, &mut out)?;
+        Ok(out)
     }
 
     /// [`train`](Self::train) with embeddings and prototypes as they are stored.
@@ -187,7 +186,23 @@ impl SliceHead {
         prototypes: &[W],
         batch: &Batch<'_, L>,
     ) -> Result<Output> {
-        self.train(&batch.with(&X::widened(embeddings), &W::widened(prototypes)))
+        let mut out = Output::default();
+        self.train_values([X::values(embeddings), W::values(prototypes)], batch, &mut out)?;
+        Ok(out)
+    }
+
+    /// A training step with these embeddings and prototypes.
+    pub(crate) fn train_values<L: Label>(
+        &mut self,
+        tensors: [StoredValues<'_>; 2],
+        batch: &Batch<'_, L>,
+        out: &mut Output,
+    ) -> Result<()> {
+        let mut state = self.state;
+        self.step_stored(tensors, batch, &mut state, true, out)?;
+        state.step += 1;
+        (self.state, self.following) = (state, false);
+        Ok(())
     }
 
     fn step<L: Label>(
@@ -197,15 +212,34 @@ impl SliceHead {
         follow: bool,
         out: &mut Output,
     ) -> Result<()> {
+        self.step_stored(batch.values(), batch, state, follow, out)
+    }
+
+    fn step_stored<L: Label>(
+        &mut self,
+        [embeddings, prototypes]: [StoredValues<'_>; 2],
+        batch: &Batch<'_, L>,
+        state: &mut State,
+        follow: bool,
+        out: &mut Output,
+    ) -> Result<()> {
         self.whole()?;
-        let batch = self.check(batch)?;
+        let lengths = [embeddings.len(), prototypes.len()];
+        let batch = batch.check_beside(&self.loss, self.shape, &self.range, lengths)?;
+        #[cfg(feature = "cpu")]
+        if let Inner::Cpu(head) = &mut self.inner {
+            return head.step(batch, [embeddings, prototypes], state, follow, out);
+        }
+        let (embeddings, prototypes) = (embeddings.widened(), prototypes.widened());
+        let batch = CheckedBatch { embeddings: &embeddings, prototypes: &prototypes, ..batch };
         match &mut self.inner {
             Inner::Reference(options) => {
                 let wide = Wide::new(&batch);
                 *out = narrow(reference::step(&self.loss, self.shape, options, wide.of(batch), state, follow)?);
             }
+            // above
             #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.step(batch, state, follow, out)?,
+            Inner::Cpu(_) => {}
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
             Inner::Gpu(head) => head.step(&batch, state, follow, out)?,
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]

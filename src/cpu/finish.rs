@@ -179,10 +179,10 @@ pub(super) fn finish_embeddings(
         return place_embeddings(setup, linear, call, lengths, workspace, grad);
     }
     let len = grad.len();
-    let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
-    let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
-    each(call.parallel, blocks, |(block, (pull, (from, lengths)))| {
-        let first = block * dim * ROWS;
+    let blocks = grad.chunks_mut(dim * ROWS).zip(lengths.chunks(ROWS)).enumerate().collect();
+    each(call.parallel, blocks, |(block, (pull, lengths))| {
+        let (mut wide, first) = (vec![], block * dim * ROWS);
+        let from = call.embeddings.part(first..first + pull.len()).widened_in(&mut wide);
         let shares = || workspace.shares.chunks_exact(len).take(ranges - 1);
         let project = |pull| Project { pull, from, step: 1, dim, lengths, divided: false };
         if tiling.long_ranges() {
@@ -215,9 +215,10 @@ fn place_embeddings(
 ) {
     let Setup { arch, tiling, .. } = setup;
     let (n, dim, division) = (call.batch.rows(), tiling.dim, call.division);
-    let own = call.batch.embeddings.chunks(dim * ROWS).zip(lengths.chunks(ROWS));
-    let blocks = grad.chunks_mut(dim * ROWS).zip(own).enumerate().collect();
-    each(call.parallel, blocks, |(block, (grad, (from, lengths)))| {
+    let blocks = grad.chunks_mut(dim * ROWS).zip(lengths.chunks(ROWS)).enumerate().collect();
+    each(call.parallel, blocks, |(block, (grad, lengths))| {
+        let (mut wide, first) = (vec![], block * dim * ROWS);
+        let from = call.embeddings.part(first..first + grad.len()).widened_in(&mut wide);
         let rows = grad.chunks_mut(dim).zip(from.chunks(dim).zip(lengths.chunks(1)));
         for (row, (pull, (from, lengths))) in (block * ROWS..).zip(rows) {
             if division.striped(dim) && !tiling.long_embeddings() {

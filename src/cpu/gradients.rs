@@ -42,9 +42,10 @@ impl<'a> ClassTile<'a> {
     ) -> &'a [f32] {
         let Self { classes, kept, max_logit, grad, grad_bias, .. } = self;
         let Setup { arch, tiling: Tiling { dim, centers, want, .. }, filter } = context.setup;
+        let WorkerScratch { tile, block, cosines, wide, lists, totals, bias_sums, .. } = worker;
+        let classes = classes.widened(wide);
         let columns = classes.prototypes.len() / dim;
         let width = columns / centers;
-        let WorkerScratch { tile, block, cosines, lists, totals, bias_sums, .. } = worker;
         tile.measure(context, classes.prototypes);
         let mut total = Total::new(totals);
         for (at, rows) in context.row_blocks() {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Options, Others, Output, Result, Shape, State,
-    data::{Counts, Filtered},
+    data::{Counts, Filtered, StoredValues},
     objective::{CheckedBatch, Prepared, RowFacts, TopK},
     shard::{RowStatistics, Statistics, Targets},
 };
@@ -79,8 +79,15 @@ impl CpuHead {
     }
 
     /// Loss and gradients of one batch into `out`, whose vectors are used again; output and state untouched on an error.
-    pub fn step(&mut self, batch: CheckedBatch<'_>, state: &mut State, follow: bool, out: &mut Output) -> Result<()> {
-        let call = self.begin(batch);
+    pub fn step(
+        &mut self,
+        batch: CheckedBatch<'_>,
+        tensors: [StoredValues<'_>; 2],
+        state: &mut State,
+        follow: bool,
+        out: &mut Output,
+    ) -> Result<()> {
+        let call = self.begin_stored(batch, tensors);
         let moves = follow && self.loss.state_follows();
         let look = Look { top: self.loss.top_k(), sums: moves && self.loss.scale_follows() };
         let scanned = look.top > 0 || look.sums;
@@ -174,11 +181,21 @@ impl CpuHead {
 
     /// Directions and target cosines.
     pub(super) fn begin<'a>(&mut self, batch: CheckedBatch<'a>) -> HeadCall<'a> {
+        let tensors = [batch.embeddings, batch.prototypes].map(StoredValues::F32);
+        self.begin_stored(batch, tensors)
+    }
+
+    /// The same with these embeddings and prototypes in the place of the batch's.
+    fn begin_stored<'a>(
+        &mut self,
+        batch: CheckedBatch<'a>,
+        [embeddings, prototypes]: [StoredValues<'a>; 2],
+    ) -> HeadCall<'a> {
         let work = (batch.rows() * self.setup.tiling.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
         let parallel = work > 300_000;
         let threads = if parallel { trace::threads() } else { 1 };
         let division = Division::new(&self.setup.tiling, batch.rows(), threads);
-        let call = HeadCall { batch, parallel, division };
+        let call = HeadCall { batch, embeddings, prototypes, parallel, division };
         self.input.prepare(self.setup, &self.loss, &self.range, &call);
         call
     }

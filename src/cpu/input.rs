@@ -17,12 +17,16 @@ use super::{
 };
 use crate::{
     State,
+    data::StoredValues,
     objective::{CheckedBatch, Prepared, SHORTEST},
 };
 
 /// One call.
 pub(super) struct HeadCall<'a> {
     pub batch: CheckedBatch<'a>,
+    /// In the place of the batch's.
+    pub embeddings: StoredValues<'a>,
+    pub prototypes: StoredValues<'a>,
     /// Whether the batch is large enough to be worth a second thread.
     pub parallel: bool,
     pub division: Division,
@@ -39,9 +43,10 @@ impl HeadCall<'_> {
         (x, length): (&[f32], f64),
         class: usize,
     ) -> (f64, u32) {
-        let (batch, class_values) = (&self.batch, self.batch.prototypes.len() / range.len());
+        let (batch, class_values) = (&self.batch, self.prototypes.len() / range.len());
         let (mut best, local) = ((0.0, 0), class - range.start);
-        let own = &batch.prototypes[local * class_values..(local + 1) * class_values];
+        let mut wide = vec![];
+        let own = self.prototypes.part(local * class_values..(local + 1) * class_values).widened_in(&mut wide);
         for (k, prototype) in own.chunks_exact(x.len()).enumerate() {
             let (dot, other_length) = arch.dispatch(DotLength(x, prototype));
             let cosine = match linear {
@@ -144,8 +149,10 @@ impl Input {
         let target = |x: &[f32], length: f64, class| call.cosine(arch, linear, range, (x, length), class);
         let own = self.lengths.chunks_mut(ROWS).zip(self.rows.chunks_mut(ROWS)).zip(self.extras.chunks_mut(ROWS));
         let own = own.zip(batch.labels.chunks(ROWS));
-        let x = batch.embeddings.chunks(dim * ROWS).zip(self.directions.values_mut().chunks_mut(dim * ROWS));
-        each(call.parallel, x.zip(own).collect(), |((x, to), (((lengths, rows), extras), labels))| {
+        let own = self.directions.values_mut().chunks_mut(dim * ROWS).zip(own).enumerate();
+        each(call.parallel, own.collect(), |(block, (to, (((lengths, rows), extras), labels)))| {
+            let (mut wide, first) = (vec![], block * dim * ROWS);
+            let x = call.embeddings.part(first..first + dim * labels.len()).widened_in(&mut wide);
             let (to, lengths) = (&mut to[..x.len()], &mut lengths[..labels.len()]);
             arch.dispatch(Normalize { from: x, dim, to, lengths: &mut *lengths, plain: linear, exact: true });
             let rows = rows.iter_mut().zip(extras).zip(labels);

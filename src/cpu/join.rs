@@ -12,12 +12,13 @@ use super::{
     trace::{self, Event, Task},
     worker::WorkerScratch,
 };
+use crate::data::StoredValues;
 
 /// The results of a tile in *keep*.
 struct Done<'a> {
     /// G as [`ClassTile::gradients`] leaves it, \[N, prototypes of the tile\].
     values: &'a [f32],
-    prototypes: &'a [f32],
+    prototypes: StoredValues<'a>,
     ordinary: bool,
     filter_sums: FilterSums,
 }
@@ -143,11 +144,12 @@ impl<'a> Queue<'a> {
         let Joined { tiles, part: Part { row, rows, column, columns: width }, sum, total } = block;
         while let Some(done) = self.done.get(*tiles).and_then(OnceLock::get) {
             trace::within(Event::Task(Task::Join { block: b, tile: *tiles }), || {
-                let columns = done.prototypes.len() / dim;
+                let prototypes = done.prototypes.widened_in(&mut worker.wide);
+                let columns = prototypes.len() / dim;
                 let values = &done.values[*row * columns..][..*rows * columns];
                 let with = (done.ordinary, &mut worker.block.unit[..]);
                 let part = (*column, *width);
-                context.grad_embeddings((sum, total.adds()), part, values, done.prototypes, with, &mut worker.lists);
+                context.grad_embeddings((sum, total.adds()), part, values, prototypes, with, &mut worker.lists);
                 *tiles += 1;
                 total.joined(arch, sum, *tiles == self.done.len() || !done.ordinary);
             });

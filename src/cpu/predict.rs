@@ -98,7 +98,8 @@ impl CpuHead {
     fn nearest(&self, call: &HeadCall<'_>, from: Choice, (i, scale): (usize, f32), nearest: &mut Candidates) -> usize {
         let (Setup { arch, tiling, .. }, linear) = (self.setup, self.loss.is_linear());
         let (row, length) = (&self.input.rows[i], self.input.lengths[i]);
-        let x = &call.batch.embeddings[i * tiling.dim..(i + 1) * tiling.dim];
+        let mut wide = vec![];
+        let x = call.embeddings.part(i * tiling.dim..(i + 1) * tiling.dim).widened_in(&mut wide);
         let refine = |class: u32| {
             let (exact, center) = call.cosine(arch, linear, &self.range, (x, length), class as usize);
             (exact as f32, exact, class, center)
@@ -160,7 +161,9 @@ impl CpuHead {
     /// The nearest others from all cosines of the row: for one whose exponentials do not tell.
     fn compared(&self, call: &HeadCall<'_>, i: usize, chosen: &mut [(f32, u32); ROOM]) -> usize {
         let (Setup { arch, tiling, .. }, row) = (self.setup, &self.input.rows[i]);
-        let x = (&call.batch.embeddings[i * tiling.dim..(i + 1) * tiling.dim], self.input.lengths[i]);
+        let mut wide = vec![];
+        let x = call.embeddings.part(i * tiling.dim..(i + 1) * tiling.dim).widened_in(&mut wide);
+        let x = (x, self.input.lengths[i]);
         let top = &mut chosen[..self.predictions()];
         top.fill((f32::NEG_INFINITY, u32::MAX));
         for class in self.range.clone().filter(|&class| class != row.class) {

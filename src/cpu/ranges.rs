@@ -105,13 +105,18 @@ impl RangeTask<'_> {
         partials.fill(Partial::EMPTY);
         let dim = context.setup.tiling.dim;
         let (first, others) = workers.split_at_mut(1);
-        let Some(WorkerScratch { tile: scratch, block, cosines, zero, non_finite, .. }) = first.first_mut() else {
+        let Some(WorkerScratch { tile: scratch, block, cosines, wide, zero, non_finite, .. }) = first.first_mut()
+        else {
             return;
         };
         if !ready {
             (*zero, *non_finite) = (0, 0);
         }
         for ClassTile { classes, kept, max_logit, .. } in tiles {
+            if ready && !swept {
+                continue;
+            }
+            let classes = classes.widened(wide);
             if !ready {
                 let [short, bad] = scratch.count(context, classes.prototypes);
                 (*zero, *non_finite) = (*zero + short, *non_finite + bad);

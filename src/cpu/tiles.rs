@@ -1,21 +1,32 @@
 //! Tiles of classes, taken one by one or range by range, each with the parts of the buffers that belong to it alone.
 
 use super::tiling::Tiling;
+use crate::data::StoredValues;
 
-/// The classes of a tile.
+/// The classes of a tile; `W`: their prototypes as f32, or as they are stored.
 #[derive(Clone, Copy)]
-pub(super) struct TileClasses<'a> {
+pub(super) struct TileClasses<'a, W = &'a [f32]> {
     /// The first one among all.
     pub first: usize,
-    pub prototypes: &'a [f32],
+    pub prototypes: W,
     /// Of a linear head, one per class; else empty.
     pub bias: &'a [f32],
+}
+
+impl<'a> TileClasses<'a, StoredValues<'a>> {
+    /// With prototypes of f32, in `scratch` where they are stored otherwise.
+    pub fn widened<'s>(self, scratch: &'s mut Vec<f32>) -> TileClasses<'s>
+    where
+        'a: 's,
+    {
+        TileClasses { first: self.first, prototypes: self.prototypes.widened_in(scratch), bias: self.bias }
+    }
 }
 
 /// One tile.
 pub(super) struct ClassTile<'a> {
     pub index: usize,
-    pub classes: TileClasses<'a>,
+    pub classes: TileClasses<'a, StoredValues<'a>>,
     /// \[N, prototypes of the tile\]: what survives pass 1 in *keep*, at last G.
     pub kept: &'a mut [f32],
     /// \[N\]: the largest logits that `kept` refers to.
@@ -41,9 +52,10 @@ impl<'a> ClassTiles<'a> {
         let count = (tiling.tile_classes() * tiles).min(columns);
         let classes = TileClasses {
             first: left.first,
-            prototypes: left.prototypes.split_off(..columns * tiling.dim).unwrap_or_default(),
+            prototypes: left.prototypes.part(0..columns * tiling.dim),
             bias: left.bias.split_off(..count.min(left.bias.len())).unwrap_or_default(),
         };
+        left.prototypes = left.prototypes.part(columns * tiling.dim..left.prototypes.len());
         left.first += count;
         *index += tiles;
         ClassTile {

@@ -114,7 +114,7 @@ fn all<'a>(
     (kept, max_logit): (&'a mut [f32], &'a mut [f32]),
     (grad, grad_bias): (&'a mut [f32], &'a mut [f32]),
 ) -> ClassTiles<'a> {
-    let (prototypes, bias) = (call.batch.prototypes, call.batch.bias.unwrap_or_default());
+    let (prototypes, bias) = (call.prototypes, call.batch.bias.unwrap_or_default());
     let classes = TileClasses { first: range.start, prototypes, bias };
     let rest = ClassTile { index: 0, classes, kept, max_logit, grad, grad_bias };
     ClassTiles { tiling, rows: call.batch.rows(), rest }

@@ -40,14 +40,6 @@ pub struct Batch<'a, L = i64, T = f32> {
 }
 
 impl<'a, L: Copy, T: Copy> Batch<'a, L, T> {
-    /// With other embeddings and prototypes.
-    pub(crate) fn with<'b>(&self, embeddings: &'b [T], prototypes: &'b [T]) -> Batch<'b, L, T>
-    where
-        'a: 'b,
-    {
-        Batch { embeddings, prototypes, ..*self }
-    }
-
     /// With other labels.
     pub(crate) fn labelled<M>(self, labels: &'a [M]) -> Batch<'a, M, T> {
         let Self { embeddings, prototypes, class_weights, row_weights, divisor, upstream, bias, .. } = self;
@@ -67,28 +59,101 @@ impl<'a, L: Copy, T: Copy> Batch<'a, L, T> {
     }
 }
 
+impl<'a, L> Batch<'a, L> {
+    /// Embeddings and prototypes.
+    pub(crate) fn values(&self) -> [StoredValues<'a>; 2] {
+        [self.embeddings, self.prototypes].map(StoredValues::F32)
+    }
+}
+
 /// A number that embeddings and prototypes may be stored in: f32, or f16 and bf16 of the `half` crate.
 pub trait Stored: Copy {
-    /// As f32, without a copy where they are.
-    fn widened(values: &[Self]) -> Cow<'_, [f32]>;
+    /// Values of this type, with their type.
+    fn values(values: &[Self]) -> StoredValues<'_>;
+}
+
+/// Values as they are stored.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // as the types
+pub enum StoredValues<'a> {
+    F32(&'a [f32]),
+    F16(&'a [half::f16]),
+    Bf16(&'a [half::bf16]),
 }
 
 impl Stored for f32 {
-    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
-        Cow::Borrowed(values)
+    fn values(values: &[Self]) -> StoredValues<'_> {
+        StoredValues::F32(values)
     }
 }
 
 impl Stored for half::f16 {
-    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
-        Cow::Owned(values.to_f32_vec())
+    fn values(values: &[Self]) -> StoredValues<'_> {
+        StoredValues::F16(values)
     }
 }
 
 impl Stored for half::bf16 {
-    fn widened(values: &[Self]) -> Cow<'_, [f32]> {
-        Cow::Owned(values.to_f32_vec())
+    fn values(values: &[Self]) -> StoredValues<'_> {
+        StoredValues::Bf16(values)
     }
+}
+
+impl<'a> StoredValues<'a> {
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As f32, without a copy where they are.
+    pub fn widened(self) -> Cow<'a, [f32]> {
+        match self {
+            Self::F32(values) => Cow::Borrowed(values),
+            Self::F16(values) => Cow::Owned(values.to_f32_vec()),
+            Self::Bf16(values) => Cow::Owned(values.to_f32_vec()),
+        }
+    }
+
+    /// Some of them.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn part(self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[range]),
+            Self::F16(values) => Self::F16(&values[range]),
+            Self::Bf16(values) => Self::Bf16(&values[range]),
+        }
+    }
+
+    /// As f32: themselves, or a copy in `scratch`, which grows to hold it.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn widened_in<'s>(self, scratch: &'s mut Vec<f32>) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        match self {
+            Self::F32(values) => values,
+            Self::F16(values) => widened(values.len(), scratch, |to| values.convert_to_f32_slice(to)),
+            Self::Bf16(values) => widened(values.len(), scratch, |to| values.convert_to_f32_slice(to)),
+        }
+    }
+}
+
+#[cfg(feature = "cpu")]
+fn widened(len: usize, scratch: &mut Vec<f32>, fill: impl FnOnce(&mut [f32])) -> &[f32] {
+    if scratch.len() < len {
+        scratch.resize(len, 0.0);
+    }
+    fill(&mut scratch[..len]);
+    &scratch[..len]
 }
 
 /// Margins that differ: any of m0..m3, for a unified target. Ranges as in [`Unified`](crate::objective::Unified), but −π < m2 < π.

@@ -8,7 +8,7 @@ mod options;
 mod output;
 mod predictions;
 
-pub use batch::{Batch, Margins, Stored};
+pub use batch::{Batch, Margins, Stored, StoredValues};
 pub(crate) use batch::{Finite, MAX_WEIGHT, MIN_WEIGHT};
 pub use gradient_filter::GradientFilter;
 pub use label::Label;

@@ -42,10 +42,20 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         shape: Shape,
         range: &std::ops::Range<usize>,
     ) -> Result<CheckedBatch<'a, T>> {
+        self.check_beside(loss, shape, range, [self.embeddings.len(), self.prototypes.len()])
+    }
+
+    /// The same with embeddings and prototypes of these lengths from elsewhere; the result has the batch's.
+    pub(crate) fn check_beside(
+        &self,
+        loss: &MarginSoftmax,
+        shape: Shape,
+        range: &std::ops::Range<usize>,
+        [embeddings, prototypes]: [usize; 2],
+    ) -> Result<CheckedBatch<'a, T>> {
         let rows = self.check_rows(shape)?;
-        check_length("embeddings", self.embeddings.len(), rows * shape.dim())?;
-        let prototypes = shape.prototypes()? / shape.classes() * range.len();
-        check_length("prototypes", self.prototypes.len(), prototypes)?;
+        check_length("embeddings", embeddings, rows * shape.dim())?;
+        check_length("prototypes", prototypes, shape.prototypes()? / shape.classes() * range.len())?;
         let (labels, margins) = self.check_rest(loss, shape, range)?;
         let &Batch { embeddings, prototypes, class_weights, row_weights, divisor, upstream, bias, .. } = self;
         Ok(CheckedBatch {

@@ -1,7 +1,12 @@
 //! A head that trains on a sample of the classes.
 
+use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
+
 use super::{PartialFc, Sample, sampling::apart};
-use crate::{Backend, Batch, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, SliceHead, State};
+use crate::{
+    Backend, Batch, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, SliceHead, State,
+    data::{Stored, StoredValues},
+};
 
 /// Which classes an evaluation sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,8 +175,30 @@ impl SampledHead {
 
     /// The same into an existing output, whose vectors are used again; output, state and sampler are untouched on an error.
     pub fn train_into<L: Label>(&mut self, batch: &Batch<'_, L>, out: &mut SampledOutput) -> Result<()> {
-        let (head, part) = self.prepare(batch, Classes::Sampled)?;
-        head.train_into(&part, &mut out.output)?;
+        self.train_values(batch.values(), batch, out)
+    }
+
+    /// [`train`](Self::train) with embeddings and prototypes as they are stored, f32, f16 or bf16 each, in the place of the batch's:
+    /// the sampled prototypes are gathered in their own type. Else as [`SliceHead::train_stored`].
+    pub fn train_stored<L: Label, X: Stored, W: Stored>(
+        &mut self,
+        embeddings: &[X],
+        prototypes: &[W],
+        batch: &Batch<'_, L>,
+    ) -> Result<SampledOutput> {
+        let mut out = SampledOutput::default();
+        self.train_values([X::values(embeddings), W::values(prototypes)], batch, &mut out)?;
+        Ok(out)
+    }
+
+    fn train_values<L: Label>(
+        &mut self,
+        tensors: [StoredValues<'_>; 2],
+        batch: &Batch<'_, L>,
+        out: &mut SampledOutput,
+    ) -> Result<()> {
+        let (head, part, tensors) = self.prepare(tensors, batch, Classes::Sampled)?;
+        head.train_values(tensors, &part, &mut out.output)?;
         let state = *head.state();
         out.classes.clone_from(&self.sample.classes);
         self.count(state);
@@ -180,7 +207,7 @@ impl SampledHead {
 
     /// [`train`](Self::train) as a future. One that is dropped leaves state and sampler as they were.
     pub async fn train_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<SampledOutput> {
-        let (head, part) = self.prepare(batch, Classes::Sampled)?;
+        let (head, part, _) = self.prepare(batch.values(), batch, Classes::Sampled)?;
         let output = head.train_async(&part).await?;
         let state = *head.state();
         self.count(state);
@@ -201,7 +228,7 @@ impl SampledHead {
         classes: Classes,
         out: &mut SampledOutput,
     ) -> Result<()> {
-        let (head, part) = self.prepare(batch, classes)?;
+        let (head, part, _) = self.prepare(batch.values(), batch, classes)?;
         head.evaluate_into(&part, &mut out.output)?;
         out.classes.clone_from(&self.sample.classes);
         Ok(())
@@ -209,7 +236,7 @@ impl SampledHead {
 
     /// [`evaluate`](Self::evaluate) as a future.
     pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>, classes: Classes) -> Result<SampledOutput> {
-        let (head, part) = self.prepare(batch, classes)?;
+        let (head, part, _) = self.prepare(batch.values(), batch, classes)?;
         let output = head.evaluate_async(&part).await?;
         Ok(SampledOutput { output, classes: self.sample.classes.clone() })
     }
@@ -220,15 +247,16 @@ impl SampledHead {
         self.sampler.step += 1;
     }
 
-    /// The head for a batch, at the state as it is, and what it needs of the batch.
+    /// The head for a batch with these embeddings and prototypes, at the state as it is, and what it needs of them.
     fn prepare<'a, L: Label>(
         &'a mut self,
+        tensors: [StoredValues<'a>; 2],
         batch: &Batch<'a, L>,
         which: Classes,
-    ) -> Result<(&'a mut SliceHead, Batch<'a>)> {
+    ) -> Result<(&'a mut SliceHead, Batch<'a>, [StoredValues<'a>; 2])> {
         let Self { backend, loss, shape, options, state, sampler, heads, sample, gathered } = self;
         sampler.validate()?;
-        let labels = batch.check(loss, *shape, &(0..shape.classes()))?.labels;
+        let labels = batch.check_beside(loss, *shape, &(0..shape.classes()), tensors.map(|v| v.len()))?.labels;
         let classes = shape.classes();
         match which {
             Classes::All => sample.all(labels, loss.ignore_index, classes),
@@ -250,9 +278,15 @@ impl SampledHead {
         head.set_state(&State { classes: count, ..*state })?;
         let part = batch.labelled(&sample.labels);
         if count == classes {
-            return Ok((head, part));
+            return Ok((head, part, tensors));
         }
-        gathered.fill(batch, &sample.classes, shape.sub_centers() * shape.dim());
+        let [embeddings, prototypes] = tensors;
+        gathered.fill(prototypes, batch, &sample.classes, shape.sub_centers() * shape.dim());
+        let prototypes = match prototypes {
+            StoredValues::F32(_) => StoredValues::F32(&gathered.prototypes),
+            StoredValues::F16(_) => StoredValues::F16(gathered.halves.reinterpret_cast()),
+            StoredValues::Bf16(_) => StoredValues::Bf16(gathered.halves.reinterpret_cast()),
+        };
         let part = Batch {
             prototypes: &gathered.prototypes,
             class_weights: gathered.class_weights.as_deref(),
@@ -260,7 +294,7 @@ impl SampledHead {
             class_margins: Margins::of(&gathered.class_margins),
             ..part
         };
-        Ok((head, part))
+        Ok((head, part, [embeddings, prototypes]))
     }
 }
 
@@ -285,6 +319,8 @@ fn sampled_head(
 #[derive(Default)]
 struct Gathered {
     prototypes: Vec<f32>,
+    /// In the place of `prototypes`, those of a half type.
+    halves: Vec<u16>,
     class_weights: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
     class_margins: [Option<Vec<f32>>; 4],
@@ -292,8 +328,12 @@ struct Gathered {
 
 impl Gathered {
     /// `values` per class are those of its prototypes.
-    fn fill<L>(&mut self, batch: &Batch<'_, L>, classes: &[usize], values: usize) {
-        gather(&mut self.prototypes, batch.prototypes, classes, values);
+    fn fill<L>(&mut self, prototypes: StoredValues<'_>, batch: &Batch<'_, L>, classes: &[usize], values: usize) {
+        match prototypes {
+            StoredValues::F32(all) => gather(&mut self.prototypes, all, classes, values),
+            StoredValues::F16(all) => gather(&mut self.halves, all.reinterpret_cast(), classes, values),
+            StoredValues::Bf16(all) => gather(&mut self.halves, all.reinterpret_cast(), classes, values),
+        }
         one_each(&mut self.class_weights, batch.class_weights, classes);
         one_each(&mut self.bias, batch.bias, classes);
         for (own, all) in self.class_margins.iter_mut().zip(batch.class_margins.each()) {
@@ -302,7 +342,7 @@ impl Gathered {
     }
 }
 
-fn gather(own: &mut Vec<f32>, all: &[f32], classes: &[usize], values: usize) {
+fn gather<T: Copy>(own: &mut Vec<T>, all: &[T], classes: &[usize], values: usize) {
     own.clear();
     own.reserve(classes.len() * values);
     for &class in classes {

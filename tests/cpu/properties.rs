@@ -1,6 +1,8 @@
 //! What changes no bit, and what gradients have in common.
 
-use margin_softmax::{Backend, Batch, Error, MarginSoftmax, Options, Others, Output, State, Want, objective::TopK};
+use margin_softmax::{
+    Backend, Batch, Budget, Error, MarginSoftmax, Options, Others, Output, Shape, State, Want, objective::TopK,
+};
 
 use crate::{
     common::{Data, WANT, assert_agrees, distance, family_data, length, schedules},
@@ -122,5 +124,48 @@ fn half_types_are_their_values() {
         assert_eq!(head.state(), other.state());
         let error = head.evaluate_stored(&x[1..], &w, &rest).unwrap_err();
         assert!(matches!(error, Error::Length { what: "embeddings", .. }), "{error}");
+        let error = head.evaluate_stored(&x, &w[1..], &rest).unwrap_err();
+        assert!(matches!(error, Error::Length { what: "prototypes", .. }), "{error}");
+    }
+}
+
+/// The same where prototypes are widened tile by tile: in every schedule, with everything that reads a tile.
+#[test]
+fn half_types_are_their_values_in_every_schedule() {
+    use half::f16;
+    use margin_softmax::data::GradientFilter;
+
+    let mut data = Data::random(150, 700, 30, 131);
+    data.centers = 2;
+    let round = |v: &[f32]| v.iter().map(|&v| f16::from_f32(v)).collect::<Vec<_>>();
+    let wide = |v: &[f16]| v.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
+    let (x, mut w) = (round(&data.x), round(&data.w));
+    // one of them is left out, and a tile has lengths that are normalised first
+    w[40] = f16::from_f32(0.0);
+    w[30 * 500..30 * 501].fill(f16::from_bits(1));
+    let (wide_x, wide_w) = (wide(&x), wide(&w));
+    let filter = GradientFilter::new(1e-4).ok();
+    for (loss, centers, filter) in [
+        (MarginSoftmax::arcface(), 1, None),
+        (MarginSoftmax::arcface().with_scale(40.0), 1, filter),
+        (MarginSoftmax::named("arcface_topk").unwrap(), 1, None),
+        (MarginSoftmax::arcface().with_label_smoothing(0.1), 2, None),
+        (MarginSoftmax::sphereface2(), 1, None),
+    ] {
+        let shape = Shape::new(150, 700 / centers, 30).unwrap().with_sub_centers(centers).unwrap();
+        let labels: Vec<i64> = data.labels.iter().map(|label| label / centers as i64).collect();
+        for budget in [Budget::default(), Budget::bytes(400_000)] {
+            let options = Options { budget, filter, predictions: (centers == 1).then_some(5), ..Options::default() };
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut head = Backend::cpu().head_with(&loss, shape, &options).unwrap();
+                let rest = Batch { labels: &labels, ..Batch::default() };
+                let batch = Batch { embeddings: &wide_x, prototypes: &wide_w, ..rest };
+                pool.install(|| {
+                    let expected = head.evaluate(&batch).unwrap();
+                    assert_eq!(head.evaluate_stored(&x, &w, &rest).unwrap(), expected, "{loss:?}, {budget:?}");
+                });
+            }
+        }
     }
 }

@@ -358,3 +358,34 @@ fn a_batch_without_labels_still_has_a_sample() {
         assert_eq!(one.train(&none.batch()).unwrap().output.loss, 0.0);
     }
 }
+
+/// Stored as f16 and bf16: the bits of the same values in f32, sampled or whole, and a wrong length is named.
+#[test]
+fn sampled_steps_take_half_types() {
+    use half::{bf16, f16};
+
+    let (rows, classes, dim) = (6, 40, 8);
+    let rng = &mut random(77);
+    let mut values = |count: usize| (0..count * dim).map(|_| rng.random_range(-1.0..1.0_f32)).collect::<Vec<_>>();
+    let x: Vec<f16> = values(rows).into_iter().map(f16::from_f32).collect();
+    let w: Vec<bf16> = values(classes).into_iter().map(bf16::from_f32).collect();
+    let (wide_x, wide_w): (Vec<f32>, Vec<f32>) =
+        (x.iter().map(|v| v.to_f32()).collect(), w.iter().map(|v| v.to_f32()).collect());
+    let labels = [3_i64, 39, 0, 3, 17, 20];
+    let rest = Batch { labels: &labels, ..Batch::default() };
+    let batch = Batch { embeddings: &wide_x, prototypes: &wide_w, ..rest };
+    let (loss, shape) = (MarginSoftmax::arcface(), Shape::new(rows, classes, dim).unwrap());
+    for backend in backends() {
+        for rate in [0.3, 1.0] {
+            let head = || SampledHead::new(&backend, &loss, shape, &Options::default(), sampler(rate, 5, 0)).unwrap();
+            let (mut stored, mut plain) = (head(), head());
+            for _ in 0..3 {
+                assert_eq!(stored.train_stored(&x, &w, &rest).unwrap(), plain.train(&batch).unwrap(), "{rate}");
+            }
+            assert_eq!((stored.sampler(), stored.state()), (plain.sampler(), plain.state()));
+            let error = stored.train_stored(&x, &w[1..], &rest).unwrap_err();
+            assert!(matches!(error, Error::Length { what: "prototypes", .. }), "{error}");
+            assert_eq!(stored.sampler().step, 3);
+        }
+    }
+}
