@@ -264,8 +264,9 @@ impl SliceHead {
     }
 
     /// The same as a future: the only form that works in a browser, where the event loop drives it. Natively nobody else
-    /// drives the device, so each poll looks for the answer, sleeps 50 µs and asks to be polled again. The CPU paths compute
-    /// before the first await.
+    /// drives the device, so each poll looks for the answer, sleeps 50 µs and asks to be polled again. The CPU path
+    /// computes before the first await, but in a browser, where it lets the page do its work between tiles of classes, about 30
+    /// times a second; the reference always does.
     pub async fn evaluate_async<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Output> {
         let mut state = self.state;
         self.step_async(batch, &mut state, false).await
@@ -286,6 +287,13 @@ impl SliceHead {
         if let Inner::Gpu(head) = &mut self.inner {
             let batch = batch.check(&self.loss, self.shape, &self.range)?;
             return head.step_async(&batch, state, follow).await;
+        }
+        #[cfg(feature = "cpu")]
+        if let Inner::Cpu(head) = &mut self.inner {
+            let checked = batch.check(&self.loss, self.shape, &self.range)?;
+            let (mut out, mut pace) = (Output::default(), cpu::Pace::of_future());
+            head.step_paced(checked, batch.values(), state, follow, &mut out, &mut pace).await?;
+            return Ok(out);
         }
         let mut out = Output::default();
         self.step(batch, state, follow, &mut out)?;

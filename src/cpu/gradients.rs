@@ -16,13 +16,15 @@ use super::{
 use crate::objective::others::{Identity, Rectified};
 
 impl RangeTask<'_> {
-    /// Pass 2 of *recompute*: this range's share of dX, and its dW and db.
-    pub fn gradients(self, context: &PassContext<'_>) {
-        let Self { mut tiles, workers, share, total, .. } = self;
+    /// [`Pass::Gradients`](super::ranges::Pass).
+    pub fn gradients(&mut self, count: usize, context: &PassContext<'_>) {
+        let Self { tiles, workers, share, total, begun, .. } = self;
         let Some(worker) = workers.first_mut() else { return };
-        worker.lists.sums = FilterSums::default();
-        let mut total = Total::new(total);
-        while let Some(tile) = tiles.next() {
+        if !std::mem::replace(begun, true) {
+            worker.lists.sums = FilterSums::default();
+        }
+        for _ in 0..count {
+            let Some(tile) = tiles.next() else { return };
             tile.gradients(true, context, worker, Some((&mut *share, total.adds())));
             let last = tiles.rest.classes.prototypes.is_empty();
             total.joined(context.setup.arch, share, last || !worker.tile.ordinary);

@@ -7,9 +7,10 @@ use pulp::Arch;
 use super::{
     division::Division,
     finish::{Between, finish_embeddings, resize},
-    input::{HeadCall, Input, PassContext, Path, ROWS, each},
+    input::{HeadCall, Input, Path, ROWS, each},
     nearest::{self, Choice},
-    ranges::{Look, RangeTask},
+    pace::{Pace, now},
+    ranges::{Look, Pass},
     rows::{HeadRow, Partial},
     sparse::FilterSums,
     tiling::{Setup, Tiling},
@@ -87,12 +88,25 @@ impl CpuHead {
         follow: bool,
         out: &mut Output,
     ) -> Result<()> {
+        now(self.step_paced(batch, tensors, state, follow, out, &mut Pace::Straight))
+    }
+
+    /// The same at another pace.
+    pub async fn step_paced(
+        &mut self,
+        batch: CheckedBatch<'_>,
+        tensors: [StoredValues<'_>; 2],
+        state: &mut State,
+        follow: bool,
+        out: &mut Output,
+        pace: &mut Pace,
+    ) -> Result<()> {
         let call = self.begin_stored(batch, tensors);
         let moves = follow && self.loss.state_follows();
         let look = Look { top: self.loss.top_k(), sums: moves && self.loss.scale_follows() };
         let scanned = look.top > 0 || look.sums;
         if scanned || moves {
-            let targets = self.scan(&call, look, false, state);
+            let targets = self.scan(&call, look, false, state, pace).await;
             if moves {
                 targets.follow(&self.loss, &self.facts(&call), state);
             }
@@ -105,13 +119,13 @@ impl CpuHead {
         let mut predictions = (self.predictions() > 0).then(|| out.predictions.take().unwrap_or_default());
         let direct = path == Path::Identity;
         if let Some(predictions) = predictions.as_mut().filter(|_| !direct) {
-            self.look_up(&call, ready, state, predictions);
+            self.look_up(&call, ready, state, predictions, pace).await;
             ready = self.setup.tiling.keep;
         }
         let choice = if direct { self.choice() } else { Choice::Listed };
         let count = if direct && choice == Choice::Listed { self.predictions() } else { 0 };
         let into = Outputs::default();
-        self.run_ranges(&call, path, state, into, |task, context| task.statistics(ready, count, context));
+        self.run_ranges(&call, path, state, into, pace, Pass::Statistics { ready, count }).await;
         let found = self.found();
         self.workspace.merge(self.setup.tiling.ranges, &call);
         if let Some(predictions) = predictions.as_mut().filter(|_| direct) {
@@ -119,7 +133,7 @@ impl CpuHead {
         }
         let z = self.finish(&call, found, |workspace, i| workspace.partials[i].wide(), state, out);
         out.predictions = predictions.map(|all| self.settle(all, &out.counts));
-        self.pass_two(&call, false, z, state, out);
+        self.pass_two(&call, false, z, state, out, pace).await;
         Ok(())
     }
 
@@ -127,7 +141,7 @@ impl CpuHead {
     pub fn targets(&mut self, batch: CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let call = self.begin(batch);
         let look = Look { top: self.loss.top_k(), sums: self.loss.scale_follows() };
-        let scanned = self.scan(&call, look, false, state);
+        let scanned = now(self.scan(&call, look, false, state, &mut Pace::Straight));
         let best = |i: usize| {
             let (all, count) = self.best(&call, i, look.top);
             all[..count].iter().map(|&(c, class)| (c.into(), class as usize)).collect()
@@ -148,7 +162,8 @@ impl CpuHead {
         let call = self.begin(batch);
         self.take_targets(&call, targets, state)?;
         let into = Outputs::default();
-        self.run_ranges(&call, Path::AllSums, state, into, |task, context| task.statistics(false, 0, context));
+        let pass = Pass::Statistics { ready: false, count: 0 };
+        now(self.run_ranges(&call, Path::AllSums, state, into, &mut Pace::Straight, pass));
         self.workspace.merge(self.setup.tiling.ranges, &call);
         let rows = self.workspace.partials[..call.batch.rows()].iter().map(|all| {
             let mut sums = all.wide();
@@ -175,7 +190,7 @@ impl CpuHead {
         let &Targets { zero_prototypes, non_finite_prototypes, .. } = targets;
         let found = Counts { zero_prototypes, non_finite_prototypes, ..Counts::default() };
         let z = self.finish(&call, found, |_, i| statistics.rows[i], state, &mut out);
-        self.pass_two(&call, true, z, state, &mut out);
+        now(self.pass_two(&call, true, z, state, &mut out, &mut Pace::Straight));
         Ok(out)
     }
 
@@ -228,18 +243,28 @@ impl CpuHead {
         between.finish(call, found, |i| sums(workspace, i), state, out)
     }
 
-    /// Runs `work` on every range of class tiles.
-    fn run_ranges(
+    /// A pass over every range of class tiles.
+    async fn run_ranges(
         &mut self,
         call: &HeadCall<'_>,
         path: Path,
         state: &State,
         into: Outputs<'_>,
-        work: impl Fn(RangeTask<'_>, &PassContext<'_>) + Sync + Send,
+        pace: &mut Pace,
+        pass: Pass,
     ) {
         let context = self.input.context(self.setup, &self.loss, path, call, state);
         let tasks = self.workspace.tasks(self.setup, &self.range, call, into);
-        each(call.parallel, tasks, |task| work(task, &context));
+        if !pace.pauses() {
+            return each(call.parallel, tasks, |mut task| task.run(pass, usize::MAX, &context));
+        }
+        for mut task in tasks {
+            task.run(pass, 1, &context);
+            while !task.ended() {
+                pace.pause().await;
+                task.run(pass, 1, &context);
+            }
+        }
     }
 
     /// Which sweeps this loss takes.
@@ -320,9 +345,16 @@ impl CpuHead {
     }
 
     /// Scans the raw cosines. The targets lack the cosines of the rows and the chosen classes.
-    pub(super) fn scan(&mut self, call: &HeadCall<'_>, look: Look, ready: bool, state: &State) -> Targets {
+    pub(super) async fn scan(
+        &mut self,
+        call: &HeadCall<'_>,
+        look: Look,
+        ready: bool,
+        state: &State,
+        pace: &mut Pace,
+    ) -> Targets {
         let into = Outputs::default();
-        self.run_ranges(call, Path::Table, state, into, |task, context| task.scan(look, ready, context));
+        self.run_ranges(call, Path::Table, state, into, pace, Pass::Scan { look, ready }).await;
         let Counts { zero_prototypes, non_finite_prototypes, .. } = self.found();
         self.workspace.merge(self.setup.tiling.ranges, call);
         let sums = |all: &Partial| [all.max_logit.max(f64::MIN), all.sum];
@@ -342,7 +374,15 @@ impl CpuHead {
     }
 
     /// All gradients, after [`Between::finish`] returned `z`.
-    fn pass_two(&mut self, call: &HeadCall<'_>, fresh: bool, z: f64, state: &State, out: &mut Output) {
+    async fn pass_two(
+        &mut self,
+        call: &HeadCall<'_>,
+        fresh: bool,
+        z: f64,
+        state: &State,
+        out: &mut Output,
+        pace: &mut Pace,
+    ) {
         let path = self.path();
         let Tiling { dim, want, keep, .. } = self.setup.tiling;
         let (n, classes) = (call.batch.rows(), self.range.len());
@@ -374,9 +414,17 @@ impl CpuHead {
             let filter_sums = if keep {
                 let context = self.input.context(self.setup, &self.loss, path, call, state);
                 let (workers, queue) = self.workspace.queue(self.setup, &self.range, call, into);
-                queue.run(call.parallel, fresh, &context, workers)
+                match workers.first_mut().filter(|_| pace.pauses()) {
+                    Some(worker) => {
+                        while queue.turn(fresh, &context, worker) {
+                            pace.pause().await;
+                        }
+                    }
+                    None => queue.run(call.parallel, fresh, &context, workers),
+                }
+                queue.filter_sums()
             } else {
-                self.run_ranges(call, path, state, into, |task, context| task.gradients(context));
+                self.run_ranges(call, path, state, into, pace, Pass::Gradients).await;
                 let workers = self.workspace.workers.iter();
                 workers.map(|worker| worker.lists.sums).fold(FilterSums::default(), FilterSums::plus)
             };

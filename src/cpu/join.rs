@@ -80,41 +80,43 @@ impl<'a> Queue<'a> {
         tiles.saturating_mul(tile as u64).saturating_add(blocks.saturating_mul(block as u64))
     }
 
-    /// Pass 2 by these workers; returns the entries of G that were dropped.
-    pub fn run(
-        &self,
-        parallel: bool,
-        fresh: bool,
-        context: &PassContext<'_>,
-        workers: &mut [WorkerScratch],
-    ) -> FilterSums {
+    /// Pass 2 by these workers.
+    pub fn run(&self, parallel: bool, fresh: bool, context: &PassContext<'_>, workers: &mut [WorkerScratch]) {
         each(parallel, workers.iter_mut().collect(), |worker| self.work(fresh, context, worker));
+    }
+
+    /// The entries of G that were dropped.
+    pub fn filter_sums(&self) -> FilterSums {
         let sums = self.done.iter().filter_map(|done| done.get().map(|done| done.filter_sums));
         sums.fold(FilterSums::default(), FilterSums::plus)
     }
 
     /// Tiles, and what they join, until all is done or in other hands.
     fn work(&self, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) {
-        loop {
-            let tile = lock(&self.tiles).next();
-            let Some(tile) = tile else {
-                let ended = *lock(&self.ended);
-                self.join_free(context, worker);
-                // whoever holds a block that lacks a later tile has not seen this many, and comes back to it
-                if ended == self.done.len() {
-                    return;
-                }
-                let waiting = self.more.wait_while(lock(&self.ended), |now| *now == ended);
-                drop(waiting);
-                continue;
-            };
-            let left = self.done.len() - tile.index - 1;
-            trace::within(Event::Task(Task::Tile(tile.index)), || self.gradients(tile, fresh, context, worker));
-            // the last tiles are begun before anything else
-            if left >= context.division.threads {
-                self.join_free(context, worker);
+        while self.turn(fresh, context, worker) {}
+    }
+
+    /// A tile, and what it joins; whether anything is left.
+    pub fn turn(&self, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) -> bool {
+        let tile = lock(&self.tiles).next();
+        let Some(tile) = tile else {
+            let ended = *lock(&self.ended);
+            self.join_free(context, worker);
+            // whoever holds a block that lacks a later tile has not seen this many, and comes back to it
+            if ended == self.done.len() {
+                return false;
             }
+            let waiting = self.more.wait_while(lock(&self.ended), |now| *now == ended);
+            drop(waiting);
+            return true;
+        };
+        let left = self.done.len() - tile.index - 1;
+        trace::within(Event::Task(Task::Tile(tile.index)), || self.gradients(tile, fresh, context, worker));
+        // the last tiles are begun before anything else
+        if left >= context.division.threads {
+            self.join_free(context, worker);
         }
+        true
     }
 
     /// A tile becomes done.

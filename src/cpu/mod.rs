@@ -40,6 +40,7 @@ mod input;
 mod join;
 mod matrix;
 mod nearest;
+mod pace;
 mod predict;
 mod product;
 mod products;
@@ -58,6 +59,7 @@ mod worker;
 mod workspace;
 
 pub(crate) use head::CpuHead;
+pub(crate) use pace::Pace;
 use pulp::Arch;
 
 /// The name for people: threads, and the instructions that this machine was found to have.

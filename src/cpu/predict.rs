@@ -8,6 +8,7 @@ use super::{
     head::CpuHead,
     input::{HeadCall, ROWS, each},
     nearest::{Choice, FromKept, ROOM, insert},
+    pace::{Pace, now},
     ranges::Look,
     rows::{HeadRow, Weights},
     tiling::Setup,
@@ -28,13 +29,20 @@ impl CpuHead {
     /// The nearest classes of rows without labels.
     pub fn predict(&mut self, batch: CheckedBatch<'_>, state: &State, out: &mut Predictions) {
         let call = self.begin(batch);
-        self.look_up(&call, false, state, out);
+        now(self.look_up(&call, false, state, out, &mut Pace::Straight));
     }
 
     /// The same from a sweep of its own. `ready`: what is kept are cosines already.
-    pub(super) fn look_up(&mut self, call: &HeadCall<'_>, ready: bool, state: &State, out: &mut Predictions) {
+    pub(super) async fn look_up(
+        &mut self,
+        call: &HeadCall<'_>,
+        ready: bool,
+        state: &State,
+        out: &mut Predictions,
+        pace: &mut Pace,
+    ) {
         let look = Look { top: self.predictions(), sums: self.loss.binary().is_none() };
-        self.scan(call, look, ready, state);
+        self.scan(call, look, ready, state, pace).await;
         self.collect(call, Choice::Listed, state, out);
     }
 

@@ -8,6 +8,7 @@ use super::{
     table::TableStatistics,
     tiles::{ClassTile, ClassTiles, TileClasses, front},
     tiling::Setup,
+    total::Total,
     worker::{BlockScratch, TileScratch, WorkerScratch, values_of},
 };
 use crate::objective::others::{Identity, Rectified};
@@ -21,8 +22,9 @@ pub(super) struct RangeTask<'a> {
     pub top: &'a mut [(f32, u32)],
     /// Of dX, in *recompute*.
     pub share: &'a mut [f32],
-    /// Its total, where that is a long sum.
-    pub total: &'a mut [f64],
+    pub total: Total<'a>,
+    /// Whether a pass over it has begun.
+    pub begun: bool,
 }
 
 /// The facts to be scanned before the passes.
@@ -32,6 +34,18 @@ pub(super) struct Look {
     pub top: usize,
     /// The sums of exp(scale·c).
     pub sums: bool,
+}
+
+/// A pass over the tiles.
+#[derive(Clone, Copy)]
+pub(super) enum Pass {
+    /// Counts prototypes, and looks at the raw cosines where that is asked for; *keep* then holds them. `ready`: it does already.
+    Scan { look: Look, ready: bool },
+    /// Pass 1: the rows' statistics over the other classes of this range; `count` of the largest cosines of a row with them, on
+    /// the path of the identity. `ready`: what is kept are cosines already.
+    Statistics { ready: bool, count: usize },
+    /// Pass 2 of *recompute*: this range's share of dX, and its dW and db.
+    Gradients,
 }
 
 /// Some rows of a block × the classes of a tile, with everything that belongs to them alone.
@@ -47,21 +61,34 @@ struct Part<'a> {
 }
 
 impl RangeTask<'_> {
-    /// Counts prototypes, and looks at the raw cosines where that is asked for; *keep* then holds them. `ready`: it does already.
-    pub fn scan(self, look: Look, ready: bool, context: &PassContext<'_>) {
+    /// Begins a pass, or goes on with it: so many tiles.
+    pub fn run(&mut self, pass: Pass, tiles: usize, context: &PassContext<'_>) {
+        match pass {
+            Pass::Scan { look, ready } => self.scan(tiles, look, ready, context),
+            Pass::Statistics { ready, count } => self.statistics(tiles, ready, count, context),
+            Pass::Gradients => self.gradients(tiles, context),
+        }
+    }
+
+    /// Whether all tiles have been passed.
+    pub fn ended(&self) -> bool {
+        self.tiles.rest.classes.prototypes.is_empty()
+    }
+
+    fn scan(&mut self, tiles: usize, look: Look, ready: bool, context: &PassContext<'_>) {
         let (arch, centers, count) = (context.setup.arch, context.table.centers, look.top);
-        self.top.fill((f32::NEG_INFINITY, u32::MAX));
+        if !self.begun {
+            self.top.fill((f32::NEG_INFINITY, u32::MAX));
+        }
         let look_at = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
             let partials = look.sums.then_some(part.partials);
             let block = tile.block(context, (part.rows, part.values), classes, ready);
             arch.dispatch(Scan { centers, block, scratch: &mut part.scratch.sweep, partials, top: part.top, count });
         };
-        self.pass(count > 0 || look.sums, count, ready, context, look_at);
+        self.pass(tiles, count > 0 || look.sums, count, ready, context, look_at);
     }
 
-    /// Pass 1: the rows' statistics over the other classes of this range; `count` of the largest cosines of a row with them, on
-    /// the path of the identity. `ready`: what is kept are cosines already.
-    pub fn statistics(self, ready: bool, count: usize, context: &PassContext<'_>) {
+    fn statistics(&mut self, tiles: usize, ready: bool, count: usize, context: &PassContext<'_>) {
         let (Setup { arch, tiling, .. }, table) = (context.setup, &context.table);
         let join = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
             let Part { at, rows, values, max_logit, partials, top, scratch } = part;
@@ -85,34 +112,38 @@ impl RangeTask<'_> {
                 }
             }
         };
-        if count > 0 {
+        if count > 0 && !self.begun {
             self.top.fill((f32::NEG_INFINITY, u32::MAX));
         }
-        self.pass(true, count, ready, context, join);
+        self.pass(tiles, true, count, ready, context, join);
     }
 
-    /// Every tile in order, its blocks of rows in order, and the parts of each side by side. Unless they are `ready`, the cosines
-    /// are computed, where a `sweep` is to see them, and the prototypes counted. `top`: chosen cosines of a row.
+    /// So many tiles in order, the blocks of rows of each in order, and the parts of each side by side. Unless they are `ready`, the
+    /// cosines are computed, where a `sweep` is to see them, and the prototypes counted. `top`: chosen cosines of a row.
     fn pass(
-        self,
+        &mut self,
+        count: usize,
         swept: bool,
         top: usize,
         ready: bool,
         context: &PassContext<'_>,
         sweep: impl Fn(Part<'_>, &TileScratch, TileClasses<'_>) + Sync + Send,
     ) {
-        let Self { tiles, workers, partials, top: chosen, .. } = self;
-        partials.fill(Partial::EMPTY);
+        let Self { tiles, workers, partials, top: chosen, begun, .. } = self;
+        let begins = !std::mem::replace(begun, true);
+        if begins {
+            partials.fill(Partial::EMPTY);
+        }
         let dim = context.setup.tiling.dim;
         let (first, others) = workers.split_at_mut(1);
         let Some(WorkerScratch { tile: scratch, block, cosines, wide, zero, non_finite, .. }) = first.first_mut()
         else {
             return;
         };
-        if !ready {
+        if begins && !ready {
             (*zero, *non_finite) = (0, 0);
         }
-        for ClassTile { classes, kept, max_logit, .. } in tiles {
+        for ClassTile { classes, kept, max_logit, .. } in tiles.take(count) {
             if ready && !swept {
                 continue;
             }

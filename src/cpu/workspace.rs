@@ -9,6 +9,7 @@ use super::{
     rows::Partial,
     tiles::{ClassTile, ClassTiles, TileClasses, front},
     tiling::{Setup, Tiling},
+    total::Total,
     worker::WorkerScratch,
 };
 
@@ -84,7 +85,8 @@ impl Workspace {
             partials: front(&mut partials, rows),
             top: front(&mut top, rows * tiling.top),
             share: front(if index == 0 { &mut first_share } else { &mut shares }, rows * dim),
-            total: front(&mut totals, rows * dim),
+            total: Total::new(front(&mut totals, rows * dim)),
+            begun: false,
         };
         self.workers.chunks_mut(tiling.parts()).enumerate().map(task).collect()
     }

@@ -498,6 +498,27 @@ const lacking = async (how) => {
 };
 
 const rust = {
+    'the CPU path lets a timer tick': async () => {
+        const { default: init, evaluate_on_cpu, Inputs } = await import('/web/dist/browser_tests.js');
+        await init();
+        const [rows, classes, dim] = [128, 40_000, 128];
+        const values = (count) => Float32Array.from({ length: count * dim }, (_, i) => ((i * 7919) % 2003) / 1000 - 1);
+        const inputs = () => new Inputs(values(rows), values(classes), Int32Array.from({ length: rows }, (_, i) => i * 31));
+        const elements = { embeddings: 'f32', prototypes: 'f32' };
+        let losses = [];
+        // all cosines kept, and computed twice
+        for (const budget of [1 << 28, 1 << 24]) {
+            const request = JSON.stringify({ loss: {}, shape: { rows, classes, dim }, want: {}, elements, options: { budget } });
+            let ticks = 0;
+            const timer = setInterval(() => ticks++, 1);
+            losses.push((await evaluate_on_cpu(request, inputs())).loss);
+            clearInterval(timer);
+            // 4·10⁹ operations and more, with a pause after every 25 ms
+            if (ticks < 5) throw new Error(`${ticks} ticks with a budget of ${budget}`);
+        }
+        if (Math.abs(losses[0] - losses[1]) > 1e-4 * losses[0]) throw new Error(`${losses}`);
+    },
+
     'no WebGPU': async () => {
         Object.defineProperty(Navigator.prototype, 'gpu', { get: () => undefined });
         const { default: init, Session } = await import('/web/dist/browser_tests.js');

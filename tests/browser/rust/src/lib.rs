@@ -139,6 +139,12 @@ impl Found {
     }
 }
 
+/// Through slices, on the CPU.
+#[wasm_bindgen]
+pub async fn evaluate_on_cpu(request: String, inputs: Inputs) -> Answer<Found> {
+    slices(&Backend::cpu(), &Request::read(&request)?, &inputs, false).await.map_err(shown)
+}
+
 /// A device with what was compiled on it.
 #[wasm_bindgen]
 pub struct Session(Context);
@@ -169,7 +175,7 @@ impl Session {
     /// Through slices.
     pub async fn evaluate(&self, request: String, inputs: Inputs, training: bool) -> Answer<Found> {
         let request = Request::read(&request)?;
-        self.slices(&request, &inputs, training).await.map_err(shown)
+        slices(&Backend::Gpu(self.0.clone()), &request, &inputs, training).await.map_err(shown)
     }
 
     /// Through tensors, with shards and half types.
@@ -179,45 +185,45 @@ impl Session {
     }
 }
 
-impl Session {
-    async fn slices(&self, request: &Request, inputs: &Inputs, training: bool) -> Result<Found> {
-        let Request { loss, shape, .. } = request;
-        let mut head = Backend::Gpu(self.0.clone()).head_with(loss, *shape, &request.options()?)?;
-        if let Some([hardness, mean, deviation, scale]) = inputs.state.as_deref() {
-            let mut state = *head.state();
-            (state.hardness, state.scale) = ((*hardness).into(), (*scale).into());
-            (state.norm_mean, state.norm_deviation) = ((*mean).into(), (*deviation).into());
-            head.set_state(&state)?;
-        }
-        let by_class = columns(inputs.class_margins.as_deref());
-        let by_row = columns(inputs.row_margins.as_deref());
-        let batch = Batch {
-            embeddings: &inputs.embeddings,
-            prototypes: &inputs.prototypes,
-            labels: &inputs.labels,
-            class_weights: inputs.class_weights.as_deref(),
-            row_weights: inputs.row_weights.as_deref(),
-            divisor: inputs.divisor.as_ref().map(|z| z[0]),
-            upstream: inputs.upstream.as_deref(),
-            bias: inputs.bias.as_deref(),
-            class_margins: Margins::of(&by_class),
-            row_margins: Margins::of(&by_row),
-        };
-        let out = if training { head.train_async(&batch).await? } else { head.evaluate_async(&batch).await? };
-        let State { hardness, norm_mean, norm_deviation, scale, .. } = *head.state();
-        let state = [hardness, norm_mean, norm_deviation, scale].map(|v| v as f32);
-        Ok(Found {
-            loss: out.loss,
-            row_losses: out.row_losses,
-            log_sum_exps: out.log_sum_exps,
-            grad_embeddings: out.grad_embeddings,
-            grad_prototypes: out.grad_prototypes,
-            grad_scale: request.want.grad_scale.then_some(out.grad_scale),
-            grad_bias: out.grad_bias,
-            state: if training { state.to_vec() } else { vec![] },
-        })
+async fn slices(backend: &Backend, request: &Request, inputs: &Inputs, training: bool) -> Result<Found> {
+    let Request { loss, shape, .. } = request;
+    let mut head = backend.head_with(loss, *shape, &request.options()?)?;
+    if let Some([hardness, mean, deviation, scale]) = inputs.state.as_deref() {
+        let mut state = *head.state();
+        (state.hardness, state.scale) = ((*hardness).into(), (*scale).into());
+        (state.norm_mean, state.norm_deviation) = ((*mean).into(), (*deviation).into());
+        head.set_state(&state)?;
     }
+    let by_class = columns(inputs.class_margins.as_deref());
+    let by_row = columns(inputs.row_margins.as_deref());
+    let batch = Batch {
+        embeddings: &inputs.embeddings,
+        prototypes: &inputs.prototypes,
+        labels: &inputs.labels,
+        class_weights: inputs.class_weights.as_deref(),
+        row_weights: inputs.row_weights.as_deref(),
+        divisor: inputs.divisor.as_ref().map(|z| z[0]),
+        upstream: inputs.upstream.as_deref(),
+        bias: inputs.bias.as_deref(),
+        class_margins: Margins::of(&by_class),
+        row_margins: Margins::of(&by_row),
+    };
+    let out = if training { head.train_async(&batch).await? } else { head.evaluate_async(&batch).await? };
+    let State { hardness, norm_mean, norm_deviation, scale, .. } = *head.state();
+    let state = [hardness, norm_mean, norm_deviation, scale].map(|v| v as f32);
+    Ok(Found {
+        loss: out.loss,
+        row_losses: out.row_losses,
+        log_sum_exps: out.log_sum_exps,
+        grad_embeddings: out.grad_embeddings,
+        grad_prototypes: out.grad_prototypes,
+        grad_scale: request.want.grad_scale.then_some(out.grad_scale),
+        grad_bias: out.grad_bias,
+        state: if training { state.to_vec() } else { vec![] },
+    })
+}
 
+impl Session {
     fn upload(&self, shape: &[usize], values: &[f32], element: Element) -> Result<Tensor> {
         // as many as the shape holds: a batch may have fewer
         let mut values = values.to_vec();
