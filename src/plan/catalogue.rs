@@ -1,5 +1,7 @@
 //! Internal, with the feature `catalogue`: every kernel, for the crate's own tests and examples. Nothing here is promised from one version to the next.
 
+use std::borrow::Cow;
+
 use super::{
     Limits,
     kernel::{Kernel, Loader},
@@ -171,5 +173,12 @@ pub fn kernels() -> Vec<(String, Kernel)> {
             plain.iter().for_each(|plain| all.of_pairs(plain, x, w));
         }
     }
+    let small = Limits { invocations: 128, size_x: 128, ..Limits::WEBGPU };
+    let narrow = |(name, kernel): &(String, Kernel)| match kernel.fitted(&small) {
+        Cow::Owned(narrow) => Some((format!("{name} of fewer lanes"), narrow)),
+        Cow::Borrowed(_) => None,
+    };
+    let narrow: Vec<_> = all.0.iter().filter_map(narrow).collect();
+    all.0.extend(narrow);
     all.0
 }
