@@ -36,7 +36,9 @@ pub fn recommended_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
         max_storage_buffer_binding_size: most.max_storage_buffer_binding_size,
         max_compute_workgroups_per_dimension: most.max_compute_workgroups_per_dimension,
         max_compute_workgroup_storage_size: most.max_compute_workgroup_storage_size,
-        max_compute_invocations_per_workgroup: most.max_compute_invocations_per_workgroup.min(Limits::WEBGPU.invocations),
+        max_compute_invocations_per_workgroup: most
+            .max_compute_invocations_per_workgroup
+            .min(Limits::WEBGPU.invocations),
         max_compute_workgroup_size_x: most.max_compute_workgroup_size_x.min(Limits::WEBGPU.size_x),
         min_storage_buffer_offset_alignment: most.min_storage_buffer_offset_alignment,
         ..required_limits()

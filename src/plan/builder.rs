@@ -129,6 +129,7 @@ impl Builder {
             backward,
             work_per_submit: None,
             labelled: true,
+            predictions: 0,
         }
     }
 }

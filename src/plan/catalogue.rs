@@ -160,6 +160,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
     all.add("-", k::COMMON.iter().map(|kernel| kernel()));
     all.add("softmax", [k::predict_rows(5, false)]);
     all.add("binary", [k::predict_rows(5, true)]);
+    all.add("-", [k::give_predictions(5)]);
     variants().iter().for_each(|snippets| all.of_loss(snippets));
     for &tile in Tile::ALL {
         all.add(tile.name(), [k::list_classes(tile), k::list_rows(tile)]);

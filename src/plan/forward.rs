@@ -184,13 +184,18 @@ impl HeadPlan<'_> {
         Ok(steps)
     }
 
-    /// The log-probabilities of the nearest classes, if they are wanted.
-    fn log_probabilities(&self, b: &mut Builder) -> Result<Option<Step>> {
-        let own = &self.buffers;
-        let Some(prediction) = &own.prediction else { return Ok(None) };
+    /// The log-probabilities of the nearest classes, if they are wanted, and the caller's tensors of them.
+    fn log_probabilities(&self, b: &mut Builder) -> Result<Vec<Step>> {
+        let (own, rows) = (&self.buffers, Grid::over_rows(64, 1));
+        let Some(prediction) = &own.prediction else { return Ok(vec![]) };
         let kernel = k::predict_rows(self.work.predictions, self.binary);
         let buffers = [prediction.slots.unwrap_or(own.slots), own.rows, prediction.nearest, prediction.log_sums];
-        b.step(&kernel, self.global, Grid::over_rows(64, 1), &buffers).map(Some)
+        let mut steps = vec![b.step(&kernel, self.global, rows, &buffers)?];
+        if let Some(given) = prediction.given {
+            let buffers = [&[own.rows, own.batch, prediction.nearest][..], &given].concat();
+            steps.push(b.step(&k::give_predictions(self.work.predictions), self.global, rows, &buffers)?);
+        }
+        Ok(steps)
     }
 
     /// Predictions of rows without labels, after [`targets`](Self::targets).

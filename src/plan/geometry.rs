@@ -1,13 +1,13 @@
 //! The monitors as kernels and plans.
 
+#[cfg(feature = "gpu")]
+use super::driver_limits::MONITORED_ROWS;
 use super::{
     Element, Grid, Limits, Plan, StepConstants, TensorRole,
     builder::Builder,
     driver_limits::{ROWS_PER_PASS, at_most, indexable},
     kernels as k,
 };
-#[cfg(feature = "gpu")]
-use super::driver_limits::MONITORED_ROWS;
 #[cfg(feature = "gpu")]
 use crate::data::DevicePreset;
 use crate::{Error, MarginSoftmax, Result, Shape, Tile};
