@@ -7,7 +7,7 @@
 //!
 //! | asked in | here | slices | tensors | burn | JavaScript | `evaluate` |
 //! |---|---|---|---|---|---|---|
-//! | top-5 accuracy without a second N×C matrix; inference over a million classes runs out of memory | [`Predictor`](crate::predict::Predictor), [`Options::predictions`](crate::Options::predictions): the k nearest classes with cosine, log-probability and sub-centre, from a training step or without labels | yes | `Io::predictions`, `Head::bind_predictions` | not yet | not yet | `--predictions`, and the accuracy |
+//! | top-5 accuracy without a second N×C matrix; inference over a million classes runs out of memory | [`Predictor`](crate::predict::Predictor), [`Options::predictions`](crate::Options::predictions): the k nearest classes with cosine, log-probability and sub-centre, from a training step or without labels | yes | `Io::predictions`, `Head::bind_predictions` | not yet | `options.predictions` in a step; not yet without labels | `--predictions`, and the accuracy |
 //! | weights for single samples; how do I combine sample and class weights | [`Batch::row_weights`](crate::Batch::row_weights) | yes | `Io::row_weights` | use the reduction `none` and weigh the losses | `rowWeights` | `row_weights` |
 //! | gradient accumulation gives another loss; the mean differs with the number of GPUs | [`Batch::divisor`](crate::Batch::divisor) | yes | `set_divisor` | use the reduction `sum` and divide | `divisor` | `divisor` |
 //! | accumulate the gradient of the weight only | [`plan::Accumulate`](crate::plan::Accumulate) | not needed: each call returns its own gradients | `set_accumulate` | burn adds up gradients itself | `accumulate` | not needed |

@@ -33,7 +33,7 @@ impl Plan {
     ) -> Result<Self> {
         loss.validate_for(shape)?;
         options.check(loss, shape, &(0..shape.classes()))?;
-        Self::checked::<true>(loss, (shape, 0..shape.classes(), true), layout, limits, options)
+        Self::checked(loss, (shape, 0..shape.classes(), true), layout, limits, options)
     }
 
     /// Plans a head for the classes in `range` of a head of this shape; the layout is that of these classes. Its steps are
@@ -48,22 +48,22 @@ impl Plan {
     ) -> Result<Self> {
         loss.validate_for(whole)?;
         options.check(loss, whole, &range)?;
-        Self::checked::<false>(loss, (whole, range, false), layout, limits, options)
+        if options.predictions.is_some() {
+            let why = "a caller of shards has Plan::predict, which plans them without a loss";
+            return Err(Error::Combination { what: "predictions", why });
+        }
+        Self::checked(loss, (whole, range, false), layout, limits, options)
     }
 
-    /// The same for a loss and options that were checked; `alone`: nothing is exchanged between the stages. `PREDICTS` where the
-    /// options may ask for predictions: all others, a browser's planner among them, are without that code.
-    pub(crate) fn checked<const PREDICTS: bool>(
+    /// The same for a loss and options that were checked; `alone`: nothing is exchanged between the stages, and predictions come out
+    /// in tensors.
+    pub(crate) fn checked(
         loss: &MarginSoftmax,
         (whole, range, alone): (Shape, Range<usize>, bool),
         layout: &Layout<'_>,
         limits: &Limits,
         options: &Options,
     ) -> Result<Self> {
-        if options.predictions.is_some() && !PREDICTS {
-            let why = "heads over slices have them; Plan::predict plans them without a loss";
-            return Err(Error::Combination { what: "predictions", why });
-        }
         let shape = shape_of(whole, &range, layout)?;
         let snippets = Snippets::of(loss, whole);
         let work = Work { gives_predictions: alone, ..Work::new(loss, options, snippets.stages) };
@@ -75,8 +75,8 @@ impl Plan {
         targets.extend(head.early_cosines(&mut b, &rounds)?);
         let margins = head.margins(&mut b)?;
         let follow = head.follow(&mut b, margins.as_ref(), &rounds)?;
-        let statistics = head.statistics::<PREDICTS>(&mut b, margins, &rounds)?;
-        let losses = head.losses::<PREDICTS>(&mut b)?;
+        let statistics = head.statistics(&mut b, margins, &rounds)?;
+        let losses = head.losses(&mut b)?;
         let backward = head.backward(&mut b, &rounds)?;
         let HeadPlan { snippets, schedule, .. } = head;
         let elements = [layout.embeddings, layout.prototypes];
