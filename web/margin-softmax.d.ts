@@ -97,6 +97,8 @@ export interface Settings {
         filter?: number;
         /** The most multiply-adds of a submit, for devices whose system resets them when one takes too long; no limit if absent. */
         work_per_submit?: number;
+        /** k, 1 to 64: the nearest classes of each row come out; none if absent. */
+        predictions?: number;
     };
 }
 
@@ -177,6 +179,14 @@ export interface Io {
     rowLosses?: Binding;
     /** [N], written: log Σ exp over all classes, of the loss' own logits; 0 with a binary link. */
     logSumExps?: Binding;
+    /** [N, k], i32, written; needed if planned: the nearest classes of each row, best first; -1 where a row has none. */
+    predictedClasses?: Binding;
+    /** [N, k], written; needed if planned: their raw cosines, without margin or scale. */
+    predictedCosines?: Binding;
+    /** [N, k], written; needed if planned: the log-softmax of s·c over all classes; with a binary link log σ(s·c + b). */
+    logProbabilities?: Binding;
+    /** [N, k], i32, written: which prototype of the class has that cosine. */
+    predictedSubCenters?: Binding;
     /** [N, D], written; needed if planned. */
     gradEmbeddings?: Binding;
     /** Like the prototypes, written; needed if planned. */
@@ -236,11 +246,26 @@ export interface Batch {
     bias?: Float32Array;
 }
 
+/** The `count` nearest classes of each row, best first; of equal cosines the lower class comes first. */
+export interface Predictions {
+    count: number;
+    /** [N, count]; -1 where a row has none. */
+    classes: Int32Array;
+    /** [N, count]: raw cosines, without margin or scale; NaN where a row has none. */
+    cosines: Float32Array;
+    /** [N, count]: the log-softmax of s·c over all classes; with a binary link log σ(s·c + b). */
+    logProbabilities: Float32Array;
+    /** [N, count]: which prototype of the class has that cosine. */
+    subCenters: Int32Array;
+}
+
 export interface Output {
     loss: number;
     rowLosses: Float32Array;
     /** log Σ exp over all classes, of the loss' own logits; absent with a binary link. */
     logSumExps?: Float32Array;
+    /** With `predictions` among the options. */
+    predictions?: Predictions;
     gradEmbeddings?: Float32Array;
     gradPrototypes?: Float32Array;
     gradScale?: number;

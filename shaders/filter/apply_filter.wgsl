@@ -4,14 +4,11 @@
 
 @group(0) @binding(BINDING) var<storage, read_write> blocks: array<Block>;
 
-// a bit per row, and per class
-var<workgroup> row_bits: array<atomic<u32>, 2>;
-var<workgroup> class_bits: array<atomic<u32>, 2>;
-var<workgroup> left: atomic<u32>;
-// (dropped, total)
-alias Reduced = vec2<f32>;
+alias Reduced = Block;
 const LANES = 64u;
-fn combine(a: Reduced, b: Reduced) -> Reduced { return a + b; }
+fn combine(a: Reduced, b: Reduced) -> Reduced {
+    return Block(a.rows | b.rows, a.classes | b.classes, a.dropped + b.dropped, a.total + b.total, a.left + b.left, 0u);
+}
 
 var<private> own_rows: vec2<u32>;
 var<private> own_classes: vec2<u32>;
@@ -40,17 +37,8 @@ fn keep(g: vec4<f32>, gain: f32, share: f32, row: u32, class_of: u32) -> vec4<f3
     return select(vec4(0.0), g, large);
 }
 
-// Once per workgroup, by all lanes; bits and counts do not depend on the order, and sums are added in a tree.
+// Once per workgroup, by all lanes.
 fn close(block: u32, lane: u32) {
-    atomicOr(&row_bits[0], own_rows.x);
-    atomicOr(&row_bits[1], own_rows.y);
-    atomicOr(&class_bits[0], own_classes.x);
-    atomicOr(&class_bits[1], own_classes.y);
-    atomicAdd(&left, own_left);
-    let sums = reduce(lane, own_sum);
-    if (lane == 0u) {
-        let rows = vec2(atomicLoad(&row_bits[0]), atomicLoad(&row_bits[1]));
-        let classes = vec2(atomicLoad(&class_bits[0]), atomicLoad(&class_bits[1]));
-        blocks[block] = Block(rows, classes, sums.x, sums.y, atomicLoad(&left), 0u);
-    }
+    let all = reduce(lane, Block(own_rows, own_classes, own_sum.x, own_sum.y, own_left, 0u));
+    if (lane == 0u) { blocks[block] = all; }
 }

@@ -8,7 +8,7 @@
 @group(0) @binding(2) var<storage, read> blocks: array<Block>;
 @group(0) @binding(3) var<storage, read_write> list: array<u32>;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn list_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                 @builtin(local_invocation_index) lane: u32) {
     let tile = unfold(id, groups);
@@ -18,7 +18,7 @@ fn list_classes(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
     let units = (part.stride + settings.centers - 1u) / settings.centers;
     let wide = (units + 63u) / 64u;
     let start = tile * (part.stride + 1u) + 1u;
-    for (var base = 0u; base < wide * 2u; base += 256u) {
+    for (var base = 0u; base < wide * 2u; base += LANES) {
         let at = base + lane;
         var word = 0u;
         for (var block = first; block < end; block++) {

@@ -8,7 +8,7 @@
 @group(0) @binding(2) var<storage, read> blocks: array<Block>;
 @group(0) @binding(3) var<storage, read_write> list: array<u32>;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn list_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
              @builtin(local_invocation_index) lane: u32) {
     let tile = unfold(id, groups);
@@ -20,7 +20,7 @@ fn list_rows(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     let last = (min(tile * PER_LIST + PER_LIST, part.stride) - 1u) / settings.centers / 64u;
     let start = tile * (settings.rows + 1u) + 1u;
     let words = (settings.rows + 63u) / 64u * 2u;
-    for (var base = 0u; base < words; base += 256u) {
+    for (var base = 0u; base < words; base += LANES) {
         let at = base + lane;
         var word = 0u;
         for (var block = first; block <= last; block++) {

@@ -7,20 +7,29 @@ fn nothing() -> Found { return Found(LOWEST, NO_CLASS, 0u); }
 
 var<workgroup> best: array<Found, MAX_TOP_K>;
 var<workgroup> fresh: array<Found, MAX_TOP_K>;
-var<workgroup> hits: atomic<u32>;
+// which of the new ones may enter the list, and of each eighth of the lanes whether one may: a vote without atomics, which some
+// drivers lose
+var<workgroup> enters: array<u32, MAX_TOP_K>;
+var<workgroup> any_enters: array<u32, 8>;
 
 fn before(a: Found, b: Found) -> bool {
     return a.cosine > b.cosine || (a.cosine == b.cosine && a.label < b.label);
 }
 
-// Every lane calls it with an entry of its own; those beyond the first `count` places need not be right.
+// Every lane calls it with an entry of its own, after a barrier; those beyond the first `count` places need not be right.
 fn take_up(one: Found, count: u32, lane: u32) {
-    if (lane == 0u) { atomicStore(&hits, 0u); }
     fresh[lane] = one;
+    enters[lane] = select(0u, 1u, before(one, best[count - 1u]));
     workgroupBarrier();
-    if (before(one, best[count - 1u])) { atomicOr(&hits, 1u); }
+    if (lane < 8u) {
+        var some = 0u;
+        for (var i = lane; i < MAX_TOP_K; i += 8u) { some |= enters[i]; }
+        any_enters[lane] = some;
+    }
     workgroupBarrier();
-    let any = atomicLoad(&hits) != 0u;
+    var votes = 0u;
+    for (var i = 0u; i < 8u; i++) { votes |= any_enters[i]; }
+    let any = votes != 0u;
     let mine = best[lane];
     var place = lane;       // of the one that was there
     var rank = 0u;          // of the new one

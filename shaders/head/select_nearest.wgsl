@@ -20,6 +20,7 @@ fn select_nearest(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         mine = Found(bitcast<f32>(held.x), held.y, held.z);
     }
     best[lane] = mine;
+    workgroupBarrier();
     let own = part.first / centers();
     let start = row * part.stride;
     let end = min(part.row_first + part.row_count, part.count / centers());
@@ -39,7 +40,6 @@ fn select_nearest(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups)
         }
         take_up(one, CHOSEN, lane);
     }
-    workgroupBarrier();
     if (lane < CHOSEN) {
         let found = best[lane];
         nearest[row * CHOSEN + lane] = vec4(bitcast<u32>(found.cosine), found.label, found.center, 0u);

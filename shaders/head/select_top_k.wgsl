@@ -21,6 +21,7 @@ fn select_top_k(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
         mine = Found(bitcast<f32>(held.x), held.y, 0u);
     }
     best[lane] = mine;
+    workgroupBarrier();
     let own = settings.offset + part.first / centers();
     let label = rows[row].label;
     let start = row * part.stride;
@@ -35,7 +36,6 @@ fn select_top_k(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
         }
         take_up(one, settings.top_k, lane);
     }
-    workgroupBarrier();
     if (lane < settings.top_k) {
         top[row * settings.top_k + lane] = vec2(bitcast<u32>(best[lane].cosine), best[lane].label);
     }

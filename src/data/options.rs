@@ -16,7 +16,7 @@ pub struct Options {
     /// Leaves small entries of the gradient out; default none: exact gradients.
     pub filter: Option<GradientFilter>,
     /// k: the k nearest classes of each row come out with the loss, 1 ≤ k ≤ 64 and at most the number of classes; default none.
-    /// For a whole head over slices; [`Output::predictions`](crate::Output::predictions) has them.
+    /// For a whole head: over slices [`Output::predictions`](crate::Output::predictions) has them, over tensors `gpu::Io::predictions`.
     ///
     /// The label plays no part in them: [`Predictions`](crate::data::Predictions) are of the cosines without margin.
     /// [`Backend::predictor`](crate::Backend::predictor) predicts without labels.

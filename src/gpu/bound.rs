@@ -232,6 +232,12 @@ impl Bound {
 
     /// [`read`](Self::read), begun.
     pub(super) fn download<T>(&self, name: &'static str, count: usize) -> Result<Download> {
+        let staging = Download::staging(&self.context, (count * size_of::<T>()) as u64)?;
+        self.download_in::<T>(name, count, staging)
+    }
+
+    /// The same through a buffer of at least so many values.
+    pub(super) fn download_in<T>(&self, name: &'static str, count: usize, staging: wgpu::Buffer) -> Result<Download> {
         let range = self.range(name)?;
         if !range.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { what: name, usage: "COPY_SRC" });
@@ -240,7 +246,7 @@ impl Bound {
         let copy = |encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer| {
             encoder.copy_buffer_to_buffer(&range.buffer, range.offset, staging, 0, bytes);
         };
-        Download::start(&self.context, bytes, copy)
+        Download::start_in(&self.context, staging, bytes, copy)
     }
 
     pub(super) fn plan(&self) -> &Plan {

@@ -8,13 +8,13 @@ use std::sync::{
 use super::{
     Context, Tensor,
     bound::Bound,
-    io::{Io, expect_upstream, given},
+    io::{Io, PredictIo, expect_upstream, given, given_unlabelled},
 };
 use crate::{
     Error, MarginSoftmax, Result, State,
     data::{Counts, Filtered},
     objective::Prepared,
-    plan::{Accumulate, Call, Plan, need},
+    plan::{Accumulate, Call, Plan, TensorRole, need},
     uniforms::{self, BatchState},
 };
 
@@ -64,9 +64,8 @@ impl Head {
     /// The same with an upstream tensor of \[N\] whatever the reduction is.
     pub(super) fn bind_any(&self, io: &Io<'_>, upstream: Option<&Tensor>) -> Result<BoundHead> {
         let given = given(&self.plan, &self.loss, io, upstream)?;
-        let shape = self.plan.shape();
         let call = Call {
-            rows: shape.rows(),
+            rows: self.plan.shape().rows(),
             class_weights: io.class_weights.is_some(),
             row_weights: io.row_weights.is_some(),
             upstream: io.upstream.is_some(),
@@ -74,17 +73,26 @@ impl Head {
             row_margins: io.row_margins.is_some(),
             ..Call::default()
         };
-        let bound = Bound::of(&self.context, &self.plan, &given, &self.loss, &call)?;
-        let state = State::new(&self.loss, shape)?;
+        self.bound(&given, call)
+    }
+
+    /// [`bind`](Self::bind) for a plan of [`Plan::predict`]: the forward pass writes the nearest classes of each row, and there is
+    /// no backward pass. The scale is that of the loss; where it follows the batch (dynamic AdaCos) give the loss the state's.
+    pub fn bind_predictions(&self, io: &PredictIo<'_>) -> Result<BoundHead> {
+        let given = given_unlabelled(&self.plan, &self.loss, io)?;
+        self.bound(&given, Call { rows: self.plan.shape().rows(), ..Call::default() })
+    }
+
+    fn bound(&self, given: &[(TensorRole, &Tensor)], call: Call) -> Result<BoundHead> {
         let bound = BoundHead {
-            bound,
+            bound: Bound::of(&self.context, &self.plan, given, &self.loss, &call)?,
             loss: self.loss.clone(),
             call,
             training: false,
-            state,
+            state: State::new(&self.loss, self.plan.shape())?,
             unfinished: AtomicBool::new(false),
         };
-        if io.state.is_none() {
+        if !given.iter().any(|(role, _)| *role == TensorRole::State) {
             bound.write_state()?;
         }
         bound.write_draws()?;
@@ -222,7 +230,9 @@ impl BoundHead {
     }
 
     fn write_draws(&self) -> Result<()> {
-        let Some(family) = self.loss.draws() else { return Ok(()) };
+        // a prediction draws none
+        let planned = self.bound.plan().find("draws");
+        let Some(family) = self.loss.draws().filter(|_| planned.is_some()) else { return Ok(()) };
         let draws: Vec<f32> = family.draws(&self.state, self.call.rows).into_iter().map(|d| d as f32).collect();
         self.bound.write("draws", bytemuck::cast_slice(&draws))
     }

@@ -49,6 +49,8 @@ pub struct Io<'a> {
     /// log Σ_j exp z_ij over all classes, of the loss' own logits, \[N\], f32; written. 0 for a row that is left out, and with a
     /// binary link.
     pub log_sum_exps: Option<&'a Tensor>,
+    /// The nearest classes of each row; written if they were planned ([`Options::predictions`](crate::Options::predictions)).
+    pub predictions: Option<PredictionTensors<'a>>,
     /// dL/dX, \[N, D\], f32; written if it was planned.
     pub grad_embeddings: Option<&'a Tensor>,
     /// dL/dW, like the prototypes, f32; written if it was planned.
@@ -57,6 +59,33 @@ pub struct Io<'a> {
     pub grad_scale: Option<&'a Tensor>,
     /// dL/db, f32: \[C\] for a linear head, \[1\] for a binary link; written if it was planned.
     pub grad_bias: Option<&'a Tensor>,
+}
+
+/// The nearest classes of each row, best first, all of them written: as [`Predictions`](crate::data::Predictions) gives them, but
+/// that the class of a row without a prediction is -1.
+#[derive(Clone, Copy)]
+pub struct PredictionTensors<'a> {
+    /// \[N, k\], i32.
+    pub classes: &'a Tensor,
+    /// Raw cosines c, without margin or scale; of a linear head the products with their bias. \[N, k\], f32.
+    pub cosines: &'a Tensor,
+    /// The log-softmax of s·c over all classes, without margin or transform; with a binary link log σ(s·c + b). \[N, k\], f32.
+    pub log_probabilities: &'a Tensor,
+    /// Which prototype of the class has that cosine. \[N, k\], i32.
+    pub sub_centers: Option<&'a Tensor>,
+}
+
+/// The caller's tensors of predictions without labels, for a [`Head`](super::Head) of a [`Plan::predict`].
+#[derive(Clone, Copy)]
+pub struct PredictIo<'a> {
+    /// X, \[N, D\].
+    pub embeddings: &'a Tensor,
+    /// W, one tensor per shard, as in [`Io`].
+    pub prototypes: &'a [&'a Tensor],
+    /// b, \[C\], f32, of a linear head; 0 if absent.
+    pub bias: Option<&'a Tensor>,
+    /// What comes out.
+    pub predictions: PredictionTensors<'a>,
 }
 
 impl<'a> Io<'a> {
@@ -76,6 +105,7 @@ impl<'a> Io<'a> {
             loss,
             row_losses: None,
             log_sum_exps: None,
+            predictions: None,
             grad_embeddings: None,
             grad_prototypes: &[],
             grad_scale: None,
@@ -109,6 +139,9 @@ pub(super) fn given<'a>(
     io: &Io<'a>,
     upstream: Option<&'a Tensor>,
 ) -> Result<Vec<(TensorRole, &'a Tensor)>> {
+    if !needs(plan, TensorRole::Labels) {
+        return Err(Error::Combination { what: "labels", why: "the plan predicts without; use `bind_predictions`" });
+    }
     let mut given = Given { plan, tensors: vec![] };
     given.inputs(loss, io)?;
     given.outputs(loss, io)?;
@@ -117,6 +150,18 @@ pub(super) fn given<'a>(
     {
         given.add(TensorRole::Upstream, upstream, upstream.shape())?;
     }
+    Ok(given.tensors)
+}
+
+/// The same for predictions without labels.
+pub(super) fn given_unlabelled<'a>(
+    plan: &Plan,
+    loss: &MarginSoftmax,
+    io: &PredictIo<'a>,
+) -> Result<Vec<(TensorRole, &'a Tensor)>> {
+    let mut given = Given { plan, tensors: vec![] };
+    given.vectors(loss, io.embeddings, io.prototypes, io.bias)?;
+    given.predictions(Some(&io.predictions))?;
     Ok(given.tensors)
 }
 
@@ -153,13 +198,41 @@ impl<'a> Given<'a, '_> {
         shards.try_for_each(|(i, (tensor, size))| self.add(role(i), tensor, &vectors(self.plan.shape(), size)))
     }
 
+    fn vectors(
+        &mut self,
+        loss: &MarginSoftmax,
+        embeddings: &'a Tensor,
+        prototypes: &[&'a Tensor],
+        bias: Option<&'a Tensor>,
+    ) -> Result<()> {
+        let shape = self.plan.shape();
+        self.add(TensorRole::Embeddings, embeddings, &[shape.rows(), shape.dim()])?;
+        self.per_shard(TensorRole::Prototypes, prototypes)?;
+        if bias.is_some() && !loss.is_linear() {
+            return Err(Error::Combination { what: "bias", why: "only a linear head adds one" });
+        }
+        self.optional(TensorRole::Bias, bias, &[self.plan.range().len()])
+    }
+
+    /// They must be there if the plan computes them.
+    fn predictions(&mut self, tensors: Option<&PredictionTensors<'a>>) -> Result<()> {
+        let shape = [self.plan.shape().rows(), self.plan.predictions()];
+        if shape[1] == 0 {
+            return Ok(());
+        }
+        let tensors = tensors.ok_or(Error::Missing { what: "predictions", why: "the plan computes them" })?;
+        self.add(TensorRole::PredictedClasses, tensors.classes, &shape)?;
+        self.add(TensorRole::PredictedCosines, tensors.cosines, &shape)?;
+        self.add(TensorRole::LogProbabilities, tensors.log_probabilities, &shape)?;
+        self.optional(TensorRole::PredictedSubCenters, tensors.sub_centers, &shape)
+    }
+
     fn inputs(&mut self, loss: &MarginSoftmax, io: &Io<'a>) -> Result<()> {
         let refuse = |what, why| Err(Error::Combination { what, why });
         let shape = self.plan.shape();
         let (n, c) = (shape.rows(), shape.classes());
-        self.add(TensorRole::Embeddings, io.embeddings, &[n, shape.dim()])?;
+        self.vectors(loss, io.embeddings, io.prototypes, io.bias)?;
         self.add(TensorRole::Labels, io.labels, &[n])?;
-        self.per_shard(TensorRole::Prototypes, io.prototypes)?;
         self.optional(TensorRole::ClassWeights, io.class_weights, &[c])?;
         self.optional(TensorRole::RowWeights, io.row_weights, &[n])?;
         for (role, margins, count) in
@@ -170,10 +243,6 @@ impl<'a> Given<'a, '_> {
             }
             self.optional(role, margins, &[count, 4])?;
         }
-        if io.bias.is_some() && !loss.is_linear() {
-            return refuse("bias", "only a linear head adds one");
-        }
-        self.optional(TensorRole::Bias, io.bias, &[self.plan.range().len()])?;
         self.optional(TensorRole::State, io.state, &[4])
     }
 
@@ -183,6 +252,7 @@ impl<'a> Given<'a, '_> {
         self.add(TensorRole::Loss, io.loss, &[1])?;
         self.optional(TensorRole::RowLosses, io.row_losses, &[n])?;
         self.optional(TensorRole::LogSumExps, io.log_sum_exps, &[n])?;
+        self.predictions(io.predictions.as_ref())?;
         self.gradient(TensorRole::GradScale, io.grad_scale, &[1])?;
         self.gradient(TensorRole::GradBias, io.grad_bias, &[biases(self.plan, loss)])?;
         self.gradient(TensorRole::GradEmbeddings, io.grad_embeddings, &[n, shape.dim()])?;

@@ -29,7 +29,7 @@ pub use bound::{Bound, Dispatch};
 pub use context::Context;
 pub use gather::{gather, gather_into};
 pub use head::{BoundHead, Head};
-pub use io::Io;
+pub use io::{Io, PredictIo, PredictionTensors};
 pub use parts::Parts;
 pub(crate) use predictor::DevicePredictor;
 pub use request::{optional_features, recommended_limits, required_limits};

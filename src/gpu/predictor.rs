@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Context, Tensor, bound::Bound, io::vectors, tensor::write};
+use super::{Context, Tensor, bound::Bound, io::vectors, readback::Download, tensor::write};
 use crate::{
     MarginSoftmax, Options, Result, Shape, State,
     data::{Prediction, Predictions},
@@ -11,7 +11,7 @@ use crate::{
     uniforms::{BatchState, Row, constants},
 };
 
-/// Everything but the staging buffers is made once.
+/// Everything is made once.
 pub(crate) struct DevicePredictor {
     context: Context,
     bound: Bound,
@@ -21,6 +21,8 @@ pub(crate) struct DevicePredictor {
     embeddings: Tensor,
     prototypes: Vec<Tensor>,
     bias: Option<Tensor>,
+    /// Of rows, lists and sums; none where a call that was dropped, or failed, had it.
+    staging: [Option<wgpu::Buffer>; 3],
 }
 
 impl DevicePredictor {
@@ -38,7 +40,7 @@ impl DevicePredictor {
         let (whole, count) = (sized(shape.classes())?, options.predictions.unwrap_or(1));
         let shards = Plan::shards(sized(range.len())?, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
-        let plan = Plan::predict(loss, whole, range.clone(), count, &layout, context.limits(), options)?;
+        let plan = Plan::predict_any(loss, (whole, range.clone(), false), count, &layout, context.limits(), options)?;
         let tensor = |shape: &[usize]| Tensor::empty(context, shape, Element::F32);
         let embeddings = tensor(&[whole.rows(), whole.dim()])?;
         let prototypes = shards.iter().map(|&own| tensor(&vectors(whole, own))).collect::<Result<Vec<_>>>()?;
@@ -48,7 +50,8 @@ impl DevicePredictor {
         given.extend(bias.as_ref().map(|tensor| (TensorRole::Bias, tensor)));
         let call = Call { rows: whole.rows(), ..Call::default() };
         let bound = Bound::of(context, &Arc::new(plan), &given, loss, &call)?;
-        Ok(Self { context: context.clone(), bound, loss: loss.clone(), range, count, embeddings, prototypes, bias })
+        let (context, loss, staging) = (context.clone(), loss.clone(), [None, None, None]);
+        Ok(Self { context, bound, loss, range, count, embeddings, prototypes, bias, staging })
     }
 
     #[cfg(not(target_arch = "wasm32"))]
@@ -59,20 +62,27 @@ impl DevicePredictor {
 
     pub async fn predict_async(&mut self, batch: &CheckedBatch<'_>, state: &State) -> Result<Predictions> {
         self.upload(batch, state)?;
-        let rows = batch.rows();
-        let (stages, bound) = (self.bound.forward_steps(false), &self.bound);
+        let (rows, listed) = (batch.rows(), batch.rows() * self.count);
+        let staging = [self.staging(0, size_of::<Row>())?, self.staging(1, self.count * 16)?, self.staging(2, 4)?];
+        let (stages, bound, [states, nearest, log_sums]) = (self.bound.forward_steps(false), &self.bound, staging);
         bound.submit(stages.into_iter().flatten(), |_| {})?;
-        let found = (
-            bound.download::<Row>("rows", rows)?,
-            bound.download::<[u32; 4]>("nearest", rows * self.count)?,
-            bound.download::<f32>("log sums", rows)?,
-        );
+        let states = bound.download_in::<Row>("rows", rows, states)?;
+        let nearest = bound.download_in::<[u32; 4]>("nearest", listed, nearest)?;
+        let log_sums = bound.download_in::<f32>("log sums", rows, log_sums)?;
         let batch = bound.read::<BatchState>("batch", 1).await?;
-        let states = found.0.values::<Row>(rows).await?;
-        let nearest = found.1.values(rows * self.count).await?;
-        let lists = Lists { count: self.count, nearest, log_sums: found.2.values(rows).await? };
+        let (states, first) = states.values_and_staging::<Row>(rows).await?;
+        let (nearest, second) = nearest.values_and_staging(listed).await?;
+        let (log_sums, third) = log_sums.values_and_staging(rows).await?;
+        self.staging = [first, second, third].map(Some);
+        let lists = Lists { count: self.count, nearest, log_sums };
         let broken = batch.first().map_or(0, |batch| batch.non_finite_prototypes);
         Ok(lists.predictions(&self.loss, self.range.clone(), (&states, broken), Predictions::default()))
+    }
+
+    /// A buffer to download so many bytes of each row through, kept from the call before.
+    fn staging(&mut self, index: usize, bytes: usize) -> Result<wgpu::Buffer> {
+        let all = self.bound.plan().shape().rows() * bytes;
+        self.staging[index].take().map_or_else(|| Download::staging(&self.context, all as u64), Ok)
     }
 
     fn upload(&mut self, batch: &CheckedBatch<'_>, state: &State) -> Result<()> {

@@ -161,8 +161,22 @@ impl Download {
         bytes: u64,
         copy: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::Buffer),
     ) -> Result<Self> {
+        Self::start_in(context, Self::staging(context, bytes)?, bytes, copy)
+    }
+
+    /// A buffer for so many bytes.
+    pub fn staging(context: &Context, bytes: u64) -> Result<wgpu::Buffer> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = context.buffer("staging", bytes, usage)?;
+        context.buffer("staging", bytes, usage)
+    }
+
+    /// The same into a buffer of at least so many bytes.
+    pub fn start_in(
+        context: &Context,
+        staging: wgpu::Buffer,
+        bytes: u64,
+        copy: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::Buffer),
+    ) -> Result<Self> {
         let _submission = context.submit(|encoder| copy(encoder, &staging))?;
         Ok(Self {
             mapping: Mapping::start(context, &staging, bytes)?,
@@ -178,6 +192,17 @@ impl Download {
         let context = self.mapping.context.clone();
         self.mapping.await?;
         values(&context, &self.staging, self.bytes, count)
+    }
+
+    /// The same, with the buffer for the next download.
+    pub async fn values_and_staging<T: bytemuck::Pod>(self, count: usize) -> Result<(Vec<T>, wgpu::Buffer)> {
+        let (context, staging) = (self.mapping.context.clone(), self.staging.clone());
+        let values = self.values(count).await?;
+        #[cfg(not(target_arch = "wasm32"))]
+        context.guarded(|| staging.unmap())?;
+        #[cfg(target_arch = "wasm32")]
+        staging.unmap();
+        Ok((values, staging))
     }
 
     /// The same, blocking.

@@ -6,7 +6,8 @@ use crate::{
 };
 
 /// The least that a device must have: what [`Context::from_device`](super::Context::from_device) refuses to do without,
-/// on top of OpenGL ES 3.1's limits. Every device with WebGPU's default limits has it.
+/// on top of OpenGL ES 3.1's limits. Every device with WebGPU's default limits has it, and of those in its compatibility mode
+/// each that has eight storage buffers.
 ///
 /// Merge it with the limits of the rest of the application:
 ///
@@ -27,7 +28,7 @@ pub fn required_limits() -> wgpu::Limits {
 }
 
 /// [`required_limits`], and from the adapter what lifts bounds: larger buffers and bindings (so fewer shards of
-/// prototypes), more workgroups, more workgroup memory, finer offsets. What [`Context::new`](super::Context::new) asks for.
+/// prototypes), more and wider workgroups, more workgroup memory, finer offsets. What [`Context::new`](super::Context::new) asks for.
 pub fn recommended_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
     let most = adapter.limits();
     wgpu::Limits {
@@ -35,6 +36,10 @@ pub fn recommended_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
         max_storage_buffer_binding_size: most.max_storage_buffer_binding_size,
         max_compute_workgroups_per_dimension: most.max_compute_workgroups_per_dimension,
         max_compute_workgroup_storage_size: most.max_compute_workgroup_storage_size,
+        max_compute_invocations_per_workgroup: most
+            .max_compute_invocations_per_workgroup
+            .min(Limits::WEBGPU.invocations),
+        max_compute_workgroup_size_x: most.max_compute_workgroup_size_x.min(Limits::WEBGPU.size_x),
         min_storage_buffer_offset_alignment: most.min_storage_buffer_offset_alignment,
         ..required_limits()
     }
@@ -112,10 +117,10 @@ mod tests {
     #[test]
     fn an_adapter_that_cannot_run_the_kernels_is_named() {
         assert_eq!(able("small", &wgpu::Limits::default()), Ok(()));
-        let small = wgpu::Limits { max_compute_invocations_per_workgroup: 128, ..Default::default() };
+        let small = wgpu::Limits { max_compute_invocations_per_workgroup: 64, ..Default::default() };
         assert_eq!(
             able("small", &small).unwrap_err().to_string(),
-            "no GPU adapter: a workgroup needs 256, `small` allows 128 (`max_compute_invocations_per_workgroup`)"
+            "no GPU adapter: a workgroup needs 128, `small` allows 64 (`max_compute_invocations_per_workgroup`)"
         );
     }
 }

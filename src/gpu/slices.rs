@@ -184,7 +184,7 @@ impl DeviceHead {
         let shards = Plan::shards(sized(range.len())?, Element::F32, context.limits())?;
         let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
         let classes = (sized(shape.classes())?, range.clone(), false);
-        let plan = Plan::checked::<true>(loss, classes, &layout, context.limits(), options)?;
+        let plan = Plan::checked(loss, classes, &layout, context.limits(), options)?;
         let head = Head::of_any(context, loss, plan)?;
         let (inputs, outputs) =
             (BatchTensors::new(context, loss, head.plan())?, ResultTensors::new(context, loss, head.plan())?);

@@ -94,6 +94,12 @@
 //!   fail. The same bound set may be recorded any number of times.
 //! - **Writes precede the submit.** `update`, `set_accumulate` and `set_state` write through the queue, so they hold for all
 //!   work submitted later, recorded before or not. Two settings in one submit need two bound sets.
+//! - **Small workgroups.** A device that allows 128 invocations in one, as in WebGPU's compatibility mode, gets kernels of that
+//!   width by its limits; sums over a batch are then added in another order. Eight storage buffers are needed in any case, and no
+//!   kernel uses atomics in workgroup memory, which some drivers lose.
+//! - **Predictions.** A plan with [`Options::predictions`](crate::Options::predictions) writes the nearest classes of each row to
+//!   [`Io::predictions`](crate::gpu::Io) in its forward pass; [`Plan::predict`](crate::plan::Plan::predict) and
+//!   [`Head::bind_predictions`](crate::gpu::Head::bind_predictions) do so without labels, losses and gradients.
 //! - **Offsets** are multiples of the device's `min_storage_buffer_offset_alignment`, 256 by default.
 //! - **Inputs and results** lie in different buffers: WebGPU lets no kernel write a buffer of which it reads another part.
 //! - **Several heads** are several bound sets in one encoder. Gradients to one tensor add up with `set_accumulate(true)` on

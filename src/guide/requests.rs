@@ -7,7 +7,7 @@
 //!
 //! | asked in | here | slices | tensors | burn | JavaScript | `evaluate` |
 //! |---|---|---|---|---|---|---|
-//! | top-5 accuracy without a second N×C matrix; inference over a million classes runs out of memory | [`Predictor`](crate::predict::Predictor), [`Options::predictions`](crate::Options::predictions): the k nearest classes with cosine, log-probability and sub-centre, from a training step or without labels | yes | not yet | not yet | not yet | `--predictions`, and the accuracy |
+//! | top-5 accuracy without a second N×C matrix; inference over a million classes runs out of memory | [`Predictor`](crate::predict::Predictor), [`Options::predictions`](crate::Options::predictions): the k nearest classes with cosine, log-probability and sub-centre, from a training step or without labels | yes | `Io::predictions`, `Head::bind_predictions` | not yet | `options.predictions` in a step; not yet without labels | `--predictions`, and the accuracy |
 //! | weights for single samples; how do I combine sample and class weights | [`Batch::row_weights`](crate::Batch::row_weights) | yes | `Io::row_weights` | use the reduction `none` and weigh the losses | `rowWeights` | `row_weights` |
 //! | gradient accumulation gives another loss; the mean differs with the number of GPUs | [`Batch::divisor`](crate::Batch::divisor) | yes | `set_divisor` | use the reduction `sum` and divide | `divisor` | `divisor` |
 //! | accumulate the gradient of the weight only | [`plan::Accumulate`](crate::plan::Accumulate) | not needed: each call returns its own gradients | `set_accumulate` | burn adds up gradients itself | `accumulate` | not needed |
@@ -20,3 +20,4 @@
 //! | training on the CPU freezes the page | [`evaluate_async`](crate::SliceHead::evaluate_async) and `train_async` give way to the page between tiles of classes | yes | not needed: devices compute on their own | no: not for browsers | not needed | no: it is no browser |
 //! | f16 weights need a second copy in f32 | [`evaluate_stored`](crate::SliceHead::evaluate_stored), [`SampledHead::train_stored`](crate::partial::SampledHead::train_stored) | on the CPU a tile at a time | as they are | as they are | as they are | widened when they are read |
 //! | the browser kills my tab; TDR on Windows | [`Options::work_per_submit`](crate::Options::work_per_submit) | yes | `forward_parts` | no: burn submits | `work_per_submit` | no: it is for training loops |
+//! | it does not run on my phone's GPU; compatibility mode | [`gpu::required_limits`](crate::gpu::required_limits): workgroups of 128 invocations are enough, no atomics in workgroup memory | yes | yes | as far as burn's own kernels run | yes | on the CPU |

@@ -125,6 +125,8 @@ pub(super) struct PredictionBuffers {
     pub log_sums: usize,
     /// The rows' sums over the cosines as they are, where the loss takes others.
     pub slots: Option<usize>,
+    /// The caller's: classes, cosines, log-probabilities and sub-centers.
+    pub given: Option<[usize; 4]>,
 }
 
 /// The buffers of a backward pass through the cosines.
@@ -233,6 +235,15 @@ impl Sizes<'_> {
             nearest: b.workspace("nearest", rows * count * 16)?,
             log_sums: b.per_row("log sums", rows)?,
             slots: on(self.work.sums_apart, || b.workspace("prediction slots", slots))?,
+            given: on(self.work.gives_predictions, || {
+                let bytes = rows * count * 4;
+                Ok([
+                    b.given(TensorRole::PredictedClasses, bytes)?,
+                    b.given(TensorRole::PredictedCosines, bytes)?,
+                    b.given(TensorRole::LogProbabilities, bytes)?,
+                    b.optional(TensorRole::PredictedSubCenters, bytes)?,
+                ])
+            })?,
         })
     }
 

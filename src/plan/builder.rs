@@ -76,7 +76,7 @@ impl Builder {
     /// One dispatch; kernels and constants that are already there are used again.
     pub fn step(&mut self, kernel: &Kernel, constants: StepConstants, grid: Grid, buffers: &[usize]) -> Result<Step> {
         grid.dispatch(self.rows, self.limits.max_groups)?;
-        let kernel = self.kernel(kernel);
+        let kernel = self.kernel(&kernel.fitted(&self.limits));
         let constants = *self.indices.entry(constants).or_insert_with(|| {
             self.constants.push(constants);
             self.constants.len() - 1
@@ -129,6 +129,7 @@ impl Builder {
             backward,
             work_per_submit: None,
             labelled: true,
+            predictions: 0,
         }
     }
 }

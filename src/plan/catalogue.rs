@@ -1,5 +1,7 @@
 //! Internal, with the feature `catalogue`: every kernel, for the crate's own tests and examples. Nothing here is promised from one version to the next.
 
+use std::borrow::Cow;
+
 use super::{
     Limits,
     kernel::{Kernel, Loader},
@@ -158,6 +160,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
     all.add("-", k::COMMON.iter().map(|kernel| kernel()));
     all.add("softmax", [k::predict_rows(5, false)]);
     all.add("binary", [k::predict_rows(5, true)]);
+    all.add("-", [k::give_predictions(5)]);
     variants().iter().for_each(|snippets| all.of_loss(snippets));
     for &tile in Tile::ALL {
         all.add(tile.name(), [k::list_classes(tile), k::list_rows(tile)]);
@@ -171,5 +174,12 @@ pub fn kernels() -> Vec<(String, Kernel)> {
             plain.iter().for_each(|plain| all.of_pairs(plain, x, w));
         }
     }
+    let small = Limits { invocations: 128, size_x: 128, ..Limits::WEBGPU };
+    let narrow = |(name, kernel): &(String, Kernel)| match kernel.fitted(&small) {
+        Cow::Owned(narrow) => Some((format!("{name} of fewer lanes"), narrow)),
+        Cow::Borrowed(_) => None,
+    };
+    let narrow: Vec<_> = all.0.iter().filter_map(narrow).collect();
+    all.0.extend(narrow);
     all.0
 }

@@ -11,6 +11,10 @@ pub(super) const ROWS_PER_PASS: u32 = 1 << 16;
 /// Classes that one step of select_classes goes through.
 pub(super) const CLASSES_PER_SPAN: usize = 1 << 13;
 
+/// Rows that one step of the monitor counts: with the most bins a lane of 128 looks at each of them 16 times, four at a time.
+#[cfg(feature = "gpu")]
+pub(super) const MONITORED_ROWS: usize = 1 << 13;
+
 /// Rows of a batch that one workgroup of 64 lanes goes through.
 pub(super) const MAX_COUNTED_ROWS: usize = 1 << 21;
 
@@ -32,10 +36,10 @@ pub(super) const MAX_SUB_CENTER_VALUES: u64 = 1 << 20;
 /// Classes in one split of UniformFace's sum over pairs.
 pub(super) const PAIRS_PER_SPLIT: usize = 1 << 16;
 
-/// Classes of UniformFace: a lane goes through a 256th of them, four at a time.
+/// Classes of UniformFace: a lane goes through a 128th of them at most.
 pub(super) const MAX_PAIRED_CLASSES: usize = 1 << 22;
 
-/// Rows of a center loss: a lane goes through a 256th of them.
+/// Rows of a center loss: a lane goes through a 128th of them at most.
 pub(super) const MAX_CENTER_LOSS_ROWS: usize = 1 << 22;
 
 /// Rows of one update of the centers: a lane goes through all of them.

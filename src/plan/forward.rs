@@ -184,13 +184,18 @@ impl HeadPlan<'_> {
         Ok(steps)
     }
 
-    /// The log-probabilities of the nearest classes, if they are wanted.
-    fn log_probabilities(&self, b: &mut Builder) -> Result<Option<Step>> {
-        let own = &self.buffers;
-        let Some(prediction) = &own.prediction else { return Ok(None) };
+    /// The log-probabilities of the nearest classes, if they are wanted, and the caller's tensors of them.
+    fn log_probabilities(&self, b: &mut Builder) -> Result<Vec<Step>> {
+        let (own, rows) = (&self.buffers, Grid::over_rows(64, 1));
+        let Some(prediction) = &own.prediction else { return Ok(vec![]) };
         let kernel = k::predict_rows(self.work.predictions, self.binary);
         let buffers = [prediction.slots.unwrap_or(own.slots), own.rows, prediction.nearest, prediction.log_sums];
-        b.step(&kernel, self.global, Grid::over_rows(64, 1), &buffers).map(Some)
+        let mut steps = vec![b.step(&kernel, self.global, rows, &buffers)?];
+        if let Some(given) = prediction.given {
+            let buffers = [&[own.rows, own.batch, prediction.nearest][..], &given].concat();
+            steps.push(b.step(&k::give_predictions(self.work.predictions), self.global, rows, &buffers)?);
+        }
+        Ok(steps)
     }
 
     /// Predictions of rows without labels, after [`targets`](Self::targets).
@@ -244,12 +249,7 @@ impl HeadPlan<'_> {
     }
 
     /// The margins, and the rows' sums over the other classes.
-    pub fn statistics<const PREDICTS: bool>(
-        &self,
-        b: &mut Builder,
-        margins: Option<Step>,
-        rounds: &[Round],
-    ) -> Result<Vec<Step>> {
+    pub fn statistics(&self, b: &mut Builder, margins: Option<Step>, rounds: &[Round]) -> Result<Vec<Step>> {
         let mut steps = vec![];
         if let Some(draws) = self.buffers.draws {
             let buffers = [self.buffers.rows, draws];
@@ -260,16 +260,14 @@ impl HeadPlan<'_> {
             if !self.early() {
                 steps.push(round.product.clone());
             }
-            if PREDICTS {
-                steps.extend(self.nearest(b, round)?);
-            }
+            steps.extend(self.nearest(b, round)?);
             steps.extend(round.statistics.clone());
         }
         Ok(steps)
     }
 
     /// The losses of the rows, and the reduced one.
-    pub fn losses<const PREDICTS: bool>(&self, b: &mut Builder) -> Result<Vec<Step>> {
+    pub fn losses(&self, b: &mut Builder) -> Result<Vec<Step>> {
         let Self { global, snippets, buffers: own, .. } = self;
         let (rows, totals) = (Grid::over_rows(64, 1), k::Totals::Summed);
         let buffers = [own.slots, own.rows, own.row_losses, own.log_sum_exps, own.totals];
@@ -278,9 +276,7 @@ impl HeadPlan<'_> {
             b.step(&k::row_loss(snippets, totals), *global, rows, &buffers)?,
             b.step(&k::batch_loss(snippets, totals, self.work.any), *global, Grid::fixed(1), &batch)?,
         ];
-        if PREDICTS {
-            steps.extend(self.log_probabilities(b)?);
-        }
+        steps.extend(self.log_probabilities(b)?);
         Ok(steps)
     }
 }

@@ -1,5 +1,7 @@
 //! The monitors as kernels and plans.
 
+#[cfg(feature = "gpu")]
+use super::driver_limits::MONITORED_ROWS;
 use super::{
     Element, Grid, Limits, Plan, StepConstants, TensorRole,
     builder::Builder,
@@ -16,7 +18,18 @@ const MAX_BLOCKS: usize = 512;
 /// The histograms of [`k::monitor`] take more workgroup memory than a head.
 #[cfg(feature = "gpu")]
 pub(crate) fn check(limits: &Limits) -> Result<()> {
-    super::limits::need("the monitor", "max_compute_workgroup_storage_size", 13_u64 << 10, limits.workgroup_bytes)
+    super::limits::need("the monitor", "max_compute_workgroup_storage_size", 14_u64 << 10, limits.workgroup_bytes)
+}
+
+/// The constants of the steps that count so many rows, one after the other.
+#[cfg(feature = "gpu")]
+pub(crate) fn monitor_steps(rows: usize, bins: usize) -> impl ExactSizeIterator<Item = StepConstants> {
+    (0..rows.max(1)).step_by(MONITORED_ROWS).map(move |first| StepConstants {
+        begin: u32::from(first == 0),
+        row_first: first as u32,
+        row_count: MONITORED_ROWS as u32,
+        ..StepConstants::over(bins)
+    })
 }
 
 /// The tile of the pairs of so many vectors; beside it each invocation keeps a sum.

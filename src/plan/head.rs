@@ -33,7 +33,7 @@ impl Plan {
     ) -> Result<Self> {
         loss.validate_for(shape)?;
         options.check(loss, shape, &(0..shape.classes()))?;
-        Self::checked::<false>(loss, (shape, 0..shape.classes(), true), layout, limits, options)
+        Self::checked(loss, (shape, 0..shape.classes(), true), layout, limits, options)
     }
 
     /// Plans a head for the classes in `range` of a head of this shape; the layout is that of these classes. Its steps are
@@ -48,25 +48,25 @@ impl Plan {
     ) -> Result<Self> {
         loss.validate_for(whole)?;
         options.check(loss, whole, &range)?;
-        Self::checked::<false>(loss, (whole, range, false), layout, limits, options)
+        if options.predictions.is_some() {
+            let why = "a caller of shards has Plan::predict, which plans them without a loss";
+            return Err(Error::Combination { what: "predictions", why });
+        }
+        Self::checked(loss, (whole, range, false), layout, limits, options)
     }
 
-    /// The same for a loss and options that were checked; `alone`: nothing is exchanged between the stages. `PREDICTS` where the
-    /// options may ask for predictions: all others, a browser's planner among them, are without that code.
-    pub(crate) fn checked<const PREDICTS: bool>(
+    /// The same for a loss and options that were checked; `alone`: nothing is exchanged between the stages, and predictions come out
+    /// in tensors.
+    pub(crate) fn checked(
         loss: &MarginSoftmax,
         (whole, range, alone): (Shape, Range<usize>, bool),
         layout: &Layout<'_>,
         limits: &Limits,
         options: &Options,
     ) -> Result<Self> {
-        if options.predictions.is_some() && !PREDICTS {
-            let why = "heads over slices have them; Plan::predict plans them without a loss";
-            return Err(Error::Combination { what: "predictions", why });
-        }
         let shape = shape_of(whole, &range, layout)?;
         let snippets = Snippets::of(loss, whole);
-        let work = Work::new(loss, options, snippets.stages);
+        let work = Work { gives_predictions: alone, ..Work::new(loss, options, snippets.stages) };
         let mut b = Builder::new(limits, shape.rows(), shape)?;
         let head = HeadPlan::new(&mut b, loss, (shape, layout), (snippets, work, alone), limits, options)?;
 
@@ -75,20 +75,21 @@ impl Plan {
         targets.extend(head.early_cosines(&mut b, &rounds)?);
         let margins = head.margins(&mut b)?;
         let follow = head.follow(&mut b, margins.as_ref(), &rounds)?;
-        let statistics = head.statistics::<PREDICTS>(&mut b, margins, &rounds)?;
-        let losses = head.losses::<PREDICTS>(&mut b)?;
+        let statistics = head.statistics(&mut b, margins, &rounds)?;
+        let losses = head.losses(&mut b)?;
         let backward = head.backward(&mut b, &rounds)?;
         let HeadPlan { snippets, schedule, .. } = head;
         let elements = [layout.embeddings, layout.prototypes];
         let stages = [targets, follow, statistics, losses, backward];
-        b.plan((whole, range, 1, elements), snippets, schedule, stages).bounded(options.work_per_submit)
+        let plan = b.plan((whole, range, 1, elements), snippets, schedule, stages);
+        let predictions = if alone { options.predictions.unwrap_or(0) } else { 0 };
+        Self { predictions, ..plan }.bounded(options.work_per_submit)
     }
 
     /// Plans the `count` nearest classes of rows without labels, among those in `range` of a head of this shape; the layout is
     /// that of these classes. Of the options budget, preset, tile and work per submit are used.
     ///
-    /// The lists come out in the workspace `nearest`, \[rows, count\] of four u32 each: the bits of the cosine, the class or
-    /// 2³² − 1, its prototype, the bits of the log-probability.
+    /// They come out in the tensors of a [`PredictIo`](crate::gpu::PredictIo).
     pub fn predict(
         loss: &MarginSoftmax,
         whole: Shape,
@@ -98,10 +99,24 @@ impl Plan {
         limits: &Limits,
         options: &Options,
     ) -> Result<Self> {
+        Self::predict_any(loss, (whole, range, true), count, layout, limits, options)
+    }
+
+    /// The same; where it `gives` no tensors the lists stay in the workspace `nearest`, \[rows, count\] of four u32 each: the bits
+    /// of the cosine, the class or 2³² − 1, its prototype, the bits of the log-probability.
+    pub(crate) fn predict_any(
+        loss: &MarginSoftmax,
+        (whole, range, gives): (Shape, Range<usize>, bool),
+        count: usize,
+        layout: &Layout<'_>,
+        limits: &Limits,
+        options: &Options,
+    ) -> Result<Self> {
         loss.validate_for(whole)?;
         Predictions::<f32>::check(count, whole.classes())?;
         let shape = shape_of(whole, &range, layout)?;
-        let (own, work) = (Snippets::of(loss, whole), Work::unlabelled(loss, count));
+        let own = Snippets::of(loss, whole);
+        let work = Work { gives_predictions: gives, ..Work::unlabelled(loss, count) };
         let mut b = Builder::new(limits, shape.rows(), shape)?;
         let head = HeadPlan::new(&mut b, loss, (shape, layout), (own.raw(), work, false), limits, options)?;
         let mut steps = head.targets(&mut b)?;
@@ -110,7 +125,7 @@ impl Plan {
         let elements = [layout.embeddings, layout.prototypes];
         let stages = [steps, vec![], vec![], vec![], vec![]];
         let plan = b.plan((whole, range, 1, elements), own, head.schedule, stages);
-        Self { labelled: false, ..plan }.bounded(options.work_per_submit)
+        Self { labelled: false, predictions: if gives { count } else { 0 }, ..plan }.bounded(options.work_per_submit)
     }
 
     /// Cuts the classes into as few shards as the limits allow, of whole groups of 64 classes; at most 65,536.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::constants;
+use super::{Limits, constants};
 use crate::{
     objective::snippet::wgsl,
     uniforms::{self, Settings, StepConstants},
@@ -104,6 +104,19 @@ pub struct Kernel {
 impl Kernel {
     /// The sizes of the two uniform bindings.
     pub const UNIFORMS: [u64; 2] = [size_of::<Settings>() as u64, size_of::<StepConstants>() as u64];
+
+    /// The same for this device: of 128 lanes in the place of 256 where it allows no more, or 64 for sums in two steps.
+    pub(crate) fn fitted(&self, limits: &Limits) -> Cow<'_, Self> {
+        const NARROWER: [[&str; 2]; 2] =
+            [["const LANES = 256u;", "const LANES = 128u;"], ["const SIDE = 16u;", "const SIDE = 8u;"]];
+        let mut kernel = Cow::Borrowed(self);
+        for [wide, narrow] in NARROWER.into_iter().filter(|_| limits.is_narrow()) {
+            if self.source.contains(wide) {
+                kernel.to_mut().source = kernel.source.replace(wide, narrow);
+            }
+        }
+        kernel
+    }
 }
 
 /// A shader's recipe: common parts, operands, own text.

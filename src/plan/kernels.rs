@@ -269,6 +269,11 @@ pub(crate) fn predict_rows(count: usize, binary: bool) -> Kernel {
     recipe.part(if binary { wgsl!("link/log_sigmoid") } else { wgsl!("link/log_softmax") }).kernel()
 }
 
+/// Into tensors of the caller's.
+pub(crate) fn give_predictions(count: usize) -> Kernel {
+    recipe!("head", "give_predictions", "rrrwwww").part(chosen(count)).kernel()
+}
+
 fn chosen(count: usize) -> String {
     format!("const CHOSEN = {count}u;")
 }

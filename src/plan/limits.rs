@@ -14,9 +14,9 @@ pub struct Limits {
     pub max_groups: u32,
     /// Storage buffers of one kernel; 8 are needed.
     pub storage_buffers: u32,
-    /// Invocations of a workgroup; 256 are needed.
+    /// Invocations of a workgroup; 128 are needed, and up to 256 are used.
     pub invocations: u32,
-    /// Invocations along the first axis of a workgroup; 256 are needed.
+    /// Invocations along the first axis of a workgroup; 128 are needed, and up to 256 are used.
     #[cfg_attr(feature = "serde", serde(default = "size_x"))]
     pub size_x: u32,
     /// Bytes of workgroup memory; 8 KiB are needed, and more by most tiles.
@@ -97,7 +97,13 @@ impl Limits {
     };
 
     /// The least that every head needs, apart from sizes and alignment, which decide what fits.
-    pub(crate) const MIN: Self = Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, ..Self::WEBGPU };
+    pub(crate) const MIN: Self =
+        Self { max_groups: 1, alignment: 1, workgroup_bytes: 8 << 10, invocations: 128, size_x: 128, ..Self::WEBGPU };
+
+    /// Whether the widest workgroups must do with half their lanes, as in WebGPU's compatibility mode.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.invocations.min(self.size_x) < Self::WEBGPU.invocations
+    }
 
     /// The most bytes of a buffer that is bound whole, and the limit that says so.
     pub(crate) fn tightest(&self) -> (&'static str, u64) {

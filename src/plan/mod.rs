@@ -62,6 +62,10 @@ pub enum TensorRole {
     Loss,
     RowLosses,
     LogSumExps,
+    PredictedClasses,
+    PredictedCosines,
+    LogProbabilities,
+    PredictedSubCenters,
     GradEmbeddings,
     GradPrototypes(usize),
     Cosines,
@@ -89,6 +93,10 @@ impl TensorRole {
             TensorRole::Loss => "loss",
             TensorRole::RowLosses => "row_losses",
             TensorRole::LogSumExps => "log_sum_exps",
+            TensorRole::PredictedClasses => "predicted_classes",
+            TensorRole::PredictedCosines => "predicted_cosines",
+            TensorRole::LogProbabilities => "log_probabilities",
+            TensorRole::PredictedSubCenters => "predicted_sub_centers",
             TensorRole::GradEmbeddings => "grad_embeddings",
             TensorRole::GradPrototypes(_) => "grad_prototypes",
             TensorRole::Cosines => "cosines",
@@ -176,6 +184,8 @@ pub struct Plan {
     work_per_submit: Option<u64>,
     /// Rows have labels.
     labelled: bool,
+    /// Nearest classes of each row that come out in tensors of the caller's.
+    predictions: usize,
 }
 
 /// A part of the forward pass.
@@ -320,12 +330,17 @@ impl Plan {
         sizes
     }
 
+    /// Nearest classes of each row that come out in tensors of the caller's; 0 without predictions.
+    pub fn predictions(&self) -> usize {
+        self.predictions
+    }
+
     /// Whether a tensor of this element can be given in this role.
     pub fn check_element(&self, role: TensorRole, found: Element) -> Result<()> {
         let expected = match role {
             TensorRole::Embeddings => self.elements[0],
             TensorRole::Prototypes(_) => self.elements[1],
-            TensorRole::Labels => Element::I32,
+            TensorRole::Labels | TensorRole::PredictedClasses | TensorRole::PredictedSubCenters => Element::I32,
             _ => Element::F32,
         };
         if found == expected {

@@ -19,6 +19,8 @@ pub(super) struct Work {
     pub stages: Stages,
     /// Nearest classes of each row that come out.
     pub predictions: usize,
+    /// They come out in tensors of the caller's.
+    pub gives_predictions: bool,
     /// Their log-probabilities need sums that the loss does not.
     pub sums_apart: bool,
     /// Rows have labels, and a loss.
@@ -55,6 +57,7 @@ impl Work {
             filter: options.filter.is_some(),
             stages,
             predictions: options.predictions.unwrap_or(0),
+            gives_predictions: false,
             sums_apart: options.predictions.is_some() && loss.binary().is_none() && loss.others != Others::Identity,
             labelled: true,
             transform_iterations: loss.others.loop_iterations(),

@@ -126,6 +126,49 @@ const tests = {
         if (uncaptured.length > 0) throw new Error(uncaptured.join());
     },
 
+    'the nearest classes of each row, through arrays and buffers': async () => {
+        const count = 5;
+        const length = (v, row, dim) => Math.hypot(...v.subarray(row * dim, row * dim + dim));
+        const [x, w] = [batch.embeddings.slice(), batch.prototypes];
+        x[2 * 12] = NaN;
+        const rows = Array.from({ length: 8 }, (_, i) => i);
+        const cosine = (i, j) => {
+            const dot = [...x.subarray(i * 12, i * 12 + 12)].reduce((sum, v, k) => sum + v * w[j * 12 + k], 0);
+            return dot / length(x, i, 12) / length(w, j, 12);
+        };
+        const own = await Head.create(device, planner, { ...settings, options: { tile: 'direct', predictions: count } });
+        const { predictions } = await own.evaluate({ ...batch, embeddings: x });
+        for (const i of rows) {
+            const all = Array.from({ length: 70 }, (_, j) => [cosine(i, j), j]).sort(([a], [b]) => b - a);
+            const sum = all.reduce((sum, [c]) => sum + Math.exp(own.loss.scale * (c - all[0][0])), 0);
+            for (let k = 0; k < count; k++) {
+                const at = i * count + k;
+                const [c, j] = i === 2 ? [NaN, -1] : all[k];
+                const log = own.loss.scale * (c - all[0][0]) - Math.log(sum);
+                const near = (found, wanted) => (Number.isNaN(wanted) ? Number.isNaN(found) : Math.abs(found - wanted) < 2e-5 * own.loss.scale);
+                const found = [predictions.classes[at], predictions.cosines[at], predictions.logProbabilities[at], predictions.subCenters[at]];
+                if (found[0] !== j || !near(found[1], c) || !near(found[2], log) || found[3] !== 0) throw new Error(`${i}, ${k}: ${found}, not ${[j, c, log]}`);
+            }
+        }
+        const few = await own.evaluate({ ...batch, embeddings: x.subarray(0, 0), labels: [] });
+        same('none', few.predictions.classes, new Int32Array());
+        const io = await own.createBuffers();
+        for (const [name, values] of Object.entries({ ...batch, embeddings: x })) device.queue.writeBuffer([io[name]].flat()[0], 0, values);
+        const bound = await own.bind(io);
+        const encoder = device.createCommandEncoder();
+        bound.recordForward(encoder);
+        device.queue.submit([encoder.finish()]);
+        same('cosines', await read(io.predictedCosines, 0, 8 * count * 4), predictions.cosines);
+        same('log-probabilities', await read(io.logProbabilities, 0, 8 * count * 4), predictions.logProbabilities);
+        same('classes', new Int32Array((await read(io.predictedClasses, 0, 8 * count * 4)).buffer), predictions.classes);
+        const { predictedClasses, ...without } = io;
+        same('refused', [await refused(() => own.bind(without))], ['Missing: `predictedClasses` is missing: the plan reads or writes it']);
+        const most = await refused(() => Head.create(device, planner, { ...settings, options: { predictions: 71 } }));
+        if (!most.startsWith('Parameter: ')) throw new Error(most);
+        bound.destroy();
+        own.destroy();
+    },
+
     'pipelines are made once per device': async () => {
         const { createComputePipelineAsync } = GPUDevice.prototype;
         let made = 0;

@@ -410,8 +410,8 @@ fn every_error_says_what_is_wrong(context: &Context) -> Result<(), Failed> {
          `gpu::recommended_limits` if its adapter allows more; on an adapter that does not, the kernels cannot run",
     );
     says(
-        refused(wgpu::Limits { max_compute_invocations_per_workgroup: 128, ..Default::default() }),
-        "a workgroup needs 256, the device allows 128 (`max_compute_invocations_per_workgroup`); open it with \
+        refused(wgpu::Limits { max_compute_invocations_per_workgroup: 64, ..Default::default() }),
+        "a workgroup needs 128, the device allows 64 (`max_compute_invocations_per_workgroup`); open it with \
          `gpu::recommended_limits` if its adapter allows more; on an adapter that does not, the kernels cannot run",
     );
     says(

@@ -44,6 +44,7 @@ mod properties;
 mod regularizers;
 mod rig;
 mod sampling;
+mod small;
 mod state;
 mod stress;
 mod sums;
@@ -117,6 +118,18 @@ fn agreement(adapter: &str, device: Device) -> Vec<Trial> {
     agreement::trials(Some(&device)).into_iter().map(trial).collect()
 }
 
+/// What kernels with narrower workgroups, and kernels that once had atomics, compute.
+fn small_trials(adapter: &str, context: &Context) -> Vec<Trial> {
+    let checks = [filter::CHECKS, monitor::CHECKS, predictions::CHECKS, regularizers::CHECKS, state::CHECKS].concat();
+    let trial = |(name, check): (&'static str, Check)| {
+        let context = context.clone();
+        Trial::test(format!("{adapter}::{name}"), move || check(&context))
+    };
+    let mut trials: Vec<Trial> = checks.into_iter().map(trial).collect();
+    trials.extend(agreement(adapter, Device::Gpu(context.clone(), Tile::Direct)));
+    trials
+}
+
 fn main() {
     if faults::child() {
         return;
@@ -157,6 +170,9 @@ fn main() {
         trials.extend(stress(&adapter, &Device::Gpu(context.clone(), Tile::Direct)));
         for tile in tiles(&context) {
             trials.extend(agreement(&adapter, Device::Gpu(context.clone(), tile)));
+        }
+        if let Some(small) = small::device(&adapter) {
+            trials.extend(small_trials(&format!("{adapter}, small workgroups"), &small));
         }
     }
     if cfg!(feature = "cpu") {

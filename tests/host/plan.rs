@@ -354,8 +354,8 @@ fn the_tile_follows_the_device() {
         let sizes = Batched::new(1, Shape::new(100, 100, 8).unwrap(), [Element::F32; 2]).unwrap();
         assert_eq!(Plan::cosine(sizes, &limits, asked, false).err(), Some(refused));
     }
-    for limits in [Limits { invocations: 128, ..gpu }, Limits { size_x: 128, ..gpu }] {
-        assert!(matches!(tile(100, &limits, Auto, None), Err(Error::Limit { needed: 256, allowed: 128, .. })));
+    for limits in [Limits { invocations: 64, ..gpu }, Limits { size_x: 64, ..gpu }] {
+        assert!(matches!(tile(100, &limits, Auto, None), Err(Error::Limit { needed: 128, allowed: 64, .. })));
     }
 }
 

@@ -57,15 +57,17 @@ fn predictions_keep_to_the_work_of_a_submit() {
     let mut names: Vec<&str> = plan.kernels().iter().map(|kernel| kernel.name).collect();
     names.sort_unstable();
     let expected =
-        ["class_norms", "class_totals", "cosines", "predict_rows", "row_norms", "row_stats", "select_nearest"];
-    assert_eq!(names, expected);
+        ["class_norms", "class_totals", "cosines", "give_predictions", "predict_rows", "row_norms", "row_stats"];
+    assert_eq!(names, [&expected[..], &["select_nearest"]].concat());
     assert!(plan.kernels().iter().all(|kernel| kernel.bindings.len() <= 8));
     let binary = predict(&MarginSoftmax::sphereface2(), shape, 10, &Options::default()).unwrap();
     assert!(binary.kernels().iter().all(|kernel| kernel.name != "row_stats"));
-    // a plan of a head is for tensors, which have no place for them
-    let options = Options { predictions: Some(10), ..Options::default() };
-    let refused = Plan::head(&MarginSoftmax::arcface(), shape, &layout(&[200_000]), &Limits::WEBGPU, &options);
-    assert!(matches!(refused, Err(Error::Combination { what: "predictions", .. })));
+    // a head's plan has tensors for them, that of a shard has not
+    let (loss, options) = (MarginSoftmax::arcface(), Options { predictions: Some(10), ..Options::default() });
+    let head = Plan::head(&loss, shape, &layout(&[200_000]), &Limits::WEBGPU, &options).unwrap();
+    assert_eq!([head.predictions(), plan.predictions()], [10, 10]);
+    let shard = Plan::shard(&loss, shape, 0..200_000, &layout(&[200_000]), &Limits::WEBGPU, &options);
+    assert!(matches!(shard, Err(Error::Combination { what: "predictions", .. })));
     // another scale is the same plan
     let call = Call { rows: 256, ..Call::default() };
     assert!(plan.settings(&MarginSoftmax::arcface().with_scale(3.0), &call).is_ok());

@@ -26,7 +26,7 @@ const LARGE: Limits = Limits {
 };
 
 /// Devices: those there are, and some that nobody has. The first can run a head.
-const DEVICES: [(&str, Limits); 14] = [
+const DEVICES: [(&str, Limits); 16] = [
     ("WebGPU's default", Limits::WEBGPU),
     ("a large GPU", LARGE),
     (
@@ -77,23 +77,25 @@ const DEVICES: [(&str, Limits); 14] = [
     ("buffers of 1 MiB", Limits { max_buffer: 1 << 20, ..Limits::WEBGPU }),
     ("256 groups along an axis", Limits { max_groups: 256, ..LARGE }),
     ("8 KiB of workgroup memory", Limits { workgroup_bytes: 8 << 10, ..Limits::WEBGPU }),
-    ("4 KiB of workgroup memory", Limits { workgroup_bytes: 4 << 10, ..Limits::WEBGPU }),
     ("128 invocations along x", Limits { size_x: 128, ..Limits::WEBGPU }),
-    ("128 invocations", Limits { invocations: 128, ..Limits::WEBGPU }),
+    ("WebGPU's compatibility mode", Limits { invocations: 128, size_x: 128, ..Limits::WEBGPU }),
+    ("4 KiB of workgroup memory", Limits { workgroup_bytes: 4 << 10, ..Limits::WEBGPU }),
+    ("64 invocations along x", Limits { size_x: 64, ..Limits::WEBGPU }),
+    ("64 invocations", Limits { invocations: 64, ..Limits::WEBGPU }),
     // WebGL's and OpenGL ES's
     ("downlevel", Limits { storage_buffers: 4, ..Limits::WEBGPU }),
     ("no alignment", Limits { alignment: 0, ..Limits::WEBGPU }),
 ];
 
 /// How many of them can run a head.
-const ABLE: usize = 9;
+const ABLE: usize = 11;
 
 /// What a device lacks that every plan needs.
 fn lacks(limits: &Limits) -> Option<&'static str> {
     [
         (limits.storage_buffers < 8, "max_storage_buffers_per_shader_stage"),
-        (limits.invocations < 256, "max_compute_invocations_per_workgroup"),
-        (limits.size_x < 256, "max_compute_workgroup_size_x"),
+        (limits.invocations < 128, "max_compute_invocations_per_workgroup"),
+        (limits.size_x < 128, "max_compute_workgroup_size_x"),
         (limits.workgroup_bytes < 8 << 10, "max_compute_workgroup_storage_size"),
         (limits.alignment == 0, check::ALIGNMENT),
     ]

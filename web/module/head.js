@@ -41,6 +41,7 @@ export class Head {
             });
             const head = new Head();
             Object.assign(head, { device, planner, plan, loss: own, shape: { sub_centers: 1, ...shape } });
+            head.predictions = options?.predictions ?? 0;
             head.elements = { embeddings: 'f32', prototypes: 'f32', ...elements };
             // every promise is waited for, so that none is rejected unseen
             const results = await Promise.allSettled(pipelines);
@@ -84,6 +85,10 @@ export class Head {
             loss: 4,
             rowLosses: rows * 4,
             logSumExps: rows * 4,
+            predictedClasses: rows * this.predictions * 4,
+            predictedCosines: rows * this.predictions * 4,
+            logProbabilities: rows * this.predictions * 4,
+            predictedSubCenters: rows * this.predictions * 4,
             gradEmbeddings: rows * dim * 4,
             gradPrototypes: this.plan.shards.map((count) => vectors(count, 4)),
             gradScale: 4,

@@ -24,6 +24,18 @@ const labelsOf = (labels, planned) => {
     return numbers;
 };
 
+/** The nearest classes of each row: their fields in the output by their names among the buffers. */
+const PREDICTED = {
+    predictedClasses: 'classes',
+    predictedCosines: 'cosines',
+    logProbabilities: 'logProbabilities',
+    predictedSubCenters: 'subCenters',
+};
+/** Whole numbers; all other results are f32. */
+const INTEGERS = ['predictedClasses', 'predictedSubCenters'];
+/** Optional buffers that come back. */
+const RETURNED = ['rowLosses', 'logSumExps', 'state', 'predictedSubCenters'];
+
 /** What `Head.evaluate` keeps from call to call. */
 export class Slices {
     #head;
@@ -78,6 +90,8 @@ export class Slices {
         result('loss', 4);
         result('rowLosses', rows * 4);
         if (how.loss.link === 'softmax') result('logSumExps', rows * 4);
+        const { predictions } = this.#head;
+        if (predictions) Object.keys(PREDICTED).forEach((name) => result(name, rows * predictions * 4));
         if (sizes.gradEmbeddings) result('gradEmbeddings', rows * dim * 4);
         for (const name of ['gradPrototypes', 'gradScale', 'gradBias']) {
             if (sizes[name]) result(name, sizes[name]);
@@ -110,7 +124,8 @@ export class Slices {
         for (const name of new Set(results.map((r) => r.name))) {
             const parts = results.filter((r) => r.name === name);
             const bytes = parts.reduce((sum, part) => sum + part.size, 0);
-            out[name] = new Float32Array(mapped.slice(parts[0].at, parts[0].at + bytes));
+            const kind = INTEGERS.includes(name) ? Int32Array : Float32Array;
+            out[name] = new kind(mapped.slice(parts[0].at, parts[0].at + bytes));
         }
         staging.unmap();
         out.rowLosses ??= new Float32Array();
@@ -118,6 +133,13 @@ export class Slices {
         out.loss = out.loss[0];
         if (out.gradScale) out.gradScale = out.gradScale[0];
         const { state: numbers, ...rest } = out;
+        if (predictions) {
+            rest.predictions = { count: predictions };
+            for (const [name, field] of Object.entries(PREDICTED)) {
+                rest.predictions[field] = rest[name] ?? new (INTEGERS.includes(name) ? Int32Array : Float32Array)();
+                delete rest[name];
+            }
+        }
         return { ...rest, numbers };
     }
 
@@ -174,7 +196,7 @@ export class Slices {
         const kept = Object.keys(this.#io ?? {}).filter((name) => name in this.#head.bytes());
         const asked = this.#head.plan.buffers.filter((b) => b.role === 'optional').map((b) => camel(b.name));
         this.destroy();
-        const also = asked.filter((name) => name === 'rowLosses' || name === 'logSumExps' || name === 'state' || optional.includes(name) || kept.includes(name));
+        const also = asked.filter((name) => RETURNED.includes(name) || optional.includes(name) || kept.includes(name));
         const missing = optional.find((name) => !asked.includes(name));
         if (missing) fail('Combination', `\`${missing}\`: this head has no use for it`);
         this.#io = await this.#head.createBuffers(also);

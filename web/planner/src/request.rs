@@ -51,13 +51,15 @@ struct How {
     /// The threshold of a gradient filter.
     filter: Option<f64>,
     work_per_submit: Option<u64>,
+    /// Nearest classes of each row.
+    predictions: Option<usize>,
 }
 
 impl Request {
     pub fn plan(&self) -> Result<Plan> {
         let Sizes { rows, classes, dim, sub_centers } = self.shape;
         let shape = Shape::new(rows, classes, dim)?.with_sub_centers(sub_centers.unwrap_or(1))?;
-        let How { budget, preset, tile, filter, work_per_submit } = &self.options;
+        let How { budget, preset, tile, filter, work_per_submit, predictions } = &self.options;
         let options = Options {
             want: self.want,
             budget: budget.unwrap_or_default(),
@@ -65,7 +67,7 @@ impl Request {
             tile: tile.as_deref().map(str::parse).transpose()?,
             filter: filter.map(GradientFilter::new).transpose()?,
             work_per_submit: *work_per_submit,
-            predictions: None,
+            predictions: *predictions,
         };
         let Elements { embeddings, prototypes } = self.elements;
         let shards = match &self.shards {
