@@ -180,7 +180,8 @@ pub use backend::{Backend, SliceHead};
 pub use data::{Batch, Budget, GradientFilter, Label, Margins, Options, Output, Tile, Want};
 pub use error::{Error, Result};
 pub use objective::{
-    Adaptive, CenterLoss, Link, Margin, MarginSoftmax, Others, Reduction, Regularizer, Similarity, State, Target,
+    Adaptive, CenterLoss, Link, Margin, MarginSoftmax, OtherCurve, Others, Reduction, Regularizer, Similarity, State,
+    Target,
 };
 pub use shape::Shape;
 #[cfg(feature = "gpu")]

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Options, Others, Output, Result, Shape, State,
     data::{Counts, Filtered},
-    objective::{CheckedBatch, Prepared, RowFacts, TopK},
+    objective::{CheckedBatch, Prepared, RowFacts, RowTarget, TopK},
     shard::{RowStatistics, Statistics, Targets},
 };
 
@@ -285,7 +285,7 @@ impl CpuHead {
             margins
         });
         let margins = adapted.as_deref().or(call.batch.margins.as_deref());
-        let (target, bounded) = (loss.target_curve(), loss.hardness_follows());
+        let (target, bounded) = (loss.target_curve(), loss.bound_follows());
         let n = call.batch.rows();
         let rows = self.input.rows[..n].chunks_mut(ROWS).zip(self.input.extras[..n].chunks_mut(ROWS));
         let parallel = call.parallel && n > 8 * ROWS;
@@ -296,7 +296,9 @@ impl CpuHead {
                 (row.logit, row.slope) = (scale * value, slope);
                 (extra.value, extra.slope_m2) = (value, slope_m2);
                 if bounded {
-                    extra.bound = loss.others.bound(row.cosine, m[2]) as f32;
+                    let cosine = row.cosine;
+                    extra.bound = loss.others.bound(RowTarget { cosine, value }, m[2]) as f32;
+                    extra.target = cosine as f32;
                 }
             }
         });

@@ -11,7 +11,7 @@ use super::{
     AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, Similarity, Target,
     TargetCurve, TopK,
     link::{sigmoid, softplus},
-    others::Evaluator,
+    others::{Evaluator, OtherCurve},
 };
 use crate::{Result, Shape};
 
@@ -97,9 +97,14 @@ impl MarginSoftmax {
         }
     }
 
-    /// Whether the state's hardness follows the batch, and a row's bound its target.
+    /// Whether the state's hardness follows the batch.
     pub(crate) fn hardness_follows(&self) -> bool {
         self.others == Others::Curricular
+    }
+
+    /// Whether a row's bound follows from its target.
+    pub(crate) fn bound_follows(&self) -> bool {
+        self.hardness_follows() || self.others.sees_target()
     }
 
     /// Whether the state's mean and deviation of the lengths follow the batch.
@@ -147,6 +152,14 @@ impl MarginSoftmax {
     pub(crate) fn custom(&self) -> Option<&dyn Margin> {
         match &self.target {
             Target::Custom(custom) => Some(custom.margin()),
+            _ => None,
+        }
+    }
+
+    /// The transform of the other classes from outside, if it is one.
+    pub(crate) fn custom_others(&self) -> Option<&dyn OtherCurve> {
+        match &self.others {
+            Others::Custom(custom) => Some(custom.curve()),
             _ => None,
         }
     }

@@ -5,7 +5,11 @@ use std::ops::Range;
 use super::directions::{Directions, dot};
 use crate::{
     Batch, Error, GradientFilter, Label, MarginSoftmax, Result, Shape, State,
-    objective::{Binary, CheckedBatch, Prepared, RowFacts, others::Place, sigmoid, softplus},
+    objective::{
+        Binary, CheckedBatch, Prepared, RowFacts,
+        others::{Place, RowTarget as Seen},
+        sigmoid, softplus,
+    },
     shard::{RowStatistics, Statistics, Targets},
 };
 
@@ -159,7 +163,18 @@ impl<'a> Shard<'a> {
                 value,
                 slope,
                 slope_m2,
-                bound: chosen.map_or(self.loss.others.bound(fact.cosine, m[2]), |(cosine, _)| cosine),
+                bound: chosen.map_or_else(
+                    // a row that is not finite has no target to look at
+                    || {
+                        if fact.counts {
+                            self.loss.others.bound(Seen { cosine: fact.cosine, value }, m[2])
+                        } else {
+                            0.0
+                        }
+                    },
+                    |(cosine, _)| cosine,
+                ),
+                cosine: fact.cosine,
                 last: chosen.map_or(0, |(_, class)| class),
             }
         };
@@ -167,7 +182,7 @@ impl<'a> Shard<'a> {
     }
 
     pub(super) fn place(&self, row: &RowTarget, j: usize) -> Place<f64> {
-        Place { bound: row.bound, late: self.range.start + j > row.last }
+        Place { bound: row.bound, target: row.cosine, late: self.range.start + j > row.last }
     }
 
     /// The rows' sums over the other classes of this shard.
@@ -217,6 +232,8 @@ pub(super) struct RowTarget {
     pub value: f64,
     pub slope: f64,
     pub slope_m2: f64,
+    /// The target's.
+    pub cosine: f64,
     /// Of the transform of the other classes.
     pub bound: f64,
     pub last: usize,

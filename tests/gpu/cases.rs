@@ -502,7 +502,14 @@ impl Data {
                         return false;
                     }
                 }
-                if (transform.kinks)(&Row { target, m2, others: &others }).into_iter().any(near) {
+                let value = match &loss.target {
+                    Target::Unified(own) => {
+                        let [m0, m1, _, m3] = m;
+                        Unified { m0, m1, m2, m3, ..own.clone() }.value_slope(target).0
+                    }
+                    other => other.value_slope(target).0,
+                };
+                if (transform.kinks)(&Row { target, value, m2, others: &others }).into_iter().any(near) {
                     return false;
                 }
             }

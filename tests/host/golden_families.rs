@@ -63,6 +63,35 @@ fn goldens() -> Vec<Golden> {
             dw: ".5948244 -.5948244 -1.2655140 0 -.3830880 -1.1492639",
         },
         Golden {
+            loss: s8(MarginSoftmax::named("mv_am").unwrap()),
+            state: |_| {},
+            losses: "4.1758922 7.3307748",
+            dx: "-.5428418 .4071314 1.9890287 .9945144",
+            dw: ".2776016 -.2776016 .3457664 0 -.2826547 -.8479640",
+        },
+        Golden {
+            loss: s8(MarginSoftmax::named("mv_am").unwrap())
+                .with_others(Others::MvSoftmax(MvSoftmax { fixed: true, ..Default::default() })),
+            state: |_| {},
+            losses: "2.9350237 5.9032737",
+            dx: "-.4493049 .3369787 1.8434493 .9217247",
+            dw: ".2640798 -.2640798 .2459903 0 -.2820608 -.8461824",
+        },
+        Golden {
+            loss: s8(MarginSoftmax::named("mv_arc").unwrap()),
+            state: |_| {},
+            losses: ".6893749 7.9384188",
+            dx: "-.3821541 .2866156 2.3967999 1.1983999",
+            dw: ".5876458 -.5876458 -.4711246 0 -.3836579 -1.1509737",
+        },
+        Golden {
+            loss: s8(MarginSoftmax::named("arcnegface").unwrap()),
+            state: |_| {},
+            losses: "2.9273283 4.9106931",
+            dx: "-.7987915 .5990936 2.3182443 1.1591222",
+            dw: ".9529319 -.9529319 .5504453 0 -.3809919 -1.1429756",
+        },
+        Golden {
             loss: s8(MarginSoftmax::named("arcface_topk").unwrap())
                 .with_others(Others::TopK(TopK { count: 1, margin: 0.06 })),
             state: |_| {},

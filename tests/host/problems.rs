@@ -382,6 +382,20 @@ impl Problem {
             }
             Others::SimilarityAdjustment(p) if p.angular => power_value(p.exponent, (c.acos() - p.margin).cos()),
             Others::SimilarityAdjustment(p) => power_value(p.exponent, c) + p.margin,
+            Others::MvSoftmax(mv) => {
+                let phi = self.target_value(self.cosine(i, self.label(i)), m);
+                let factor = if mv.fixed { 1.0 } else { mv.weight + 1.0 };
+                if c > phi { factor * c + mv.weight } else { c }
+            }
+            Others::ArcNeg(ArcNeg { factor, mean, deviation }) => {
+                let phi = self.target_value(self.cosine(i, self.label(i)), m);
+                let t = factor * (-(c - phi - mean).powi(2) / (2.0 * deviation.powi(2))).exp();
+                t * c + t - 1.0
+            }
+            Others::Custom(custom) => {
+                let cosine = self.cosine(i, self.label(i));
+                custom.curve().value_slope(c, RowTarget { cosine, value: self.target_value(cosine, m) }).0
+            }
             other => other.value_slope(c).0,
         }
     }
@@ -404,7 +418,7 @@ impl Problem {
             kinks(&Unified { m0, m1, m2, m3, ..margin.clone() })
         });
         let inside = |c: f64| c.abs() < 0.99;
-        let bends = (transform.kinks)(&Row { target: x, m2: m[2], others: &others });
+        let bends = (transform.kinks)(&Row { target: x, value: self.target_value(x, &m), m2: m[2], others: &others });
         let smooth = others.iter().all(|&c| (inside(c) || !transform.steep) && bends.iter().all(|&at| far(c, at)))
             && transform.chosen.is_none_or(|count| others.get(count).is_none_or(|next| far(*next, others[count - 1])));
         let apart = (0..self.classes()).all(|j| {
@@ -455,7 +469,10 @@ fn transforms() -> Vec<Others> {
     let jackson = Curve::Series(series(30, Damping::Jackson));
     let angles = [Curve::Exact, jackson].map(|curve| Others::Angle(Angle { curve, ..Default::default() }));
     let powers = [power(3, 0.2, false), power(2, 0.3, true)].map(Others::SimilarityAdjustment);
-    let all = tops.into_iter().chain(filters).chain(angles).chain(powers);
+    let vectors = [(0.2, false), (0.7, true)].map(|(weight, fixed)| Others::MvSoftmax(MvSoftmax { weight, fixed }));
+    let near = [ArcNeg::default(), ArcNeg { factor: 0.8, mean: -0.3, deviation: 0.4 }].map(Others::ArcNeg);
+    let all = tops.into_iter().chain(filters).chain(angles).chain(powers).chain(vectors).chain(near);
+    let all = all.chain([families::lean(0.4, 0.3).others]);
     [Others::Identity, Others::Rectified, Others::Curricular].into_iter().chain(all).collect()
 }
 
