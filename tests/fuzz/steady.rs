@@ -2,7 +2,7 @@
 
 use margin_softmax::{
     Adaptive, Link, MarginSoftmax, Others, Output, Reduction, Similarity, State, Target,
-    objective::{Angle, Coefficients, Curve, Damping, Series, Unified},
+    objective::{Angle, Coefficients, Curve, Damping, RowTarget, Series, Unified},
 };
 
 use crate::common::Data;
@@ -174,7 +174,7 @@ impl<'a> Seen<'a> {
         };
         let mut steady = self.steady;
         for (&i, &x) in self.rows.iter().zip(&targets) {
-            let mut bound = f64::INFINITY;
+            let (mut bound, value);
             match &margins {
                 Some((unified, m)) => {
                     let [m0, m1, m2, m3] = m[i];
@@ -182,8 +182,13 @@ impl<'a> Seen<'a> {
                     let own = Unified { m0, m1, m2, m3, curve, ..(*unified).clone() };
                     look(x, zero(i), &|c| own.value_slope(c));
                     bound = x * m2.cos() - ((1.0 - x) * (1.0 + x)).max(0.0).sqrt() * m2.sin();
+                    value = own.value_slope(x);
                 }
-                None => look(x, zero(i), &|c| self.loss.target_value_slope(c)),
+                None => {
+                    look(x, zero(i), &|c| self.loss.target_value_slope(c));
+                    bound = f64::INFINITY;
+                    value = self.loss.target_value_slope(x);
+                }
             }
             let mut others: Vec<f64> =
                 (0..classes).filter(|&j| j as i64 != labels[i]).map(|j| self.cosines[i * classes + j]).collect();
@@ -206,6 +211,26 @@ impl<'a> Seen<'a> {
                         look(c, false, &|c| {
                             let sine = ((1.0 - c) * (1.0 + c)).max(0.0).sqrt();
                             if c > cos { (1.0, 0.0) } else { (c * cos + sine * sin, cos - sin * c / sine.max(1e-4)) }
+                        });
+                    }
+                }
+                Others::MvSoftmax(_) | Others::ArcNeg(_) | Others::Custom(_) => {
+                    // what they look at moves with the target, by its slope; a number that follows it moves by t's own, at most
+                    // 0.61·α/σ, times c + 1
+                    let reach = OFF * (2.0 + 2.0 * value.1.abs());
+                    let moved = match &transform {
+                        Others::ArcNeg(near) => 2.0 * 0.61 * near.factor / near.deviation,
+                        Others::MvSoftmax(_) => {
+                            steady &= others.iter().all(|c| (c - value.0).abs() > reach);
+                            0.0
+                        }
+                        _ => 2.0,
+                    };
+                    let target = RowTarget { cosine: x, value: value.0 };
+                    for &c in &others {
+                        look(c, zero(i), &|c| {
+                            let (at, slope) = transform.value_slope_at(c, target);
+                            (at, slope.abs() + moved * (1.0 + value.1.abs()))
                         });
                     }
                 }
