@@ -339,7 +339,7 @@ mod tests {
             curve.fill::<true>(&cosines, (&row, first), &mut values, &mut slopes);
             for (j, &c) in cosines.iter().enumerate() {
                 let late = first + j > last as usize;
-                let (value, slope) = exact(f64::from(c), Place { bound: f64::from(bound), late });
+                let (value, slope) = exact(f64::from(c), Place { bound: f64::from(bound), target: 0.0, late });
                 let off = (f64::from(values[j]) - value).abs();
                 // t factors, each rounded
                 let size = if let Others::SimilarityAdjustment(p) = &others {

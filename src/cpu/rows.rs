@@ -46,6 +46,8 @@ pub(super) struct RowExtras {
     pub bound: f32,
     /// The target's cosine, where that transform sees it.
     pub target: f32,
+    /// The factor of the scale.
+    pub factor: f32,
     pub last: u32,
     /// The largest value of the other classes.
     pub best: f32,
@@ -61,6 +63,7 @@ impl RowExtras {
         center: 0,
         bound: f32::INFINITY,
         target: 0.0,
+        factor: 1.0,
         last: 0,
         best: 0.0,
         length_gradient: 0.0,

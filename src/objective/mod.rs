@@ -18,7 +18,7 @@ pub(crate) mod snippet;
 pub(crate) mod state;
 mod target;
 
-pub use adaptive::{AdaFace, Adaptive, Elastic, MagFace};
+pub use adaptive::{AdaFace, Adaptive, Elastic, Length, MagFace};
 pub use auxiliary::{CenterLoss, Regularizer};
 pub use chebyshev::{Coefficients, Damping, Series};
 pub(crate) use checked::CheckedBatch;

@@ -138,9 +138,22 @@ impl MarginSoftmax {
         }
     }
 
+    /// Whether the scale of a row follows the length of its embedding.
+    pub(crate) fn scales_by_length(&self) -> bool {
+        matches!(self.adaptive, Adaptive::Length(_))
+    }
+
+    /// The factor of a row's scale by the length of its embedding, and whether that is free to move it.
+    pub(crate) fn length_factor(&self, length: f64) -> (f64, bool) {
+        match self.adaptive {
+            Adaptive::Length(family) => family.factor(length),
+            _ => (1.0, false),
+        }
+    }
+
     /// Whether a row's margins follow from the row itself.
     pub(crate) fn rows_adapt(&self) -> bool {
-        !matches!(self.adaptive, Adaptive::None | Adaptive::AdaCos)
+        !matches!(self.adaptive, Adaptive::None | Adaptive::Length(_) | Adaptive::AdaCos)
     }
 
     /// Whether the target has margins m0..m3, so that classes and rows may bring their own.

@@ -185,13 +185,18 @@ impl<'a> Shard<'a> {
         Place { bound: row.bound, target: row.cosine, late: self.range.start + j > row.last }
     }
 
+    /// The scale of a row.
+    pub(super) fn scale(&self, i: usize, state: &State) -> f64 {
+        state.scale_of(&self.loss) * self.loss.length_factor(self.x.length[i]).0
+    }
+
     /// The rows' sums over the other classes of this shard.
     pub fn statistics(&self, targets: &Targets, state: &State) -> Result<Statistics> {
         self.complete(targets)?;
-        let (scale, other, binary) = (state.scale_of(&self.loss), self.loss.other(state.hardness), self.loss.binary());
+        let (other, binary) = (self.loss.other(state.hardness), self.loss.binary());
         let rows = self.rows(targets, state);
         let statistics = |(i, row): (usize, &RowTarget)| {
-            let mut all = RowStatistics::EMPTY;
+            let (mut all, scale) = (RowStatistics::EMPTY, self.scale(i, state));
             let values = self.others(i).map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
             all.max_logit = match binary {
                 None => values.clone().map(|(_, v)| scale * v).fold(all.max_logit, f64::max),

@@ -235,6 +235,7 @@ kinds! { adaptive: Adaptive => AdaptiveFacts, adaptives;
     Adaptive::AdaFace(_) => { moves: true, }, named("adaface");
     Adaptive::MagFace(_) => {}, named("magface");
     Adaptive::Elastic(elastic) => { draws: true, sorted: elastic.sorted, }, named("elasticface_arc");
+    Adaptive::Length(_) => {}, named("modified_softmax");
     Adaptive::AdaCos => { moves: true, classes: 3, }, named("adacos");
 }
 

@@ -233,6 +233,7 @@ fn list() -> Vec<Family> {
     // between the lengths of the vectors that those tests draw
     let lengths = MagFace { lower_length: 1.5, upper_length: 4.5, lower_margin: 0.3, upper_margin: 0.7, weight: 0.5 };
     let magface = || MarginSoftmax::magface().with_adaptive(Adaptive::MagFace(lengths)).with_scale(30.0);
+    let short = Length { lower_length: 1.5, upper_length: 4.5 };
     let binary = Link::Binary(Binary { weight: 0.6, factor: 0.5, bias: -3.0 });
     let arcface = MarginSoftmax::arcface;
     let cheby = MarginSoftmax::cheby_aam;
@@ -290,6 +291,21 @@ fn list() -> Vec<Family> {
         preset("elasticface_cos_plus", &[Cpu(1)]),
         family("elasticface_cos_plus_20", named("elasticface_cos_plus").with_scale(20.0), &[TURNS]),
         family("elastic_series", cheby().with_adaptive(Adaptive::Elastic(Elastic::default())), &[TURNS]),
+        // a scale of the row
+        preset("modified_softmax", &[TURNS, Cpu(1), BadValues(1), Browser, Soak(1)]),
+        preset("a_softmax", &[Cpu(2), Browser]),
+        family("length", arcface().with_scale(6.0).with_adaptive(Adaptive::Length(short)), &[TURNS, Laws]),
+        family(
+            "length_margins",
+            unified(0.7, 1.35, 0.3, 0.1).with_scale(4.0).with_adaptive(Adaptive::Length(short)),
+            &[MARGINS],
+        ),
+        family("length_mv", named("mv_am").with_scale(5.0).with_adaptive(Adaptive::Length(short)), &[TURNS, Cpu(1)]),
+        family(
+            "length_binary",
+            named("sphereface2").with_scale(4.0).with_adaptive(Adaptive::Length(short)),
+            &[TURNS, Cpu(1)],
+        ),
         // SphereFace2's curve and the binary link, together and alone
         preset("sphereface2", &[TURNS, Cpu(1), BadValues(1), Browser, Soak(1)]),
         preset("sphereface2_angular", &[TURNS, Operation, Cpu(2), Browser]),

@@ -9,7 +9,7 @@ use arbitrary::{Result, Unstructured};
 use margin_softmax::{
     Adaptive, Link, MarginSoftmax, Others, Reduction, Similarity, Target,
     objective::{
-        AdaFace, Angle, ArcNeg, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, MagFace,
+        AdaFace, Angle, ArcNeg, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, Length, MagFace,
         MvSoftmax, PRESETS, Series, SimilarityAdjustment, Slope, TopK, Unified,
     },
 };
@@ -72,7 +72,7 @@ fn unified(u: &mut Unstructured) -> Result<Unified> {
 }
 
 fn adaptive(u: &mut Unstructured) -> Result<Adaptive> {
-    Ok(match u.int_in_range(0..=4_u8)? {
+    Ok(match u.int_in_range(0..=5_u8)? {
         0 => Adaptive::None,
         1 => Adaptive::AdaFace(AdaFace {
             margin: number(u, 0.0, 1.5)?,
@@ -95,6 +95,7 @@ fn adaptive(u: &mut Unstructured) -> Result<Adaptive> {
             deviation: number(u, 0.0, 0.5)?,
             sorted: u.arbitrary()?,
         }),
+        4 => Adaptive::Length(Length { lower_length: number(u, 1e-3, 1.0)?, upper_length: number(u, 1.0, 50.0)? }),
         _ => Adaptive::AdaCos,
     })
 }

@@ -247,6 +247,10 @@ impl<'a> Seen<'a> {
             let apart = |l: &f64| [f.lower_length, f.upper_length].iter().all(|end| (l / end - 1.0).abs() > 1e-5);
             steady &= self.lengths[0].iter().all(apart);
         }
+        if let Adaptive::Length(f) = self.loss.adaptive {
+            let apart = |l: &f64| [f.lower_length, f.upper_length].iter().all(|end| (l / end - 1.0).abs() > 1e-5);
+            steady &= self.lengths[0].iter().all(apart);
+        }
         let scale = self.scale();
         let gate = 1e-5 + 3e-7 * scale * slope.max(1.0);
         steady &= kinks.iter().all(|&(jump, bend)| jump <= 2.0 * OFF && bend <= gate);
@@ -257,7 +261,15 @@ impl<'a> Seen<'a> {
 
     /// The scale in force.
     pub fn scale(&self) -> f64 {
-        if self.loss.adaptive == Adaptive::AdaCos { self.state.scale } else { self.loss.scale }
+        match self.loss.adaptive {
+            Adaptive::AdaCos => self.state.scale,
+            // the largest of a row
+            Adaptive::Length(f) => {
+                let longest = self.rows.iter().map(|&i| self.lengths[0][i]).fold(f.lower_length, f64::max);
+                self.loss.scale * longest.min(f.upper_length)
+            }
+            _ => self.loss.scale,
+        }
     }
 
     /// Σ_j |dL/dc_ij| of every row, or more: what its rounding is relative to.

@@ -486,7 +486,13 @@ impl Data {
                 let rise = (family.upper_margin - family.lower_margin) / (high - low);
                 angles = vec![family.lower_margin + rise * (length.clamp(low, high) - low)];
             }
-            if loss.adaptive != Adaptive::None && !matches!(loss.adaptive, Adaptive::MagFace(_)) {
+            if let Adaptive::Length(family) = loss.adaptive {
+                let ends = [family.lower_length, family.upper_length];
+                if ends.iter().any(|end| (x[i].1 / end - 1.0).abs() < NEAR) {
+                    return false;
+                }
+            }
+            if !matches!(loss.adaptive, Adaptive::None | Adaptive::MagFace(_) | Adaptive::Length(_)) {
                 // somewhere within: keep to where the curve has no kink whatever it is
                 angles = vec![m[2], -0.4, -0.2, 0.0, 0.2, 0.4];
             }

@@ -66,14 +66,14 @@ fn every_loss_is_its_definition() {
         let (out, margins) = (problem.run(), problem.margins());
         let rows = problem.defined(|i, j, c| problem.value(i, j, c, &margins[i]));
         // an ulp of a cosine times the steepest slope and the scale, a few dozen operations deep
-        let tolerance = 1e-14 * (problem.scale() * steepest(problem) + 10.0) * lever(problem);
+        let tolerance = 1e-14 * (problem.largest_scale() * steepest(problem) + 10.0) * lever(problem);
         all_close(format_args!("{name}: {problem:?}"), &out.row_losses, &rows, tolerance);
         let reduced = problem.reduced(&rows);
         close(format_args!("{name}, reduced: {problem:?}"), out.loss, reduced, tolerance * 10.0);
         close(format_args!("{name}, normalizer"), out.normalizer, problem.normalizer(), 1e-14);
         if problem.loss.link == Link::Softmax {
             let sum = |i: usize| {
-                let logit = |j: usize| problem.scale() * problem.value(i, j, problem.cosine(i, j), &margins[i]);
+                let logit = |j: usize| problem.row_scale(i) * problem.value(i, j, problem.cosine(i, j), &margins[i]);
                 if problem.ignored(i) {
                     0.0
                 } else {
@@ -156,14 +156,14 @@ fn every_gradient_is_the_derivative_of_the_loss() {
         }
         let (out, frozen) = (problem.run(), problem.frozen());
         // the same numbers; margins one ulp apart, times the slopes
-        let ulps = 1e-13 * (problem.scale() * steepest(&problem)).max(10.0);
+        let ulps = 1e-13 * (problem.largest_scale() * steepest(&problem)).max(10.0);
         let same = frozen.run();
         all_close(format_args!("frozen dX of {name}: {problem:?}"), &same.grad_embeddings, &out.grad_embeddings, ulps);
 
         let lined = lined(&problem);
         let objective: &dyn Fn(&Problem) -> f64 = if lines(&problem.loss) { &lined } else { &Problem::objective };
         // as in gradients.rs: the rounding of a loss of up to 1e3 over h, and h⁴ f⁽⁵⁾/30; measured 2e-11 of s/|v|
-        let tolerance = 1e-10 * (problem.scale() / 0.4).max(1.0) * lever(&problem);
+        let tolerance = 1e-10 * (problem.largest_scale() / 0.4).max(1.0) * lever(&problem);
         let check = |what: &str, found: &[f64], part: Part| {
             let expected = differences(&frozen, part, objective);
             all_close(format_args!("{what} of {name}: {problem:?}"), found, &expected, tolerance);

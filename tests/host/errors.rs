@@ -3,7 +3,7 @@
 use margin_softmax::{
     objective::{
         AdaFace, Angle, ArcNeg, Binary, Coefficients, Curve, Custom, CustomOthers, Damping, Elastic, Fallback,
-        InterclassFilter, MagFace, MvSoftmax, PRESETS, RowTarget, Series, SimilarityAdjustment, TopK, Unified,
+        InterclassFilter, Length, MagFace, MvSoftmax, PRESETS, RowTarget, Series, SimilarityAdjustment, TopK, Unified,
     },
     shard::{Statistics, Targets},
     *,
@@ -307,6 +307,9 @@ fn ranges() -> Vec<Range> {
             ..Default::default()
         }
     }
+    fn length(length: Length) -> MarginSoftmax {
+        MarginSoftmax::normface().with_scale(1.0).with_adaptive(Adaptive::Length(length))
+    }
     fn others(others: Others) -> MarginSoftmax {
         MarginSoftmax::normface().with_others(others)
     }
@@ -394,6 +397,20 @@ fn ranges() -> Vec<Range> {
             |deviation| others(Others::ArcNeg(ArcNeg { deviation, ..Default::default() })),
             &[0.05, 1e9],
             &[0.0, 0.05_f64.next_down(), 1e9_f64.next_up()],
+        ),
+        range(
+            "length.lower_length",
+            "1e-6 <= lower_length <= upper_length",
+            |lower_length| length(Length { lower_length, ..Default::default() }),
+            &[1e-6, 1e3],
+            &[0.0, 1e-6_f64.next_down(), 1e3_f64.next_up()],
+        ),
+        range(
+            "length.upper_length",
+            "1e-6 <= upper_length <= 1e6",
+            |upper_length| length(Length { upper_length, ..Default::default() }),
+            &[1e6, 1e-3],
+            &[1e-6_f64.next_down(), 1e6_f64.next_up()],
         ),
         range(
             "top_k.margin",
@@ -553,6 +570,7 @@ fn parts_that_exclude_each_other_are_refused() {
         ("adaptive", MarginSoftmax::arcgrad().with_adaptive(adaface)),
         ("adaptive", MarginSoftmax::sphereface2().with_adaptive(magface)),
         ("adaptive", custom.clone().with_adaptive(elastic(true))),
+        ("product.linear", linear(MarginSoftmax::named("modified_softmax").unwrap())),
         ("adaptive.adaface", MarginSoftmax::arcface().with_adaptive(adaface)),
         ("adaptive.adaface", MarginSoftmax::cosface().with_adaptive(adaface)),
         ("adaptive.magface", MarginSoftmax::arcface().with_adaptive(magface)),

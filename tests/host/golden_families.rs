@@ -100,6 +100,20 @@ fn goldens() -> Vec<Golden> {
             dw: ".1849828 -.1849828 -.4128798 0 -.3167214 -.9501643",
         },
         Golden {
+            loss: MarginSoftmax::named("modified_softmax").unwrap().with_scale(1.5),
+            state: |_| {},
+            losses: ".2156397 1.1454778",
+            dx: "-.1029023 .0425873 .5306668 .3308798",
+            dw: "-.0167644 .0167644 -.0054028 0 -.0808508 -.2425523",
+        },
+        Golden {
+            loss: MarginSoftmax::named("a_softmax").unwrap().with_margin(|m| m.m1 = 3.0),
+            state: |_| {},
+            losses: ".4554901 3.8452857",
+            dx: "-.2819146 .1851524 .8481814 1.2321117",
+            dw: ".4547902 -.4547902 .0814019 0 -.2317743 -.6953229",
+        },
+        Golden {
             loss: MarginSoftmax::m_softmax(),
             state: |_| {},
             losses: "1.7014151 .4926992",

@@ -196,6 +196,7 @@ fn unknown_names_of_every_family_are_refused() {
         (r#"{"adaptive": {"adaface": {"h": 0.3}}}"#, "`h`", "concentration"),
         (r#"{"adaptive": {"magface": {"lambda": 35}}}"#, "lambda", "weight"),
         (r#"{"adaptive": {"elastic": {"std": 0.05}}}"#, "std", "deviation"),
+        (r#"{"adaptive": {"length": {"upper": 10}}}"#, "upper", "upper_length"),
         (r#"{"adaptive": "ada_cos"}"#, "ada_cos", "adacos"),
     ] {
         let message = from_str::<MarginSoftmax>(text).expect_err(text).to_string();

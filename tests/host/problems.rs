@@ -196,7 +196,7 @@ impl Problem {
             }
         }
         match self.loss.adaptive {
-            Adaptive::None | Adaptive::AdaCos => {}
+            Adaptive::None | Adaptive::Length(_) | Adaptive::AdaCos => {}
             Adaptive::AdaFace(AdaFace { margin, concentration, .. }) => {
                 for i in self.counted() {
                     let long = length(self.embedding(i)).clamp(1e-3, 100.0);
@@ -252,6 +252,20 @@ impl Problem {
 
     pub fn scale(&self) -> f64 {
         if self.loss.adaptive == Adaptive::AdaCos { self.state.scale } else { self.loss.scale }
+    }
+
+    /// The scale of a row.
+    pub fn row_scale(&self, i: usize) -> f64 {
+        let factor = match self.loss.adaptive {
+            Adaptive::Length(f) => length(self.embedding(i)).clamp(f.lower_length, f.upper_length),
+            _ => 1.0,
+        };
+        self.scale() * factor
+    }
+
+    /// The largest of a row, and the scale of the loss.
+    pub fn largest_scale(&self) -> f64 {
+        (0..self.rows()).map(|i| self.row_scale(i)).fold(self.scale(), f64::max)
     }
 
     pub fn set_scale(&mut self, scale: f64) {
@@ -315,7 +329,7 @@ impl Problem {
                 return 0.0;
             }
             let y = self.label(i);
-            let z: Vec<f64> = (0..classes).map(|j| self.scale() * value(i, j, self.cosine(i, j))).collect();
+            let z: Vec<f64> = (0..classes).map(|j| self.row_scale(i) * value(i, j, self.cosine(i, j))).collect();
             let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
             let entropy = match self.loss.link {
                 Link::Softmax => {
@@ -427,6 +441,10 @@ impl Problem {
         });
         let free = match self.loss.adaptive {
             Adaptive::MagFace(f) => {
+                let long = length(self.embedding(i));
+                (long - f.lower_length).abs() > 1e-3 && (long - f.upper_length).abs() > 1e-3
+            }
+            Adaptive::Length(f) => {
                 let long = length(self.embedding(i));
                 (long - f.lower_length).abs() > 1e-3 && (long - f.upper_length).abs() > 1e-3
             }
@@ -587,6 +605,15 @@ pub fn families() -> Vec<(String, MarginSoftmax)> {
             add(format!("adacos, {name} and {}", others.name()), loss);
         }
     }
+
+    // a scale that follows the row
+    let length = Adaptive::Length(Length { lower_length: 0.8, upper_length: 2.0 });
+    for (name, target) in &targets {
+        for (others, link) in transforms().into_iter().flat_map(|o| [(o.clone(), links[0]), (o, links[1])]) {
+            let loss = target.clone().with_scale(8.0).with_others(others.clone()).with_adaptive(length);
+            add(format!("length, {name} and {}", others.name()), MarginSoftmax { link, ..loss });
+        }
+    }
     all.extend(families::beside_presets());
     all
 }
@@ -662,6 +689,9 @@ fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax, head: Option<Shape>) -> Prob
         let long = match loss.adaptive {
             // short, in between and long
             Adaptive::MagFace(f) => rng.random_range(0.6 * f.lower_length..1.2 * f.upper_length),
+            Adaptive::Length(f) if f.upper_length < 10.0 => {
+                rng.random_range(0.6 * f.lower_length..1.2 * f.upper_length)
+            }
             _ => length(x).max(0.4),
         };
         let factor = long / length(x);
