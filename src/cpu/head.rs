@@ -286,7 +286,7 @@ impl CpuHead {
             margins
         });
         let margins = adapted.as_deref().or(call.batch.margins.as_deref());
-        let (target, bounded) = (loss.target_curve(), loss.bound_follows());
+        let (target, bounded) = (loss.target_curve(), loss.hardness_follows() || loss.others.sees_target());
         let (n, lengths) = (call.batch.rows(), &self.input.lengths);
         let rows = self.input.rows[..n].chunks_mut(ROWS).zip(self.input.extras[..n].chunks_mut(ROWS));
         let parallel = call.parallel && n > 8 * ROWS;

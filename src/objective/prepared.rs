@@ -102,11 +102,6 @@ impl MarginSoftmax {
         self.others == Others::Curricular
     }
 
-    /// Whether a row's bound follows from its target.
-    pub(crate) fn bound_follows(&self) -> bool {
-        self.hardness_follows() || self.others.sees_target()
-    }
-
     /// Whether the state's mean and deviation of the lengths follow the batch.
     pub(crate) fn lengths_follow(&self) -> bool {
         matches!(self.adaptive, Adaptive::AdaFace(AdaFace { .. }))
@@ -153,7 +148,7 @@ impl MarginSoftmax {
 
     /// Whether a row's margins follow from the row itself.
     pub(crate) fn rows_adapt(&self) -> bool {
-        !matches!(self.adaptive, Adaptive::None | Adaptive::Length(_) | Adaptive::AdaCos)
+        !matches!(self.adaptive, Adaptive::None | Adaptive::AdaCos) && !self.scales_by_length()
     }
 
     /// Whether the target has margins m0..m3, so that classes and rows may bring their own.
