@@ -1,9 +1,13 @@
 //! A loss of your own: a target curve that this library does not have, on every path.
 //!
 //! The curve here is φ(x) = x − m·(1 − x)²: no margin for a sample that sits on its prototype, and one that grows with the
-//! distance. A curve is a value and a slope in f64, the same in WGSL, and its numbers.
+//! distance. A curve is a value and a slope in f64, the same in WGSL, and its numbers. The other classes have one too: c + t
+//! where a class is harder than the target's logit with margin.
 
-use margin_softmax::{Backend, Batch, Error, Margin, MarginSoftmax, Result, Shape, Target, objective::Custom};
+use margin_softmax::{
+    Backend, Batch, Error, Margin, MarginSoftmax, OtherCurve, Others, Result, Shape, Target,
+    objective::{Custom, CustomOthers, RowTarget},
+};
 
 #[derive(Debug)]
 struct Quadratic {
@@ -31,8 +35,43 @@ impl Margin for Quadratic {
     }
 }
 
+#[derive(Debug)]
+struct Harder {
+    t: f64,
+}
+
+impl OtherCurve for Harder {
+    fn name(&self) -> &str {
+        "harder"
+    }
+
+    fn value_slope(&self, c: f64, target: RowTarget) -> (f64, f64) {
+        (if c > target.value { c + self.t } else { c }, 1.0)
+    }
+
+    fn fill(&self, cosines: &[f32], target: RowTarget, values: &mut [f32], slopes: &mut [f32]) {
+        let (value, t) = (target.value as f32, self.t as f32);
+        for (&c, v) in cosines.iter().zip(values) {
+            *v = if c > value { c + t } else { c };
+        }
+        slopes.fill(1.0);
+    }
+
+    fn wgsl(&self) -> &str {
+        "fn margin_other(c: f32, row: RowTarget) -> ValueSlope {
+            return ValueSlope(select(c, c + other_parameter(0u), c > row.value), 1.0);
+        }"
+    }
+
+    fn parameters(&self) -> Vec<f64> {
+        vec![self.t]
+    }
+}
+
 fn quadratic(m: f64) -> MarginSoftmax {
-    MarginSoftmax { target: Target::Custom(Custom::new(Quadratic { m })), ..MarginSoftmax::normface().with_scale(16.0) }
+    let others = Others::Custom(CustomOthers::new(Harder { t: 0.1 }));
+    let target = Target::Custom(Custom::new(Quadratic { m }));
+    MarginSoftmax { target, ..MarginSoftmax::normface().with_scale(16.0).with_others(others) }
 }
 
 fn main() -> Result<()> {

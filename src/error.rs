@@ -77,8 +77,8 @@ pub enum Error {
     /// The new loss needs other kernels than the head was compiled for.
     #[error("the new loss needs the kernel `{needed}`, this head was compiled with `{compiled}`; make a new head")]
     Recompile { needed: String, compiled: String },
-    /// The WGSL text of a custom margin is not valid.
-    #[error("the WGSL of the margin `{margin}` is refused: {message}")]
+    /// The WGSL text of a custom margin, or of custom other classes, is not valid.
+    #[error("the WGSL of the curve `{margin}` is refused: {message}")]
     Wgsl { margin: String, message: String },
     /// Shards that overlap, leave a gap, or are not the head's.
     #[error(

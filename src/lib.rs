@@ -56,7 +56,9 @@
 //! | SphereFace2 | g(cos θ) − m, one binary problem per class | [`MarginSoftmax::sphereface2`] |
 //! | AdaCos | cos θ, the scale follows the batch | [`MarginSoftmax::adacos`] |
 //! | softmax, M-Softmax | w·x + b − m3, no normalisation | [`MarginSoftmax::softmax`], [`m_softmax`](MarginSoftmax::m_softmax) |
-//! | your own | any curve | [`Margin`] |
+//! | MV-Softmax, ArcNegFace | cos θ − m3 or cos(θ + m2), others weighed by the target's logit | presets `mv_am`, `mv_arc`, `arcnegface` |
+//! | A-Softmax | \|x\|·ψ(4·θ), others \|x\|·cos θ | presets `a_softmax`, `modified_softmax` |
+//! | your own | any curve, any transform of the others | [`Margin`], [`OtherCurve`] |
 //!
 //! [`objective::PRESETS`] lists every named loss with its numbers and their source. [`objective::Fallback`] says how φ
 //! continues where the angle passes π, [`objective::Slope`] and [`objective::Curve`] choose the dφ/dx of the backward pass.
@@ -180,7 +182,8 @@ pub use backend::{Backend, SliceHead};
 pub use data::{Batch, Budget, GradientFilter, Label, Margins, Options, Output, Tile, Want};
 pub use error::{Error, Result};
 pub use objective::{
-    Adaptive, CenterLoss, Link, Margin, MarginSoftmax, Others, Reduction, Regularizer, Similarity, State, Target,
+    Adaptive, CenterLoss, Link, Margin, MarginSoftmax, OtherCurve, Others, Reduction, Regularizer, Similarity, State,
+    Target,
 };
 pub use shape::Shape;
 #[cfg(feature = "gpu")]

@@ -58,7 +58,8 @@ fn finish_embeddings(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgrou
         reduce_once(lane, rest);
         radial = reduce_twice() * factor;
     }
-    let length_gradient = select(0.0, rows[row].length_gradient, settings.adaptive == MAGFACE && part.local == 0u);
+    let pulled = settings.adaptive == MAGFACE || settings.adaptive == LENGTH_SCALE;
+    let length_gradient = select(0.0, rows[row].length_gradient, pulled && part.local == 0u);
     for (var q = lane; q < quads; q += LANES) {
         let along = select(vec4(0.0), embedding(row, q * 4u), keep);
         let v = fma(vec4(-radial), along * power, slabs[row * quads + q]) * inverse + length_gradient * (along * inverse);

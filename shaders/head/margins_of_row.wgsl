@@ -43,7 +43,7 @@ fn with_margin(before: Row, row: u32) -> Row {
     r.value = curve.value;
     r.slope = curve.slope;
     r.slope_m2 = margin_slope_m2();
-    r.scale = select(settings.scale, state.w, has(OWN_SCALE));
+    r.scale = select(r.scale, state.w, has(OWN_SCALE));
     if (has(CURRICULAR)) {
         let turned = cos_sin_of(m.z);
         r.bound = x * turned.x - sqrt(max((1.0 - x) * (1.0 + x), 0.0)) * turned.y;

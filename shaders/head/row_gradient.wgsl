@@ -24,5 +24,11 @@ fn with_gradients(row: Row, up: f32, normalizer: f32, class_totals: ClassTotals)
         let term = settings.strength * (1.0 / (settings.upper * settings.upper) - 1.0 / (a * a));
         r.length_gradient = select(0.0, pull * r.slope_m2 * settings.rise + share_of(up, r.weight, r.normalizer) * term, free);
     }
+    if (settings.adaptive == LENGTH_SCALE) {
+        // the loss' own scale and the length share that of the row
+        let free = r.length >= settings.lower && r.length <= settings.upper && good && settings.offset == 0u;
+        r.length_gradient = select(0.0, settings.scale * r.grad_scale, free);
+        r.grad_scale *= select(1.0, clamp(r.length, settings.lower, settings.upper), good);
+    }
     return r;
 }

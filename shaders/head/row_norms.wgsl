@@ -29,5 +29,6 @@ fn row_norms(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     inverses[row] = length.inverse;
     var r = labelled_row(row, fresh);
     r.length = length.length;
+    if (settings.adaptive == LENGTH_SCALE && counts(r.state)) { r.scale *= clamp(r.length, settings.lower, settings.upper); }
     rows[row] = r;
 }

@@ -2,9 +2,12 @@
 
 use std::f32::consts::FRAC_PI_2;
 
-use super::{rows::RowExtras, vector::Fused};
+use super::{
+    rows::RowExtras,
+    vector::{Fused, exp},
+};
 use crate::objective::{
-    Angle, InterclassFilter, Others, SimilarityAdjustment, Slope, TopK,
+    Angle, ArcNeg, CustomOthers, InterclassFilter, MvSoftmax, Others, RowTarget, SimilarityAdjustment, Slope, TopK,
     others::{Harder, Identity, Other, Place, Rectified},
     unified,
 };
@@ -19,6 +22,9 @@ pub(super) enum OthersF32 {
     Angle(AngleF32),
     Series(AngleF32, Vec<f32>),
     SimilarityAdjustment(PowerF32),
+    MvSoftmax(MvSoftmax),
+    ArcNeg(ArcNeg),
+    Custom(CustomOthers),
 }
 
 /// `base + factor · (π/2 − θ)`.
@@ -62,6 +68,9 @@ impl OthersF32 {
                 }
             }
             Others::SimilarityAdjustment(power) => Self::SimilarityAdjustment(PowerF32::new(power)),
+            Others::MvSoftmax(mv) => Self::MvSoftmax(*mv),
+            Others::ArcNeg(arcneg) => Self::ArcNeg(*arcneg),
+            Others::Custom(custom) => Self::Custom(custom.clone()),
         }
     }
 
@@ -74,7 +83,7 @@ impl OthersF32 {
         values: &mut [f32],
         slopes: &mut [f32],
     ) {
-        let place = Place { bound: row.bound, late: true };
+        let place = Place { bound: row.bound, target: row.target, late: true };
         match self {
             Self::Identity => transform::<SLOPES>(Identity, place, (cosines, values, slopes)),
             Self::Rectified => transform::<SLOPES>(Rectified, place, (cosines, values, slopes)),
@@ -111,6 +120,25 @@ impl OthersF32 {
                 #[inline(always)]
                 |x| power.at(x),
             ),
+            Self::MvSoftmax(mv) => transform::<SLOPES>(*mv, place, (cosines, values, slopes)),
+            Self::ArcNeg(arcneg) => {
+                let [factor, decay, at] =
+                    [arcneg.factor, arcneg.decay(), f64::from(row.bound) + arcneg.mean].map(|v| v as f32);
+                each::<SLOPES>(
+                    (cosines, values, slopes),
+                    #[inline(always)]
+                    |c| {
+                        let t = factor * exp((c - at) * (c - at) * decay);
+                        (t.fused(c, t) - 1.0, t)
+                    },
+                );
+            }
+            Self::Custom(custom) => {
+                // a row that does not count has no bound
+                let value = if row.bound.is_finite() { row.bound.into() } else { 0.0 };
+                let target = RowTarget { cosine: row.target.into(), value };
+                custom.curve().fill(cosines, target, values, slopes);
+            }
         }
     }
 }
@@ -311,7 +339,7 @@ mod tests {
             curve.fill::<true>(&cosines, (&row, first), &mut values, &mut slopes);
             for (j, &c) in cosines.iter().enumerate() {
                 let late = first + j > last as usize;
-                let (value, slope) = exact(f64::from(c), Place { bound: f64::from(bound), late });
+                let (value, slope) = exact(f64::from(c), Place { bound: f64::from(bound), target: 0.0, late });
                 let off = (f64::from(values[j]) - value).abs();
                 // t factors, each rounded
                 let size = if let Others::SimilarityAdjustment(p) = &others {

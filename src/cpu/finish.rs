@@ -70,11 +70,12 @@ impl Between<'_> {
             let others = sums(i);
             let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
             let part = if z > 0.0 { upstream / z } else { 0.0 };
-            let weights = weights(i, row.class);
+            let mut weights = weights(i, row.class);
+            weights.scale *= loss.length_factor(lengths[i]).0;
             let share = finish_row(loss, (row, extra), &others, weights, part, lengths[i]);
             (extra.loss, extra.value, extra.slope_m2) = (share.loss, share.scale, share.bias);
             // what vanishes in f32 must not look like a row without a gradient
-            let gain = part * scale;
+            let gain = part * weights.scale;
             let own = filter * weights.row;
             let limit = if gain == 0.0 { 0.0 } else { (own * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) };
             row.limit = limit as f32;
@@ -160,6 +161,11 @@ fn finish_row(
         let (value, slope) = family.length_term(length);
         share.loss += weights.own() * value;
         extra.length_gradient = (share.pull * extra.slope_m2 * rise + part * weights.own() * slope) as f32;
+    }
+    if loss.scales_by_length() {
+        let (factor, free) = loss.length_factor(length);
+        extra.length_gradient = if free { (weights.scale / factor * share.scale) as f32 } else { 0.0 };
+        share.scale *= factor;
     }
     share
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Options, Others, Output, Result, Shape, State,
     data::{Counts, Filtered, StoredValues},
-    objective::{CheckedBatch, Prepared, RowFacts, TopK},
+    objective::{CheckedBatch, Prepared, RowFacts, RowTarget, TopK},
     shard::{RowStatistics, Statistics, Targets},
 };
 
@@ -273,6 +273,7 @@ impl CpuHead {
         let plain = !loss.is_linear()
             && loss.binary().is_none()
             && self.shape.sub_centers() == 1
+            && !loss.scales_by_length()
             && !self.setup.tiling.want.grad_scale;
         match loss.others {
             Others::Identity if plain => Path::Identity,
@@ -327,18 +328,21 @@ impl CpuHead {
             margins
         });
         let margins = adapted.as_deref().or(call.batch.margins.as_deref());
-        let (target, bounded) = (loss.target_curve(), loss.hardness_follows());
-        let n = call.batch.rows();
+        let (target, bounded) = (loss.target_curve(), loss.hardness_follows() || loss.others.sees_target());
+        let (n, lengths) = (call.batch.rows(), &self.input.lengths);
         let rows = self.input.rows[..n].chunks_mut(ROWS).zip(self.input.extras[..n].chunks_mut(ROWS));
         let parallel = call.parallel && n > 8 * ROWS;
         each(parallel, rows.enumerate().collect(), |(block, (rows, extras))| {
             for (i, (row, extra)) in rows.iter_mut().zip(extras).enumerate().filter(|(_, (row, _))| row.counts()) {
                 let m = margins.map_or(own, |all| all[block * ROWS + i]);
                 let [value, slope, slope_m2] = target.at(row.cosine, m);
+                let scale = scale * loss.length_factor(lengths[block * ROWS + i]).0;
                 (row.logit, row.slope) = (scale * value, slope);
                 (extra.value, extra.slope_m2) = (value, slope_m2);
                 if bounded {
-                    extra.bound = loss.others.bound(row.cosine, m[2]) as f32;
+                    let cosine = row.cosine;
+                    extra.bound = loss.others.bound(RowTarget { cosine, value }, m[2]) as f32;
+                    extra.target = cosine as f32;
                 }
             }
         });
@@ -434,7 +438,8 @@ impl CpuHead {
             out.filtered =
                 self.setup.filter.map(|_| Filtered { dropped: dropped as f32, total: total as f32, kept, entries });
         }
-        if self.loss.length_term().is_some() && !broken && self.range.start == 0 {
+        let pulled = self.loss.length_term().is_some() || self.loss.scales_by_length();
+        if pulled && !broken && self.range.start == 0 {
             let rows = out.grad_embeddings.chunks_exact_mut(dim).zip(self.input.directions.values().chunks_exact(dim));
             for ((grad, unit), extra) in rows.zip(&self.input.extras) {
                 grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.length_gradient.fused(*u, *g));

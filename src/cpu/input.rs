@@ -158,6 +158,7 @@ impl Input {
             let rows = rows.iter_mut().zip(extras).zip(labels);
             for ((x, &length), ((row, extra), &label)) in x.chunks_exact(dim).zip(&*lengths).zip(rows) {
                 (*row, *extra) = (HeadRow::NONE, RowExtras::NONE);
+                extra.factor = loss.length_factor(length).0 as f32;
                 if Some(label) != loss.ignore_index && length.is_finite() {
                     let class = label as usize;
                     let (cosine, center) = if range.contains(&class) { target(x, length, class) } else { (0.0, 0) };

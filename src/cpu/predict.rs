@@ -77,6 +77,7 @@ impl CpuHead {
                 if !row.counts() || !fits(i, row) {
                     continue;
                 }
+                let scale = scale * self.loss.length_factor(self.input.lengths[i]).0;
                 let found = self.nearest(call, from, (i, scale as f32), &mut nearest);
                 let log_sum = self.log_sum_exp(i, scale);
                 sums.iter_mut().skip(place).take(1).for_each(|sum| *sum = log_sum as f32);

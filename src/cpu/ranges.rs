@@ -83,7 +83,8 @@ impl RangeTask<'_> {
         let look_at = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
             let partials = look.sums.then_some(part.partials);
             let block = tile.block(context, (part.rows, part.values), classes, ready);
-            arch.dispatch(Scan { centers, block, scratch: &mut part.scratch.sweep, partials, top: part.top, count });
+            let (extras, scratch) = (&context.extras[part.at..], &mut part.scratch.sweep);
+            arch.dispatch(Scan { centers, block, extras, scratch, partials, top: part.top, count });
         };
         self.pass(tiles, count > 0 || look.sums, count, ready, context, look_at);
     }

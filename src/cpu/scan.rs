@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     nearest::take,
-    rows::Partial,
+    rows::{Partial, RowExtras},
     sweep::Block,
     table::{Scratch, largest, logit, softmax, without},
     vector::{larger, max_of, scale_values},
@@ -14,6 +14,7 @@ use super::{
 pub(super) struct Scan<'a> {
     pub centers: usize,
     pub block: Block<'a>,
+    pub extras: &'a [RowExtras],
     pub scratch: &'a mut Scratch,
     /// Joined by this tile where the sums of exp(scale·c) are wanted.
     pub partials: Option<&'a mut [Partial]>,
@@ -30,7 +31,8 @@ impl WithSimd for Scan<'_> {
         let Block { values, rows, first, width, scale, before, .. } = self.block;
         let Scratch { cosines, centers, .. } = self.scratch;
         let mut partials = self.partials;
-        for (i, (columns, row)) in values.chunks_exact_mut(width * self.centers).zip(rows).enumerate() {
+        let rows = rows.iter().zip(self.extras);
+        for (i, (columns, (row, extra))) in values.chunks_exact_mut(width * self.centers).zip(rows).enumerate() {
             if !row.counts() {
                 continue;
             }
@@ -43,6 +45,7 @@ impl WithSimd for Scan<'_> {
             }
             let mut nearest = f32::INFINITY;
             if let Some(partial) = partials.as_mut().and_then(|p| p.get_mut(i)) {
+                let scale = scale * extra.factor;
                 nearest = larger(max_of(left), max_of(right));
                 let ([a, b], [c, d]) = (softmax(left, scale, nearest), softmax(right, scale, nearest));
                 partial.join(logit(scale, nearest), [f64::from(a + c), f64::from(b + d)], nearest);

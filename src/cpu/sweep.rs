@@ -11,7 +11,7 @@ use super::{
 use crate::objective::others::{Other, Place};
 
 /// Transforms that ask for no place.
-const NOWHERE: Place<f32> = Place { bound: f32::INFINITY, late: true };
+const NOWHERE: Place<f32> = Place { bound: f32::INFINITY, target: 0.0, late: true };
 
 /// Some rows × the classes of one tile.
 pub(super) struct Block<'a> {

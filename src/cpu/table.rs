@@ -212,6 +212,7 @@ impl WithSimd for TableStatistics<'_> {
             if label == 0 && width == 1 {
                 continue;
             }
+            let scale = scale * extra.factor;
             let raw = largest::<false>(columns, *centers, &mut cosines[..width], &mut which[..width]);
             curve.fill::<false>(raw, (extra, first), values, slopes);
             let ([a, b], [c, d]) = (without(values, label), without(raw, label));
@@ -262,6 +263,7 @@ impl WithSimd for TableGradients<'_> {
                 continue;
             }
             scale_values(columns, before);
+            let scale = scale * extra.factor;
             let raw = largest::<true>(columns, centers, &mut cosines[..width], which);
             curve.fill::<true>(raw, (extra, first), values, slopes);
             match (*binary, weights) {

@@ -1,15 +1,20 @@
-//! Checks the WGSL of a margin from outside before a driver sees it.
+//! Checks the WGSL of a margin, or of other classes, from outside before a driver sees it.
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::Context;
 use crate::{Error, MarginSoftmax, Result, plan::Plan};
 
-/// Parses and validates what is not compiled yet: [`Error::Wgsl`] names the margin and says what is wrong.
+/// Parses and validates what is not compiled yet: [`Error::Wgsl`] names the curve and says what is wrong.
 pub(super) fn check(context: &Context, loss: &MarginSoftmax, plan: &Plan) -> Result<()> {
-    let Some(margin) = loss.custom() else { return Ok(()) };
-    let refuse = |message: String| Error::Wgsl { margin: margin.name().to_owned(), message };
-    for kernel in plan.kernels().iter().filter(|k| k.source.contains(margin.wgsl())) {
+    let margin = loss.custom().map(|margin| (margin.name(), margin.wgsl()));
+    let others = loss.custom_others().map(|curve| (curve.name(), curve.wgsl()));
+    margin.into_iter().chain(others).try_for_each(|(name, wgsl)| check_one(context, name, wgsl, plan))
+}
+
+fn check_one(context: &Context, name: &str, wgsl: &str, plan: &Plan) -> Result<()> {
+    let refuse = |message: String| Error::Wgsl { margin: name.to_owned(), message };
+    for kernel in plan.kernels().iter().filter(|k| k.source.contains(wgsl)) {
         if context.has(kernel) {
             continue;
         }

@@ -55,7 +55,7 @@
 //!
 //! The three matrix products know no loss. They are one file each over a tile (`shaders/tile`), which is a set of
 //! functions with the same names in every file. Everything that a loss does happens in pointwise kernels between them:
-//! `target_rows` (or `target_margins`) for the labelled class (N values), `row_stats` and `grad_cosines` for the others (N·C values).
+//! `target_rows` (or `target_margins`, `target_facts`) for the labelled class (N values), `row_stats` and `grad_cosines` for the others (N·C values).
 //!
 //! # Predictions
 //!

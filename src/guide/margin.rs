@@ -77,9 +77,65 @@
 //!   since WGSL allows a driver's own `cos` to be off by 2⁻¹¹.
 //! - Both must agree: compare a GPU with [`Backend::reference`](crate::Backend::reference), as the example `custom_margin`
 //!   does.
-//! - A margin that depends on the row, and a change of the other classes, are built in:
-//!   [`Adaptive`](crate::Adaptive), [`Others`](crate::Others), margins per class and row in [`Batch`](crate::Batch).
+//! - A margin that depends on the row is built in: [`Adaptive`](crate::Adaptive), margins per class and row in
+//!   [`Batch`](crate::Batch).
 //! - Only the cosine at the label and sixteen numbers are known to the curve, and it has no JSON form.
+//!
+//! # Other classes
+//!
+//! What becomes of the cosines of all other classes is an [`OtherCurve`](crate::OtherCurve): value and slope of one cosine, which
+//! may look at the target of its row, its cosine and its value with margin. MV-Softmax and ArcNegFace are built in that way.
+//!
+//! ```
+//! # #[cfg(feature = "cpu")] {
+//! use margin_softmax::{
+//!     Backend, Batch, MarginSoftmax, OtherCurve, Others, Shape,
+//!     objective::{CustomOthers, RowTarget},
+//! };
+//!
+//! /// c + m·(1 − φ): a margin for all other classes, the larger the farther the sample is from its prototype.
+//! #[derive(Debug)]
+//! struct Repelled { m: f64 }
+//!
+//! impl OtherCurve for Repelled {
+//!     fn name(&self) -> &str {
+//!         "repelled"
+//!     }
+//!     fn value_slope(&self, c: f64, target: RowTarget) -> (f64, f64) {
+//!         (c + self.m * (1.0 - target.value), 1.0)
+//!     }
+//!     fn wgsl(&self) -> &str {
+//!         "fn margin_other(c: f32, row: RowTarget) -> ValueSlope {
+//!             return ValueSlope(c + other_parameter(0u) * (1.0 - row.value), 1.0);
+//!         }"
+//!     }
+//!     fn parameters(&self) -> Vec<f64> {
+//!         vec![self.m]
+//!     }
+//! }
+//!
+//! let repelled = |m| MarginSoftmax::normface().with_scale(8.0).with_others(Others::Custom(CustomOthers::new(Repelled { m })));
+//! let mut head = Backend::cpu().head(&repelled(0.0), Shape::new(2, 3, 2)?)?;
+//! # let batch = Batch {
+//! #     embeddings: &[0.9, 0.5, 0.6, 0.7],
+//! #     prototypes: &[1.0, 0.2, 0.1, 1.0, -1.0, 0.5],
+//! #     labels: &[0, 1],
+//! #     ..Default::default()
+//! # };
+//! let plain = head.evaluate(&batch)?.loss;
+//! head.update(&repelled(0.5))?;
+//! assert!(head.evaluate(&batch)?.loss > plain);
+//! # assert!((plain - 0.3076).abs() < 6e-5);
+//! # }
+//! # Ok::<(), margin_softmax::Error>(())
+//! ```
+//!
+//! - The row's target is a constant: no gradient passes through it, as the authors of CurricularFace, MV-Softmax and ArcNegFace
+//!   publish their losses. The slope is yours as well: what depends on c and shall be a constant too, such as a weight, is left out
+//!   of it.
+//! - The text is part of kernels with many names: give functions of its own long names. Those of a [`Margin`](crate::Margin) are
+//!   in other kernels and cannot collide with it. `RowTarget`, `other_parameter(i)`, `exponential` and `logarithm` are at hand.
+//! - The CPU path calls [`OtherCurve::fill`](crate::OtherCurve::fill) for many classes at once, which may be written out in f32.
 //!
 //! # The same curve built in
 //!

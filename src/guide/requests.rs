@@ -12,6 +12,8 @@
 //! | gradient accumulation gives another loss; the mean differs with the number of GPUs | [`Batch::divisor`](crate::Batch::divisor) | yes | `set_divisor` | use the reduction `sum` and divide | `divisor` | `divisor` |
 //! | accumulate the gradient of the weight only | [`plan::Accumulate`](crate::plan::Accumulate) | not needed: each call returns its own gradients | `set_accumulate` | burn adds up gradients itself | `accumulate` | not needed |
 //! | log-sum-exp per row; z-loss for stability | [`Output::log_sum_exps`](crate::Output::log_sum_exps), [`MarginSoftmax::z_loss`](crate::MarginSoftmax::z_loss) | yes | `Io::log_sum_exps` | the loss, not the output | `logSumExps` | `log_sum_exps` |
+//! | MV-Softmax, ArcNegFace; my own weights for hard negatives | presets `mv_am`, `mv_arc`, `arcnegface`; [`OtherCurve`](crate::OtherCurve) in [`Others`](crate::Others) | yes | yes | yes | presets and JSON; no custom ones | the same |
+//! | embeddings that are not normalised, A-Softmax as in the first SphereFace paper | presets `modified_softmax`, `a_softmax`; [`Adaptive::Length`](crate::Adaptive::Length): s·\|x\| as the scale of a row, with its gradient | yes | yes | yes | yes | yes |
 //! | ArcFace with focal loss | [`MarginSoftmax::focal`](crate::MarginSoftmax::focal) | yes | yes | yes | yes | yes |
 //! | what are my margins and norms right now | [`monitor::BatchReport`](crate::monitor::BatchReport) | host | host | host | not yet | no: one batch, whose tensors come out |
 //! | add classes to a trained model; remove identities | [`classes::ClassMap`](crate::classes::ClassMap), [`classes::NewPrototypes`](crate::classes::NewPrototypes) | host | host | host | no: checkpoints are the host's | no: it reads one batch |

@@ -24,6 +24,8 @@ pub enum Adaptive {
     MagFace(MagFace),
     /// m2 or m3 is drawn per row and step.
     Elastic(Elastic),
+    /// The scale of a row follows the norm of the embedding, which gets a gradient too.
+    Length(Length),
     /// The scale follows the batch (AdaCos, dynamic); `scale` of the loss is not used. Kept within \[0.01, 1e6\], which the
     /// paper does not do: with few classes far from every embedding it would fall below 0. At least three classes.
     #[cfg_attr(feature = "serde", serde(rename = "adacos"))]
@@ -108,6 +110,37 @@ impl MagFace {
     }
 }
 
+/// Embeddings that are not normalised: the scale of a row is s·|x|, with |x| within two lengths, so its logits are
+/// s·|x|·φ(cos θ_y) and s·|x|·other(cos θ_j). The first form of SphereFace (A-Softmax), and NormFace without feature
+/// normalisation.
+///
+/// The length gets the gradient of its row's scale, dL/d|x| = s·dL/ds_i, but none outside of the lengths. dL/ds is Σ |x|·dL/ds_i.
+/// Log-probabilities of predictions are at the scale of the row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields, default))]
+pub struct Length {
+    /// A shorter embedding counts as this one; 1e-6 ≤ lower_length ≤ upper_length; default 1e-3.
+    pub lower_length: f64,
+    /// A longer embedding counts as this one; at most 1e6; default 1e3.
+    pub upper_length: f64,
+}
+
+impl Default for Length {
+    fn default() -> Self {
+        Self { lower_length: 1e-3, upper_length: 1e3 }
+    }
+}
+
+impl Length {
+    /// The factor of the scale, and whether the length is free to move it.
+    pub(crate) fn factor(&self, length: f64) -> (f64, bool) {
+        let inside = (self.lower_length..=self.upper_length).contains(&length);
+        // a length that is NaN counts as the lower one
+        (length.max(self.lower_length).min(self.upper_length), inside)
+    }
+}
+
 /// ElasticFace: m2 (Arc) or m3 (Cos) is normally distributed around the value in the loss, per row and step; m2 is kept
 /// within ±3.
 ///
@@ -147,6 +180,7 @@ impl Adaptive {
             Adaptive::AdaFace(_) => "adaface",
             Adaptive::MagFace(_) => "magface",
             Adaptive::Elastic(_) => "elastic",
+            Adaptive::Length(_) => "length",
             Adaptive::AdaCos => "adacos",
         }
     }
@@ -174,6 +208,12 @@ impl Adaptive {
             Adaptive::Elastic(Elastic { deviation, .. }) => {
                 in_range("elastic.deviation", deviation, (0.0..=10.0).contains(&deviation), "0 <= deviation <= 10")
             }
+            Adaptive::Length(Length { lower_length, upper_length }) => {
+                let high = (1e-6..=1e6).contains(&upper_length);
+                in_range("length.upper_length", upper_length, high, "1e-6 <= upper_length <= 1e6")?;
+                let low = (1e-6..=upper_length).contains(&lower_length);
+                in_range("length.lower_length", lower_length, low, "1e-6 <= lower_length <= upper_length")
+            }
         }
     }
 }
@@ -199,6 +239,10 @@ impl Adaptive {
             Adaptive::Elastic(family) => {
                 settings.adaptive = if family.cosine { ELASTIC_COSINE } else { ELASTIC_ANGLE };
                 settings.flag(SORTED, family.sorted);
+            }
+            Adaptive::Length(family) => {
+                settings.adaptive = LENGTH_SCALE;
+                (settings.lower, settings.upper) = (family.lower_length as f32, family.upper_length as f32);
             }
             Adaptive::AdaCos => settings.flags |= OWN_SCALE,
         }

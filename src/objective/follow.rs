@@ -35,7 +35,7 @@ impl Adaptive {
     /// Replaces the rows' margins by what this family says.
     pub(crate) fn apply(&self, state: &State, rows: &[RowFacts], margins: &mut [[f64; 4]]) {
         match self {
-            Adaptive::None | Adaptive::AdaCos => {}
+            Adaptive::None | Adaptive::Length(_) | Adaptive::AdaCos => {}
             Adaptive::AdaFace(family) => {
                 for (row, m) in rows.iter().zip(margins) {
                     let length = row.length.clamp(SHORT_LENGTH, LONG_LENGTH);

@@ -15,7 +15,7 @@ use crate::{Error, Result, Shape};
 /// ```
 ///
 /// [`similarity`](Self::similarity) may put plain products in the place of cosines, [`link`](Self::link) one binary problem per
-/// class in the place of the cross entropy, [`adaptive`](Self::adaptive) margins that follow the row.
+/// class in the place of the cross entropy, [`adaptive`](Self::adaptive) margins or a scale that follow the row.
 ///
 /// Fields are public; change a margin or the scale between steps and pass the loss to `update`: nothing is
 /// recompiled or allocated.
@@ -32,7 +32,7 @@ pub struct MarginSoftmax {
     pub similarity: Similarity,
     /// How logits become a loss; default softmax.
     pub link: Link,
-    /// Where the margins of a row come from; default: from here.
+    /// Where the margins and the scale of a row come from; default: from here.
     pub adaptive: Adaptive,
     /// s, the inverse temperature: 0 < s ≤ 1e6; default 64. Learnable: its gradient is among the outputs.
     pub scale: f64,

@@ -18,7 +18,7 @@ pub(crate) mod snippet;
 pub(crate) mod state;
 mod target;
 
-pub use adaptive::{AdaFace, Adaptive, Elastic, MagFace};
+pub use adaptive::{AdaFace, Adaptive, Elastic, Length, MagFace};
 pub use auxiliary::{CenterLoss, Regularizer};
 pub use chebyshev::{Coefficients, Damping, Series};
 pub(crate) use checked::CheckedBatch;
@@ -26,7 +26,7 @@ pub(crate) use follow::RowFacts;
 pub use link::{Binary, Link};
 pub(crate) use link::{sigmoid, softplus};
 pub use loss::{MarginSoftmax, Reduction, Similarity};
-pub use others::{InterclassFilter, Others, TopK};
+pub use others::{ArcNeg, CustomOthers, InterclassFilter, MvSoftmax, OtherCurve, Others, RowTarget, TopK};
 pub(crate) use prepared::Prepared;
 pub use presets::{PRESETS, Preset};
 pub(crate) use range::in_range;

@@ -11,7 +11,7 @@ use super::{
     AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, Similarity, Target,
     TargetCurve, TopK,
     link::{sigmoid, softplus},
-    others::Evaluator,
+    others::{Evaluator, OtherCurve},
 };
 use crate::{Result, Shape};
 
@@ -97,7 +97,7 @@ impl MarginSoftmax {
         }
     }
 
-    /// Whether the state's hardness follows the batch, and a row's bound its target.
+    /// Whether the state's hardness follows the batch.
     pub(crate) fn hardness_follows(&self) -> bool {
         self.others == Others::Curricular
     }
@@ -133,9 +133,22 @@ impl MarginSoftmax {
         }
     }
 
+    /// Whether the scale of a row follows the length of its embedding.
+    pub(crate) fn scales_by_length(&self) -> bool {
+        matches!(self.adaptive, Adaptive::Length(_))
+    }
+
+    /// The factor of a row's scale by the length of its embedding, and whether that is free to move it.
+    pub(crate) fn length_factor(&self, length: f64) -> (f64, bool) {
+        match self.adaptive {
+            Adaptive::Length(family) => family.factor(length),
+            _ => (1.0, false),
+        }
+    }
+
     /// Whether a row's margins follow from the row itself.
     pub(crate) fn rows_adapt(&self) -> bool {
-        !matches!(self.adaptive, Adaptive::None | Adaptive::AdaCos)
+        !matches!(self.adaptive, Adaptive::None | Adaptive::AdaCos) && !self.scales_by_length()
     }
 
     /// Whether the target has margins m0..m3, so that classes and rows may bring their own.
@@ -147,6 +160,14 @@ impl MarginSoftmax {
     pub(crate) fn custom(&self) -> Option<&dyn Margin> {
         match &self.target {
             Target::Custom(custom) => Some(custom.margin()),
+            _ => None,
+        }
+    }
+
+    /// The transform of the other classes from outside, if it is one.
+    pub(crate) fn custom_others(&self) -> Option<&dyn OtherCurve> {
+        match &self.others {
+            Others::Custom(custom) => Some(custom.curve()),
             _ => None,
         }
     }

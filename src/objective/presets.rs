@@ -1,8 +1,8 @@
 //! Every named loss with its numbers and their source: one table.
 
 use super::{
-    AdaFace, Adaptive, Angle, Binary, Coefficients, Curve, Elastic, Fallback, InterclassFilter, Link, MagFace,
-    MarginSoftmax, Others, Series, Similarity, SimilarityAdjustment, Slope, Target, TopK, Unified,
+    AdaFace, Adaptive, Angle, ArcNeg, Binary, Coefficients, Curve, Elastic, Fallback, InterclassFilter, Length, Link,
+    MagFace, MarginSoftmax, MvSoftmax, Others, Series, Similarity, SimilarityAdjustment, Slope, Target, TopK, Unified,
 };
 use crate::{Error, Result};
 
@@ -62,6 +62,11 @@ const fn preset(name: &'static str, source: &'static str, make: fn() -> MarginSo
 /// | `adacos` | cosine softmax whose scale follows the batch | – | AdaCos (dynamic) |
 /// | `arcface_topk` | m2 = 0.2, the 5 hardest others closer by 0.06 | 32 | inter-topk, wespeaker |
 /// | `arcface_filter` | m2 = 0.5, others above 0.4 filtered | 64 | insightface |
+/// | `modified_softmax` | \|x\|·cos θ: prototypes normalised, embeddings not | 1 | SphereFace; NormFace without feature normalisation |
+/// | `a_softmax` | the same with m1 = 4 at the label, fallback mirror (ψ), without annealing | 1 | SphereFace |
+/// | `mv_am` | m3 = 0.35, others above the target's logit 1.2·c + 0.2 | 32 | MV-Softmax, without the code's easy margin |
+/// | `mv_arc` | m2 = 0.5, fallback none, the same others | 32 | MV-Softmax, without the code's easy margin |
+/// | `arcnegface` | m2 = 0.5, fallback sine, others t·c + t − 1, t by their distance from the target's logit | 64 | ArcNegFace |
 /// | `ampface_rectified` | m0 = 0.35, others max(c, 0) | 64 | WC-ReLU, the unified paper |
 ///
 /// "Line": m1 = 1 and m2 = 0, so φ is the straight line m0·x − m3 and has neither curve nor threshold. "The unified
@@ -133,6 +138,25 @@ pub const PRESETS: &[Preset] = &[
     }),
     preset("arcface_filter", "insightface", || {
         MarginSoftmax::arcface().with_others(Others::InterclassFilter(InterclassFilter::default()))
+    }),
+    preset("modified_softmax", "SphereFace; NormFace without feature normalisation", || {
+        MarginSoftmax::normface().with_scale(1.0).with_adaptive(Adaptive::Length(Length::default()))
+    }),
+    preset("a_softmax", "SphereFace, without annealing", || {
+        let margin = |m: &mut Unified| (m.m1, m.fallback) = (4.0, Fallback::Mirror);
+        let length = Adaptive::Length(Length::default());
+        MarginSoftmax::normface().with_scale(1.0).with_margin(margin).with_adaptive(length)
+    }),
+    preset("mv_am", "MV-Softmax, without the code's easy margin", || {
+        MarginSoftmax::cosface().with_scale(32.0).with_others(Others::MvSoftmax(MvSoftmax::default()))
+    }),
+    preset("mv_arc", "MV-Softmax, without the code's easy margin", || {
+        let arc = MarginSoftmax::arcface().with_margin(|m| m.fallback = Fallback::None).with_scale(32.0);
+        arc.with_others(Others::MvSoftmax(MvSoftmax::default()))
+    }),
+    preset("arcnegface", "ArcNegFace", || {
+        let arc = MarginSoftmax::arcface().with_margin(|m| m.fallback = Fallback::Sine);
+        arc.with_others(Others::ArcNeg(ArcNeg::default()))
     }),
     preset("ampface_rectified", "Unifying Margin-Based Softmax Losses in Face Recognition", || {
         MarginSoftmax::ampface().with_others(Others::Rectified)

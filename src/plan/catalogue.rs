@@ -31,10 +31,33 @@ impl crate::Margin for Straight {
     }
 }
 
+/// Other classes from outside.
+#[derive(Debug)]
+struct Level;
+
+impl crate::OtherCurve for Level {
+    fn name(&self) -> &str {
+        "level"
+    }
+
+    fn value_slope(&self, c: f64, target: crate::objective::RowTarget) -> (f64, f64) {
+        (c + target.value - target.cosine, 1.0)
+    }
+
+    fn wgsl(&self) -> &str {
+        "fn margin_other(c: f32, row: RowTarget) -> ValueSlope { return ValueSlope(c + row.value - row.cosine, other_parameter(0u)); }"
+    }
+
+    fn parameters(&self) -> Vec<f64> {
+        vec![1.0]
+    }
+}
+
 /// The losses whose kernels differ, each once.
 fn variants() -> Vec<Snippets> {
     let mut losses = vec![
         MarginSoftmax { target: Target::Custom(crate::objective::Custom::new(Straight)), ..Default::default() },
+        MarginSoftmax::normface().with_others(Others::Custom(crate::objective::CustomOthers::new(Level))),
         MarginSoftmax { similarity: Similarity::Dot, ..Default::default() },
     ];
     for target in Target::all() {

@@ -43,6 +43,8 @@ pub(crate) struct Snippets {
     /// The text of a curve from outside.
     custom: Option<Arc<str>>,
     others: Snippet,
+    /// The text of a transform from outside.
+    custom_others: Option<Arc<str>>,
     link: Snippet,
     similarity: Similarity,
     /// For people: the target, the transform of the others, and the link if it is not the usual one.
@@ -63,25 +65,30 @@ pub(crate) struct Stages {
     pub margin_noise: bool,
     /// Hardest classes that are selected.
     pub top_k: usize,
+    /// Other classes that look at the target of their row.
+    pub sees_target: bool,
 }
 
 impl Snippets {
     pub fn of(loss: &MarginSoftmax, shape: Shape) -> Self {
         let custom = loss.custom();
         let target = custom.map_or(loss.target.name(), |margin| margin.name());
+        let others = loss.custom_others().map_or(loss.others.name(), |curve| curve.name());
         let stages = Stages {
             update_state: loss.state_follows(),
             scale: loss.scale_follows(),
             margin_noise: loss.draws().is_some(),
             top_k: loss.top_k(),
+            sees_target: loss.others.sees_target(),
         };
         Self {
             target: loss.target.snippet(),
             custom: custom.map(|margin| margin.wgsl().into()),
             others: loss.others.snippet(),
+            custom_others: loss.custom_others().map(|curve| curve.wgsl().into()),
             link: loss.link.snippet(),
             similarity: loss.similarity,
-            names: [target, loss.others.name(), loss.link.name()].map(Arc::from),
+            names: [target, others, loss.link.name()].map(Arc::from),
             many: shape.sub_centers() > 1,
             stages,
         }
@@ -96,7 +103,7 @@ impl Snippets {
     pub fn raw(&self) -> Self {
         let (others, link) = (Others::Identity, Link::Softmax);
         let names = [self.names[0].clone(), others.name().into(), link.name().into()];
-        Self { others: others.snippet(), link: link.snippet(), names, ..self.clone() }
+        Self { others: others.snippet(), custom_others: None, link: link.snippet(), names, ..self.clone() }
     }
 
     /// The target and the transform of the others, and whatever else is not usual.
@@ -109,7 +116,7 @@ impl Snippets {
         if self.similarity != Similarity::default() {
             name += &format!(" + {}", self.similarity.name());
         }
-        let Stages { update_state, scale, margin_noise, top_k } = self.stages;
+        let Stages { update_state, scale, margin_noise, top_k, .. } = self.stages;
         for (on, what) in [(update_state && !scale, "state"), (scale, "scale"), (margin_noise, "margin noise")] {
             if on {
                 name += &format!(" + {what}");
@@ -130,9 +137,13 @@ impl Snippets {
         }
     }
 
-    /// The transform of the other classes; `beside` a target, what both call is there already.
-    fn other(&self, recipe: Recipe, beside: bool) -> Recipe {
-        with(recipe, self.others, if beside { self.target.needs } else { &[] })
+    /// The transform of the other classes beside a target or the link: what both call is there already.
+    fn other(&self, recipe: Recipe, beside: Snippet) -> Recipe {
+        let recipe = with(recipe, self.others, beside.needs);
+        match &self.custom_others {
+            Some(text) => recipe.part(text.to_string()),
+            None => recipe,
+        }
     }
 
     fn link(&self, recipe: Recipe) -> Recipe {
@@ -224,7 +235,10 @@ pub(crate) fn target_rows(snippets: &Snippets, x: Loader, w: Loader, margins: bo
 }
 
 pub(crate) fn target_margins(snippets: &Snippets) -> Kernel {
-    margins_of_row(snippets, recipe!("head", "target_margins", "w")).kernel()
+    match snippets.stages.sees_target {
+        true => margins_of_row(snippets, recipe!("head", "target_facts", "w")).kernel(),
+        false => margins_of_row(snippets, recipe!("head", "target_margins", "w")).kernel(),
+    }
 }
 
 /// Binds the margins of classes and rows, and the state where the loss has one.
@@ -291,7 +305,7 @@ pub(crate) fn row_stats(snippets: &Snippets, c: Loader) -> Kernel {
     } else {
         recipe.load("cosine", 0, c).part(wgsl!("sub_centers/quad_of_one"))
     };
-    snippets.classes(snippets.other(recipe, false)).kernel()
+    snippets.classes(snippets.other(recipe, snippets.link)).kernel()
 }
 
 /// Binds the batch's state, or the sums, last.
@@ -329,7 +343,7 @@ pub(crate) struct Pull {
 /// `c`: of the cosines, or logits. The batch's state, and then a filter's blocks, are bound last.
 pub(crate) fn grad_cosines(snippets: &Snippets, c: Loader, pull: Pull) -> Kernel {
     let recipe = snippets.link(recipe!("head", "grad_cosines", "wrrw"));
-    let recipe = snippets.classes(snippets.other(recipe, false));
+    let recipe = snippets.classes(snippets.other(recipe, snippets.link));
     let recipe = recipe.bound_part(if pull.scaled { wgsl!("head/pull_scaled") } else { wgsl!("head/pull_plain") });
     let recipe = match (snippets.many, c) {
         (true, _) => recipe.part(wgsl!("elements/inplace_f32")).part(wgsl!("sub_centers/pull_many")),
@@ -393,12 +407,12 @@ pub(crate) fn grad_prototypes(tile: Tile, g: Loader, x: Loader, w: Loader, out: 
 
 pub(crate) fn margin_logits(snippets: &Snippets) -> Kernel {
     let recipe = snippets.target(recipe!("operations", "margin_logits", "rrw"));
-    snippets.other(recipe, true).part(CURVE).kernel()
+    snippets.other(recipe, snippets.target).part(CURVE).kernel()
 }
 
 pub(crate) fn margin_slopes(snippets: &Snippets) -> Kernel {
     let recipe = snippets.target(recipe!("operations", "margin_slopes", "rrrw"));
-    snippets.other(recipe, true).part(CURVE).kernel()
+    snippets.other(recipe, snippets.target).part(CURVE).kernel()
 }
 
 pub(crate) fn gather_rows(w: Loader, out: Loader) -> Kernel {

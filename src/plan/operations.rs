@@ -137,6 +137,7 @@ impl Plan {
         loss.validate()?;
         let why = match (&loss.others, loss.adaptive) {
             (Others::Curricular, _) => "CurricularFace looks at the target of the row, and at the state of a run",
+            (others, _) if others.sees_target() => "its other classes look at the target of the row",
             (Others::TopK(_), _) => "inter-topk looks at all classes of the row",
             (_, Adaptive::None) => "",
             _ => "an adaptive family looks at the batch",

@@ -38,7 +38,7 @@ impl Shard<'_> {
         self.complete(targets)?;
         let (n, loss, first) = (self.batch.rows(), &self.loss, self.range.start == 0);
         statistics.check(loss, self.classes, n)?;
-        let (scale, other) = (state.scale_of(loss), loss.other(state.hardness));
+        let (base, other) = (state.scale_of(loss), loss.other(state.hardness));
         let broken = targets.non_finite_prototypes > 0;
         let mut out = self.nothing_yet(targets);
         let z = loss.divisor(out.normalizer, self.batch.divisor);
@@ -52,6 +52,8 @@ impl Shard<'_> {
         let rows = self.rows(targets, state).into_iter().zip(&statistics.rows).enumerate();
         for (i, (row, sums)) in rows.filter(|(i, _)| self.counts(*i) && !broken) {
             let upstream = self.batch.upstream.map_or(1.0, |up| if up.len() == 1 { up[0] } else { up[i] });
+            let (factor, free) = loss.length_factor(self.x.length[i]);
+            let scale = base * factor;
             // divided by z last: a tiny z must not overflow
             let gain = |pull: f64| if z > 0.0 { upstream * (pull / z) } else { 0.0 };
             out.target_cosines[i] = targets.cosines[i].unwrap_or(0.0);
@@ -62,8 +64,10 @@ impl Shard<'_> {
             if let Some(sum) = out.log_sum_exps.get_mut(i) {
                 *sum = terms.log_sum_exp;
             }
-            grad_scale += gain(terms.scale);
-            grad_bias += gain(terms.bias);
+            if free && first {
+                length_gradients[i] = base * gain(terms.scale);
+            }
+            (grad_scale, grad_bias) = (grad_scale + factor * gain(terms.scale), grad_bias + gain(terms.bias));
             let own = self.local(i).map(|j| (j, terms.pull, row.slope));
             for (j, pull, slope) in terms.others.into_iter().chain(own) {
                 g[i * vectors + self.vector(i, j)] = scale * gain(pull) * slope;

@@ -28,13 +28,14 @@ pub fn predict(
 impl Shard<'_> {
     /// The nearest classes of this shard.
     pub(crate) fn predictions(&self, count: usize, state: &State) -> Predictions<f64> {
-        let (rows, classes, scale) = (self.batch.rows(), self.range.len(), state.scale_of(&self.loss));
+        let (rows, classes) = (self.batch.rows(), self.range.len());
         let mut out = Predictions::default();
         out.reset(rows, count, self.range.clone(), self.loss.binary().is_none());
         out.non_finite_rows = (0..rows).filter(|&i| !self.ignored(i) && !self.counts(i)).count();
         out.non_finite_prototypes = self.w.non_finite.iter().filter(|&&bad| bad).count();
         let broken = out.non_finite_prototypes > 0;
         for i in (0..rows).filter(|&i| self.counts(i) && !broken) {
+            let scale = self.scale(i, state);
             let mut nearest: Vec<usize> = (0..classes).collect();
             // stable, and finite: of equal cosines, 0 and -0 too, the lower class comes first
             nearest.sort_by(|&a, &b| self.cosine(i, b).partial_cmp(&self.cosine(i, a)).unwrap_or(Ordering::Equal));

@@ -5,7 +5,11 @@ use std::ops::Range;
 use super::directions::{Directions, dot};
 use crate::{
     Batch, Error, GradientFilter, Label, MarginSoftmax, Result, Shape, State,
-    objective::{Binary, CheckedBatch, Prepared, RowFacts, others::Place, sigmoid, softplus},
+    objective::{
+        Binary, CheckedBatch, Prepared, RowFacts,
+        others::{Place, RowTarget as Seen},
+        sigmoid, softplus,
+    },
     shard::{RowStatistics, Statistics, Targets},
 };
 
@@ -159,7 +163,18 @@ impl<'a> Shard<'a> {
                 value,
                 slope,
                 slope_m2,
-                bound: chosen.map_or(self.loss.others.bound(fact.cosine, m[2]), |(cosine, _)| cosine),
+                bound: chosen.map_or_else(
+                    // a row that is not finite has no target to look at
+                    || {
+                        if fact.counts {
+                            self.loss.others.bound(Seen { cosine: fact.cosine, value }, m[2])
+                        } else {
+                            0.0
+                        }
+                    },
+                    |(cosine, _)| cosine,
+                ),
+                cosine: fact.cosine,
                 last: chosen.map_or(0, |(_, class)| class),
             }
         };
@@ -167,16 +182,21 @@ impl<'a> Shard<'a> {
     }
 
     pub(super) fn place(&self, row: &RowTarget, j: usize) -> Place<f64> {
-        Place { bound: row.bound, late: self.range.start + j > row.last }
+        Place { bound: row.bound, target: row.cosine, late: self.range.start + j > row.last }
+    }
+
+    /// The scale of a row.
+    pub(super) fn scale(&self, i: usize, state: &State) -> f64 {
+        state.scale_of(&self.loss) * self.loss.length_factor(self.x.length[i]).0
     }
 
     /// The rows' sums over the other classes of this shard.
     pub fn statistics(&self, targets: &Targets, state: &State) -> Result<Statistics> {
         self.complete(targets)?;
-        let (scale, other, binary) = (state.scale_of(&self.loss), self.loss.other(state.hardness), self.loss.binary());
+        let (other, binary) = (self.loss.other(state.hardness), self.loss.binary());
         let rows = self.rows(targets, state);
         let statistics = |(i, row): (usize, &RowTarget)| {
-            let mut all = RowStatistics::EMPTY;
+            let (mut all, scale) = (RowStatistics::EMPTY, self.scale(i, state));
             let values = self.others(i).map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
             all.max_logit = match binary {
                 None => values.clone().map(|(_, v)| scale * v).fold(all.max_logit, f64::max),
@@ -217,6 +237,8 @@ pub(super) struct RowTarget {
     pub value: f64,
     pub slope: f64,
     pub slope_m2: f64,
+    /// The target's.
+    pub cosine: f64,
     /// Of the transform of the other classes.
     pub bound: f64,
     pub last: usize,

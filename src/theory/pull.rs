@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_PI_2, PI};
 use super::{any_finite, range, search::first_reached};
 use crate::{
     Adaptive, Error, MarginSoftmax, Result, Target,
-    objective::{Fallback, Unified, softplus},
+    objective::{Fallback, RowTarget, Unified, softplus},
 };
 
 /// When training counts as finished for an embedding.
@@ -142,6 +142,7 @@ pub fn collapse_loss(loss: &MarginSoftmax, classes: usize) -> Result<f64> {
     let curve = curve(loss)?;
     let inside = (1..1 << 31).contains(&classes);
     let others = range("classes", classes as f64, inside, "1 <= classes < 2^31")? - 1.0;
-    let (other, _) = loss.others.value_slope(-1.0);
-    Ok(softplus(others.ln() + loss.scale * (other - curve(PI).0)))
+    let value = curve(PI).0;
+    let (other, _) = loss.others.value_slope_at(-1.0, RowTarget { cosine: -1.0, value });
+    Ok(softplus(others.ln() + loss.scale * (other - value)))
 }

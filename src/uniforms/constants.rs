@@ -113,6 +113,8 @@ shared! {
     ELASTIC_ANGLE: u32 = 3;
     /// m3 is drawn.
     ELASTIC_COSINE: u32 = 4;
+    /// The scale follows the length, which has a gradient.
+    LENGTH_SCALE: u32 = 5;
 
     // settings.fallback
 

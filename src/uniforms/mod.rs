@@ -108,7 +108,7 @@ shared! {
         pub(crate) top_k: u32,
         /// Of the binary link.
         pub(crate) bias: f32,
-        /// The lengths between which MagFace's margin grows.
+        /// The lengths between which MagFace's margin grows, or a row's scale.
         pub(crate) lower: f32,
         pub(crate) upper: f32,
         /// The margin at the lower one; AdaFace's margin.

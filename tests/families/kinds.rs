@@ -5,7 +5,7 @@
 
 use margin_softmax::{objective::*, *};
 
-use super::{bent, named};
+use super::{bent, lean, named};
 
 /// Facts of a target curve.
 pub struct TargetFacts {
@@ -31,6 +31,8 @@ impl From<&Target> for TargetFacts {
 pub struct Row<'a> {
     /// The target's cosine.
     pub target: f64,
+    /// Its value with the margins of the row, without scale.
+    pub value: f64,
     pub m2: f64,
     /// The cosines of the other classes, the largest first.
     pub others: &'a [f64],
@@ -54,6 +56,10 @@ pub struct OthersFacts {
     pub kinks: OfRow,
     /// How many of the largest cosines it treats otherwise than the rest.
     pub chosen: Option<usize>,
+    /// Of a detached slope that is not 1: the slope at a cosine with this value.
+    pub detached: Option<fn(c: f64, value: f64) -> f64>,
+    /// Whether it varies with the target of the row, through which no gradient passes.
+    pub follows_target: bool,
     /// Whether its slope grows without bound, or its higher derivatives do, next to ±1.
     pub steep: bool,
     /// Whether a number of the state follows the batch for it.
@@ -71,6 +77,8 @@ impl From<&Others> for OthersFacts {
             same: Others::Identity,
             kinks: Box::new(|_| vec![]),
             chosen: None,
+            detached: None,
+            follows_target: false,
             steep: false,
             moves: false,
             largest: None,
@@ -196,6 +204,25 @@ kinds! { others: Others => OthersFacts, transforms;
         same: Others::SimilarityAdjustment(SimilarityAdjustment { margin: 0.0, slope: Slope::Analytic, angular: false, ..*p }),
         steep: true,
     }, named("sphereface2");
+    Others::MvSoftmax(mv) => {
+        bare: Others::MvSoftmax(MvSoftmax { weight: 0.0, ..*mv }),
+        kinks: Box::new(|row| vec![row.value]),
+        // (1 + t)·c + t is at most 1 + 2t
+        largest: { let most = 1.0 + 2.0 * mv.weight; Some(Box::new(move |c| (most * c, most))) },
+    }, named("mv_arc");
+    Others::ArcNeg(arcneg) => {
+        bare: Others::ArcNeg(ArcNeg { factor: 1.0, mean: 0.0, deviation: 1e9 }),
+        // t, of the value t·(c + 1) − 1
+        detached: Some(|c, value| (value + 1.0) / (c + 1.0)),
+        follows_target: true,
+        // t <= α, and its slope times c + 1 at most 2·α·e^(−1/2)/σ, by c and by φ
+        largest: { let most = arcneg.factor * (1.0 + 2.5 / arcneg.deviation); Some(Box::new(move |c| (most * c, most))) },
+    }, named("arcnegface");
+    Others::Custom(_) => {
+        bare: lean(0.0, 0.0).others,
+        follows_target: true,
+        largest: Some(Box::new(|c| (2.5 * c, 2.5))),
+    }, lean(0.3, -0.2);
 }
 
 kinds! { link: Link => LinkFacts, links;
@@ -208,6 +235,7 @@ kinds! { adaptive: Adaptive => AdaptiveFacts, adaptives;
     Adaptive::AdaFace(_) => { moves: true, }, named("adaface");
     Adaptive::MagFace(_) => {}, named("magface");
     Adaptive::Elastic(elastic) => { draws: true, sorted: elastic.sorted, }, named("elasticface_arc");
+    Adaptive::Length(_) => {}, named("modified_softmax");
     Adaptive::AdaCos => { moves: true, classes: 3, }, named("adacos");
 }
 

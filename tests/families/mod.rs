@@ -164,6 +164,38 @@ pub fn bent(m0: f64, m3: f64) -> MarginSoftmax {
     MarginSoftmax { target: Target::Custom(Custom::new(Bent { m0, m3 })), ..Default::default() }
 }
 
+/// Other classes from outside: c + a c (1 - x) + b c² φ.
+#[derive(Debug)]
+pub struct Lean {
+    pub a: f64,
+    pub b: f64,
+}
+
+impl OtherCurve for Lean {
+    fn name(&self) -> &str {
+        "lean"
+    }
+    fn value_slope(&self, c: f64, target: RowTarget) -> (f64, f64) {
+        let (a, b) = (self.a * (1.0 - target.cosine), self.b * target.value);
+        (c + a * c + b * c * c, 1.0 + a + 2.0 * b * c)
+    }
+    fn wgsl(&self) -> &str {
+        "fn margin_other(c: f32, row: RowTarget) -> ValueSlope {
+            let a = other_parameter(0u) * (1.0 - row.cosine);
+            let b = other_parameter(1u) * row.value;
+            return ValueSlope(c + a * c + b * c * c, 1.0 + a + 2.0 * b * c);
+        }"
+    }
+    fn parameters(&self) -> Vec<f64> {
+        vec![self.a, self.b]
+    }
+}
+
+/// A loss with those other classes.
+pub fn lean(a: f64, b: f64) -> MarginSoftmax {
+    MarginSoftmax::cosface().with_scale(16.0).with_others(Others::Custom(CustomOthers::new(Lean { a, b })))
+}
+
 fn named(name: &str) -> MarginSoftmax {
     MarginSoftmax::named(name).expect("a preset")
 }
@@ -201,6 +233,7 @@ fn list() -> Vec<Family> {
     // between the lengths of the vectors that those tests draw
     let lengths = MagFace { lower_length: 1.5, upper_length: 4.5, lower_margin: 0.3, upper_margin: 0.7, weight: 0.5 };
     let magface = || MarginSoftmax::magface().with_adaptive(Adaptive::MagFace(lengths)).with_scale(30.0);
+    let short = Length { lower_length: 1.5, upper_length: 4.5 };
     let binary = Link::Binary(Binary { weight: 0.6, factor: 0.5, bias: -3.0 });
     let arcface = MarginSoftmax::arcface;
     let cheby = MarginSoftmax::cheby_aam;
@@ -258,6 +291,21 @@ fn list() -> Vec<Family> {
         preset("elasticface_cos_plus", &[Cpu(1)]),
         family("elasticface_cos_plus_20", named("elasticface_cos_plus").with_scale(20.0), &[TURNS]),
         family("elastic_series", cheby().with_adaptive(Adaptive::Elastic(Elastic::default())), &[TURNS]),
+        // a scale of the row
+        preset("modified_softmax", &[TURNS, Cpu(1), BadValues(1), Browser, Soak(1)]),
+        preset("a_softmax", &[Cpu(2), Browser]),
+        family("length", arcface().with_scale(6.0).with_adaptive(Adaptive::Length(short)), &[TURNS, Laws]),
+        family(
+            "length_margins",
+            unified(0.7, 1.35, 0.3, 0.1).with_scale(4.0).with_adaptive(Adaptive::Length(short)),
+            &[MARGINS],
+        ),
+        family("length_mv", named("mv_am").with_scale(5.0).with_adaptive(Adaptive::Length(short)), &[TURNS, Cpu(1)]),
+        family(
+            "length_binary",
+            named("sphereface2").with_scale(4.0).with_adaptive(Adaptive::Length(short)),
+            &[TURNS, Cpu(1)],
+        ),
         // SphereFace2's curve and the binary link, together and alone
         preset("sphereface2", &[TURNS, Cpu(1), BadValues(1), Browser, Soak(1)]),
         preset("sphereface2_angular", &[TURNS, Operation, Cpu(2), Browser]),
@@ -274,11 +322,24 @@ fn list() -> Vec<Family> {
         family("chebyaam_top", cheby().with_others(top(2)), &[TURNS]),
         preset("arcface_filter", &[Cpu(3), Browser]),
         family("arcface_filter_30", named("arcface_filter").with_scale(30.0), &[TURNS]),
+        preset("mv_am", &[TURNS, Cpu(1), BadValues(1), Browser]),
+        preset("mv_arc", &[TURNS, Cpu(2), Browser, Soak(1)]),
+        family(
+            "mv_fixed",
+            named("mv_am").with_others(Others::MvSoftmax(MvSoftmax { fixed: true, weight: 0.3 })),
+            &[TURNS, Cpu(1)],
+        ),
+        family("mv_margins", named("mv_am").with_scale(16.0), &[MARGINS]),
+        preset("arcnegface", &[Cpu(1), BadValues(1), Browser]),
+        family("arcnegface_30", named("arcnegface").with_scale(30.0), &[TURNS, CENTERS]),
+        family("arcneg_adaface", named("adaface").with_scale(16.0).with_others(named("arcnegface").others), &[TURNS]),
         // plain products
         preset("softmax", &[TURNS, Cpu(1), BadValues(1)]),
         preset("m_softmax", &[TURNS, Cpu(1)]),
         // a curve from outside, which has no JSON form and so is in no browser
         family("custom", bent(0.9, 0.2), &[TURNS, Operation]),
+        family("custom_others", lean(0.3, -0.2), &[TURNS, BadValues(1), Cpu(1), Cpu(2), Laws]),
+        family("custom_both", bent(0.9, 0.2).with_scale(16.0).with_others(lean(-0.2, 0.3).others), &[TURNS, Cpu(1)]),
         // several parts at once
         family("adacos_top", named("adacos").with_others(top(3)).with_label_smoothing(0.1), &[Cpu(2)]),
         family(

@@ -9,8 +9,8 @@ use arbitrary::{Result, Unstructured};
 use margin_softmax::{
     Adaptive, Link, MarginSoftmax, Others, Reduction, Similarity, Target,
     objective::{
-        AdaFace, Angle, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, MagFace, PRESETS,
-        Series, SimilarityAdjustment, Slope, TopK, Unified,
+        AdaFace, Angle, ArcNeg, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, Length, MagFace,
+        MvSoftmax, PRESETS, Series, SimilarityAdjustment, Slope, TopK, Unified,
     },
 };
 use serde_json::{Number, Value};
@@ -72,7 +72,7 @@ fn unified(u: &mut Unstructured) -> Result<Unified> {
 }
 
 fn adaptive(u: &mut Unstructured) -> Result<Adaptive> {
-    Ok(match u.int_in_range(0..=4_u8)? {
+    Ok(match u.int_in_range(0..=5_u8)? {
         0 => Adaptive::None,
         1 => Adaptive::AdaFace(AdaFace {
             margin: number(u, 0.0, 1.5)?,
@@ -95,6 +95,7 @@ fn adaptive(u: &mut Unstructured) -> Result<Adaptive> {
             deviation: number(u, 0.0, 0.5)?,
             sorted: u.arbitrary()?,
         }),
+        4 => Adaptive::Length(Length { lower_length: number(u, 1e-3, 1.0)?, upper_length: number(u, 1.0, 50.0)? }),
         _ => Adaptive::AdaCos,
     })
 }
@@ -128,13 +129,19 @@ pub fn loss(u: &mut Unstructured) -> Result<MarginSoftmax> {
         };
     }
     if has(6) {
-        loss.others = match u.int_in_range(0..=6_u8)? {
+        loss.others = match u.int_in_range(0..=8_u8)? {
             0 => Others::Identity,
             1 => Others::Rectified,
             2 => Others::Angle(angle(u)?),
             3 => Others::Curricular,
             4 => Others::TopK(TopK { count: u.int_in_range(0..=65_u8)?.into(), margin: number(u, 0.0, 1.5)? }),
             5 => Others::InterclassFilter(InterclassFilter { threshold: number(u, 0.01, 1.0)? }),
+            6 => Others::MvSoftmax(MvSoftmax { weight: number(u, 0.0, 2.0)?, fixed: u.arbitrary()? }),
+            7 => Others::ArcNeg(ArcNeg {
+                factor: number(u, 0.1, 3.0)?,
+                mean: number(u, -1.0, 1.0)?,
+                deviation: number(u, 0.05, 3.0)?,
+            }),
             _ => Others::SimilarityAdjustment(power(u)?),
         };
     }

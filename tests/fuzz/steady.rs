@@ -2,7 +2,7 @@
 
 use margin_softmax::{
     Adaptive, Link, MarginSoftmax, Others, Output, Reduction, Similarity, State, Target,
-    objective::{Angle, Coefficients, Curve, Damping, Series, Unified},
+    objective::{Angle, Coefficients, Curve, Damping, RowTarget, Series, Unified},
 };
 
 use crate::common::Data;
@@ -174,7 +174,7 @@ impl<'a> Seen<'a> {
         };
         let mut steady = self.steady;
         for (&i, &x) in self.rows.iter().zip(&targets) {
-            let mut bound = f64::INFINITY;
+            let (mut bound, value);
             match &margins {
                 Some((unified, m)) => {
                     let [m0, m1, m2, m3] = m[i];
@@ -182,8 +182,13 @@ impl<'a> Seen<'a> {
                     let own = Unified { m0, m1, m2, m3, curve, ..(*unified).clone() };
                     look(x, zero(i), &|c| own.value_slope(c));
                     bound = x * m2.cos() - ((1.0 - x) * (1.0 + x)).max(0.0).sqrt() * m2.sin();
+                    value = own.value_slope(x);
                 }
-                None => look(x, zero(i), &|c| self.loss.target_value_slope(c)),
+                None => {
+                    look(x, zero(i), &|c| self.loss.target_value_slope(c));
+                    bound = f64::INFINITY;
+                    value = self.loss.target_value_slope(x);
+                }
             }
             let mut others: Vec<f64> =
                 (0..classes).filter(|&j| j as i64 != labels[i]).map(|j| self.cosines[i * classes + j]).collect();
@@ -209,6 +214,26 @@ impl<'a> Seen<'a> {
                         });
                     }
                 }
+                Others::MvSoftmax(_) | Others::ArcNeg(_) | Others::Custom(_) => {
+                    // what they look at moves with the target, by its slope; a number that follows it moves by t's own, at most
+                    // 0.61·α/σ, times c + 1
+                    let reach = OFF * (2.0 + 2.0 * value.1.abs());
+                    let moved = match &transform {
+                        Others::ArcNeg(near) => 2.0 * 0.61 * near.factor / near.deviation,
+                        Others::MvSoftmax(_) => {
+                            steady &= others.iter().all(|c| (c - value.0).abs() > reach);
+                            0.0
+                        }
+                        _ => 2.0,
+                    };
+                    let target = RowTarget { cosine: x, value: value.0 };
+                    for &c in &others {
+                        look(c, zero(i), &|c| {
+                            let (at, slope) = transform.value_slope_at(c, target);
+                            (at, slope.abs() + moved * (1.0 + value.1.abs()))
+                        });
+                    }
+                }
                 transform => others.iter().for_each(|&c| look(c, zero(i), &|c| transform.value_slope(c))),
             }
         }
@@ -222,6 +247,10 @@ impl<'a> Seen<'a> {
             let apart = |l: &f64| [f.lower_length, f.upper_length].iter().all(|end| (l / end - 1.0).abs() > 1e-5);
             steady &= self.lengths[0].iter().all(apart);
         }
+        if let Adaptive::Length(f) = self.loss.adaptive {
+            let apart = |l: &f64| [f.lower_length, f.upper_length].iter().all(|end| (l / end - 1.0).abs() > 1e-5);
+            steady &= self.lengths[0].iter().all(apart);
+        }
         let scale = self.scale();
         let gate = 1e-5 + 3e-7 * scale * slope.max(1.0);
         steady &= kinks.iter().all(|&(jump, bend)| jump <= 2.0 * OFF && bend <= gate);
@@ -232,7 +261,15 @@ impl<'a> Seen<'a> {
 
     /// The scale in force.
     pub fn scale(&self) -> f64 {
-        if self.loss.adaptive == Adaptive::AdaCos { self.state.scale } else { self.loss.scale }
+        match self.loss.adaptive {
+            Adaptive::AdaCos => self.state.scale,
+            // the largest of a row
+            Adaptive::Length(f) => {
+                let longest = self.rows.iter().map(|&i| self.lengths[0][i]).fold(f.lower_length, f64::max);
+                self.loss.scale * longest.min(f.upper_length)
+            }
+            _ => self.loss.scale,
+        }
     }
 
     /// Σ_j |dL/dc_ij| of every row, or more: what its rounding is relative to.

@@ -137,7 +137,11 @@ pub fn compare(device: &Device, case: &Case) -> Result<(), String> {
         Similarity::Dot => longest(&data.embeddings) * longest(&data.prototypes),
         Similarity::Cosine => 1.0,
     };
-    let scale = if case.loss.adaptive == Adaptive::AdaCos { state.scale } else { case.loss.scale };
+    let scale = match case.loss.adaptive {
+        Adaptive::AdaCos => state.scale,
+        Adaptive::Length(f) => case.loss.scale * longest(&data.embeddings).clamp(f.lower_length, f.upper_length),
+        _ => case.loss.scale,
+    };
     // a small focal loss is e^((1 + γ)·d) in the difference d of two logits, and not e^d; the square of a log-sum-exp has twice its
     // error
     let power = (1.0 + case.loss.focal).max(if case.loss.z_loss > 0.0 { 2.0 } else { 1.0 });

@@ -486,7 +486,13 @@ impl Data {
                 let rise = (family.upper_margin - family.lower_margin) / (high - low);
                 angles = vec![family.lower_margin + rise * (length.clamp(low, high) - low)];
             }
-            if loss.adaptive != Adaptive::None && !matches!(loss.adaptive, Adaptive::MagFace(_)) {
+            if let Adaptive::Length(family) = loss.adaptive {
+                let ends = [family.lower_length, family.upper_length];
+                if ends.iter().any(|end| (x[i].1 / end - 1.0).abs() < NEAR) {
+                    return false;
+                }
+            }
+            if !matches!(loss.adaptive, Adaptive::None | Adaptive::MagFace(_) | Adaptive::Length(_)) {
                 // somewhere within: keep to where the curve has no kink whatever it is
                 angles = vec![m[2], -0.4, -0.2, 0.0, 0.2, 0.4];
             }
@@ -502,7 +508,14 @@ impl Data {
                         return false;
                     }
                 }
-                if (transform.kinks)(&Row { target, m2, others: &others }).into_iter().any(near) {
+                let value = match &loss.target {
+                    Target::Unified(own) => {
+                        let [m0, m1, _, m3] = m;
+                        Unified { m0, m1, m2, m3, ..own.clone() }.value_slope(target).0
+                    }
+                    other => other.value_slope(target).0,
+                };
+                if (transform.kinks)(&Row { target, value, m2, others: &others }).into_iter().any(near) {
                     return false;
                 }
             }

@@ -500,7 +500,7 @@ fn every_error_says_what_is_wrong(context: &Context) -> Result<(), Failed> {
     );
     let target = Target::Custom(Custom::new(Bad("this is not WGSL")));
     let custom = Backend::Gpu(context.clone()).head(&MarginSoftmax { target, ..loss() }, shape());
-    begins(custom.map(drop).unwrap_err(), "the WGSL of the margin `bad` is refused: ", "this");
+    begins(custom.map(drop).unwrap_err(), "the WGSL of the curve `bad` is refused: ", "this");
     let timing = gpu::timing::Timing::new(&Context::from_device(
         &wgpu::Device::noop(&Default::default()).0,
         &wgpu::Device::noop(&Default::default()).1,

@@ -4,7 +4,7 @@ use libtest_mimic::Failed;
 use margin_softmax::{
     data::Counts,
     gpu::{Context, Head, Io, Tensor, operations},
-    objective::{Custom, TopK},
+    objective::{Custom, CustomOthers, RowTarget, TopK},
     plan::{Role, TensorRole},
     shard::{Statistics, Targets},
     *,
@@ -13,7 +13,7 @@ use margin_softmax::{
 use crate::{
     Check,
     cases::{Case, Data, table},
-    families::{self, Family, bent},
+    families::{self, Family, bent, lean},
     rig::{Rig, plain, same_bits, same_output},
 };
 
@@ -296,6 +296,9 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
         if let Target::Custom(_) = &other.target {
             other.target = bent(0.5, 0.1).target;
         }
+        if let Others::Custom(_) = &other.others {
+            other.others = lean(0.1, 0.2).others;
+        }
         let fresh = Rig::new(context, &other, case.shape(), &plain(&shards), &options, &data)?.run(context)?;
         let mut rig = Rig::new(context, &case.loss, case.shape(), &plain(&shards), &options, &data)?;
         let before = (context.allocated_bytes(), context.compiled_kernels());
@@ -409,6 +412,18 @@ impl Margin for Bad {
     }
 }
 
+impl OtherCurve for Bad {
+    fn name(&self) -> &str {
+        "bad"
+    }
+    fn value_slope(&self, c: f64, _: RowTarget) -> (f64, f64) {
+        (c, 1.0)
+    }
+    fn wgsl(&self) -> &str {
+        self.0
+    }
+}
+
 fn a_bad_curve_from_outside_is_refused(context: &Context) -> Result<(), Failed> {
     let shape = Shape::new(3, 4, 5)?;
     for text in [
@@ -421,6 +436,21 @@ fn a_bad_curve_from_outside_is_refused(context: &Context) -> Result<(), Failed> 
         "@group(0) @binding(9) var<storage> b: array<f32>; fn margin_target(x: f32) -> ValueSlope { return ValueSlope(b[0], 1.0); }",
     ] {
         let loss = MarginSoftmax { target: Target::Custom(Custom::new(Bad(text))), ..Default::default() };
+        match Backend::Gpu(context.clone()).head(&loss, shape) {
+            Err(Error::Wgsl { margin, message }) => assert!(margin == "bad" && !message.is_empty()),
+            other => return Err(format!("{text}: {:?}", other.err()).into()),
+        }
+    }
+    for text in [
+        "",
+        "fn margin_other(c: f32) -> ValueSlope { return ValueSlope(c, 1.0); }",
+        "fn margin_other(c: f32, row: RowTarget) -> ValueSlope { return ValueSlope(c, row.margin); }",
+        "fn margin_other(c: f32, row: RowTarget) -> ValueSlope { return ValueSlope(c, parameter(0u)); }",
+        "fn margin_other(c: f32, row: RowTarget) -> ValueSlope { return ValueSlope(c, 1.0); } fn other() {}",
+        "@group(0) @binding(19) var<storage> b: array<f32>; fn margin_other(c: f32, row: RowTarget) -> ValueSlope { return ValueSlope(b[0], 1.0); }",
+    ] {
+        // a margin of the same names beside it is in other kernels
+        let loss = bent(0.9, 0.2).with_others(Others::Custom(CustomOthers::new(Bad(text))));
         match Backend::Gpu(context.clone()).head(&loss, shape) {
             Err(Error::Wgsl { margin, message }) => assert!(margin == "bad" && !message.is_empty()),
             other => return Err(format!("{text}: {:?}", other.err()).into()),

@@ -6,11 +6,12 @@ use margin_softmax::{objective::*, *};
 
 use crate::{common::*, families, problems::*};
 
-/// How much more a row's loss may change with its logits than that of a row of weight 1: a focal loss is a power of the cross
+/// How much more a row's loss may change with its logits than that of a row of weight 1 and a class of weight 1: a focal loss is a power of the cross
 /// entropy.
 fn lever(problem: &Problem) -> f64 {
-    let heaviest = (0..problem.rows()).map(|i| problem.row_weight(i)).fold(1.0, f64::max);
-    heaviest * (1.0 + problem.loss.focal)
+    let row = (0..problem.rows()).map(|i| problem.row_weight(i)).fold(1.0, f64::max);
+    let class = (0..problem.classes()).map(|j| problem.weight(j)).fold(1.0, f64::max);
+    row * class * (1.0 + problem.loss.focal)
 }
 
 /// Several batches of every family.
@@ -36,7 +37,12 @@ fn drawn() -> Vec<(String, Problem)> {
 /// Whether the curve at the label, and that of the others, are detached.
 fn detached(loss: &MarginSoftmax) -> [bool; 2] {
     let (target, others) = (families::target(&loss.target), families::others(&loss.others));
-    [target.analytic != loss.target, others.analytic != loss.others]
+    [target.analytic != loss.target, others.analytic != loss.others || others.detached.is_some()]
+}
+
+/// Whether a gradient is not the derivative of the loss as it is.
+fn lines(loss: &MarginSoftmax) -> bool {
+    detached(loss).contains(&true) || families::others(&loss.others).follows_target
 }
 
 /// The largest slope of a curve at the cosines of a batch.
@@ -60,14 +66,14 @@ fn every_loss_is_its_definition() {
         let (out, margins) = (problem.run(), problem.margins());
         let rows = problem.defined(|i, j, c| problem.value(i, j, c, &margins[i]));
         // an ulp of a cosine times the steepest slope and the scale, a few dozen operations deep
-        let tolerance = 1e-14 * (problem.scale() * steepest(problem) + 10.0) * lever(problem);
+        let tolerance = 1e-14 * (problem.largest_scale() * steepest(problem) + 10.0) * lever(problem);
         all_close(format_args!("{name}: {problem:?}"), &out.row_losses, &rows, tolerance);
         let reduced = problem.reduced(&rows);
         close(format_args!("{name}, reduced: {problem:?}"), out.loss, reduced, tolerance * 10.0);
         close(format_args!("{name}, normalizer"), out.normalizer, problem.normalizer(), 1e-14);
         if problem.loss.link == Link::Softmax {
             let sum = |i: usize| {
-                let logit = |j: usize| problem.scale() * problem.value(i, j, problem.cosine(i, j), &margins[i]);
+                let logit = |j: usize| problem.row_scale(i) * problem.value(i, j, problem.cosine(i, j), &margins[i]);
                 if problem.ignored(i) {
                     0.0
                 } else {
@@ -82,18 +88,21 @@ fn every_loss_is_its_definition() {
     }
 }
 
-/// The scalar of a batch near `base`, with every detached curve replaced by the line of slope 1 through its value at
-/// `base`: what a detached gradient is the derivative of.
+/// The scalar of a batch near `base`, with every detached curve replaced by the line of its slope through its value at
+/// `base`, and the targets that other classes look at held fixed: what a detached gradient is the derivative of.
 fn lined(base: &Problem) -> impl Fn(&Problem) -> f64 + '_ {
     let (margins, [target, others]) = (base.margins(), detached(&base.loss));
+    let families::OthersFacts { detached: slope, follows_target, .. } = families::others(&base.loss.others);
     move |moved| {
         let value = |i: usize, j: usize, c: f64| {
-            let line = if j == base.label(i) { target } else { others };
-            if !line {
-                return moved.value(i, j, c, &margins[i]);
+            let own = j == base.label(i);
+            if !(if own { target } else { others }) {
+                let problem = if own || !follows_target { moved } else { base };
+                return problem.value(i, j, c, &margins[i]);
             }
             let at = base.cosine(i, j);
-            base.value(i, j, at, &margins[i]) + c - at
+            let value = base.value(i, j, at, &margins[i]);
+            value + (c - at) * slope.filter(|_| !own).map_or(1.0, |slope| slope(at, value))
         };
         moved.weighed(&moved.defined(value))
     }
@@ -147,15 +156,14 @@ fn every_gradient_is_the_derivative_of_the_loss() {
         }
         let (out, frozen) = (problem.run(), problem.frozen());
         // the same numbers; margins one ulp apart, times the slopes
-        let ulps = 1e-13 * (problem.scale() * steepest(&problem)).max(10.0);
+        let ulps = 1e-13 * (problem.largest_scale() * steepest(&problem)).max(10.0);
         let same = frozen.run();
         all_close(format_args!("frozen dX of {name}: {problem:?}"), &same.grad_embeddings, &out.grad_embeddings, ulps);
 
         let lined = lined(&problem);
-        let objective: &dyn Fn(&Problem) -> f64 =
-            if detached(&problem.loss).contains(&true) { &lined } else { &Problem::objective };
+        let objective: &dyn Fn(&Problem) -> f64 = if lines(&problem.loss) { &lined } else { &Problem::objective };
         // as in gradients.rs: the rounding of a loss of up to 1e3 over h, and h⁴ f⁽⁵⁾/30; measured 2e-11 of s/|v|
-        let tolerance = 1e-10 * (problem.scale() / 0.4).max(1.0) * lever(&problem);
+        let tolerance = 1e-10 * (problem.largest_scale() / 0.4).max(1.0) * lever(&problem);
         let check = |what: &str, found: &[f64], part: Part| {
             let expected = differences(&frozen, part, objective);
             all_close(format_args!("{what} of {name}: {problem:?}"), found, &expected, tolerance);
@@ -257,6 +265,7 @@ fn the_batches_reach_every_option() {
         Others::InterclassFilter(InterclassFilter::default()),
         Others::Curricular,
         Others::Rectified,
+        Others::MvSoftmax(MvSoftmax::default()),
     ] {
         let (mut moved, mut left) = (0, 0);
         for problem in problems.iter().filter(|q| q.loss.others.name() == p.name()) {

@@ -2,8 +2,8 @@
 
 use margin_softmax::{
     objective::{
-        AdaFace, Angle, Binary, Coefficients, Curve, Custom, Damping, Elastic, Fallback, InterclassFilter, MagFace,
-        PRESETS, Series, SimilarityAdjustment, TopK, Unified,
+        AdaFace, Angle, ArcNeg, Binary, Coefficients, Curve, Custom, CustomOthers, Damping, Elastic, Fallback,
+        InterclassFilter, Length, MagFace, MvSoftmax, PRESETS, RowTarget, Series, SimilarityAdjustment, TopK, Unified,
     },
     shard::{Statistics, Targets},
     *,
@@ -307,6 +307,12 @@ fn ranges() -> Vec<Range> {
             ..Default::default()
         }
     }
+    fn length(length: Length) -> MarginSoftmax {
+        MarginSoftmax::normface().with_scale(1.0).with_adaptive(Adaptive::Length(length))
+    }
+    fn others(others: Others) -> MarginSoftmax {
+        MarginSoftmax::normface().with_others(others)
+    }
     fn binary(change: impl FnOnce(&mut Binary)) -> MarginSoftmax {
         let mut binary = Binary::default();
         change(&mut binary);
@@ -363,6 +369,48 @@ fn ranges() -> Vec<Range> {
             |threshold| MarginSoftmax::normface().with_others(Others::InterclassFilter(InterclassFilter { threshold })),
             &[small, 1.0],
             &[0.0, -0.1, 1.0_f64.next_up()],
+        ),
+        range(
+            "mv_softmax.weight",
+            "0 <= weight <= 1e3",
+            |weight| others(Others::MvSoftmax(MvSoftmax { weight, ..Default::default() })),
+            &[0.0, 1e3],
+            &[-small, 1e3_f64.next_up()],
+        ),
+        range(
+            "arcneg.factor",
+            "0 < factor <= 1e3",
+            |factor| others(Others::ArcNeg(ArcNeg { factor, ..Default::default() })),
+            &[small, 1e3],
+            &[0.0, 1e3_f64.next_up()],
+        ),
+        range(
+            "arcneg.mean",
+            "-2 <= mean <= 2",
+            |mean| others(Others::ArcNeg(ArcNeg { mean, ..Default::default() })),
+            &[-2.0, 2.0],
+            &[2.0_f64.next_up()],
+        ),
+        range(
+            "arcneg.deviation",
+            "0.05 <= deviation <= 1e9",
+            |deviation| others(Others::ArcNeg(ArcNeg { deviation, ..Default::default() })),
+            &[0.05, 1e9],
+            &[0.0, 0.05_f64.next_down(), 1e9_f64.next_up()],
+        ),
+        range(
+            "length.lower_length",
+            "1e-6 <= lower_length <= upper_length",
+            |lower_length| length(Length { lower_length, ..Default::default() }),
+            &[1e-6, 1e3],
+            &[0.0, 1e-6_f64.next_down(), 1e3_f64.next_up()],
+        ),
+        range(
+            "length.upper_length",
+            "1e-6 <= upper_length <= 1e6",
+            |upper_length| length(Length { upper_length, ..Default::default() }),
+            &[1e6, 1e-3],
+            &[1e-6_f64.next_down(), 1e6_f64.next_up()],
         ),
         range(
             "top_k.margin",
@@ -522,6 +570,7 @@ fn parts_that_exclude_each_other_are_refused() {
         ("adaptive", MarginSoftmax::arcgrad().with_adaptive(adaface)),
         ("adaptive", MarginSoftmax::sphereface2().with_adaptive(magface)),
         ("adaptive", custom.clone().with_adaptive(elastic(true))),
+        ("product.linear", linear(MarginSoftmax::named("modified_softmax").unwrap())),
         ("adaptive.adaface", MarginSoftmax::arcface().with_adaptive(adaface)),
         ("adaptive.adaface", MarginSoftmax::cosface().with_adaptive(adaface)),
         ("adaptive.magface", MarginSoftmax::arcface().with_adaptive(magface)),
@@ -570,6 +619,21 @@ impl Margin for Numbers {
     }
 }
 
+impl OtherCurve for Numbers {
+    fn name(&self) -> &str {
+        "numbers"
+    }
+    fn value_slope(&self, c: f64, _: RowTarget) -> (f64, f64) {
+        (c, 1.0)
+    }
+    fn wgsl(&self) -> &str {
+        "fn margin_other(c: f32, row: RowTarget) -> ValueSlope { return ValueSlope(c, 1.0); }"
+    }
+    fn parameters(&self) -> Vec<f64> {
+        self.0.clone()
+    }
+}
+
 #[test]
 fn numbers_of_a_custom_margin_are_checked() {
     let custom = |numbers: &[f64]| {
@@ -585,6 +649,17 @@ fn numbers_of_a_custom_margin_are_checked() {
     for bad in [f64::NAN, f64::INFINITY, -f64::INFINITY, most.next_up(), 1e39] {
         refuses(custom(&[1.0, bad]), "custom.parameters", bad, "finite f32 numbers");
     }
+    let others = |numbers: &[f64]| {
+        MarginSoftmax::normface().with_others(Others::Custom(CustomOthers::new(Numbers(numbers.to_vec()))))
+    };
+    assert_eq!(others(&[most; 16]).validate(), Ok(()));
+    assert_eq!(
+        others(&[0.0; 17]).validate(),
+        Err(Error::Size { what: "parameters of custom others", needed: 17, allowed: 16 })
+    );
+    refuses(others(&[1.0, most.next_up()]), "others.custom.parameters", most.next_up(), "finite f32 numbers");
+    assert_eq!(others(&[1.0]), others(&[1.0]));
+    assert_ne!(others(&[1.0]), others(&[2.0]));
     assert_eq!(custom(&[1.0]), custom(&[1.0]));
     assert_ne!(custom(&[1.0]), custom(&[2.0]));
     assert_ne!(custom(&[]).target, Target::Custom(Custom::new(Cubic([0.0; 3]))));

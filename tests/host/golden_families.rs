@@ -63,12 +63,55 @@ fn goldens() -> Vec<Golden> {
             dw: ".5948244 -.5948244 -1.2655140 0 -.3830880 -1.1492639",
         },
         Golden {
+            loss: s8(MarginSoftmax::named("mv_am").unwrap()),
+            state: |_| {},
+            losses: "4.1758922 7.3307748",
+            dx: "-.5428418 .4071314 1.9890287 .9945144",
+            dw: ".2776016 -.2776016 .3457664 0 -.2826547 -.8479640",
+        },
+        Golden {
+            loss: s8(MarginSoftmax::named("mv_am").unwrap())
+                .with_others(Others::MvSoftmax(MvSoftmax { fixed: true, ..Default::default() })),
+            state: |_| {},
+            losses: "2.9350237 5.9032737",
+            dx: "-.4493049 .3369787 1.8434493 .9217247",
+            dw: ".2640798 -.2640798 .2459903 0 -.2820608 -.8461824",
+        },
+        Golden {
+            loss: s8(MarginSoftmax::named("mv_arc").unwrap()),
+            state: |_| {},
+            losses: ".6893749 7.9384188",
+            dx: "-.3821541 .2866156 2.3967999 1.1983999",
+            dw: ".5876458 -.5876458 -.4711246 0 -.3836579 -1.1509737",
+        },
+        Golden {
+            loss: s8(MarginSoftmax::named("arcnegface").unwrap()),
+            state: |_| {},
+            losses: "2.9273283 4.9106931",
+            dx: "-.7987915 .5990936 2.3182443 1.1591222",
+            dw: ".9529319 -.9529319 .5504453 0 -.3809919 -1.1429756",
+        },
+        Golden {
             loss: s8(MarginSoftmax::named("arcface_topk").unwrap())
                 .with_others(Others::TopK(TopK { count: 1, margin: 0.06 })),
             state: |_| {},
             losses: ".3527173 2.9960768",
             dx: "-.1685882 .1264411 1.8706739 .9353369",
             dw: ".1849828 -.1849828 -.4128798 0 -.3167214 -.9501643",
+        },
+        Golden {
+            loss: MarginSoftmax::named("modified_softmax").unwrap().with_scale(1.5),
+            state: |_| {},
+            losses: ".2156397 1.1454778",
+            dx: "-.1029023 .0425873 .5306668 .3308798",
+            dw: "-.0167644 .0167644 -.0054028 0 -.0808508 -.2425523",
+        },
+        Golden {
+            loss: MarginSoftmax::named("a_softmax").unwrap().with_margin(|m| m.m1 = 3.0),
+            state: |_| {},
+            losses: ".4554901 3.8452857",
+            dx: "-.2819146 .1851524 .8481814 1.2321117",
+            dw: ".4547902 -.4547902 .0814019 0 -.2317743 -.6953229",
         },
         Golden {
             loss: MarginSoftmax::m_softmax(),

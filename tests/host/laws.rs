@@ -163,7 +163,7 @@ fn rounding(engine: &Engine, problem: &Problem) -> [f64; 4] {
     let lever = |own: &[f64], other: &[f64]| {
         if linear { longest(other) } else { 1.0 / own.iter().copied().fold(f64::INFINITY, f64::min) }
     };
-    let (gain, classes) = (unit * problem.scale(), problem.classes() as f64);
+    let (gain, classes) = (unit * problem.largest_scale(), problem.classes() as f64);
     [gain * lever(&x, &w), gain * lever(&w, &x), classes * gain.max(unit), classes * unit]
 }
 

@@ -196,7 +196,7 @@ impl Problem {
             }
         }
         match self.loss.adaptive {
-            Adaptive::None | Adaptive::AdaCos => {}
+            Adaptive::None | Adaptive::Length(_) | Adaptive::AdaCos => {}
             Adaptive::AdaFace(AdaFace { margin, concentration, .. }) => {
                 for i in self.counted() {
                     let long = length(self.embedding(i)).clamp(1e-3, 100.0);
@@ -252,6 +252,20 @@ impl Problem {
 
     pub fn scale(&self) -> f64 {
         if self.loss.adaptive == Adaptive::AdaCos { self.state.scale } else { self.loss.scale }
+    }
+
+    /// The scale of a row.
+    pub fn row_scale(&self, i: usize) -> f64 {
+        let factor = match self.loss.adaptive {
+            Adaptive::Length(f) => length(self.embedding(i)).clamp(f.lower_length, f.upper_length),
+            _ => 1.0,
+        };
+        self.scale() * factor
+    }
+
+    /// The largest of a row, and the scale of the loss.
+    pub fn largest_scale(&self) -> f64 {
+        (0..self.rows()).map(|i| self.row_scale(i)).fold(self.scale(), f64::max)
     }
 
     pub fn set_scale(&mut self, scale: f64) {
@@ -315,7 +329,7 @@ impl Problem {
                 return 0.0;
             }
             let y = self.label(i);
-            let z: Vec<f64> = (0..classes).map(|j| self.scale() * value(i, j, self.cosine(i, j))).collect();
+            let z: Vec<f64> = (0..classes).map(|j| self.row_scale(i) * value(i, j, self.cosine(i, j))).collect();
             let softplus = |z: f64| z.max(0.0) + (-z.abs()).exp().ln_1p();
             let entropy = match self.loss.link {
                 Link::Softmax => {
@@ -382,6 +396,20 @@ impl Problem {
             }
             Others::SimilarityAdjustment(p) if p.angular => power_value(p.exponent, (c.acos() - p.margin).cos()),
             Others::SimilarityAdjustment(p) => power_value(p.exponent, c) + p.margin,
+            Others::MvSoftmax(mv) => {
+                let phi = self.target_value(self.cosine(i, self.label(i)), m);
+                let factor = if mv.fixed { 1.0 } else { mv.weight + 1.0 };
+                if c > phi { factor * c + mv.weight } else { c }
+            }
+            Others::ArcNeg(ArcNeg { factor, mean, deviation }) => {
+                let phi = self.target_value(self.cosine(i, self.label(i)), m);
+                let t = factor * (-(c - phi - mean).powi(2) / (2.0 * deviation.powi(2))).exp();
+                t * c + t - 1.0
+            }
+            Others::Custom(custom) => {
+                let cosine = self.cosine(i, self.label(i));
+                custom.curve().value_slope(c, RowTarget { cosine, value: self.target_value(cosine, m) }).0
+            }
             other => other.value_slope(c).0,
         }
     }
@@ -404,7 +432,7 @@ impl Problem {
             kinks(&Unified { m0, m1, m2, m3, ..margin.clone() })
         });
         let inside = |c: f64| c.abs() < 0.99;
-        let bends = (transform.kinks)(&Row { target: x, m2: m[2], others: &others });
+        let bends = (transform.kinks)(&Row { target: x, value: self.target_value(x, &m), m2: m[2], others: &others });
         let smooth = others.iter().all(|&c| (inside(c) || !transform.steep) && bends.iter().all(|&at| far(c, at)))
             && transform.chosen.is_none_or(|count| others.get(count).is_none_or(|next| far(*next, others[count - 1])));
         let apart = (0..self.classes()).all(|j| {
@@ -413,6 +441,10 @@ impl Problem {
         });
         let free = match self.loss.adaptive {
             Adaptive::MagFace(f) => {
+                let long = length(self.embedding(i));
+                (long - f.lower_length).abs() > 1e-3 && (long - f.upper_length).abs() > 1e-3
+            }
+            Adaptive::Length(f) => {
                 let long = length(self.embedding(i));
                 (long - f.lower_length).abs() > 1e-3 && (long - f.upper_length).abs() > 1e-3
             }
@@ -455,7 +487,10 @@ fn transforms() -> Vec<Others> {
     let jackson = Curve::Series(series(30, Damping::Jackson));
     let angles = [Curve::Exact, jackson].map(|curve| Others::Angle(Angle { curve, ..Default::default() }));
     let powers = [power(3, 0.2, false), power(2, 0.3, true)].map(Others::SimilarityAdjustment);
-    let all = tops.into_iter().chain(filters).chain(angles).chain(powers);
+    let vectors = [(0.2, false), (0.7, true)].map(|(weight, fixed)| Others::MvSoftmax(MvSoftmax { weight, fixed }));
+    let near = [ArcNeg::default(), ArcNeg { factor: 0.8, mean: -0.3, deviation: 0.4 }].map(Others::ArcNeg);
+    let all = tops.into_iter().chain(filters).chain(angles).chain(powers).chain(vectors).chain(near);
+    let all = all.chain([families::lean(0.4, 0.3).others]);
     [Others::Identity, Others::Rectified, Others::Curricular].into_iter().chain(all).collect()
 }
 
@@ -570,6 +605,15 @@ pub fn families() -> Vec<(String, MarginSoftmax)> {
             add(format!("adacos, {name} and {}", others.name()), loss);
         }
     }
+
+    // a scale that follows the row
+    let length = Adaptive::Length(Length { lower_length: 0.8, upper_length: 2.0 });
+    for (name, target) in &targets {
+        for (others, link) in transforms().into_iter().flat_map(|o| [(o.clone(), links[0]), (o, links[1])]) {
+            let loss = target.clone().with_scale(8.0).with_others(others.clone()).with_adaptive(length);
+            add(format!("length, {name} and {}", others.name()), MarginSoftmax { link, ..loss });
+        }
+    }
     all.extend(families::beside_presets());
     all
 }
@@ -645,6 +689,9 @@ fn draw(rng: &mut ChaCha8Rng, loss: &MarginSoftmax, head: Option<Shape>) -> Prob
         let long = match loss.adaptive {
             // short, in between and long
             Adaptive::MagFace(f) => rng.random_range(0.6 * f.lower_length..1.2 * f.upper_length),
+            Adaptive::Length(f) if f.upper_length < 10.0 => {
+                rng.random_range(0.6 * f.lower_length..1.2 * f.upper_length)
+            }
             _ => length(x).max(0.4),
         };
         let factor = long / length(x);

@@ -41,6 +41,12 @@ const EXCLUSIONS: &[Exclusion] = &[
         why: "margins and a term of the loss follow the length",
     },
     Exclusion {
+        property: Property::LengthOfEmbeddings,
+        family: "length",
+        of: scales_by_length,
+        why: "the scale is that of the length",
+    },
+    Exclusion {
         property: Property::LengthOfPrototypes,
         family: "linear",
         of: is_linear,
@@ -56,6 +62,12 @@ const EXCLUSIONS: &[Exclusion] = &[
         property: Property::OrthogonalEmbeddings,
         family: "magface",
         of: is_magface,
+        why: "the length has a gradient of its own",
+    },
+    Exclusion {
+        property: Property::OrthogonalEmbeddings,
+        family: "length",
+        of: scales_by_length,
         why: "the length has a gradient of its own",
     },
     Exclusion {
@@ -114,6 +126,10 @@ fn is_linear(loss: &MarginSoftmax) -> bool {
 
 fn is_magface(loss: &MarginSoftmax) -> bool {
     matches!(loss.adaptive, Adaptive::MagFace(_))
+}
+
+fn scales_by_length(loss: &MarginSoftmax) -> bool {
+    matches!(loss.adaptive, Adaptive::Length(_))
 }
 
 fn is_elastic(loss: &MarginSoftmax) -> bool {

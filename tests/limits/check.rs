@@ -268,7 +268,7 @@ impl Head<'_> {
                     count.div_ceil(high) * dim.div_ceil(wide)
                 }
                 "finish_embeddings" => rows,
-                "target_margins" | "row_loss" | "row_gradients" => rows.div_ceil(64),
+                "target_margins" | "target_facts" | "row_loss" | "row_gradients" => rows.div_ceil(64),
                 _ => 0,
             };
             holds!(groups >= needed, "{name}: {groups} groups, {needed} are needed");

@@ -1,9 +1,9 @@
 //! The agreement of predictions with the reference, on any backend.
 
 use margin_softmax::{
-    Backend, Error, Link, MarginSoftmax, Options, Shape, Similarity, State,
+    Adaptive, Backend, Error, Link, MarginSoftmax, Options, Shape, Similarity, State,
     data::{Inputs, Predictions},
-    objective::Binary,
+    objective::{Binary, Length},
     reference,
 };
 
@@ -45,7 +45,7 @@ pub fn widened(all: Predictions) -> Predictions<f64> {
 }
 
 impl Problem {
-    /// `kind`: softmax, binary or linear; `sizes`: rows, classes, dim, sub-centers.
+    /// `kind`: softmax, binary, linear or length; `sizes`: rows, classes, dim, sub-centers.
     pub fn new(kind: &str, [rows, classes, dim, centers]: [usize; 4]) -> Self {
         let loss = match kind {
             "softmax" => MarginSoftmax::arcface().with_scale(30.0),
@@ -53,12 +53,26 @@ impl Problem {
                 let link = Link::Binary(Binary { bias: -3.0, ..Binary::default() });
                 MarginSoftmax { link, ..MarginSoftmax::sphereface2() }.with_scale(20.0)
             }
+            "length" => {
+                let length = Length { lower_length: 0.5, upper_length: 6.0 };
+                MarginSoftmax::cosface().with_scale(5.0).with_adaptive(Adaptive::Length(length))
+            }
             _ => MarginSoftmax { scale: 2.0, ..MarginSoftmax::softmax() },
         };
         let shape = Shape::new(rows, classes, dim).unwrap().with_sub_centers(centers).unwrap();
         let bias = (kind == "linear").then(|| numbers(classes, 3));
         let (x, w) = (numbers(rows * dim, 1), numbers(shape.prototypes().unwrap(), 2));
         Self { name: format!("{kind} {rows}x{classes}x{dim}x{centers}"), loss, shape, x, w, bias }
+    }
+
+    /// The scale of a row.
+    fn row_scale(&self, row: usize) -> f64 {
+        let x = &self.x[row * self.shape.dim()..][..self.shape.dim()];
+        let length = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        match self.loss.adaptive {
+            Adaptive::Length(f) => self.loss.scale * length.clamp(f.lower_length, f.upper_length),
+            _ => self.loss.scale,
+        }
     }
 
     /// The table: every kind with one and more sub-centers, sizes around every boundary.
@@ -72,7 +86,8 @@ impl Problem {
             [2, 20_003, 16, 1],
             [5, 129, 600, 2],
         ];
-        let all = sizes.into_iter().flat_map(|sizes| ["softmax", "binary", "linear"].map(|kind| (kind, sizes)));
+        let all =
+            sizes.into_iter().flat_map(|sizes| ["softmax", "binary", "linear", "length"].map(|kind| (kind, sizes)));
         // a linear head has no sub-centers
         all.filter(|(kind, sizes)| *kind != "linear" || sizes[3] == 1).map(|(kind, s)| Self::new(kind, s)).collect()
     }
@@ -168,8 +183,9 @@ impl Problem {
             assert!((cosine - own).abs() <= gate, "{name}: {cosine} of class {class}, whose cosine is {own}");
             assert!((cosine - expected.cosines[at]).abs() <= gate, "{name}: {cosine}, not {}", expected.cosines[at]);
             let log = f64::from(found.log_probabilities[at]);
-            let z = self.loss.scale * cosine;
-            let most = 2.0 * self.loss.scale * gate + 1e-6 * (3.0 + z.abs() + log.abs());
+            let scale = self.row_scale(row);
+            let z = scale * cosine;
+            let most = 2.0 * scale * gate + 1e-6 * (3.0 + z.abs() + log.abs());
             let exact = expected.log_probabilities[at];
             assert!(log <= 0.0 && (log - exact).abs() <= most, "{name}: log-probability {log}, not {exact}");
             if let (Some(&sum), Some(&exact)) = (found.log_sum_exps.get(row), expected.log_sum_exps.get(row)) {

@@ -1,6 +1,6 @@
 use num_traits::Float;
 
-use super::transform::{Evaluator, Other, Place, Transform, number};
+use super::transform::{Evaluator, Other, Place, RowTarget, Transform, number};
 use crate::{
     objective::snippet::{Snippet, wgsl},
     uniforms::{Settings, constants::CURRICULAR},
@@ -40,7 +40,7 @@ impl Transform for Harder {
     }
 
     /// cos(θ_y + m2).
-    fn bound(&self, x: f64, m2: f64) -> f64 {
+    fn bound(&self, RowTarget { cosine: x, .. }: RowTarget, m2: f64) -> f64 {
         x * m2.cos() - ((1.0 - x) * (1.0 + x)).max(0.0).sqrt() * m2.sin()
     }
 }

@@ -9,8 +9,19 @@ use crate::{Result, objective::snippet::Snippet, uniforms::Settings};
 pub struct Place<T> {
     /// The row's bound: the cosine from which a class counts as hard. What it is depends on the transform.
     pub bound: T,
+    /// The row's target cosine.
+    pub target: T,
     /// Whether the class comes after the last one that may lie on the bound.
     pub late: bool,
+}
+
+/// The target of a row as a transform of the other classes sees it: a constant, through which no gradient passes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowTarget {
+    /// The target cosine c_y.
+    pub cosine: f64,
+    /// φ(c_y), its logit with the margins of the row, without scale.
+    pub value: f64,
 }
 
 /// A transform of the other classes' cosines: value and slope of one cosine.
@@ -46,9 +57,14 @@ pub(crate) trait Transform {
     /// Writes the numbers that its shader reads; `series` as for [`evaluator`](Self::evaluator).
     fn fill(&self, _settings: &mut Settings, _series: Option<&[f64]>) {}
 
-    /// The row's bound where it follows from its target cosine x and margin m2.
-    fn bound(&self, _x: f64, _m2: f64) -> f64 {
-        f64::INFINITY
+    /// The row's bound where it follows from its target and margin m2.
+    fn bound(&self, target: RowTarget, _m2: f64) -> f64 {
+        if self.sees_target() { target.value } else { f64::INFINITY }
+    }
+
+    /// Whether it reads the target of the row: the bound is φ then.
+    fn sees_target(&self) -> bool {
+        false
     }
 
     /// The most loop iterations that its shader takes per class, after any update of its numbers.

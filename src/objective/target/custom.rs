@@ -68,15 +68,7 @@ impl BuiltIn for Custom {
     }
 
     fn validate(&self) -> Result<()> {
-        let parameters = self.0.parameters();
-        if parameters.len() > Self::PARAMETERS {
-            let (needed, allowed) = (parameters.len() as u64, Self::PARAMETERS as u64);
-            return Err(Error::Size { what: "parameters of a custom margin", needed, allowed });
-        }
-        if let Some(&found) = parameters.iter().find(|p| p.is_nan() || p.abs() > f64::from(f32::MAX)) {
-            return Err(Error::Parameter { what: "custom.parameters", found, allowed: "finite f32 numbers" });
-        }
-        Ok(())
+        check_parameters("parameters of a custom margin", "custom.parameters", &self.0.parameters())
     }
 
     fn prepare(&self) -> Arc<dyn TargetCurve> {
@@ -92,5 +84,17 @@ impl TargetCurve for Custom {
 
     fn fill(&self, settings: &mut Settings, _varied: bool) {
         put(&mut settings.turned, &self.0.parameters());
+    }
+}
+
+/// Of a curve from outside: how many there are, and their values.
+pub(crate) fn check_parameters(count: &'static str, what: &'static str, parameters: &[f64]) -> Result<()> {
+    let (needed, allowed) = (parameters.len() as u64, Custom::PARAMETERS as u64);
+    if needed > allowed {
+        return Err(Error::Size { what: count, needed, allowed });
+    }
+    match parameters.iter().find(|p| p.is_nan() || p.abs() > f64::from(f32::MAX)) {
+        Some(&found) => Err(Error::Parameter { what, found, allowed: "finite f32 numbers" }),
+        None => Ok(()),
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub use angle::Angle;
 use curve::BuiltIn;
 pub(crate) use curve::TargetCurve;
+pub(crate) use custom::check_parameters;
 pub use custom::{Custom, Margin};
 pub use power::SimilarityAdjustment;
 pub use unified::{Curve, Fallback, Slope, Unified};

@@ -118,10 +118,10 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
     let terms = if loss.link == Link::Softmax { 1.0 } else { classes as f64 };
     // AdaFace, MagFace and ElasticFace choose m2 of the row
     let turns: &[f64] = match loss.adaptive {
-        Adaptive::None | Adaptive::AdaCos => &[],
+        Adaptive::None | Adaptive::Length(_) | Adaptive::AdaCos => &[],
         _ => &[-0.4, 0.0, 0.4, 0.45, 0.6, 0.8],
     };
-    let scale = if loss.adaptive == Adaptive::AdaCos {
+    let base = if loss.adaptive == Adaptive::AdaCos {
         State::new(loss, *shape).map_err(|e| e.to_string())?.scale
     } else {
         loss.scale
@@ -167,8 +167,13 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
             _ if turns.is_empty() => 0.0,
             _ => 1e-6,
         };
+        // a scale that follows the row is rounded with its length, and once more
+        let (scale, rounded) = match loss.adaptive {
+            Adaptive::Length(f) => (base * x_lengths[i].clamp(f.lower_length, f.upper_length), 2.0 * COSINE),
+            _ => (base, 0.0),
+        };
         let own_value = own.value + rounding;
-        let apart = scale * (own_value + others.value);
+        let apart = scale * (own_value + others.value + rounded * (own.size + others.size));
         let term = match loss.adaptive {
             Adaptive::MagFace(family) => weight(i) * length_term(&family, x_lengths[i]),
             _ => 0.0,
@@ -207,10 +212,21 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
         return Ok(());
     }
     let all: f64 = pulls.iter().sum();
-    // MagFace's pull along the embedding
+    // of what a row adds to dL/ds
+    let tilts = |i: usize| {
+        let off = 1e-5 + losses_off(losses[i], shares[i], z, upstream(i));
+        shares[i] * (sizes[i] * off + values[i])
+    };
+    // The pull of a length along the embedding
     let along = |i: usize| {
-        let Adaptive::MagFace(family) = loss.adaptive else { return 0.0 };
-        1e-5 * (attractions[i] * family.weight / family.lower_length.powi(2) + units[i])
+        match loss.adaptive {
+            Adaptive::MagFace(family) => {
+                1e-5 * (attractions[i] * family.weight / family.lower_length.powi(2) + units[i])
+            }
+            // as of dL/ds below
+            Adaptive::Length(_) => base * tilts(i),
+            _ => 0.0,
+        }
     };
     for (what, values, expected, lengths) in [
         ("dX", &found.grad_embeddings, &expected.grad_embeddings, &x_lengths),
@@ -247,12 +263,11 @@ pub fn against(problem: &Problem, found: &Output, expected: &Output<f64>) -> Res
 
     let up = (0..n).map(|i| upstream(i).abs()).fold(0.0, f64::max);
     let floor = if z > 0.0 { SMALL * up / z } else { 0.0 };
-    let tilt: f64 = (0..n)
-        .map(|i| {
-            let off = 1e-5 + losses_off(losses[i], shares[i], z, upstream(i));
-            shares[i] * (sizes[i] * off + values[i])
-        })
-        .sum();
+    let factor = |i: usize| match loss.adaptive {
+        Adaptive::Length(f) => x_lengths[i].clamp(f.lower_length, f.upper_length),
+        _ => 1.0,
+    };
+    let tilt: f64 = (0..n).filter(|&i| counts(i)).map(|i| factor(i) * tilts(i)).sum();
     let tilt = tilt + floor;
     if !close(found.grad_scale.into(), expected.grad_scale, tilt + SMALL) {
         return Err(format!("ds is {:e}, not {:e} within {tilt:e}", found.grad_scale, expected.grad_scale));
