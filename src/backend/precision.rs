@@ -47,6 +47,7 @@ impl Wide {
             upstream: self.upstream.as_deref(),
             bias: self.bias.as_deref(),
             margins: batch.margins,
+            soft: batch.soft,
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct SliceHead {
     state: State,
     /// The state has followed a batch whose gradients are to come: the step counts with them.
     following: bool,
+    /// The most targets of a row.
+    soft_labels: usize,
     inner: Inner,
 }
 
@@ -73,7 +75,8 @@ impl Backend {
                 Inner::Gpu(Box::new(gpu::DeviceHead::new(context, &loss, shape, range.clone(), options)?))
             }
         };
-        Ok(SliceHead { loss, shape, range, state, following: false, inner })
+        let soft_labels = options.soft_labels.unwrap_or(0);
+        Ok(SliceHead { loss, shape, range, state, following: false, soft_labels, inner })
     }
 }
 
@@ -198,7 +201,7 @@ impl SliceHead {
         out: &mut Output,
     ) -> Result<()> {
         self.whole()?;
-        let batch = self.check(batch)?;
+        let batch = self.check_whole(batch)?;
         match &mut self.inner {
             Inner::Reference(options) => {
                 let wide = Wide::new(&batch);
@@ -216,7 +219,25 @@ impl SliceHead {
         Ok(())
     }
 
+    /// A batch for one call.
+    fn check_whole<'a, L: Label>(&self, batch: &Batch<'a, L>) -> Result<CheckedBatch<'a>> {
+        let batch = batch.check(&self.loss, self.shape, &self.range)?;
+        let (found, allowed) = (batch.soft.as_ref().map_or(0, |soft| soft.count), self.soft_labels);
+        if found > 0 && allowed == 0 {
+            return Err(Error::Missing { what: "Options::soft_labels", why: "the batch has soft labels" });
+        }
+        if found > allowed {
+            let allowed = "at most Options::soft_labels";
+            return Err(Error::Parameter { what: "soft_labels.count", found: found as f64, allowed });
+        }
+        Ok(batch)
+    }
+
+    /// A batch for one of the calls of a shard.
     fn check<'a, L: Label>(&self, batch: &Batch<'a, L>) -> Result<CheckedBatch<'a>> {
+        if batch.soft_labels.is_some() {
+            return Err(Error::Combination { what: "soft_labels", why: "shards exchange one target of a row" });
+        }
         batch.check(&self.loss, self.shape, &self.range)
     }
 
@@ -249,8 +270,9 @@ impl SliceHead {
     async fn step_async<L: Label>(&mut self, batch: &Batch<'_, L>, state: &mut State, follow: bool) -> Result<Output> {
         self.whole()?;
         #[cfg(feature = "gpu")]
-        if let Inner::Gpu(head) = &mut self.inner {
-            let batch = batch.check(&self.loss, self.shape, &self.range)?;
+        let on_device = matches!(self.inner, Inner::Gpu(_)).then(|| self.check_whole(batch)).transpose()?;
+        #[cfg(feature = "gpu")]
+        if let (Inner::Gpu(head), Some(batch)) = (&mut self.inner, on_device) {
             return head.step_async(&batch, state, follow).await;
         }
         let mut out = Output::default();

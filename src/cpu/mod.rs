@@ -46,6 +46,7 @@ mod products;
 mod ranges;
 mod rows;
 mod scan;
+mod soft;
 mod sparse;
 mod sweep;
 mod table;

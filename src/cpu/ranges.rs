@@ -53,7 +53,7 @@ impl RangeTask<'_> {
         self.top.fill((f32::NEG_INFINITY, u32::MAX));
         let look_at = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
             let partials = look.sums.then_some(part.partials);
-            let block = tile.block(context, (part.rows, part.values), classes, ready);
+            let block = tile.block(context, (part.at, part.rows, part.values), classes, ready);
             arch.dispatch(Scan { centers, block, scratch: &mut part.scratch.sweep, partials, top: part.top, count });
         };
         self.pass(count > 0 || look.sums, count, ready, context, look_at);
@@ -65,7 +65,7 @@ impl RangeTask<'_> {
         let (Setup { arch, tiling, .. }, table) = (context.setup, &context.table);
         let join = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
             let Part { at, rows, values, max_logit, partials, top, scratch } = part;
-            let block = tile.block(context, (rows, values), classes, ready);
+            let block = tile.block(context, (at, rows, values), classes, ready);
             match context.path {
                 Path::Identity if tiling.keep => {
                     let others = Identity;

@@ -7,6 +7,7 @@ mod label;
 mod options;
 mod output;
 mod predictions;
+mod soft_labels;
 
 pub use batch::{Batch, Margins, Stored};
 pub(crate) use batch::{Finite, MAX_WEIGHT, MIN_WEIGHT};
@@ -18,3 +19,4 @@ pub(crate) use output::NO_COSINE;
 pub use output::{CenterOutput, Counts, Filtered, Output, Penalty};
 pub(crate) use predictions::Prediction;
 pub use predictions::{Inputs, Predictions};
+pub use soft_labels::{MixedLabels, SoftLabels};

@@ -2,15 +2,15 @@
 
 use std::f64::consts::PI;
 
-use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, Target, in_range};
+use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, SoftTargets, Target, in_range};
 use crate::{
-    Batch, Error, Label, Options, Result, Shape,
+    Batch, Error, Label, Options, Result, Shape, SoftLabels,
     data::{Finite, Inputs, MAX_WEIGHT, MIN_WEIGHT, Predictions, numbers},
     shape::check_length,
 };
 
 /// m0..m3 of every row.
-type RowMargins = Vec<[f64; 4]>;
+pub(super) type RowMargins = Vec<[f64; 4]>;
 
 /// A batch that was checked against a loss and the classes of a shard; fields as in [`Batch`].
 #[derive(Debug, Clone)]
@@ -26,7 +26,12 @@ pub(crate) struct CheckedBatch<'a, T = f32> {
     pub labels: Vec<i64>,
     /// Where the batch brings any.
     pub margins: Option<RowMargins>,
+    /// Targets beside the labels.
+    pub soft: Option<SoftTargets>,
 }
+
+/// What is made of the rows' labels.
+type Targets = (Vec<i64>, Option<RowMargins>, Option<SoftTargets>);
 
 impl<T> CheckedBatch<'_, T> {
     pub fn rows(&self) -> usize {
@@ -46,7 +51,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         check_length("embeddings", self.embeddings.len(), rows * shape.dim())?;
         let prototypes = shape.prototypes()? / shape.classes() * range.len();
         check_length("prototypes", self.prototypes.len(), prototypes)?;
-        let (labels, margins) = self.check_rest(loss, shape, range)?;
+        let (labels, margins, soft) = self.check_rest(loss, shape, range)?;
         let &Batch { embeddings, prototypes, class_weights, row_weights, divisor, upstream, bias, .. } = self;
         Ok(CheckedBatch {
             embeddings,
@@ -58,6 +63,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             bias,
             labels,
             margins,
+            soft,
         })
     }
 
@@ -66,14 +72,14 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         if found > allowed { Err(Error::Rows { found, allowed }) } else { Ok(found) }
     }
 
-    /// Everything but embeddings and prototypes. Returns the labels as numbers, and the rows' margins where the batch brings
-    /// any.
+    /// Everything but embeddings and prototypes. Returns the labels as numbers, the rows' margins where the batch brings any, and
+    /// their soft labels.
     pub(crate) fn check_rest(
         &self,
         loss: &MarginSoftmax,
         shape: Shape,
         range: &std::ops::Range<usize>,
-    ) -> Result<(Vec<i64>, Option<RowMargins>)> {
+    ) -> Result<Targets> {
         let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
             check_length("class_weights", weights.len(), shape.classes())?;
@@ -103,8 +109,10 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         }
         let labels = numbers(self.labels, loss.ignore_index, shape.classes())?;
         self.check_row_weights(loss, &labels)?;
-        let margins = self.margins(loss, &labels)?;
-        Ok((labels, margins))
+        let counted = labels.iter().map(|&label| (Some(label) != loss.ignore_index).then_some(label as usize));
+        let margins = self.margins(loss, counted.enumerate())?;
+        let soft = self.soft_targets(loss, shape, &labels)?;
+        Ok((labels, margins, soft))
     }
 
     /// The rows' weights, their products with those of their classes, and the divisor.
@@ -130,9 +138,13 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         Ok(())
     }
 
-    /// m0..m3 of every row where the batch brings any: the row's, else its class', else the loss' own. Those of an
-    /// ignored row are the loss' own.
-    fn margins(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<Option<RowMargins>> {
+    /// m0..m3 of every target, a row with a class, where the batch brings any: the row's, else the class', else the loss' own.
+    /// Where there is no class, as in an ignored row, they are the loss' own.
+    pub(super) fn margins(
+        &self,
+        loss: &MarginSoftmax,
+        targets: impl Iterator<Item = (usize, Option<usize>)>,
+    ) -> Result<Option<RowMargins>> {
         if !self.class_margins.any() && !self.row_margins.any() {
             return Ok(None);
         }
@@ -154,11 +166,11 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
                 _ => {}
             }
         }
-        let of = |(row, &label): (usize, &i64)| {
+        let of = |(row, class): (usize, Option<usize>)| {
             let mut m = margin.margins();
-            if Some(label) != loss.ignore_index {
+            if let Some(class) = class {
                 for (k, m) in m.iter_mut().enumerate() {
-                    let own = by_row[k].map(|r| r[row]).or(by_class[k].map(|c| c[label as usize]));
+                    let own = by_row[k].map(|r| r[row]).or(by_class[k].map(|c| c[class]));
                     *m = own.map_or(*m, Finite::wide);
                 }
                 m[2] = unrounded(m[2]);
@@ -171,12 +183,12 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             }
             Ok(m)
         };
-        labels.iter().enumerate().map(of).collect::<Result<_>>().map(Some)
+        targets.map(of).collect::<Result<_>>().map(Some)
     }
 }
 
 /// Refuses weights with which sums, and gradients divided by them, leave f32.
-fn check_weights(what: &'static str, mut weights: impl Iterator<Item = f64>) -> Result<()> {
+pub(super) fn check_weights(what: &'static str, mut weights: impl Iterator<Item = f64>) -> Result<()> {
     match weights.find(|&w| !(w == 0.0 || (MIN_WEIGHT..=MAX_WEIGHT).contains(&(w as f32)))) {
         Some(found) => Err(Error::Parameter { what, found, allowed: "0, or 1e-30 <= w <= 1e24" }),
         None => Ok(()),
@@ -232,6 +244,17 @@ impl Options {
             if *range != (0..shape.classes()) {
                 let why = "a shard's statistics have none: take a predictor of each shard, and Predictions::merged";
                 return Err(Error::Combination { what: "predictions", why });
+            }
+        }
+        if let Some(count) = self.soft_labels {
+            loss.check_soft_labels()?;
+            SoftLabels::check_count(count)?;
+            let refuse = |why| Err(Error::Combination { what: "soft_labels", why });
+            if *range != (0..shape.classes()) {
+                return refuse("shards exchange one target of a row");
+            }
+            if self.predictions.is_some() {
+                return refuse("predictions know one target of a row: take a predictor");
             }
         }
         let classes = self.want.grad_bias && loss.is_linear();

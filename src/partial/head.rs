@@ -1,7 +1,7 @@
 //! A head that trains on a sample of the classes.
 
 use super::{PartialFc, Sample, sampling::apart};
-use crate::{Backend, Batch, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, SliceHead, State};
+use crate::{Backend, Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, SliceHead, State};
 
 /// Which classes an evaluation sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -228,6 +228,7 @@ impl SampledHead {
     ) -> Result<(&'a mut SliceHead, Batch<'a>)> {
         let Self { backend, loss, shape, options, state, sampler, heads, sample, gathered } = self;
         sampler.validate()?;
+        no_soft_labels(batch.soft_labels.is_some())?;
         let labels = batch.check(loss, *shape, &(0..shape.classes()))?.labels;
         let classes = shape.classes();
         match which {
@@ -269,6 +270,12 @@ fn inner(loss: &MarginSoftmax, shape: Shape) -> MarginSoftmax {
     MarginSoftmax { ignore_index: apart(loss.ignore_index, shape.classes()), ..loss.clone() }
 }
 
+/// A sample has the classes of the labels, not those of other targets.
+fn no_soft_labels(some: bool) -> Result<()> {
+    let refused = Error::Combination { what: "soft_labels", why: "a sample has the classes of the labels alone" };
+    if some { Err(refused) } else { Ok(()) }
+}
+
 /// A head for a sample of `count` classes.
 fn sampled_head(
     backend: &Backend,
@@ -277,6 +284,7 @@ fn sampled_head(
     options: &Options,
     count: usize,
 ) -> Result<SliceHead> {
+    no_soft_labels(options.soft_labels.is_some())?;
     let part = Shape::new(shape.rows(), count, shape.dim())?.with_sub_centers(shape.sub_centers())?;
     backend.head_with(&inner(loss, shape), part, options)
 }

@@ -145,6 +145,33 @@ impl<'a> Shard<'a> {
         targets.follow(&self.loss, &self.facts(targets), state);
     }
 
+    /// Whether a class of this shard is a target of the row.
+    pub(super) fn is_target(&self, i: usize, j: usize) -> bool {
+        let class = self.range.start + j;
+        let soft = self.batch.soft.as_ref().map_or(&[][..], |soft| soft.of(i).0);
+        self.local(i) == Some(j) || soft.iter().flatten().any(|(other, _)| *other == class)
+    }
+
+    /// The rows' targets beside their labels: class, λ, and the margin applied.
+    pub(super) fn soft_rows(&self, targets: &Targets, state: &State) -> Vec<Vec<(usize, f64, RowTarget)>> {
+        let Some(soft) = &self.batch.soft else { return vec![vec![]; self.batch.rows()] };
+        let facts = self.facts(targets);
+        let mut all: Vec<_> = (0..facts.len()).map(|_| vec![]).collect();
+        let own = self.loss.target.margins();
+        for slot in 0..soft.count {
+            let of = |margins: &Vec<[f64; 4]>| margins.iter().skip(slot).step_by(soft.count).copied().collect();
+            let mut margins = soft.margins.as_ref().map_or_else(|| vec![own; facts.len()], of);
+            self.loss.adaptive.apply(state, &facts, &mut margins);
+            for (i, m) in margins.into_iter().enumerate() {
+                if let Some((class, weight)) = soft.of(i).0[slot] {
+                    let [value, slope, slope_m2] = self.loss.target_curve().at(self.cosine(i, class), m);
+                    all[i].push((class, weight, RowTarget { value, slope, slope_m2, bound: 0.0, last: 0 }));
+                }
+            }
+        }
+        all
+    }
+
     /// The rows with their margins applied.
     pub(super) fn rows(&self, targets: &Targets, state: &State) -> Vec<RowTarget> {
         let facts = self.facts(targets);
@@ -173,35 +200,44 @@ impl<'a> Shard<'a> {
     /// The rows' sums over the other classes of this shard.
     pub fn statistics(&self, targets: &Targets, state: &State) -> Result<Statistics> {
         self.complete(targets)?;
-        let (scale, other, binary) = (state.scale_of(&self.loss), self.loss.other(state.hardness), self.loss.binary());
         let rows = self.rows(targets, state);
-        let statistics = |(i, row): (usize, &RowTarget)| {
-            let mut all = RowStatistics::EMPTY;
-            let values = self.others(i).map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
-            all.max_logit = match binary {
-                None => values.clone().map(|(_, v)| scale * v).fold(all.max_logit, f64::max),
-                Some(_) => 0.0,
-            };
-            for (j, v) in values {
-                all.nearest = all.nearest.max(self.cosine(i, j));
-                match binary {
-                    None => {
-                        let e = (scale * v - all.max_logit).exp();
-                        all.sum += e;
-                        all.value_sum += e * v;
-                        all.weighted += self.weight(j) * v;
-                    }
-                    Some(Binary { bias, .. }) => {
-                        let z = scale * v + bias;
-                        all.sum += softplus(z);
-                        all.value_sum += sigmoid(z) * v;
-                        all.weighted += sigmoid(z);
-                    }
+        let statistics = |(i, row): (usize, &RowTarget)| self.sums(i, row, self.others(i), state);
+        Ok(Statistics { range: self.range.clone(), rows: rows.iter().enumerate().map(statistics).collect() })
+    }
+
+    /// A row's sums over these classes.
+    pub(super) fn sums(
+        &self,
+        i: usize,
+        row: &RowTarget,
+        classes: impl Iterator<Item = usize> + Clone,
+        state: &State,
+    ) -> RowStatistics {
+        let (scale, other, binary) = (state.scale_of(&self.loss), self.loss.other(state.hardness), self.loss.binary());
+        let mut all = RowStatistics::EMPTY;
+        let values = classes.map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
+        all.max_logit = match binary {
+            None => values.clone().map(|(_, v)| scale * v).fold(all.max_logit, f64::max),
+            Some(_) => 0.0,
+        };
+        for (j, v) in values {
+            all.nearest = all.nearest.max(self.cosine(i, j));
+            match binary {
+                None => {
+                    let e = (scale * v - all.max_logit).exp();
+                    all.sum += e;
+                    all.value_sum += e * v;
+                    all.weighted += self.weight(j) * v;
+                }
+                Some(Binary { bias, .. }) => {
+                    let z = scale * v + bias;
+                    all.sum += softplus(z);
+                    all.value_sum += sigmoid(z) * v;
+                    all.weighted += sigmoid(z);
                 }
             }
-            all
-        };
-        Ok(Statistics { range: self.range.clone(), rows: rows.iter().enumerate().map(statistics).collect() })
+        }
+        all
     }
 
     /// Whether merged targets are those of this batch.
@@ -212,6 +248,7 @@ impl<'a> Shard<'a> {
 }
 
 /// A row with its margins applied.
+#[derive(Clone)]
 pub(super) struct RowTarget {
     /// φ, dφ/dx and dφ/dm2.
     pub value: f64,

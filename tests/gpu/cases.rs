@@ -525,6 +525,7 @@ impl Data {
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
             row_margins: Margins::of(&self.row_margins),
+            soft_labels: None,
         }
     }
 
@@ -566,6 +567,7 @@ impl Data {
             bias: bias.as_deref(),
             class_margins: Margins::of(&by_class),
             row_margins: Margins::of(&by_row),
+            soft_labels: None,
         })
     }
 }
