@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, SoftTargets, Target, in_range};
 use crate::{
-    Batch, Error, Label, Options, Result, Shape, SoftLabels,
+    Batch, Error, Label, Margins, Options, Result, Shape, SoftLabels,
     data::{Finite, Inputs, MAX_WEIGHT, MIN_WEIGHT, Predictions, numbers},
     shape::check_length,
 };
@@ -26,6 +26,8 @@ pub(crate) struct CheckedBatch<'a, T = f32> {
     pub labels: Vec<i64>,
     /// Where the batch brings any.
     pub margins: Option<RowMargins>,
+    /// As the batch brings them: of classes, and of rows.
+    pub given_margins: [Margins<'a, T>; 2],
     /// Targets beside the labels.
     pub soft: Option<SoftTargets>,
 }
@@ -63,6 +65,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             bias,
             labels,
             margins,
+            given_margins: [self.class_margins, self.row_margins],
             soft,
         })
     }

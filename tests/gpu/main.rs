@@ -44,6 +44,9 @@ mod properties;
 mod regularizers;
 mod rig;
 mod sampling;
+#[path = "../soft/mod.rs"]
+mod soft;
+mod soft_labels;
 mod state;
 mod stress;
 mod sums;
@@ -77,6 +80,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         partial::CHECKS,
         parts::CHECKS,
         predictions::CHECKS,
+        soft_labels::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
         state::CHECKS,
