@@ -27,6 +27,7 @@ pub(crate) struct CheckedBatch<'a, T = f32> {
     /// Where the batch brings any.
     pub margins: Option<RowMargins>,
     /// As the batch brings them: of classes, and of rows.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code))] // a device looks them up
     pub given_margins: [Margins<'a, T>; 2],
     /// Targets beside the labels.
     pub soft: Option<SoftTargets>,

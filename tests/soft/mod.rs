@@ -14,6 +14,10 @@ use crate::families;
 /// Every gradient.
 pub const WANT: Want = Want::ALL.with_scale().with_bias();
 
+/// One label for each row in the place of soft labels, with weights and a divisor of its own.
+#[derive(Clone, Copy)]
+struct Separate<'a>(&'a [i64], Option<&'a [f64]>, Option<f64>);
+
 /// A batch that owns its data.
 #[derive(Clone, Debug)]
 pub struct Problem {
@@ -174,10 +178,11 @@ impl Problem {
 
     /// The reference with these labels and weights of the rows in the place of the soft labels.
     pub fn separate(&self, labels: &[i64], row_weights: Option<&[f64]>, divisor: Option<f64>) -> Output<f64> {
-        self.try_reference(Some((labels, row_weights, divisor))).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+        self.try_reference(Some(Separate(labels, row_weights, divisor)))
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name))
     }
 
-    pub fn try_reference(&self, instead: Option<(&[i64], Option<&[f64]>, Option<f64>)>) -> Result<Output<f64>, Error> {
+    fn try_reference(&self, instead: Option<Separate<'_>>) -> Result<Output<f64>, Error> {
         let (x, w, weights) = (wide(&self.x), wide(&self.w), wide(&self.weights));
         let optional = |v: &Option<Vec<f32>>| v.as_deref().map(wide);
         let (class_weights, row_weights) = (optional(&self.class_weights), optional(&self.row_weights));
@@ -197,7 +202,7 @@ impl Problem {
             row_margins: Margins::of(&by_row),
             soft_labels: Some(SoftLabels { count: self.count, classes: &self.classes, weights: &weights }),
         };
-        if let Some((labels, row_weights, divisor)) = instead {
+        if let Some(Separate(labels, row_weights, divisor)) = instead {
             (batch.labels, batch.row_weights, batch.divisor, batch.soft_labels) = (labels, row_weights, divisor, None);
         }
         reference::evaluate_with(&self.loss, self.shape, WANT, &batch, &self.state)
