@@ -3,8 +3,9 @@
 use super::{
     directions::Project,
     input::{HeadCall, Input, ROWS, each},
-    rows::{HeadRow, RowExtras, Share, Weights},
-    soft::{Targets, Terms},
+    rows::{HeadRow, RowExtras, Weights},
+    soft::Targets,
+    targets::{Terms, finish_row},
     tiling::{Setup, Tiling},
     total::Finish,
     vector::AddTo,
@@ -86,7 +87,7 @@ impl Between<'_> {
             resize(vector, n);
         }
         let found = out.other_cosines.chunks_mut(ROWS).zip(out.log_sum_exps.chunks_mut(ROWS));
-        let targets = soft.blocks(call).into_iter().chain(std::iter::repeat_with(Vec::new));
+        let targets = soft.blocks(batch.soft.as_ref(), n, ROWS).into_iter().chain(std::iter::repeat_with(Vec::new));
         let blocks = rows.chunks_mut(ROWS).zip(extras.chunks_mut(ROWS)).zip(targets).zip(found).enumerate().collect();
         each(call.parallel && n > 2 * ROWS, blocks, |(block, (((rows, extras), targets), (nearest, sums)))| {
             let (found, mut targets) = (nearest.iter_mut().zip(sums), targets.into_iter());
@@ -112,11 +113,11 @@ impl Between<'_> {
         for (i, row) in rows[..call.batch.rows()].iter_mut().enumerate().filter(|(_, row)| row.counts()) {
             let terms = |others| Terms::new(loss, weights, i, (others, 0.0, 0.0));
             let fits = !linear
-                || match soft.of(call, i) {
+                || match soft.of(call.batch.soft.as_ref(), i) {
                     Some(targets) => terms(sums(i)).fits(targets),
                     None => row.fits(loss.z_loss, &sums(i), weights(i, row.class)),
                 };
-            match soft.of(call, i) {
+            match soft.of(call.batch.soft.as_ref(), i) {
                 _ if !fits => *row = HeadRow::NONE,
                 Some(targets) => normalizer += terms(RowStatistics::EMPTY).own(targets),
                 None => normalizer += weights(i, row.class).own(),
@@ -164,32 +165,6 @@ impl Between<'_> {
             ..found
         }
     }
-}
-
-/// The contribution of one row to the batch; writes the numbers of it that pass 2 needs. `part` is upstream / Z.
-///
-/// `parts`: factors on the label's term and on the others', of a binary link.
-pub(super) fn finish_row(
-    loss: &Prepared,
-    (row, extra): (&mut HeadRow, &mut RowExtras),
-    others: &RowStatistics,
-    (weights, parts): (Weights, [f64; 2]),
-    part: f64,
-    length: f64,
-) -> Share {
-    extra.best = RowExtras::best_of(others, weights.scale);
-    let mut share = match loss.binary() {
-        None => row.finish(loss, extra.value, others, weights, part),
-        Some(link) => row.finish_binary(extra.value, others, weights, link, parts, part),
-    };
-    if let Some(family) = loss.length_term() {
-        let rise = if family.length(length).1 { family.rise() } else { 0.0 };
-        let (value, slope) = family.length_term(length);
-        let own = weights.own() * parts[1];
-        share.loss += own * value;
-        extra.length_gradient = (share.pull * extra.slope_m2 * rise + part * own * slope) as f32;
-    }
-    share
 }
 
 /// dX, projected: in *recompute* after the other ranges' shares are added to the first in order.

@@ -190,7 +190,7 @@ impl Input {
             directions: &self.directions.values()[..n * setup.tiling.dim],
             rows: &self.rows[..n],
             extras: &self.extras[..n],
-            soft: self.soft.pulls(call),
+            soft: self.soft.pulls(call.batch.soft.as_ref(), n),
             weights: (smoothed || path == Path::AllSums).then_some((call.batch.class_weights, &self.ones)),
             per_unit: if smoothed { 1.0 / unit(call.batch.class_weights) } else { 1.0 },
         }

@@ -50,6 +50,7 @@ mod soft;
 mod sparse;
 mod sweep;
 mod table;
+mod targets;
 mod tiles;
 mod tiling;
 mod total;

@@ -2,6 +2,7 @@
 //! against a loss are in `objective::checked`.
 
 mod batch;
+mod finite;
 mod gradient_filter;
 mod label;
 mod options;
@@ -10,7 +11,8 @@ mod predictions;
 mod soft_labels;
 
 pub use batch::{Batch, Margins, Stored};
-pub(crate) use batch::{Finite, MAX_WEIGHT, MIN_WEIGHT};
+pub(crate) use batch::{MAX_WEIGHT, MIN_WEIGHT};
+pub(crate) use finite::Finite;
 pub use gradient_filter::GradientFilter;
 pub use label::Label;
 pub(crate) use label::numbers;

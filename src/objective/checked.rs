@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// m0..m3 of every row.
-pub(super) type RowMargins = Vec<[f64; 4]>;
+type RowMargins = Vec<[f64; 4]>;
 
 /// A batch that was checked against a loss and the classes of a shard; fields as in [`Batch`].
 #[derive(Debug, Clone)]
@@ -144,7 +144,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
 
     /// m0..m3 of every target, a row with a class, where the batch brings any: the row's, else the class', else the loss' own.
     /// Where there is no class, as in an ignored row, they are the loss' own.
-    pub(super) fn margins(
+    fn margins(
         &self,
         loss: &MarginSoftmax,
         targets: impl Iterator<Item = (usize, Option<usize>)>,
@@ -191,8 +191,53 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
     }
 }
 
+impl<L: Label, T: Finite> Batch<'_, L, T> {
+    /// The targets of the rows with these labels, if the batch has soft labels.
+    fn soft_targets(&self, loss: &MarginSoftmax, shape: Shape, labels: &[i64]) -> Result<Option<SoftTargets>> {
+        let Some(SoftLabels { count, classes, weights }) = self.soft_labels else { return Ok(None) };
+        loss.check_soft_labels()?;
+        SoftLabels::check_count(count)?;
+        check_length("soft_labels.classes", classes.len(), labels.len() * count)?;
+        check_length("soft_labels.weights", weights.len(), labels.len() * count)?;
+        check_weights("soft_labels.weights", weights.iter().map(|w| w.wide()))?;
+        let mut soft = SoftTargets { count, labels: vec![], others: vec![], margins: None };
+        for (row, (&label, own)) in labels.iter().zip(classes.chunks_exact(count)).enumerate() {
+            let mut all: Vec<(usize, f64)> = vec![];
+            let counted = Some(label) != loss.ignore_index;
+            for (&class, weight) in own.iter().zip(&weights[row * count..]).filter(|_| counted) {
+                let Ok(class) = usize::try_from(class) else { continue };
+                if class >= shape.classes() {
+                    return Err(Error::Label { row, label: class as i128, classes: shape.classes() });
+                }
+                self.check_target_weight(row, class, weight.wide())?;
+                match all.iter_mut().find(|(known, _)| *known == class) {
+                    Some((_, sum)) => *sum += weight.wide(),
+                    None => all.push((class, weight.wide())),
+                }
+            }
+            all.retain(|(_, weight)| *weight > 0.0);
+            all.sort_by_key(|(class, _)| *class);
+            let of_label = |&(class, weight): &(usize, f64)| (class as i64 == label).then_some(weight);
+            soft.labels.push(all.iter().find_map(of_label).unwrap_or(0.0));
+            let others = all.into_iter().filter(|&(class, _)| class as i64 != label).map(Some);
+            soft.others.extend(others.chain(std::iter::repeat(None)).take(count));
+        }
+        let slots = soft.others.iter().enumerate();
+        soft.margins =
+            self.margins(loss, slots.map(|(slot, target)| (slot / count, target.map(|(class, _)| class))))?;
+        Ok(Some(soft))
+    }
+
+    /// The product of a target's weight with those of its row and class.
+    fn check_target_weight(&self, row: usize, class: usize, weight: f64) -> Result<()> {
+        let of = |weights: Option<&[T]>, i: usize| weights.map_or(1.0, |w| w[i].wide());
+        let product = weight * of(self.row_weights, row) * of(self.class_weights, class);
+        check_weights("soft_labels.weights · row_weights · class_weights", [product].into_iter())
+    }
+}
+
 /// Refuses weights with which sums, and gradients divided by them, leave f32.
-pub(super) fn check_weights(what: &'static str, mut weights: impl Iterator<Item = f64>) -> Result<()> {
+fn check_weights(what: &'static str, mut weights: impl Iterator<Item = f64>) -> Result<()> {
     match weights.find(|&w| !(w == 0.0 || (MIN_WEIGHT..=MAX_WEIGHT).contains(&(w as f32)))) {
         Some(found) => Err(Error::Parameter { what, found, allowed: "0, or 1e-30 <= w <= 1e24" }),
         None => Ok(()),
