@@ -20,11 +20,12 @@ pub const CHECKS: &[(&str, Check)] = &[
 
 fn agree(context: &Context) -> Result<(), Failed> {
     let backend = Backend::Gpu(context.clone());
-    for problem in Problem::table() {
+    for (i, problem) in Problem::table().into_iter().enumerate() {
         let expected = problem.reference();
-        for (how, options) in [("default", problem.options()), ("least", problem.least(&backend))] {
-            problem.agrees(how, &problem.run(&backend, &options), &expected);
-        }
+        // compiling is what takes the time
+        let (how, options) =
+            if i % 3 == 2 { ("least", problem.least(&backend)) } else { ("default", problem.options()) };
+        problem.agrees(how, &problem.run(&backend, &options), &expected);
     }
     Ok(())
 }
