@@ -213,6 +213,7 @@ impl<T: Copy> Input<T> {
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
             row_margins: Margins::of(&self.row_margins),
+            soft_labels: None,
         }
     }
 }

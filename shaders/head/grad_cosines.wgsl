@@ -55,6 +55,7 @@ fn grad_cosines(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) g
                                 vec2(rows[row].label, rows[row].last));
     }
     if (group == 0u && lane == 0u) { columns[(settings.rows + 63u) / 64u * part.stride] = 1.0 / pull_balance(); }
+    open_targets(first, group % wide * 64u, lane);
     workgroupBarrier();
     pull_block(first, min(settings.rows - first, 64u), group % wide * 64u, lane);
     close(group, lane);

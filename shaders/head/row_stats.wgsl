@@ -41,6 +41,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     let first = slot * part.slot_span;
     let end = min(first + part.slot_span, part.count / centers());
 
+    seek_targets(row, own, first, lane);
     // the weights are read for label smoothing alone
     let weighs = link_weighs();
     let plain = has(DOT_PRODUCT);
@@ -49,7 +50,7 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     for (var j = first + 4u * lane; j < end; j += 4u * LANES) {
         let at = vec4(j, j + 1u, j + 2u, j + 3u);
         // the label's own class counts as beyond the end
-        let here = select(at, vec4(0xffffffffu), at == vec4(label)) < vec4(end);
+        let here = beside_targets(select(at, vec4(0xffffffffu), at == vec4(label)) < vec4(end), at, first);
         let biases = part.first / centers() + at;
         let c = class_cosines(row, j)
             + vec4(product_bias(biases.x), product_bias(biases.y), product_bias(biases.z), product_bias(biases.w));

@@ -23,7 +23,7 @@ fn pull_block(first: u32, height: u32, group_unit: u32, lane: u32) {
         }
         c += bias;
         let row = pulling[r];
-        let pull = pull_of(c, row, settings.offset + j, weight, inside && lives(row));
+        let pull = at_target(pull_of(c, row, settings.offset + j, weight, inside && lives(row)), r, lane);
         let factor = pull_factor(part.first + min(column + best, part.count - 1u));
         let g = keep(vec4(pull, 0.0, 0.0, 0.0), row.place.x, row.place.y, r, lane).x * factor;
         for (var k = 0u; k < many; k++) { cosine[place + k] = select(0.0, g, k == best); }

@@ -25,7 +25,7 @@ fn pull_block(first: u32, height: u32, unit: u32, lane: u32) {
             let here = select(vec4(false), inside, lives(row));
             let all = vec4(pull_of(c.x, row, class_of.x, weight.x, here.x), pull_of(c.y, row, class_of.y, weight.y, here.y),
                            pull_of(c.z, row, class_of.z, weight.z, here.z), pull_of(c.w, row, class_of.w, weight.w, here.w));
-            let g = keep(all, row.place.x, row.place.y, r, column - unit) * factor;
+            let g = keep(at_targets(all, r, column - unit), row.place.x, row.place.y, r, column - unit) * factor;
             put_cosines(first + r, column, g);
             sum = fma(g, select(c, vec4(1.0), plain), sum);
         }

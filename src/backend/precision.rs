@@ -1,7 +1,7 @@
 //! Slices, batches and outputs between f32 and the f64 of the reference.
 
 use crate::{
-    Output,
+    Margins, Output,
     data::{Filtered, Predictions},
     objective::CheckedBatch,
 };
@@ -47,6 +47,8 @@ impl Wide {
             upstream: self.upstream.as_deref(),
             bias: self.bias.as_deref(),
             margins: batch.margins,
+            given_margins: [Margins::NONE; 2],
+            soft: batch.soft,
         }
     }
 }

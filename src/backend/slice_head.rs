@@ -26,6 +26,8 @@ pub struct SliceHead {
     state: State,
     /// The state has followed a batch whose gradients are to come: the step counts with them.
     following: bool,
+    /// The most targets of a row.
+    soft_labels: usize,
     inner: Inner,
 }
 
@@ -73,7 +75,8 @@ impl Backend {
                 Inner::Gpu(Box::new(gpu::DeviceHead::new(context, &loss, shape, range.clone(), options)?))
             }
         };
-        Ok(SliceHead { loss, shape, range, state, following: false, inner })
+        let soft_labels = options.soft_labels.unwrap_or(0);
+        Ok(SliceHead { loss, shape, range, state, following: false, soft_labels, inner })
     }
 }
 
@@ -225,7 +228,7 @@ impl SliceHead {
     ) -> Result<()> {
         self.whole()?;
         let lengths = [embeddings.len(), prototypes.len()];
-        let batch = batch.check_beside(&self.loss, self.shape, &self.range, lengths)?;
+        let batch = self.check_whole(batch, lengths)?;
         #[cfg(feature = "cpu")]
         if let Inner::Cpu(head) = &mut self.inner {
             return head.step(batch, [embeddings, prototypes], state, follow, out);
@@ -250,7 +253,25 @@ impl SliceHead {
         Ok(())
     }
 
+    /// A batch for one call.
+    fn check_whole<'a, L: Label>(&self, batch: &Batch<'a, L>, lengths: [usize; 2]) -> Result<CheckedBatch<'a>> {
+        let batch = batch.check_beside(&self.loss, self.shape, &self.range, lengths)?;
+        let (found, allowed) = (batch.soft.as_ref().map_or(0, |soft| soft.count), self.soft_labels);
+        if found > 0 && allowed == 0 {
+            return Err(Error::Missing { what: "Options::soft_labels", why: "the batch has soft labels" });
+        }
+        if found > allowed {
+            let allowed = "at most Options::soft_labels";
+            return Err(Error::Parameter { what: "soft_labels.count", found: found as f64, allowed });
+        }
+        Ok(batch)
+    }
+
+    /// A batch for one of the calls of a shard.
     fn check<'a, L: Label>(&self, batch: &Batch<'a, L>) -> Result<CheckedBatch<'a>> {
+        if batch.soft_labels.is_some() {
+            return Err(Error::Combination { what: "soft_labels", why: "shards exchange one target of a row" });
+        }
         batch.check(&self.loss, self.shape, &self.range)
     }
 
@@ -283,20 +304,18 @@ impl SliceHead {
 
     async fn step_async<L: Label>(&mut self, batch: &Batch<'_, L>, state: &mut State, follow: bool) -> Result<Output> {
         self.whole()?;
-        #[cfg(feature = "gpu")]
-        if let Inner::Gpu(head) = &mut self.inner {
-            let batch = batch.check(&self.loss, self.shape, &self.range)?;
-            return head.step_async(&batch, state, follow).await;
-        }
-        #[cfg(feature = "cpu")]
-        if let Inner::Cpu(head) = &mut self.inner {
-            let checked = batch.check(&self.loss, self.shape, &self.range)?;
-            let (mut out, mut pace) = (Output::default(), cpu::Pace::of_future());
-            head.step_paced(checked, batch.values(), state, follow, &mut out, &mut pace).await?;
-            return Ok(out);
-        }
+        let tensors = batch.values();
+        let _checked = self.check_whole(batch, tensors.map(|v| v.len()))?;
         let mut out = Output::default();
-        self.step(batch, state, follow, &mut out)?;
+        match &mut self.inner {
+            #[cfg(feature = "gpu")]
+            Inner::Gpu(head) => return head.step_async(&_checked, state, follow).await,
+            #[cfg(feature = "cpu")]
+            Inner::Cpu(head) => {
+                head.step_paced(_checked, tensors, state, follow, &mut out, &mut cpu::Pace::of_future()).await?;
+            }
+            Inner::Reference(_) => self.step(batch, state, follow, &mut out)?,
+        }
         Ok(out)
     }
 

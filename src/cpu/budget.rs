@@ -5,6 +5,7 @@ use super::{
     join::Queue,
     product::{Pieces, packing_bytes},
     rows::{HeadRow, Partial, RowExtras},
+    soft::SoftInput,
     sparse::SparseGradient,
     table::Scratch,
     tiling::Tiling,
@@ -30,7 +31,7 @@ const FIXED: u64 = 20 << 10;
 
 impl Tiling {
     /// The fastest tiling within the budget.
-    pub fn choose(shape: Shape, want: Want, top: usize, filter: bool, budget: Budget) -> Result<Self> {
+    pub fn choose(shape: Shape, want: Want, (top, soft, filter): (usize, usize, bool), budget: Budget) -> Result<Self> {
         let (rows, columns, dim, centers) = (shape.rows(), shape.vectors(), shape.dim(), shape.sub_centers());
         let whole = |tile: usize| (tile / centers).max(1) * centers;
         // narrower tiles waste the product, wider ones the cache; many tiles share out evenly
@@ -40,7 +41,7 @@ impl Tiling {
         let (tile, keep) = (whole(tile), want.grad_embeddings || want.grad_prototypes || want.grad_bias);
         let (spread, pieces) = (false, Pieces::USUAL);
         let best =
-            Self { rows, columns, centers, dim, want, top, filter, keep, tile, block, ranges: 1, spread, pieces };
+            Self { rows, columns, centers, dim, want, top, soft, filter, keep, tile, block, ranges: 1, spread, pieces };
         let tiles = columns.div_ceil(tile);
         // a thread can have no less than a range
         let most = (tiles / 4).clamp(16, 64);
@@ -89,7 +90,12 @@ impl Tiling {
         let (block, tile, dim) = (self.block, self.tile, self.dim);
         let add = |sum: u64, (count, size): (u64, usize)| sum.saturating_add(count.saturating_mul(size as u64));
         // with its label, its length and its part of the list of blocks
-        let row = size_of::<HeadRow>() + size_of::<RowExtras>() + 5 * size_of::<f64>() + MARGINS + FOLLOWED;
+        let row = size_of::<HeadRow>()
+            + size_of::<RowExtras>()
+            + 5 * size_of::<f64>()
+            + MARGINS
+            + FOLLOWED
+            + SoftInput::row_bytes(self.soft);
         let packing = |m, n, k, across| packing_bytes(self.pieces, m, n, k, across);
         let packing = packing(block, tile, dim, (false, true))
             .max(packing(block, dim, tile, (false, false)))
@@ -146,7 +152,7 @@ mod tests {
                     for want in [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL] {
                         let mut kept = false;
                         for budget in BUDGETS.map(Budget::bytes) {
-                            match Tiling::choose(shape, want, top, top == 5, budget) {
+                            match Tiling::choose(shape, want, (top, top / 4, top == 5), budget) {
                                 Ok(layout) => {
                                     assert!(layout.bytes() <= budget.get());
                                     assert!(layout.tile * layout.ranges.max(1) > 0 && layout.tile <= columns);
@@ -158,7 +164,8 @@ mod tests {
                                 }
                                 Err(Error::Budget { needed, allowed }) => {
                                     assert!(needed > allowed.min(isize::MAX as u64) && allowed == budget.get());
-                                    let again = Tiling::choose(shape, want, top, top == 5, Budget::bytes(needed));
+                                    let again =
+                                        Tiling::choose(shape, want, (top, top / 4, top == 5), Budget::bytes(needed));
                                     assert!(again.is_ok_and(|l| l.bytes() == needed) || needed > isize::MAX as u64);
                                 }
                                 other => panic!("{other:?}"),
@@ -175,10 +182,10 @@ mod tests {
     fn keep_needs_room_for_all_cosines() {
         let shape = Shape::new(256, 5994, 192).unwrap();
         let cosines = 256 * 5994 * 4;
-        let choose = |bytes| Tiling::choose(shape, Want::ALL, 0, false, Budget::bytes(bytes)).unwrap();
+        let choose = |bytes| Tiling::choose(shape, Want::ALL, (0, 0, false), Budget::bytes(bytes)).unwrap();
         assert!(choose(8 * cosines).keep && !choose(cosines).keep);
         assert!(choose(cosines / 2).bytes() <= cosines / 2);
-        assert!(!Tiling::choose(shape, Want::LOSS, 0, false, Budget::default()).unwrap().keep);
+        assert!(!Tiling::choose(shape, Want::LOSS, (0, 0, false), Budget::default()).unwrap().keep);
     }
 
     /// The bytes that are counted cover those that a head holds, in both schedules; the smaller budget means recompute.
@@ -190,7 +197,7 @@ mod tests {
         let budgets = [(Budget::default(), true), (Budget::mib(4), false)];
         for ((top, centers), (budget, keep)) in kinds.flat_map(|kind| budgets.map(|b| (kind, b))) {
             let shape = shape.with_sub_centers(centers).unwrap();
-            let tiling = Tiling::choose(shape, Want::ALL, top, false, budget).unwrap();
+            let tiling = Tiling::choose(shape, Want::ALL, (top, 4 * (centers - 1), false), budget).unwrap();
             let (input, work) = (Input::new(&tiling), Workspace::new(&tiling));
             let workers = work.workers.iter().map(|w| {
                 let (t, b, s) = (&w.tile, &w.block, &w.block.sweep);
@@ -205,6 +212,7 @@ mod tests {
                 + 8 * input.lengths.capacity()
                 + size_of::<HeadRow>() * input.rows.capacity()
                 + size_of::<RowExtras>() * input.extras.capacity()
+                + input.soft.held()
                 + size_of::<Partial>() * work.partials.capacity()
                 + size_of::<(f32, u32)>() * work.top.capacity()
                 + 8 * work.totals.capacity()

@@ -151,7 +151,7 @@ mod tests {
         let rows = [1, 2, 63, 64, 65, 127, 128, 129, 192, 193, 255, 256, 257, 321, 512, 513, 577, 1000, 1025];
         for (rows, dim) in rows.into_iter().flat_map(|rows| [1, 31, 33, 64, 97, 192, 512, 515].map(|dim| (rows, dim))) {
             let shape = Shape::new(rows, 70_000, dim).unwrap();
-            let tiling = Tiling::choose(shape, Want::ALL, 0, false, Budget::bytes(u64::MAX)).unwrap();
+            let tiling = Tiling::choose(shape, Want::ALL, (0, 0, false), Budget::bytes(u64::MAX)).unwrap();
             for threads in [1, 2, 3, 16, 64, 1000] {
                 let division = Division::new(&tiling, rows, threads);
                 let mut place = 0;
@@ -185,7 +185,7 @@ mod tests {
             ([256, 5994, 192], 2, 2),
         ] {
             let shape = Shape::new(rows, classes, dim).unwrap();
-            let tiling = Tiling::choose(shape, Want::ALL, 0, false, Budget::default()).unwrap();
+            let tiling = Tiling::choose(shape, Want::ALL, (0, 0, false), Budget::default()).unwrap();
             assert_eq!(Division::new(&tiling, rows, threads).blocks(rows, dim).count(), expected, "{rows} {threads}");
         }
     }
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn parts_are_not_small() {
         let tiling =
-            Tiling::choose(Shape::new(512, 900, 512).unwrap(), Want::ALL, 0, false, Budget::default()).unwrap();
+            Tiling::choose(Shape::new(512, 900, 512).unwrap(), Want::ALL, (0, 0, false), Budget::default()).unwrap();
         let division = Division::new(&tiling, 512, 1000);
         assert!(division.part_rows(512) == 64);
         for rows in 1..=BLOCK {

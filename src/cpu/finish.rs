@@ -3,7 +3,9 @@
 use super::{
     directions::Project,
     input::{HeadCall, Input, ROWS, each},
-    rows::{HeadRow, RowExtras, Share, Weights},
+    rows::{HeadRow, RowExtras, Weights},
+    soft::Targets,
+    targets::{Terms, finish_row},
     tiling::{Setup, Tiling},
     total::Finish,
     vector::AddTo,
@@ -30,7 +32,7 @@ pub(super) struct Between<'a> {
 impl Between<'_> {
     /// Losses, counts, and what pass 2 needs of every row. Returns the divisor of the sum over the rows.
     pub fn finish(
-        self,
+        mut self,
         call: &HeadCall<'_>,
         found: Counts,
         sums: impl Fn(usize) -> RowStatistics + Sync + Send,
@@ -38,28 +40,19 @@ impl Between<'_> {
         out: &mut Output,
     ) -> f64 {
         let batch = &call.batch;
-        let (n, classes, loss) = (batch.rows(), self.shape.classes(), self.loss);
+        let (n, loss) = (batch.rows(), self.loss);
         let (scale, linear) = (state.scale_of(loss), loss.is_linear());
-        let weights = Weights::of(batch, classes, scale, loss.label_smoothing);
-        if linear {
-            // products of finite vectors may leave f32
-            for (i, row) in self.input.rows[..n].iter_mut().enumerate().filter(|(_, row)| row.counts()) {
-                if !row.fits(loss.z_loss, &sums(i), weights(i, row.class)) {
-                    *row = HeadRow::NONE;
-                }
-            }
-        }
+        let weights = Weights::of(batch, self.shape.classes(), scale, loss.label_smoothing);
+        let normalizer = self.normalizer(call, &sums, &weights);
         let counts = self.counts(call, found);
         let broken = counts.non_finite_prototypes > 0;
-        let (rows, extras) = (&mut self.input.rows[..n], &mut self.input.extras[..n]);
-        let counting = rows.iter().enumerate().filter(|(_, row)| row.counts());
-        let normalizer = counting.map(|(i, row)| weights(i, row.class).own()).fold(0.0, |sum, own| sum + own);
         let z = loss.divisor(normalizer, batch.divisor.map(f64::from));
         out.normalizer = normalizer as f32;
         let filter = self.setup.filter.map_or(0.0, |filter| filter.epsilon());
-        let lengths = &self.input.lengths;
+        let Input { rows, extras, soft, lengths, .. } = &mut *self.input;
+        let (rows, extras, plain) = (&mut rows[..n], &mut extras[..n], linear && self.shape.classes() > 1);
         // returns the nearest other cosine and the log-sum-exp
-        let finish = |i: usize, row: &mut HeadRow, extra: &mut RowExtras| {
+        let finish = |i: usize, row: &mut HeadRow, extra: &mut RowExtras, targets: Option<Targets<'_>>| {
             extra.length_gradient = 0.0;
             if !row.counts() || broken {
                 let ignored = Some(batch.labels[i]) == loss.ignore_index;
@@ -67,19 +60,27 @@ impl Between<'_> {
                 (extra.value, extra.slope_m2) = (0.0, 0.0);
                 return [NO_COSINE as f32, 0.0];
             }
-            let others = sums(i);
+            let mut others = sums(i);
             let upstream = batch.upstream.map_or(1.0, |up| f64::from(if up.len() == 1 { up[0] } else { up[i] }));
             let part = if z > 0.0 { upstream / z } else { 0.0 };
-            let mut weights = weights(i, row.class);
-            weights.scale *= loss.length_factor(lengths[i]).0;
-            let share = finish_row(loss, (row, extra), &others, weights, part, lengths[i]);
+            let mut own = weights(i, row.class);
+            own.scale *= loss.length_factor(lengths[i]).0;
+            let soft = batch.soft.as_ref().map_or(1.0, |soft| soft.of(i).1);
+            let share = match targets {
+                Some(targets) => {
+                    let nearest = targets.nearest();
+                    let share = Terms::new(loss, &weights, i, (others, part, lengths[i])).finish(targets, row, extra);
+                    others.nearest = others.nearest.max(nearest);
+                    share
+                }
+                None => finish_row(loss, (row, extra), &others, (own, [1.0; 2]), part, lengths[i]),
+            };
             (extra.loss, extra.value, extra.slope_m2) = (share.loss, share.scale, share.bias);
             // what vanishes in f32 must not look like a row without a gradient
-            let gain = part * weights.scale;
-            let own = filter * weights.row;
-            let limit = if gain == 0.0 { 0.0 } else { (own * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) };
+            let gain = part * own.scale;
+            let least = filter * own.row * soft;
+            let limit = if gain == 0.0 { 0.0 } else { (least * gain.abs()).max(f64::from(f32::MIN_POSITIVE)) };
             row.limit = limit as f32;
-            let plain = linear && classes > 1;
             let least = if plain { f32::NEG_INFINITY } else { NO_COSINE as f32 };
             [(others.nearest as f32).max(least), share.log_sum_exp as f32]
         };
@@ -87,16 +88,43 @@ impl Between<'_> {
             resize(vector, n);
         }
         let found = out.other_cosines.chunks_mut(ROWS).zip(out.log_sum_exps.chunks_mut(ROWS));
-        let blocks = rows.chunks_mut(ROWS).zip(extras.chunks_mut(ROWS)).zip(found).enumerate().collect();
-        each(call.parallel && n > 2 * ROWS, blocks, |(block, ((rows, extras), (nearest, sums)))| {
-            let found = nearest.iter_mut().zip(sums);
+        let targets = soft.blocks(batch.soft.as_ref(), n, ROWS).into_iter().chain(std::iter::repeat_with(Vec::new));
+        let blocks = rows.chunks_mut(ROWS).zip(extras.chunks_mut(ROWS)).zip(targets).zip(found).enumerate().collect();
+        each(call.parallel && n > 2 * ROWS, blocks, |(block, (((rows, extras), targets), (nearest, sums)))| {
+            let (found, mut targets) = (nearest.iter_mut().zip(sums), targets.into_iter());
             for (i, ((row, extra), (nearest, sum))) in rows.iter_mut().zip(extras).zip(found).enumerate() {
-                [*nearest, *sum] = finish(block * ROWS + i, row, extra);
+                [*nearest, *sum] = finish(block * ROWS + i, row, extra, targets.next());
             }
         });
         out.counts = counts;
         self.reduce(n, z, broken, out);
         z
+    }
+
+    /// The sum of the weights of the rows that count. Products of finite vectors may leave f32: such a row of a linear head does not.
+    fn normalizer(
+        &mut self,
+        call: &HeadCall<'_>,
+        sums: impl Fn(usize) -> RowStatistics,
+        weights: &impl Fn(usize, usize) -> Weights,
+    ) -> f64 {
+        let (loss, linear) = (self.loss, self.loss.is_linear());
+        let Input { rows, soft, .. } = &mut *self.input;
+        let mut normalizer = 0.0;
+        for (i, row) in rows[..call.batch.rows()].iter_mut().enumerate().filter(|(_, row)| row.counts()) {
+            let terms = |others| Terms::new(loss, weights, i, (others, 0.0, 0.0));
+            let fits = !linear
+                || match soft.of(call.batch.soft.as_ref(), i) {
+                    Some(targets) => terms(sums(i)).fits(targets),
+                    None => row.fits(loss.z_loss, &sums(i), weights(i, row.class)),
+                };
+            match soft.of(call.batch.soft.as_ref(), i) {
+                _ if !fits => *row = HeadRow::NONE,
+                Some(targets) => normalizer += terms(RowStatistics::EMPTY).own(targets),
+                None => normalizer += weights(i, row.class).own(),
+            }
+        }
+        normalizer
     }
 
     /// The sums over the rows, in their order, and what the output says of each.
@@ -138,36 +166,6 @@ impl Between<'_> {
             ..found
         }
     }
-}
-
-/// The contribution of one row to the batch; writes the numbers of it that pass 2 needs. `part` is upstream / Z.
-fn finish_row(
-    loss: &Prepared,
-    (row, extra): (&mut HeadRow, &mut RowExtras),
-    others: &RowStatistics,
-    weights: Weights,
-    part: f64,
-    length: f64,
-) -> Share {
-    // a scale that is 0 in f32 leaves no largest value; what is subtracted then is multiplied by 0 too
-    let best = (others.max_logit / f64::from(weights.scale as f32)) as f32;
-    extra.best = if best.is_nan() { 0.0 } else { best };
-    let mut share = match loss.binary() {
-        None => row.finish(loss, extra.value, others, weights, part),
-        Some(link) => row.finish_binary(extra.value, others, weights, link, part),
-    };
-    if let Some(family) = loss.length_term() {
-        let rise = if family.length(length).1 { family.rise() } else { 0.0 };
-        let (value, slope) = family.length_term(length);
-        share.loss += weights.own() * value;
-        extra.length_gradient = (share.pull * extra.slope_m2 * rise + part * weights.own() * slope) as f32;
-    }
-    if loss.scales_by_length() {
-        let (factor, free) = loss.length_factor(length);
-        extra.length_gradient = if free { (weights.scale / factor * share.scale) as f32 } else { 0.0 };
-        share.scale *= factor;
-    }
-    share
 }
 
 /// dX, projected: in *recompute* after the other ranges' shares are added to the first in order.

@@ -97,7 +97,7 @@ impl TileScratch {
         if fresh {
             context.cosines(values, (at, at), classes, (self.ordinary, &mut *scratch));
         }
-        let block = self.block(context, (rows, values), classes, !fresh);
+        let block = self.block(context, (at, rows, values), classes, !fresh);
         match context.path {
             Path::Identity if !fresh => {
                 arch.dispatch(DirectGradients::<_, true> { others: Identity, block, max_logit });

@@ -53,7 +53,8 @@ impl CpuHead {
         shape.prototypes()?;
         let own = Shape::new(shape.rows(), range.len(), shape.dim())?.with_sub_centers(shape.sub_centers())?;
         let top = loss.top_k().max(options.predictions.unwrap_or(0));
-        let tiling = Tiling::choose(own, options.want, top, options.filter.is_some(), options.budget)?;
+        let held = (top, options.soft_labels.unwrap_or(0), options.filter.is_some());
+        let tiling = Tiling::choose(own, options.want, held, options.budget)?;
         Ok(Setup { arch: Arch::new(), tiling, filter: options.filter })
     }
 
@@ -346,6 +347,16 @@ impl CpuHead {
                 }
             }
         });
+        self.set_soft_targets(call, state);
+    }
+
+    /// The targets beside the labels, if there are any.
+    fn set_soft_targets(&mut self, call: &HeadCall<'_>, state: &State) {
+        let Some(_) = call.batch.soft else { return };
+        let (facts, Self { loss, range, setup: Setup { arch, tiling, .. }, input, .. }) = (self.facts(call), self);
+        let x = |i: usize| (&call.batch.embeddings[i * tiling.dim..][..tiling.dim], facts[i].length);
+        let cosine = |i: usize, class: usize| call.cosine(*arch, loss.is_linear(), range, x(i), class);
+        input.soft.prepare(call, loss, state, (&input.rows, &input.extras), &facts, cosine);
     }
 
     /// Scans the raw cosines. The targets lack the cosines of the rows and the chosen classes.

@@ -10,6 +10,7 @@ use super::{
     directions::{DotLength, Normalize},
     division::Division,
     rows::{HeadRow, RowExtras, unit},
+    soft::{SoftInput, SoftPull},
     table::Table,
     tiling::{Setup, Tiling},
     trace::{self, Event, Task},
@@ -79,6 +80,7 @@ pub(super) struct Input {
     pub lengths: Vec<f64>,
     pub rows: Vec<HeadRow>,
     pub extras: Vec<RowExtras>,
+    pub soft: SoftInput,
     /// The class weights of a tile where the caller gives none.
     pub ones: Vec<f32>,
 }
@@ -107,6 +109,8 @@ pub(super) struct PassContext<'a> {
     pub directions: &'a [f32],
     pub rows: &'a [HeadRow],
     pub extras: &'a [RowExtras],
+    /// The targets beside the labels, and how many a row has.
+    pub soft: (&'a [SoftPull], usize),
     /// Class weights and their stand-in, with label smoothing.
     pub weights: Option<(Option<&'a [f32]>, &'a [f32])>,
     /// One over the weights' [`unit`](super::rows::unit).
@@ -137,6 +141,7 @@ impl Input {
             lengths: vec![0.0; rows],
             rows: vec![HeadRow::NONE; rows],
             extras: vec![RowExtras::NONE; rows],
+            soft: SoftInput::new(rows, tiling.soft),
             ones: vec![1.0; tiling.tile_classes()],
         }
     }
@@ -193,6 +198,7 @@ impl Input {
             directions: &self.directions.values()[..n * setup.tiling.dim],
             rows: &self.rows[..n],
             extras: &self.extras[..n],
+            soft: self.soft.pulls(call.batch.soft.as_ref(), n),
             weights: (smoothed || path == Path::AllSums).then_some((call.batch.class_weights, &self.ones)),
             per_unit: if smoothed { 1.0 / unit(call.batch.class_weights) } else { 1.0 },
         }

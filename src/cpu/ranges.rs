@@ -82,7 +82,7 @@ impl RangeTask<'_> {
         }
         let look_at = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
             let partials = look.sums.then_some(part.partials);
-            let block = tile.block(context, (part.rows, part.values), classes, ready);
+            let block = tile.block(context, (part.at, part.rows, part.values), classes, ready);
             let (extras, scratch) = (&context.extras[part.at..], &mut part.scratch.sweep);
             arch.dispatch(Scan { centers, block, extras, scratch, partials, top: part.top, count });
         };
@@ -93,7 +93,7 @@ impl RangeTask<'_> {
         let (Setup { arch, tiling, .. }, table) = (context.setup, &context.table);
         let join = |part: Part<'_>, tile: &TileScratch, classes: TileClasses<'_>| {
             let Part { at, rows, values, max_logit, partials, top, scratch } = part;
-            let block = tile.block(context, (rows, values), classes, ready);
+            let block = tile.block(context, (at, rows, values), classes, ready);
             match context.path {
                 Path::Identity if tiling.keep => {
                     let others = Identity;

@@ -69,6 +69,12 @@ impl RowExtras {
         length_gradient: 0.0,
         loss: 0.0,
     };
+
+    /// The largest value of the other classes: a scale that is 0 in f32 leaves none; what is subtracted then is multiplied by 0 too.
+    pub fn best_of(others: &RowStatistics, scale: f64) -> f32 {
+        let best = (others.max_logit / f64::from(scale as f32)) as f32;
+        if best.is_nan() { 0.0 } else { best }
+    }
 }
 
 /// The contribution of a row to the batch.
@@ -131,6 +137,29 @@ impl HeadRow {
         (self.strength * (max_logit - self.log_all).exp()) as f32
     }
 
+    /// What a logit's probability turns into, of a softmax: G without the slope of its transform.
+    pub fn pushed(&self, z: f64) -> f64 {
+        self.strength * (z - self.log_all).exp()
+    }
+
+    /// The numbers that the other classes of all these targets share, each with its λ: the sum of exp(z)·strength/Σ exp in units
+    /// of the smallest Σ exp. The label, which comes first, knows them all with a `binary` link. `others`: no target among them.
+    pub fn join(&mut self, targets: impl Iterator<Item = (Self, f64)> + Clone, others: &RowStatistics, binary: bool) {
+        let counted = || targets.clone().filter(|(target, _)| target.counts());
+        self.max_logit = others.max_logit as f32;
+        if binary {
+            self.strength = counted().next().map_or(0.0, |(label, _)| label.strength);
+            return;
+        }
+        let weighed = || counted().filter(|(_, weight)| *weight > 0.0).map(|(target, _)| target);
+        let least = weighed().map(|target| target.log_all).fold(f64::INFINITY, f64::min);
+        (self.strength, self.log_all, self.smoothing) = (0.0, if least.is_finite() { least } else { 0.0 }, 0.0);
+        for target in weighed() {
+            self.strength += target.strength * (self.log_all - target.log_all).exp();
+            self.smoothing += target.smoothing;
+        }
+    }
+
     /// log Σ exp over the other classes; −∞ where there are none.
     fn log_others(&self, others: &RowStatistics) -> f64 {
         // a NaN sum is no empty one
@@ -180,18 +209,19 @@ impl HeadRow {
         }
     }
 
-    /// The same for a binary link; the bias is part of the logit.
+    /// The same for a binary link; the bias is part of the logit. `parts`: factors on the label's term and on the others'.
     pub fn finish_binary(
         &mut self,
         value: f64,
         others: &RowStatistics,
         weights: Weights,
         link: Binary,
+        parts: [f64; 2],
         part: f64,
     ) -> Share {
         let Binary { weight, factor, bias } = link;
         let both = weights.own() * factor;
-        let (own, rest) = (both * weight, both * (1.0 - weight));
+        let (own, rest) = (both * weight * parts[0], both * (1.0 - weight) * parts[1]);
         let (logit, gain) = (self.logit + bias, part * weights.scale);
         self.strength = gain * rest;
         let pull = -own * sigmoid(-logit);
@@ -253,6 +283,16 @@ impl Weights {
     /// The weight of the row in Z.
     pub fn own(&self) -> f64 {
         self.row * self.class
+    }
+
+    /// Of the labelled class.
+    pub fn class(&self) -> f64 {
+        self.class
+    }
+
+    /// The share of label smoothing for each class, times the row's weight.
+    pub fn share(&self) -> f64 {
+        self.smoothed().0
     }
 
     /// The share of label smoothing for each class, for all but the labelled one, and the sum of their pulls; times the row's weight.

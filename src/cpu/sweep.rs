@@ -6,6 +6,7 @@ use pulp::{Simd, WithSimd};
 use super::{
     nearest::take,
     rows::{HeadRow, Partial},
+    soft::{Cuts, SoftRows, in_tile},
     vector::{Fused, LANES, exp, fold, larger, normal, scale_values},
 };
 use crate::objective::others::{Other, Place};
@@ -18,6 +19,7 @@ pub(super) struct Block<'a> {
     /// [rows, width]: cosines, what became of them, or G.
     pub values: &'a mut [f32],
     pub rows: &'a [HeadRow],
+    pub soft: SoftRows<'a>,
     /// The tile's classes.
     pub first: usize,
     pub width: usize,
@@ -53,7 +55,7 @@ impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values, rows, first, width, scale, weights, before, .. } = self.block;
+        let Block { values, rows, soft, first, width, scale, weights, before, .. } = self.block;
         let blocks = values.chunks_exact_mut(width);
         for (i, ((cosines, row), partial)) in blocks.zip(rows).zip(self.partials).enumerate() {
             if !row.counts() {
@@ -61,13 +63,26 @@ impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
             }
             scale_values(cosines, before);
             let label = row.class.wrapping_sub(first);
+            let cuts = Cuts::of(soft.of(i), label, first, width);
             if let Some(weights) = weights {
                 partial.weighted += weighted(self.others, cosines, weights);
-                if label < width {
+                let mut without = |at: usize| {
                     // summed in f64, so that it can be taken out again
                     partial.weighted -=
-                        f64::from(weights[label]) * f64::from(self.others.value_slope(cosines[label], NOWHERE).0);
+                        f64::from(weights[at]) * f64::from(self.others.value_slope(cosines[at], NOWHERE).0);
+                };
+                match &cuts {
+                    Some(cuts) => cuts.places().for_each(without),
+                    None if label < width => without(label),
+                    None => {}
                 }
+            }
+            if let Some(cuts) = cuts {
+                let max_logit = between::<O, STORE>(self.others, cosines, &cuts, scale, partial);
+                if STORE {
+                    self.max_logit[i] = max_logit;
+                }
+                continue;
             }
             let (left, right) = without(cosines, label);
             if left.is_empty() && right.is_empty() {
@@ -107,7 +122,7 @@ impl<O: Other, const STORED: bool> WithSimd for DirectGradients<'_, O, STORED> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values, rows, first, width, scale, weights, per_unit, before, after } = self.block;
+        let Block { values, rows, soft, first, width, scale, weights, per_unit, before, after } = self.block;
         for (i, (values, row)) in values.chunks_exact_mut(width).zip(rows).enumerate() {
             if !row.counts() {
                 values.fill(0.0);
@@ -133,6 +148,7 @@ impl<O: Other, const STORED: bool> WithSimd for DirectGradients<'_, O, STORED> {
             if let Some(label) = values.get_mut(row.class.wrapping_sub(first)) {
                 *label = row.pull;
             }
+            in_tile(soft.of(i), first, width).for_each(|(at, target)| values[at] = target.pull);
             scale_values(values, after);
         }
     }
@@ -157,6 +173,33 @@ fn without(row: &mut [f32], label: usize) -> (&mut [f32], &mut [f32]) {
     } else {
         (row, &mut [])
     }
+}
+
+/// The statistics of the stretches between a row's targets, with the largest logit of the tile, which is returned.
+#[inline(always)]
+fn between<O: Other, const STORE: bool>(
+    others: O,
+    cosines: &mut [f32],
+    cuts: &Cuts,
+    scale: f32,
+    partial: &mut Partial,
+) -> f32 {
+    let width = cosines.len();
+    let (mut best, mut nearest, mut some) = (f32::NEG_INFINITY, f32::NEG_INFINITY, false);
+    for stretch in cuts.between(width) {
+        some |= !stretch.is_empty();
+        let found = extremes(others, &cosines[stretch]);
+        (best, nearest) = (larger(best, found.0), larger(nearest, found.1));
+    }
+    if !some {
+        return f32::NEG_INFINITY;
+    }
+    let (max_logit, mut sum) = (scale * best, 0.0);
+    for stretch in cuts.between(width) {
+        sum += exp_sum::<O, STORE>(others, &mut cosines[stretch], scale, max_logit);
+    }
+    partial.join(f64::from(max_logit), [f64::from(sum), 0.0], nearest);
+    max_logit
 }
 
 /// The largest value and the largest cosine.

@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 use super::{
     curve::OthersF32,
     rows::{Partial, RowExtras},
+    soft::{Cuts, in_tile},
     sweep::{Block, weighted},
     vector::{Fused, LANES, exp, fold, larger, max_of, normal, scale_values},
 };
@@ -198,12 +199,13 @@ impl WithSimd for TableStatistics<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values: columns, rows, first, width, scale, weights, before, .. } = self.block;
+        let Block { values: columns, rows, soft, first, width, scale, weights, before, .. } = self.block;
         let Table { curve, binary, centers } = self.table;
         let Scratch { cosines, centers: which, values, slopes } = self.scratch;
         let (values, slopes) = (&mut values[..width], &mut slopes[..width]);
         let columns = columns.chunks_exact_mut(width * centers);
-        for ((columns, (row, extra)), partial) in columns.zip(rows.iter().zip(self.extras)).zip(self.partials) {
+        let rows = columns.zip(rows.iter().zip(self.extras)).zip(self.partials).enumerate();
+        for (i, ((columns, (row, extra)), partial)) in rows {
             let label = row.class.wrapping_sub(first);
             if !row.counts() {
                 continue;
@@ -215,6 +217,10 @@ impl WithSimd for TableStatistics<'_> {
             let scale = scale * extra.factor;
             let raw = largest::<false>(columns, *centers, &mut cosines[..width], &mut which[..width]);
             curve.fill::<false>(raw, (extra, first), values, slopes);
+            if let Some(cuts) = Cuts::of(soft.of(i), label, first, width) {
+                between((scale, *binary), (values, raw, weights), &cuts, partial);
+                continue;
+            }
             let ([a, b], [c, d]) = (without(values, label), without(raw, label));
             let nearest = larger(max_of(c), max_of(d));
             match *binary {
@@ -239,6 +245,40 @@ impl WithSimd for TableStatistics<'_> {
     }
 }
 
+/// The statistics of the stretches between a row's targets: scale and a binary link's bias, values, raw cosines and weights.
+#[inline(always)]
+fn between(
+    (scale, binary): (f32, Option<f32>),
+    (values, raw, weights): (&[f32], &[f32], Option<&[f32]>),
+    cuts: &Cuts,
+    partial: &mut Partial,
+) {
+    let stretches = || cuts.between(values.len()).filter(|stretch| !stretch.is_empty());
+    let largest = |values: &[f32]| stretches().map(|s| max_of(&values[s])).fold(f32::NEG_INFINITY, larger);
+    let (best, nearest) = (largest(values), largest(raw));
+    if stretches().next().is_none() {
+        return;
+    }
+    let [mut sum, mut value_sum] = [0.0, 0.0];
+    for stretch in stretches() {
+        let values = &values[stretch.clone()];
+        let [more, slant] = match binary {
+            None => softmax(values, scale, best),
+            Some(bias) => {
+                let [more, slant, share] = sigmoids(values, scale, bias);
+                partial.weighted += f64::from(share);
+                [more, slant]
+            }
+        };
+        (sum, value_sum) = (sum + more, value_sum + slant);
+        if let (None, Some(weights)) = (binary, weights) {
+            partial.weighted += weighted(Identity, values, &weights[stretch]);
+        }
+    }
+    let max_logit = if binary.is_some() { 0.0 } else { logit(scale, best) };
+    partial.join(max_logit, [f64::from(sum), f64::from(value_sum)], nearest);
+}
+
 /// Pass 2: the block of cosines becomes G = dL/d(cosine); with sub-centers at the nearest one of each class alone.
 pub(super) struct TableGradients<'a> {
     pub table: &'a Table,
@@ -252,12 +292,13 @@ impl WithSimd for TableGradients<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Block { values: columns, rows, first, width, scale, weights, per_unit, before, after } = self.block;
+        let Block { values: columns, rows, soft, first, width, scale, weights, per_unit, before, after } = self.block;
         let Table { curve, binary, centers } = self.table;
         let centers = *centers;
         let Scratch { cosines, centers: which, values, slopes } = self.scratch;
         let (values, slopes, which) = (&mut values[..width], &mut slopes[..width], &mut which[..width]);
-        for (columns, (row, extra)) in columns.chunks_exact_mut(width * centers).zip(rows.iter().zip(self.extras)) {
+        let rows = columns.chunks_exact_mut(width * centers).zip(rows.iter().zip(self.extras)).enumerate();
+        for (i, (columns, (row, extra))) in rows {
             if !row.counts() {
                 columns.fill(0.0);
                 continue;
@@ -292,6 +333,11 @@ impl WithSimd for TableGradients<'_> {
             if label < width {
                 for (k, columns) in (0..).zip(columns.chunks_exact_mut(width)) {
                     columns[label] = if k == extra.center { row.pull } else { 0.0 };
+                }
+            }
+            for (at, target) in in_tile(soft.of(i), first, width) {
+                for (k, columns) in (0..).zip(columns.chunks_exact_mut(width)) {
+                    columns[at] = if k == target.center { target.pull } else { 0.0 };
                 }
             }
             scale_values(columns, after);

@@ -20,6 +20,8 @@ pub(super) struct Tiling {
     pub want: Want,
     /// Cosines that are chosen per row and range before the passes.
     pub top: usize,
+    /// Targets of a row beside its label.
+    pub soft: usize,
     /// Whether entries of G are listed.
     pub filter: bool,
     /// Whether N·C·K values survive pass 1; else pass 2 computes the cosines again.

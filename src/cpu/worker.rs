@@ -5,6 +5,7 @@ use super::{
     input::PassContext,
     product::SPACED,
     rows::HeadRow,
+    soft::SoftRows,
     sparse::SparseGradient,
     sweep::Block,
     table::Scratch,
@@ -93,11 +94,11 @@ impl TileScratch {
         [zero, lengths.iter().filter(|l| !l.is_finite()).count()]
     }
 
-    /// The block of these rows and a tile's classes; `ready`: `values` are cosines already, or what pass 1 made of them.
+    /// The block of these rows, the first of which is `at`, and a tile's classes; `ready`: `values` are cosines already, or what pass 1 made of them.
     pub fn block<'b>(
         &'b self,
         context: &'b PassContext<'_>,
-        (rows, values): (&'b [HeadRow], &'b mut [f32]),
+        (at, rows, values): (usize, &'b [HeadRow], &'b mut [f32]),
         classes: TileClasses<'_>,
         ready: bool,
     ) -> Block<'b> {
@@ -111,6 +112,7 @@ impl TileScratch {
             first,
             width,
             scale: context.scale,
+            soft: SoftRows { pulls: &context.soft.0[at * context.soft.1..], count: context.soft.1 },
             weights: context.weights_of(first, width),
             per_unit: context.per_unit,
             before: factors.filter(|_| !ready),

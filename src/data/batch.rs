@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use half::slice::HalfFloatSliceExt;
 
+use super::SoftLabels;
+
 /// The smallest weight of a class or row but 0, and the largest.
 pub(crate) const MIN_WEIGHT: f32 = 1e-30;
 pub(crate) const MAX_WEIGHT: f32 = 1e24;
@@ -37,13 +39,15 @@ pub struct Batch<'a, L = i64, T = f32> {
     pub class_margins: Margins<'a, T>,
     /// m0..m3 per row, each \[N\]: in the place of the class' and the loss' own.
     pub row_margins: Margins<'a, T>,
+    /// Several targets for each row, each with a weight; the label alone if absent.
+    pub soft_labels: Option<SoftLabels<'a, T>>,
 }
 
 impl<'a, L: Copy, T: Copy> Batch<'a, L, T> {
     /// With other labels.
     pub(crate) fn labelled<M>(self, labels: &'a [M]) -> Batch<'a, M, T> {
         let Self { embeddings, prototypes, class_weights, row_weights, divisor, upstream, bias, .. } = self;
-        let Self { class_margins, row_margins, .. } = self;
+        let Self { class_margins, row_margins, soft_labels, .. } = self;
         Batch {
             embeddings,
             prototypes,
@@ -55,6 +59,7 @@ impl<'a, L: Copy, T: Copy> Batch<'a, L, T> {
             bias,
             class_margins,
             row_margins,
+            soft_labels,
         }
     }
 }
@@ -207,32 +212,7 @@ impl<L, T> Default for Batch<'_, L, T> {
             bias: None,
             class_margins: Margins::NONE,
             row_margins: Margins::NONE,
+            soft_labels: None,
         }
-    }
-}
-
-/// Values whose finiteness can be asked.
-pub trait Finite: Copy {
-    /// Neither NaN nor infinite.
-    fn is_finite(self) -> bool;
-    /// As `f64`.
-    fn wide(self) -> f64;
-}
-
-impl Finite for f32 {
-    fn is_finite(self) -> bool {
-        f32::is_finite(self)
-    }
-    fn wide(self) -> f64 {
-        self as f64
-    }
-}
-
-impl Finite for f64 {
-    fn is_finite(self) -> bool {
-        f64::is_finite(self)
-    }
-    fn wide(self) -> f64 {
-        self
     }
 }

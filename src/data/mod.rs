@@ -2,14 +2,17 @@
 //! against a loss are in `objective::checked`.
 
 mod batch;
+mod finite;
 mod gradient_filter;
 mod label;
 mod options;
 mod output;
 mod predictions;
+mod soft_labels;
 
 pub use batch::{Batch, Margins, Stored, StoredValues};
-pub(crate) use batch::{Finite, MAX_WEIGHT, MIN_WEIGHT};
+pub(crate) use batch::{MAX_WEIGHT, MIN_WEIGHT};
+pub(crate) use finite::Finite;
 pub use gradient_filter::GradientFilter;
 pub use label::Label;
 pub(crate) use label::numbers;
@@ -18,3 +21,4 @@ pub(crate) use output::NO_COSINE;
 pub use output::{CenterOutput, Counts, Filtered, Output, Penalty};
 pub(crate) use predictions::Prediction;
 pub use predictions::{Inputs, Predictions};
+pub use soft_labels::{MixedLabels, SoftLabels};

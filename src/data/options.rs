@@ -21,6 +21,9 @@ pub struct Options {
     /// The label plays no part in them: [`Predictions`](crate::data::Predictions) are of the cosines without margin.
     /// [`Backend::predictor`](crate::Backend::predictor) predicts without labels.
     pub predictions: Option<usize>,
+    /// The most targets of a row that [`Batch::soft_labels`](crate::Batch::soft_labels) may bring, 1 to 16; default none. They take
+    /// some hundred bytes per row and target of the budget.
+    pub soft_labels: Option<usize>,
     /// The most work of one dispatch and of one submit on the GPU path, in multiply-adds; default none: one submit for a call.
     /// For systems that reset a device whose submit takes too long: Windows after 2 s, browsers sooner.
     ///

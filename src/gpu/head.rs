@@ -68,6 +68,7 @@ impl Head {
             rows: self.plan.shape().rows(),
             class_weights: io.class_weights.is_some(),
             row_weights: io.row_weights.is_some(),
+            soft_labels: io.soft_classes.is_some(),
             upstream: io.upstream.is_some(),
             class_margins: io.class_margins.is_some(),
             row_margins: io.row_margins.is_some(),

@@ -26,6 +26,11 @@ pub struct Io<'a> {
     /// v, \[N\], f32, 0 or within \[1e-30, 1e24\]; so must the product with the weight of its class be. 1 if absent. Any other
     /// makes its row invalid.
     pub row_weights: Option<&'a Tensor>,
+    /// The classes of soft labels, \[N, T\], i32, with the T of the plan ([`Options::soft_labels`](crate::Options::soft_labels)); a
+    /// negative one is no target. One that is no class of the head makes its row invalid. See [`SoftLabels`](crate::SoftLabels).
+    pub soft_classes: Option<&'a Tensor>,
+    /// λ of these classes, \[N, T\], f32, 0 or within \[1e-30, 1e24\]; any other makes its row invalid.
+    pub soft_weights: Option<&'a Tensor>,
     /// m0..m3 of every class, \[C, 4\], f32, for a unified target; NaN means the loss' own. Margins that no loss may
     /// have make the rows of the class invalid, like a label that names no class; so do other m1 (and m2) where the series
     /// is fitted (given), and any m1 and m2 in a linear head.
@@ -97,6 +102,8 @@ impl<'a> Io<'a> {
             labels,
             class_weights: None,
             row_weights: None,
+            soft_classes: None,
+            soft_weights: None,
             class_margins: None,
             row_margins: None,
             bias: None,
@@ -235,6 +242,7 @@ impl<'a> Given<'a, '_> {
         self.add(TensorRole::Labels, io.labels, &[n])?;
         self.optional(TensorRole::ClassWeights, io.class_weights, &[c])?;
         self.optional(TensorRole::RowWeights, io.row_weights, &[n])?;
+        self.soft_labels(io, n)?;
         for (role, margins, count) in
             [(TensorRole::ClassMargins, io.class_margins, c), (TensorRole::RowMargins, io.row_margins, n)]
         {
@@ -244,6 +252,23 @@ impl<'a> Given<'a, '_> {
             self.optional(role, margins, &[count, 4])?;
         }
         self.optional(TensorRole::State, io.state, &[4])
+    }
+
+    /// Both tensors of soft labels or none, in a plan that has room for them.
+    fn soft_labels(&mut self, io: &Io<'a>, rows: usize) -> Result<()> {
+        let count = self.plan.soft_labels();
+        match (io.soft_classes, io.soft_weights) {
+            (None, None) => return Ok(()),
+            _ if count == 0 => {
+                let why = "the plan has no soft labels: ask for them with Options::soft_labels";
+                return Err(Error::Combination { what: "soft_classes", why });
+            }
+            (None, _) => return Err(Error::Missing { what: "soft_classes", why: "there are soft_weights" }),
+            (_, None) => return Err(Error::Missing { what: "soft_weights", why: "there are soft_classes" }),
+            _ => {}
+        }
+        self.optional(TensorRole::SoftClasses, io.soft_classes, &[rows, count])?;
+        self.optional(TensorRole::SoftWeights, io.soft_weights, &[rows, count])
     }
 
     fn outputs(&mut self, loss: &MarginSoftmax, io: &Io<'a>) -> Result<()> {

@@ -21,6 +21,7 @@ mod request;
 #[cfg(not(target_arch = "wasm32"))]
 mod shards;
 mod slices;
+mod soft_labels;
 mod tensor;
 pub mod timing;
 

@@ -11,6 +11,7 @@ use super::{
     io::{biases, needs, vectors},
     predictor::Lists,
     readback,
+    soft_labels::SoftTensors,
 };
 use crate::{
     MarginSoftmax, Options, Output, Result, Shape, State,
@@ -44,6 +45,7 @@ struct BatchTensors {
     labels: Tensor,
     class_weights: Tensor,
     row_weights: Tensor,
+    soft: Option<SoftTensors>,
     row_margins: Option<Tensor>,
     bias: Option<Tensor>,
     /// One value per row in any case: with a reduction only the first is read.
@@ -61,6 +63,7 @@ impl BatchTensors {
             labels: Tensor::empty(context, &[n], Element::I32)?,
             class_weights: tensor(&[shape.classes()])?,
             row_weights: tensor(&[n])?,
+            soft: SoftTensors::new(context, plan)?,
             row_margins: loss.has_margins().then(|| tensor(&[n, 4])).transpose()?,
             bias: loss.is_linear().then(|| tensor(&[plan.range().len()])).transpose()?,
             upstream: tensor(&[n])?,
@@ -121,6 +124,7 @@ enum What {
     Filtered,
     Nearest,
     LogSums,
+    LogSumExps,
 }
 
 impl What {
@@ -135,7 +139,7 @@ impl What {
             What::State => 16,
             What::Filtered => size_of::<uniforms::FilterTotals>(),
             What::Nearest => rows * predictions * size_of::<[u32; 4]>(),
-            What::LogSums => rows * 4,
+            What::LogSums | What::LogSumExps => rows * 4,
         };
         bytes as u64
     }
@@ -158,6 +162,9 @@ fn staging(context: &Context, bound: &Bound, outputs: &ResultTensors, prediction
     }
     if !plan.stage(Stage::UpdateState).is_empty() {
         sources.push((What::State, own("state")?));
+    }
+    if plan.soft_labels() > 0 {
+        sources.push((What::LogSumExps, own("log_sum_exps")?));
     }
     if predictions > 0 {
         sources.extend([(What::Nearest, own("nearest")?), (What::LogSums, own("log sums")?)]);
@@ -193,6 +200,9 @@ impl DeviceHead {
             class_weights: Some(&inputs.class_weights),
             row_weights: Some(&inputs.row_weights),
             row_margins: inputs.row_margins.as_ref(),
+            soft_classes: inputs.soft.as_ref().map(|soft| &soft.classes),
+            soft_weights: inputs.soft.as_ref().map(|soft| &soft.weights),
+            class_margins: inputs.soft.as_ref().map(|soft| &soft.class_margins).filter(|_| loss.has_margins()),
             bias: inputs.bias.as_ref(),
             grad_embeddings: outputs.grad_embeddings.as_ref(),
             grad_prototypes: &outputs.grad_prototypes.iter().collect::<Vec<_>>(),
@@ -300,7 +310,10 @@ impl DeviceHead {
         if let Some(weights) = batch.row_weights {
             upload(&self.inputs.row_weights, bytemuck::cast_slice(weights))?;
         }
-        if let (Some(margins), Some(tensor)) = (&batch.margins, &self.inputs.row_margins) {
+        if let Some(soft) = &self.inputs.soft {
+            soft.upload(context, batch, self.inputs.row_margins.as_ref())?;
+        }
+        if let (Some(margins), Some(tensor), None) = (&batch.margins, &self.inputs.row_margins, &self.inputs.soft) {
             let margins: Vec<[f32; 4]> = margins.iter().map(|m| m.map(|m| m as f32)).collect();
             upload(tensor, bytemuck::cast_slice(&margins))?;
         }
@@ -317,7 +330,12 @@ impl DeviceHead {
             row_weights: batch.row_weights.is_some(),
             divisor: batch.divisor,
             upstream: batch.upstream.is_some(),
-            row_margins: batch.margins.is_some(),
+            soft_labels: batch.soft.is_some(),
+            class_margins: self.inputs.soft.is_some() && batch.given_margins[0].any(),
+            row_margins: match &self.inputs.soft {
+                Some(_) => batch.given_margins[1].any(),
+                None => batch.margins.is_some(),
+            },
             ..Call::default()
         };
         self.bound.call(call)?;
@@ -338,6 +356,8 @@ impl DeviceHead {
         let mut states = vec![Row::zeroed(); rows];
         let mut batch = BatchState::zeroed();
         let mut left_out = None;
+        // of rows with several targets; the backward pass needs the place of the others
+        let mut log_sum_exps = vec![];
         let mut lists = Lists::new(rows, self.predictions);
         let dim = self.shape.dim();
         let view = |(staging, bytes): (&Staging, u64)| {
@@ -367,6 +387,10 @@ impl DeviceHead {
                 }
                 What::State => bytemuck::bytes_of_mut(&mut moved),
                 What::Nearest => bytemuck::cast_slice_mut(&mut lists.nearest),
+                What::LogSumExps => {
+                    log_sum_exps.resize(rows, 0.0_f32);
+                    bytemuck::cast_slice_mut(&mut log_sum_exps)
+                }
                 What::LogSums => bytemuck::cast_slice_mut(&mut lists.log_sums),
                 What::Filtered => bytemuck::bytes_of_mut(left_out.insert(uniforms::FilterTotals::zeroed())),
             };
@@ -380,10 +404,13 @@ impl DeviceHead {
         out.row_losses.extend(states.iter().map(|r| r.loss));
         out.normalizer = batch.normalizer;
         out.log_sum_exps.clear();
+        out.log_sum_exps.append(&mut log_sum_exps);
         out.target_cosines.clear();
         let known = |r: &Row| matches!(r.state, constants::COUNTS | constants::SHORT) && !broken;
         out.target_cosines.extend(states.iter().map(|r| if known(r) { r.cosine } else { 0.0 }));
-        if self.loss.binary().is_none() {
+        if self.loss.binary().is_some() {
+            out.log_sum_exps.clear();
+        } else if self.inputs.soft.is_none() {
             out.log_sum_exps.extend(states.iter().map(|r| if known(r) { r.total } else { 0.0 }));
         }
         out.other_cosines.clear();

@@ -57,6 +57,13 @@
 //! functions with the same names in every file. Everything that a loss does happens in pointwise kernels between them:
 //! `target_rows` (or `target_margins`, `target_facts`) for the labelled class (N values), `row_stats` and `grad_cosines` for the others (N·C values).
 //!
+//! # Several targets
+//!
+//! All targets of a row stay out of the sum over the classes: the sweeps skip a short list of places in the place of one. They
+//! join last, where the rows' losses are made: each target is a row of its own whose other classes are that sum and the other
+//! targets. G at a class that is no target is exp(z) times one number per row, Σ_t mass_t / Σ_j exp z_tj, relative to the smallest of
+//! these sums. Kernels of heads without soft labels have none of it: `shaders/soft` has a part for each.
+//!
 //! # Predictions
 //!
 //! The nearest classes of each row go beside the statistics: every engine selects among the raw cosines of a tile or chunk while it

@@ -90,7 +90,7 @@ impl BatchReport {
         loss.validate_for(shape)?;
         state.validate(shape)?;
         check_length("embeddings", batch.embeddings.len(), n * dim)?;
-        let (labels, margins) = batch.check_rest(loss, shape, &(0..state.classes))?;
+        let (labels, margins, _) = batch.check_rest(loss, shape, &(0..state.classes))?;
         let counting = counting(out, batch.labels, loss.ignore_index)?;
 
         let mut facts: Vec<RowFacts> = batch.embeddings.chunks_exact(dim).zip(&out.target_cosines).map(fact).collect();

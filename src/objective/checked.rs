@@ -2,9 +2,9 @@
 
 use std::f64::consts::PI;
 
-use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, Target, in_range};
+use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, SoftTargets, Target, in_range};
 use crate::{
-    Batch, Error, Label, Options, Result, Shape,
+    Batch, Error, Label, Margins, Options, Result, Shape, SoftLabels,
     data::{Finite, Inputs, MAX_WEIGHT, MIN_WEIGHT, Predictions, numbers},
     shape::check_length,
 };
@@ -26,7 +26,15 @@ pub(crate) struct CheckedBatch<'a, T = f32> {
     pub labels: Vec<i64>,
     /// Where the batch brings any.
     pub margins: Option<RowMargins>,
+    /// As the batch brings them: of classes, and of rows.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code))] // a device looks them up
+    pub given_margins: [Margins<'a, T>; 2],
+    /// Targets beside the labels.
+    pub soft: Option<SoftTargets>,
 }
+
+/// What is made of the rows' labels.
+type Targets = (Vec<i64>, Option<RowMargins>, Option<SoftTargets>);
 
 impl<T> CheckedBatch<'_, T> {
     pub fn rows(&self) -> usize {
@@ -56,7 +64,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         let rows = self.check_rows(shape)?;
         check_length("embeddings", embeddings, rows * shape.dim())?;
         check_length("prototypes", prototypes, shape.prototypes()? / shape.classes() * range.len())?;
-        let (labels, margins) = self.check_rest(loss, shape, range)?;
+        let (labels, margins, soft) = self.check_rest(loss, shape, range)?;
         let &Batch { embeddings, prototypes, class_weights, row_weights, divisor, upstream, bias, .. } = self;
         Ok(CheckedBatch {
             embeddings,
@@ -68,6 +76,8 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             bias,
             labels,
             margins,
+            given_margins: [self.class_margins, self.row_margins],
+            soft,
         })
     }
 
@@ -76,14 +86,14 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         if found > allowed { Err(Error::Rows { found, allowed }) } else { Ok(found) }
     }
 
-    /// Everything but embeddings and prototypes. Returns the labels as numbers, and the rows' margins where the batch brings
-    /// any.
+    /// Everything but embeddings and prototypes. Returns the labels as numbers, the rows' margins where the batch brings any, and
+    /// their soft labels.
     pub(crate) fn check_rest(
         &self,
         loss: &MarginSoftmax,
         shape: Shape,
         range: &std::ops::Range<usize>,
-    ) -> Result<(Vec<i64>, Option<RowMargins>)> {
+    ) -> Result<Targets> {
         let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
             check_length("class_weights", weights.len(), shape.classes())?;
@@ -113,8 +123,10 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         }
         let labels = numbers(self.labels, loss.ignore_index, shape.classes())?;
         self.check_row_weights(loss, &labels)?;
-        let margins = self.margins(loss, &labels)?;
-        Ok((labels, margins))
+        let counted = labels.iter().map(|&label| (Some(label) != loss.ignore_index).then_some(label as usize));
+        let margins = self.margins(loss, counted.enumerate())?;
+        let soft = self.soft_targets(loss, shape, &labels)?;
+        Ok((labels, margins, soft))
     }
 
     /// The rows' weights, their products with those of their classes, and the divisor.
@@ -140,9 +152,13 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         Ok(())
     }
 
-    /// m0..m3 of every row where the batch brings any: the row's, else its class', else the loss' own. Those of an
-    /// ignored row are the loss' own.
-    fn margins(&self, loss: &MarginSoftmax, labels: &[i64]) -> Result<Option<RowMargins>> {
+    /// m0..m3 of every target, a row with a class, where the batch brings any: the row's, else the class', else the loss' own.
+    /// Where there is no class, as in an ignored row, they are the loss' own.
+    fn margins(
+        &self,
+        loss: &MarginSoftmax,
+        targets: impl Iterator<Item = (usize, Option<usize>)>,
+    ) -> Result<Option<RowMargins>> {
         if !self.class_margins.any() && !self.row_margins.any() {
             return Ok(None);
         }
@@ -164,11 +180,11 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
                 _ => {}
             }
         }
-        let of = |(row, &label): (usize, &i64)| {
+        let of = |(row, class): (usize, Option<usize>)| {
             let mut m = margin.margins();
-            if Some(label) != loss.ignore_index {
+            if let Some(class) = class {
                 for (k, m) in m.iter_mut().enumerate() {
-                    let own = by_row[k].map(|r| r[row]).or(by_class[k].map(|c| c[label as usize]));
+                    let own = by_row[k].map(|r| r[row]).or(by_class[k].map(|c| c[class]));
                     *m = own.map_or(*m, Finite::wide);
                 }
                 m[2] = unrounded(m[2]);
@@ -181,7 +197,52 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
             }
             Ok(m)
         };
-        labels.iter().enumerate().map(of).collect::<Result<_>>().map(Some)
+        targets.map(of).collect::<Result<_>>().map(Some)
+    }
+}
+
+impl<L: Label, T: Finite> Batch<'_, L, T> {
+    /// The targets of the rows with these labels, if the batch has soft labels.
+    fn soft_targets(&self, loss: &MarginSoftmax, shape: Shape, labels: &[i64]) -> Result<Option<SoftTargets>> {
+        let Some(SoftLabels { count, classes, weights }) = self.soft_labels else { return Ok(None) };
+        loss.check_soft_labels()?;
+        SoftLabels::check_count(count)?;
+        check_length("soft_labels.classes", classes.len(), labels.len() * count)?;
+        check_length("soft_labels.weights", weights.len(), labels.len() * count)?;
+        check_weights("soft_labels.weights", weights.iter().map(|w| w.wide()))?;
+        let mut soft = SoftTargets { count, labels: vec![], others: vec![], margins: None };
+        for (row, (&label, own)) in labels.iter().zip(classes.chunks_exact(count)).enumerate() {
+            let mut all: Vec<(usize, f64)> = vec![];
+            let counted = Some(label) != loss.ignore_index;
+            for (&class, weight) in own.iter().zip(&weights[row * count..]).filter(|_| counted) {
+                let Ok(class) = usize::try_from(class) else { continue };
+                if class >= shape.classes() {
+                    return Err(Error::Label { row, label: class as i128, classes: shape.classes() });
+                }
+                self.check_target_weight(row, class, weight.wide())?;
+                match all.iter_mut().find(|(known, _)| *known == class) {
+                    Some((_, sum)) => *sum += weight.wide(),
+                    None => all.push((class, weight.wide())),
+                }
+            }
+            all.retain(|(_, weight)| *weight > 0.0);
+            all.sort_by_key(|(class, _)| *class);
+            let of_label = |&(class, weight): &(usize, f64)| (class as i64 == label).then_some(weight);
+            soft.labels.push(all.iter().find_map(of_label).unwrap_or(0.0));
+            let others = all.into_iter().filter(|&(class, _)| class as i64 != label).map(Some);
+            soft.others.extend(others.chain(std::iter::repeat(None)).take(count));
+        }
+        let slots = soft.others.iter().enumerate();
+        soft.margins =
+            self.margins(loss, slots.map(|(slot, target)| (slot / count, target.map(|(class, _)| class))))?;
+        Ok(Some(soft))
+    }
+
+    /// The product of a target's weight with those of its row and class.
+    fn check_target_weight(&self, row: usize, class: usize, weight: f64) -> Result<()> {
+        let of = |weights: Option<&[T]>, i: usize| weights.map_or(1.0, |w| w[i].wide());
+        let product = weight * of(self.row_weights, row) * of(self.class_weights, class);
+        check_weights("soft_labels.weights · row_weights · class_weights", [product].into_iter())
     }
 }
 
@@ -242,6 +303,17 @@ impl Options {
             if *range != (0..shape.classes()) {
                 let why = "a shard's statistics have none: take a predictor of each shard, and Predictions::merged";
                 return Err(Error::Combination { what: "predictions", why });
+            }
+        }
+        if let Some(count) = self.soft_labels {
+            loss.check_soft_labels()?;
+            SoftLabels::check_count(count)?;
+            let refuse = |why| Err(Error::Combination { what: "soft_labels", why });
+            if *range != (0..shape.classes()) {
+                return refuse("shards exchange one target of a row");
+            }
+            if self.predictions.is_some() {
+                return refuse("predictions know one target of a row: take a predictor");
             }
         }
         let classes = self.want.grad_bias && loss.is_linear();

@@ -17,6 +17,7 @@ mod schedule;
 pub(crate) mod snippet;
 pub(crate) mod state;
 mod target;
+mod targets;
 
 pub use adaptive::{AdaFace, Adaptive, Elastic, Length, MagFace};
 pub use auxiliary::{CenterLoss, Regularizer};
@@ -33,6 +34,7 @@ pub(crate) use range::in_range;
 pub use schedule::{Epochs, Ramp, Schedule, Schedules};
 pub use state::State;
 pub use target::*;
+pub(crate) use targets::SoftTargets;
 
 /// A vector shorter than this counts as zero: its direction is x/1e-12 and its gradient exactly 0.
 pub const SHORTEST: f64 = 1e-12;

@@ -4,7 +4,7 @@ use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
 
 use super::{PartialFc, Sample, sampling::apart};
 use crate::{
-    Backend, Batch, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, SliceHead, State,
+    Backend, Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, SliceHead, State,
     data::{Stored, StoredValues},
 };
 
@@ -256,6 +256,7 @@ impl SampledHead {
     ) -> Result<(&'a mut SliceHead, Batch<'a>, [StoredValues<'a>; 2])> {
         let Self { backend, loss, shape, options, state, sampler, heads, sample, gathered } = self;
         sampler.validate()?;
+        no_soft_labels(batch.soft_labels.is_some())?;
         let labels = batch.check_beside(loss, *shape, &(0..shape.classes()), tensors.map(|v| v.len()))?.labels;
         let classes = shape.classes();
         match which {
@@ -303,6 +304,12 @@ fn inner(loss: &MarginSoftmax, shape: Shape) -> MarginSoftmax {
     MarginSoftmax { ignore_index: apart(loss.ignore_index, shape.classes()), ..loss.clone() }
 }
 
+/// A sample has the classes of the labels, not those of other targets.
+fn no_soft_labels(some: bool) -> Result<()> {
+    let refused = Error::Combination { what: "soft_labels", why: "a sample has the classes of the labels alone" };
+    if some { Err(refused) } else { Ok(()) }
+}
+
 /// A head for a sample of `count` classes.
 fn sampled_head(
     backend: &Backend,
@@ -311,6 +318,7 @@ fn sampled_head(
     options: &Options,
     count: usize,
 ) -> Result<SliceHead> {
+    no_soft_labels(options.soft_labels.is_some())?;
     let part = Shape::new(shape.rows(), count, shape.dim())?.with_sub_centers(shape.sub_centers())?;
     backend.head_with(&inner(loss, shape), part, options)
 }

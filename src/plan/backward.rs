@@ -73,6 +73,10 @@ impl HeadPlan<'_> {
             let step = b.step(&kernel, *global, Grid::over_rows(64, 1), &[own.batch, upstream, own.rows])?;
             steps.push(step.with_upstream());
         }
+        if let (Some(soft), true) = (&own.soft, own.sweep.is_some()) {
+            let kernel = k::soft_gradients(&self.snippets);
+            steps.push(b.step(&kernel, *global, Grid::over_rows(64, 1), &[own.rows, soft.rows])?);
+        }
         for (out, local) in [(own.grad_scale, 0), (own.grad_link_bias, 1)] {
             if let Some(out) = out {
                 let part = StepConstants { local, ..*global };
@@ -89,6 +93,7 @@ impl HeadPlan<'_> {
             steps.push(round.product.clone());
         }
         let mut buffers = own.with_bias(&[round.cosines, own.rows, own.classes, sweep.columns]);
+        buffers.extend(own.soft.as_ref().map(|soft| soft.rows));
         buffers.extend(kernels.scaled.then_some(own.batch));
         buffers.extend(sweep.filter.as_ref().map(|filter| filter.blocks));
         let units = u64::from(round.part.stride).div_ceil(self.shape.sub_centers() as u64);

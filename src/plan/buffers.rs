@@ -89,6 +89,7 @@ pub(super) struct Buffers {
     pub labels: usize,
     pub weights: usize,
     pub row_weights: usize,
+    pub soft: Option<SoftBuffers>,
     pub class_margins: usize,
     pub row_margins: usize,
     pub state: usize,
@@ -115,6 +116,14 @@ pub(super) struct Buffers {
     pub grad_link_bias: Option<usize>,
     /// For a backward pass through the cosines.
     pub sweep: Option<Sweep>,
+}
+
+/// Soft labels.
+pub(super) struct SoftBuffers {
+    pub classes: usize,
+    pub weights: usize,
+    /// A [`Row`] of each target of a row, its label among them.
+    pub rows: usize,
 }
 
 /// The nearest classes.
@@ -182,6 +191,7 @@ impl Buffers {
             labels: if work.labelled { b.given(TensorRole::Labels, rows * 4) } else { b.per_row("labels", rows) }?,
             weights: b.optional(TensorRole::ClassWeights, 16)?,
             row_weights: b.optional(TensorRole::RowWeights, 16)?,
+            soft: on(work.soft_labels > 0, || sizes.soft(b))?,
             class_margins: b.optional(TensorRole::ClassMargins, 16)?,
             row_margins: b.optional(TensorRole::RowMargins, 16)?,
             state: b.optional(TensorRole::State, 16)?,
@@ -226,6 +236,15 @@ impl Sizes<'_> {
             let shared = b.workspace("cosines", self.rows * self.schedule.longest() * 4)?;
             Ok(vec![shared; chunks.len()])
         }
+    }
+
+    fn soft(&self, b: &mut Builder) -> Result<SoftBuffers> {
+        let bytes = size_of::<Row>() as u64;
+        Ok(SoftBuffers {
+            classes: b.optional(TensorRole::SoftClasses, 16)?,
+            weights: b.optional(TensorRole::SoftWeights, 16)?,
+            rows: b.workspace("soft", self.rows * (self.work.soft_labels as u64 + 1) * bytes)?,
+        })
     }
 
     fn prediction(&self, b: &mut Builder) -> Result<PredictionBuffers> {

@@ -113,7 +113,20 @@ impl Catalogue {
             k::target_rows(s, Loader::F32, Loader::F32x4, false),
             k::target_rows(s, Loader::F32, Loader::F32x4, true),
         ];
-        self.add(&format!("{}{}", s.name(), if s.many { " + centers" } else { "" }), kernels);
+        let name = format!("{}{}", s.name(), if s.many { " + centers" } else { "" });
+        self.add(&name, kernels);
+        let soft = &s.clone().with_targets(3);
+        let kernels = [
+            k::row_stats(soft, Loader::F32x4),
+            k::grad_cosines(soft, Loader::F32x4, PULLS[0]),
+            k::grad_cosines(soft, Loader::F32x4, PULLS[1]),
+            k::soft_labels(soft),
+            k::soft_cosines(soft, Loader::F32, Loader::F32x4),
+            k::soft_margins(soft),
+            k::soft_loss(soft),
+            k::soft_gradients(soft),
+        ];
+        self.add(&format!("{name} + targets"), kernels);
     }
 
     /// Those of one operand.

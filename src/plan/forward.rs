@@ -70,6 +70,10 @@ impl HeadPlan<'_> {
         let rows = Grid::over_rows(8, 1);
         let mut steps = vec![b.step(&k::row_norms(loaders.embeddings, true), self.global, rows, &buffers)?];
         let class_norms = k::class_norms(loaders.prototypes, true);
+        if let Some(soft) = &own.soft {
+            let buffers = [own.rows, soft.classes, soft.weights, own.weights, soft.rows];
+            steps.push(b.step(&k::soft_labels(&self.snippets), self.global, Grid::over_rows(64, 1), &buffers)?);
+        }
         let joined = self.joins_margins();
         let target_rows = k::target_rows(&self.snippets, loaders.embeddings, loaders.prototypes, joined);
         let labelled = self.work.labelled;
@@ -85,6 +89,12 @@ impl HeadPlan<'_> {
             }
             if labelled {
                 steps.push(b.step(&target_rows, part, rows, &buffers)?);
+            }
+            if let Some(soft) = &own.soft {
+                let kernel = k::soft_cosines(&self.snippets, loaders.embeddings, loaders.prototypes);
+                let buffers = own.with_bias(&[own.embeddings, data, own.inverses, own.classes, soft.rows]);
+                let targets = Grid::over_rows(8, self.work.soft_labels as u64);
+                steps.push(b.step(&kernel, part, targets, &buffers)?);
             }
             first += count;
             group += count.div_ceil(64);
@@ -113,7 +123,8 @@ impl HeadPlan<'_> {
             let buffers = [own.embeddings, own.prototypes[chunk.shard], own.inverses, own.classes, cosines];
             let product = b.step(&products, part, grid, &buffers)?;
             let summed = self.work.labelled || !self.binary;
-            let statistics = summed.then(|| self.sums(b, &row_stats, part, [cosines, own.slots])).transpose()?;
+            let sums = |b: &mut Builder| self.sums(b, &row_stats, part, ([cosines, own.slots], true));
+            let statistics = summed.then(|| sums(b)).transpose()?;
             rounds.push(Round { part, chunk, cosines, product, statistics });
         }
         Ok(rounds)
@@ -139,10 +150,17 @@ impl HeadPlan<'_> {
         }
     }
 
-    /// The rows' sums over the other classes of a chunk.
-    fn sums(&self, b: &mut Builder, kernel: &Kernel, part: StepConstants, [from, to]: [usize; 2]) -> Result<Step> {
+    /// The rows' sums over the other classes of a chunk; `targets`: without the soft labels.
+    fn sums(
+        &self,
+        b: &mut Builder,
+        kernel: &Kernel,
+        part: StepConstants,
+        ([from, to], targets): ([usize; 2], bool),
+    ) -> Result<Step> {
         let own = &self.buffers;
-        let buffers = own.with_bias(&[from, own.rows, own.classes, to]);
+        let mut buffers = own.with_bias(&[from, own.rows, own.classes, to]);
+        buffers.extend(own.soft.as_ref().filter(|_| targets).map(|soft| soft.rows));
         b.step(kernel, part, Grid::over_rows(1, self.schedule.slots as u64), &buffers)
     }
 
@@ -179,7 +197,7 @@ impl HeadPlan<'_> {
         }
         if let Some(slots) = prediction.slots {
             let raw = k::row_stats(&self.snippets.raw(), self.loaders.cosines);
-            steps.push(self.sums(b, &raw, round.part, [round.cosines, slots])?);
+            steps.push(self.sums(b, &raw, round.part, ([round.cosines, slots], false))?);
         }
         Ok(steps)
     }
@@ -236,7 +254,7 @@ impl HeadPlan<'_> {
                 if !self.schedule.keep {
                     steps.push(round.product.clone());
                 }
-                steps.push(self.sums(b, &raw, round.part, [round.cosines, own.slots])?);
+                steps.push(self.sums(b, &raw, round.part, ([round.cosines, own.slots], false))?);
             }
             steps.push(b.step(&k::row_log_sum_exp(), *global, Grid::over_rows(64, 1), &[own.slots, own.rows])?);
             steps.push(b.step(&k::median_cosine(), *global, Grid::over_rows(1, 1), &[own.rows, own.batch])?);
@@ -256,6 +274,15 @@ impl HeadPlan<'_> {
             steps.push(b.step(&k::margin_noise(), self.global, Grid::over_rows(1, 1), &buffers)?);
         }
         steps.extend(margins);
+        if let Some(soft) = &self.buffers.soft {
+            let own = &self.buffers;
+            let mut buffers = vec![own.rows, soft.rows, own.class_margins, own.row_margins];
+            if self.work.stages.update_state {
+                buffers.push(own.state);
+            }
+            let grid = Grid::over_rows(64, self.work.soft_labels as u64 + 1);
+            steps.push(b.step(&k::soft_margins(&self.snippets), self.global, grid, &buffers)?);
+        }
         for round in rounds {
             if !self.early() {
                 steps.push(round.product.clone());
@@ -270,10 +297,15 @@ impl HeadPlan<'_> {
     pub fn losses(&self, b: &mut Builder) -> Result<Vec<Step>> {
         let Self { global, snippets, buffers: own, .. } = self;
         let (rows, totals) = (Grid::over_rows(64, 1), k::Totals::Summed);
-        let buffers = [own.slots, own.rows, own.row_losses, own.log_sum_exps, own.totals];
+        let mut buffers = vec![own.slots, own.rows, own.row_losses, own.log_sum_exps, own.totals];
+        let mut row_loss = k::row_loss(snippets, totals);
+        if let Some(soft) = &own.soft {
+            row_loss = k::soft_loss(snippets);
+            buffers.insert(2, soft.rows);
+        }
         let batch = [own.rows, own.batch, own.loss, own.totals];
         let mut steps = vec![
-            b.step(&k::row_loss(snippets, totals), *global, rows, &buffers)?,
+            b.step(&row_loss, *global, rows, &buffers)?,
             b.step(&k::batch_loss(snippets, totals, self.work.any), *global, Grid::fixed(1), &batch)?,
         ];
         steps.extend(self.log_probabilities(b)?);

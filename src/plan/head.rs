@@ -65,7 +65,7 @@ impl Plan {
         options: &Options,
     ) -> Result<Self> {
         let shape = shape_of(whole, &range, layout)?;
-        let snippets = Snippets::of(loss, whole);
+        let snippets = Snippets::of(loss, whole).with_targets(options.soft_labels.unwrap_or(0));
         let work = Work { gives_predictions: alone, ..Work::new(loss, options, snippets.stages) };
         let mut b = Builder::new(limits, shape.rows(), shape)?;
         let head = HeadPlan::new(&mut b, loss, (shape, layout), (snippets, work, alone), limits, options)?;
@@ -167,6 +167,7 @@ impl<'a> HeadPlan<'a> {
         if work.counts_rows() {
             at_most("rows of this loss on a GPU", shape.rows() as u64, MAX_COUNTED_ROWS as u64)?;
         }
+        indexable("rows · (soft_labels + 1)", elements(shape.rows(), work.soft_labels + 1))?;
         indexable("rows · top_k.count", elements(shape.rows(), work.stages.top_k))?;
         let loaders = Loaders {
             embeddings: layout.embeddings.loader("embeddings", shape.dim(), limits)?,

@@ -51,6 +51,8 @@ pub(crate) struct Snippets {
     names: [Arc<str>; 3],
     /// More than one prototype per class.
     pub(super) many: bool,
+    /// Targets of a row beside its label.
+    pub(super) targets: usize,
     pub stages: Stages,
 }
 
@@ -90,6 +92,7 @@ impl Snippets {
             similarity: loss.similarity,
             names: [target, others, loss.link.name()].map(Arc::from),
             many: shape.sub_centers() > 1,
+            targets: 0,
             stages,
         }
     }
@@ -103,7 +106,20 @@ impl Snippets {
     pub fn raw(&self) -> Self {
         let (others, link) = (Others::Identity, Link::Softmax);
         let names = [self.names[0].clone(), others.name().into(), link.name().into()];
-        Self { others: others.snippet(), custom_others: None, link: link.snippet(), names, ..self.clone() }
+        Self { others: others.snippet(), custom_others: None, link: link.snippet(), names, targets: 0, ..self.clone() }
+    }
+
+    /// Those of rows with so many targets beside their labels.
+    pub fn with_targets(self, targets: usize) -> Self {
+        Self { targets, ..self }
+    }
+
+    /// A part that `one` target does without, bound last.
+    fn several(&self, recipe: Recipe, one: &'static str, several: &'static str) -> Recipe {
+        if self.targets == 0 {
+            return recipe.bound_part(one);
+        }
+        recipe.part(targets(self.targets)).bound_part(several)
     }
 
     /// The target and the transform of the others, and whatever else is not usual.
@@ -144,6 +160,16 @@ impl Snippets {
             Some(text) => recipe.part(text.to_string()),
             None => recipe,
         }
+    }
+
+    /// Link and other classes as several targets of a row share them.
+    fn soft(&self, recipe: Recipe) -> Recipe {
+        let recipe = with(self.link(recipe), self.others, self.link.needs).part(targets(self.targets));
+        recipe.part(if self.is_binary() { wgsl!("soft/soft_binary") } else { wgsl!("soft/soft_softmax") })
+    }
+
+    fn is_binary(&self) -> bool {
+        *self.names[2] != *Link::default().name()
     }
 
     fn link(&self, recipe: Recipe) -> Recipe {
@@ -305,7 +331,34 @@ pub(crate) fn row_stats(snippets: &Snippets, c: Loader) -> Kernel {
     } else {
         recipe.load("cosine", 0, c).part(wgsl!("sub_centers/quad_of_one"))
     };
-    snippets.classes(snippets.other(recipe, snippets.link)).kernel()
+    let recipe = snippets.classes(snippets.other(recipe, snippets.link));
+    snippets.several(recipe, wgsl!("soft/label_alone"), wgsl!("soft/several_targets")).kernel()
+}
+
+fn targets(count: usize) -> String {
+    format!("const TARGETS = {count}u;")
+}
+
+pub(crate) fn soft_labels(snippets: &Snippets) -> Kernel {
+    recipe!("soft", "soft_labels", "wrrrw").part(targets(snippets.targets)).kernel()
+}
+
+pub(crate) fn soft_cosines(snippets: &Snippets, x: Loader, w: Loader) -> Kernel {
+    let recipe = recipe!("soft", "soft_cosines", "rrrrw").part(NORMS).part(targets(snippets.targets));
+    snippets.classes(recipe.load("embedding", 0, x).load("prototype", 1, w)).kernel()
+}
+
+pub(crate) fn soft_margins(snippets: &Snippets) -> Kernel {
+    margins_of_row(snippets, recipe!("soft", "soft_margins", "rw").part(targets(snippets.targets))).kernel()
+}
+
+/// Binds the sums of class_norms last.
+pub(crate) fn soft_loss(snippets: &Snippets) -> Kernel {
+    snippets.soft(recipe!("soft", "soft_loss", "rwwww")).bound_part(TOTALS).kernel()
+}
+
+pub(crate) fn soft_gradients(snippets: &Snippets) -> Kernel {
+    snippets.soft(recipe!("soft", "soft_gradients", "ww")).part(ROW_GRADIENT).kernel()
 }
 
 /// Binds the batch's state, or the sums, last.
@@ -340,10 +393,11 @@ pub(crate) struct Pull {
     pub filter: bool,
 }
 
-/// `c`: of the cosines, or logits. The batch's state, and then a filter's blocks, are bound last.
+/// `c`: of the cosines, or logits. Several targets, the batch's state, and then a filter's blocks, are bound last.
 pub(crate) fn grad_cosines(snippets: &Snippets, c: Loader, pull: Pull) -> Kernel {
     let recipe = snippets.link(recipe!("head", "grad_cosines", "wrrw"));
     let recipe = snippets.classes(snippets.other(recipe, snippets.link));
+    let recipe = snippets.several(recipe, wgsl!("soft/pull_label"), wgsl!("soft/pull_targets"));
     let recipe = recipe.bound_part(if pull.scaled { wgsl!("head/pull_scaled") } else { wgsl!("head/pull_plain") });
     let recipe = match (snippets.many, c) {
         (true, _) => recipe.part(wgsl!("elements/inplace_f32")).part(wgsl!("sub_centers/pull_many")),

@@ -58,6 +58,8 @@ pub enum TensorRole {
     Labels,
     ClassWeights,
     RowWeights,
+    SoftClasses,
+    SoftWeights,
     Upstream,
     Loss,
     RowLosses,
@@ -89,6 +91,8 @@ impl TensorRole {
             TensorRole::Labels => "labels",
             TensorRole::ClassWeights => "class_weights",
             TensorRole::RowWeights => "row_weights",
+            TensorRole::SoftClasses => "soft_classes",
+            TensorRole::SoftWeights => "soft_weights",
             TensorRole::Upstream => "upstream",
             TensorRole::Loss => "loss",
             TensorRole::RowLosses => "row_losses",
@@ -257,6 +261,11 @@ impl Plan {
         }
     }
 
+    /// The most targets of a row that soft labels may bring; 0 for a plan without them.
+    pub fn soft_labels(&self) -> usize {
+        self.snippets.targets
+    }
+
     /// The classes of this plan among those of its shape: all of them for a whole head.
     pub fn range(&self) -> Range<usize> {
         self.range.clone()
@@ -288,7 +297,10 @@ impl Plan {
 
     /// Whether the plan's kernels compute this loss.
     pub(crate) fn accepts(&self, loss: &MarginSoftmax) -> Result<()> {
-        let needed = kernels::Snippets::of(loss, self.shape);
+        let needed = kernels::Snippets::of(loss, self.shape).with_targets(self.soft_labels());
+        if self.soft_labels() > 0 {
+            loss.check_soft_labels()?;
+        }
         if needed != self.snippets {
             return Err(Error::Recompile { needed: needed.name(), compiled: self.snippets.name() });
         }
@@ -340,7 +352,10 @@ impl Plan {
         let expected = match role {
             TensorRole::Embeddings => self.elements[0],
             TensorRole::Prototypes(_) => self.elements[1],
-            TensorRole::Labels | TensorRole::PredictedClasses | TensorRole::PredictedSubCenters => Element::I32,
+            TensorRole::Labels
+            | TensorRole::SoftClasses
+            | TensorRole::PredictedClasses
+            | TensorRole::PredictedSubCenters => Element::I32,
             _ => Element::F32,
         };
         if found == expected {

@@ -47,6 +47,9 @@ impl Plan {
             }
             "class_norms" => loads(count * d),
             "target_rows" => loads(self.shape.sub_centers() as u64 * n * d),
+            "soft_cosines" => loads((self.soft_labels() * self.shape.sub_centers()) as u64 * n * d),
+            // each target meets each other one
+            "soft_loss" | "soft_gradients" => (self.soft_labels() as u64 + 1).pow(2) * n * PER_ENTRY,
             "row_norms" => loads(n * d),
             "finish_embeddings" => loads(self.schedule.splits as u64 * n * d),
             // a workgroup for each row goes through all of them

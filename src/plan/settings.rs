@@ -35,6 +35,8 @@ pub struct Call {
     pub class_weights: bool,
     /// Whether weights of rows are bound.
     pub row_weights: bool,
+    /// Whether soft labels are bound.
+    pub soft_labels: bool,
     /// In the place of the weights of the rows that count, in the mean: within \[1e-30, 1e30\].
     pub divisor: Option<f32>,
     /// Whether an upstream gradient is bound.
@@ -73,6 +75,7 @@ impl Settings {
         new.flag(UPSTREAM, call.upstream);
         new.flag(UPSTREAM_ROWS, call.upstream && loss.is_unreduced());
         new.flag(ROW_WEIGHTS, call.row_weights);
+        new.flag(SOFT_LABELS, call.soft_labels);
         new.divisor = call.divisor.unwrap_or(0.0);
         new.focal = loss.focal as f32;
         new.z_loss = loss.z_loss as f32;

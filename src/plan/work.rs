@@ -17,6 +17,8 @@ pub(super) struct Work {
     /// Small entries of the gradient are left out.
     pub filter: bool,
     pub stages: Stages,
+    /// Targets of a row beside its label.
+    pub soft_labels: usize,
     /// Nearest classes of each row that come out.
     pub predictions: usize,
     /// They come out in tensors of the caller's.
@@ -56,6 +58,7 @@ impl Work {
             linear,
             filter: options.filter.is_some(),
             stages,
+            soft_labels: options.soft_labels.unwrap_or(0),
             predictions: options.predictions.unwrap_or(0),
             gives_predictions: false,
             sums_apart: options.predictions.is_some() && loss.binary().is_none() && loss.others != Others::Identity,

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Output, Result, State, Want,
     data::{Counts, Filtered, NO_COSINE},
-    objective::{Binary, others::Evaluator, sigmoid, softplus},
+    objective::{Binary, sigmoid, softplus},
     shard::{RowStatistics, Statistics, Targets},
 };
 
@@ -25,6 +25,14 @@ struct RowTerms {
     others: Vec<(usize, f64, f64)>,
 }
 
+/// A target of a row: its class among all, and the weight of its own term and of the other classes'.
+struct Goal {
+    class: usize,
+    own: f64,
+    rest: f64,
+    row: RowTarget,
+}
+
 impl Shard<'_> {
     /// The loss of the batch, dW of this shard, and its share of everything else: dX, and the gradients of scale and bias,
     /// which the shard from class 0 alone reports where they are sums over rows.
@@ -38,7 +46,7 @@ impl Shard<'_> {
         self.complete(targets)?;
         let (n, loss, first) = (self.batch.rows(), &self.loss, self.range.start == 0);
         statistics.check(loss, self.classes, n)?;
-        let (base, other) = (state.scale_of(loss), loss.other(state.hardness));
+        let base = state.scale_of(loss);
         let broken = targets.non_finite_prototypes > 0;
         let mut out = self.nothing_yet(targets);
         let z = loss.divisor(out.normalizer, self.batch.divisor);
@@ -49,8 +57,8 @@ impl Shard<'_> {
         let (mut grad_scale, mut grad_bias) = (0.0, 0.0);
         let entries = (out.counts.rows * self.range.len()) as u64;
         let mut filtered = Filtered { entries, ..Filtered::default() };
-        let rows = self.rows(targets, state).into_iter().zip(&statistics.rows).enumerate();
-        for (i, (row, sums)) in rows.filter(|(i, _)| self.counts(*i) && !broken) {
+        let rows = self.rows(targets, state).into_iter().zip(self.soft_rows(targets, state)).zip(&statistics.rows);
+        for (i, ((row, soft), sums)) in rows.enumerate().filter(|(i, _)| self.counts(*i) && !broken) {
             let upstream = self.batch.upstream.map_or(1.0, |up| if up.len() == 1 { up[0] } else { up[i] });
             let (factor, free) = loss.length_factor(self.x.length[i]);
             let scale = base * factor;
@@ -59,21 +67,28 @@ impl Shard<'_> {
             out.target_cosines[i] = targets.cosines[i].unwrap_or(0.0);
             let linear = loss.is_linear() && self.classes > 1;
             out.other_cosines[i] = if linear { sums.nearest } else { sums.nearest.max(NO_COSINE) };
-            let terms = self.terms(i, &row, sums, scale, &other);
-            out.row_losses[i] = terms.loss;
-            if let Some(sum) = out.log_sum_exps.get_mut(i) {
-                *sum = terms.log_sum_exp;
-            }
-            if free && first {
-                length_gradients[i] = base * gain(terms.scale);
-            }
-            (grad_scale, grad_bias) = (grad_scale + factor * gain(terms.scale), grad_bias + gain(terms.bias));
-            let own = self.local(i).map(|j| (j, terms.pull, row.slope));
-            for (j, pull, slope) in terms.others.into_iter().chain(own) {
-                g[i * vectors + self.vector(i, j)] = scale * gain(pull) * slope;
+            out.row_losses[i] = 0.0;
+            let mut turned = 0.0;
+            for (t, (goal, terms)) in self.all_terms(i, row, soft, sums, state).into_iter().enumerate() {
+                out.row_losses[i] += terms.loss;
+                if let Some(sum) = out.log_sum_exps.get_mut(i).filter(|_| t == 0) {
+                    *sum = terms.log_sum_exp;
+                }
+                if free && first {
+                    length_gradients[i] += base * gain(terms.scale);
+                }
+                grad_scale += factor * gain(terms.scale);
+                grad_bias += gain(terms.bias);
+                turned += scale * gain(terms.pull) * goal.row.slope_m2;
+                let own = self.range.contains(&goal.class).then(|| goal.class - self.range.start);
+                let own = own.map(|j| (j, terms.pull, goal.row.slope));
+                for (j, pull, slope) in terms.others.into_iter().chain(own) {
+                    g[i * vectors + self.vector(i, j)] += scale * gain(pull) * slope;
+                }
             }
             if let Some(filter) = self.filter {
-                let limit = filter.epsilon() * scale * gain(self.row_weight(i)).abs();
+                let soft = self.batch.soft.as_ref().map_or(1.0, |soft| soft.of(i).1);
+                let limit = filter.epsilon() * scale * gain(self.row_weight(i) * soft).abs();
                 self.apply_filter(i, limit, &mut g[i * vectors..][..vectors], &mut filtered);
             }
             if let Some(family) = loss.length_term() {
@@ -83,7 +98,7 @@ impl Shard<'_> {
                 // every shard knows the length, the first gives its gradient
                 if first {
                     let rise = if family.length(length).1 { family.rise() } else { 0.0 };
-                    length_gradients[i] = scale * gain(terms.pull) * row.slope_m2 * rise + gain(w * slope);
+                    length_gradients[i] = turned * rise + gain(w * slope);
                 }
             }
         }
@@ -144,9 +159,9 @@ impl Shard<'_> {
         }
     }
 
-    /// The weight of a row's label, which may lie in another shard.
-    fn class_weight(&self, i: usize) -> f64 {
-        self.batch.class_weights.map_or(1.0, |w| w[self.batch.labels[i] as usize])
+    /// Of a class, which may lie in another shard.
+    fn class_weight(&self, class: usize) -> f64 {
+        self.batch.class_weights.map_or(1.0, |w| w[class])
     }
 
     fn row_weight(&self, i: usize) -> f64 {
@@ -155,20 +170,71 @@ impl Shard<'_> {
 
     /// The row's weight in Z.
     fn label_weight(&self, i: usize) -> f64 {
-        self.row_weight(i) * self.class_weight(i)
+        let own = self.row_weight(i) * self.class_weight(self.batch.labels[i] as usize);
+        match &self.batch.soft {
+            Some(soft) if self.loss.binary().is_none() => {
+                let others = soft.of(i).0.iter().flatten();
+                let others = others.map(|&(class, part)| part * self.row_weight(i) * self.class_weight(class));
+                others.fold(own * soft.labels[i], |sum, one| sum + one)
+            }
+            _ => own,
+        }
     }
 
-    fn terms(&self, i: usize, row: &RowTarget, sums: &RowStatistics, scale: f64, other: &Evaluator<'_>) -> RowTerms {
-        let (loss, classes, v, w) = (&self.loss, self.classes, self.row_weight(i), self.class_weight(i));
+    /// The targets of a row with their terms, its label's first. By definition: with a softmax each is a problem of its own, with
+    /// a binary link each is one positive, and whatever is none is a negative of the label.
+    fn all_terms(
+        &self,
+        i: usize,
+        row: RowTarget,
+        soft: Vec<(usize, f64, RowTarget)>,
+        sums: &RowStatistics,
+        state: &State,
+    ) -> Vec<(Goal, RowTerms)> {
+        let (label, v, binary) = (self.batch.labels[i] as usize, self.row_weight(i), self.loss.binary().is_some());
+        let Some(targets) = &self.batch.soft else {
+            let goal = Goal { class: label, own: v, rest: v, row };
+            let terms = self.terms(i, &goal, self.class_weight(label), self.others(i), sums, state);
+            return vec![(goal, terms)];
+        };
+        let label = (label, targets.labels[i], row);
+        let positive = |j: usize| if j == label.0 { label.1 > 0.0 } else { self.is_target(i, j) };
+        let negatives = (0..self.range.len()).filter(|&j| !positive(j)).collect::<Vec<_>>();
+        let goals = std::iter::once(label.clone()).chain(soft).enumerate();
+        let terms = |(t, (class, part, row)): (usize, (usize, f64, RowTarget))| {
+            let rest = if binary { if t == 0 { v } else { 0.0 } } else { v * part };
+            let goal = Goal { class, own: v * part, rest, row };
+            let others =
+                if binary { negatives.clone() } else { (0..self.range.len()).filter(|&j| j != class).collect() };
+            let others = || others.iter().copied();
+            let sums = self.sums(i, &goal.row, others(), state);
+            let terms = self.terms(i, &goal, self.class_weight(class), others(), &sums, state);
+            (goal, terms)
+        };
+        goals.map(terms).collect()
+    }
+
+    /// The terms of a target with the weight `w` of its class, beside these other classes with these sums.
+    fn terms(
+        &self,
+        i: usize,
+        goal: &Goal,
+        w: f64,
+        others: impl Iterator<Item = usize>,
+        sums: &RowStatistics,
+        state: &State,
+    ) -> RowTerms {
+        let (loss, classes, row, v, scale) = (&self.loss, self.classes, &goal.row, goal.own, self.scale(i, state));
+        let other = loss.other(state.hardness);
         let others = |pull: &dyn Fn(usize, f64) -> f64| {
             let term = |j: usize| {
                 let (value, slope) = other(self.cosine(i, j), self.place(row, j));
                 (j, pull(j, scale * value), slope)
             };
-            self.others(i).map(term).collect()
+            others.map(term).collect()
         };
         if let Some(Binary { weight, factor, bias }) = loss.binary() {
-            let (own, rest) = (v * w * factor * weight, v * w * factor * (1.0 - weight));
+            let (own, rest) = (v * w * factor * weight, goal.rest * w * factor * (1.0 - weight));
             let zy = scale * row.value + bias;
             let pull = -own * sigmoid(-zy);
             return RowTerms {

@@ -149,6 +149,34 @@ impl<'a> Shard<'a> {
         targets.follow(&self.loss, &self.facts(targets), state);
     }
 
+    /// Whether a class of this shard is a target of the row.
+    pub(super) fn is_target(&self, i: usize, j: usize) -> bool {
+        let class = self.range.start + j;
+        let soft = self.batch.soft.as_ref().map_or(&[][..], |soft| soft.of(i).0);
+        self.local(i) == Some(j) || soft.iter().flatten().any(|(other, _)| *other == class)
+    }
+
+    /// The rows' targets beside their labels: class, λ, and the margin applied.
+    pub(super) fn soft_rows(&self, targets: &Targets, state: &State) -> Vec<Vec<(usize, f64, RowTarget)>> {
+        let Some(soft) = &self.batch.soft else { return vec![vec![]; self.batch.rows()] };
+        let facts = self.facts(targets);
+        let mut all: Vec<_> = (0..facts.len()).map(|_| vec![]).collect();
+        let own = self.loss.target.margins();
+        for slot in 0..soft.count {
+            let of = |margins: &Vec<[f64; 4]>| margins.iter().skip(slot).step_by(soft.count).copied().collect();
+            let mut margins = soft.margins.as_ref().map_or_else(|| vec![own; facts.len()], of);
+            self.loss.adaptive.apply(state, &facts, &mut margins);
+            for (i, m) in margins.into_iter().enumerate() {
+                if let Some((class, weight)) = soft.of(i).0[slot] {
+                    let cosine = self.cosine(i, class);
+                    let [value, slope, slope_m2] = self.loss.target_curve().at(cosine, m);
+                    all[i].push((class, weight, RowTarget { cosine, value, slope, slope_m2, bound: 0.0, last: 0 }));
+                }
+            }
+        }
+        all
+    }
+
     /// The rows with their margins applied.
     pub(super) fn rows(&self, targets: &Targets, state: &State) -> Vec<RowTarget> {
         let facts = self.facts(targets);
@@ -193,35 +221,44 @@ impl<'a> Shard<'a> {
     /// The rows' sums over the other classes of this shard.
     pub fn statistics(&self, targets: &Targets, state: &State) -> Result<Statistics> {
         self.complete(targets)?;
-        let (other, binary) = (self.loss.other(state.hardness), self.loss.binary());
         let rows = self.rows(targets, state);
-        let statistics = |(i, row): (usize, &RowTarget)| {
-            let (mut all, scale) = (RowStatistics::EMPTY, self.scale(i, state));
-            let values = self.others(i).map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
-            all.max_logit = match binary {
-                None => values.clone().map(|(_, v)| scale * v).fold(all.max_logit, f64::max),
-                Some(_) => 0.0,
-            };
-            for (j, v) in values {
-                all.nearest = all.nearest.max(self.cosine(i, j));
-                match binary {
-                    None => {
-                        let e = (scale * v - all.max_logit).exp();
-                        all.sum += e;
-                        all.value_sum += e * v;
-                        all.weighted += self.weight(j) * v;
-                    }
-                    Some(Binary { bias, .. }) => {
-                        let z = scale * v + bias;
-                        all.sum += softplus(z);
-                        all.value_sum += sigmoid(z) * v;
-                        all.weighted += sigmoid(z);
-                    }
+        let statistics = |(i, row): (usize, &RowTarget)| self.sums(i, row, self.others(i), state);
+        Ok(Statistics { range: self.range.clone(), rows: rows.iter().enumerate().map(statistics).collect() })
+    }
+
+    /// A row's sums over these classes.
+    pub(super) fn sums(
+        &self,
+        i: usize,
+        row: &RowTarget,
+        classes: impl Iterator<Item = usize> + Clone,
+        state: &State,
+    ) -> RowStatistics {
+        let (scale, other, binary) = (self.scale(i, state), self.loss.other(state.hardness), self.loss.binary());
+        let mut all = RowStatistics::EMPTY;
+        let values = classes.map(|j| (j, other(self.cosine(i, j), self.place(row, j)).0));
+        all.max_logit = match binary {
+            None => values.clone().map(|(_, v)| scale * v).fold(all.max_logit, f64::max),
+            Some(_) => 0.0,
+        };
+        for (j, v) in values {
+            all.nearest = all.nearest.max(self.cosine(i, j));
+            match binary {
+                None => {
+                    let e = (scale * v - all.max_logit).exp();
+                    all.sum += e;
+                    all.value_sum += e * v;
+                    all.weighted += self.weight(j) * v;
+                }
+                Some(Binary { bias, .. }) => {
+                    let z = scale * v + bias;
+                    all.sum += softplus(z);
+                    all.value_sum += sigmoid(z) * v;
+                    all.weighted += sigmoid(z);
                 }
             }
-            all
-        };
-        Ok(Statistics { range: self.range.clone(), rows: rows.iter().enumerate().map(statistics).collect() })
+        }
+        all
     }
 
     /// Whether merged targets are those of this batch.
@@ -232,6 +269,7 @@ impl<'a> Shard<'a> {
 }
 
 /// A row with its margins applied.
+#[derive(Clone)]
 pub(super) struct RowTarget {
     /// φ, dφ/dx and dφ/dm2.
     pub value: f64,

@@ -102,6 +102,8 @@ shared! {
     GIVEN: u32 = 1 << 24;
     /// Rows have no labels, and count whatever theirs say.
     UNLABELLED: u32 = 1 << 25;
+    /// Soft labels are bound.
+    SOFT_LABELS: u32 = 1 << 26;
 
     // settings.adaptive; 0 for all others
 

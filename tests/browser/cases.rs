@@ -242,6 +242,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         bias: bias_wide.as_deref(),
         class_margins: Margins::of(&by_class),
         row_margins: Margins::of(&by_row),
+        soft_labels: None,
     };
     let first = state;
     let out = match case.training {

@@ -15,5 +15,8 @@ mod nearest;
 mod predictions;
 mod properties;
 mod shards;
+#[path = "../soft/mod.rs"]
+mod soft;
+mod soft_labels;
 mod state;
 mod sums;

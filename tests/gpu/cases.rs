@@ -538,6 +538,7 @@ impl Data {
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
             row_margins: Margins::of(&self.row_margins),
+            soft_labels: None,
         }
     }
 
@@ -579,6 +580,7 @@ impl Data {
             bias: bias.as_deref(),
             class_margins: Margins::of(&by_class),
             row_margins: Margins::of(&by_row),
+            soft_labels: None,
         })
     }
 }

@@ -316,6 +316,7 @@ fn updates_compile_nothing_and_workspaces_are_exact(context: &Context) -> Result
         let given = |slot: TensorRole| match slot {
             TensorRole::RowLosses | TensorRole::LogSumExps => true,
             TensorRole::RowWeights => data.row_weights.is_some(),
+            TensorRole::SoftClasses | TensorRole::SoftWeights => false, // in tests/gpu/soft_labels.rs
             TensorRole::ClassWeights => data.weights.is_some(),
             TensorRole::Upstream => data.upstream.is_some(),
             TensorRole::Bias => data.bias.is_some(),

@@ -45,6 +45,9 @@ mod regularizers;
 mod rig;
 mod sampling;
 mod small;
+#[path = "../soft/mod.rs"]
+mod soft;
+mod soft_labels;
 mod state;
 mod stress;
 mod sums;
@@ -78,6 +81,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         partial::CHECKS,
         parts::CHECKS,
         predictions::CHECKS,
+        soft_labels::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
         state::CHECKS,

@@ -118,6 +118,7 @@ impl<'a> Thin<'a> {
             bias,
             class_margins: Margins::of(&self.margins[0]),
             row_margins: Margins::of(&self.margins[1]),
+            soft_labels: None,
         }
     }
 }

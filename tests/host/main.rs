@@ -34,6 +34,9 @@ mod rooms;
 mod schedule;
 mod series;
 mod slopes;
+#[path = "../soft/mod.rs"]
+mod soft;
+mod soft_labels;
 mod theory;
 mod unsafety;
 mod values;

@@ -93,6 +93,7 @@ impl Problem {
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
             row_margins: Margins::of(&self.row_margins),
+            soft_labels: None,
         }
     }
 

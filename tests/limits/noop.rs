@@ -169,12 +169,14 @@ fn wgpu_refuses_nothing_that_was_planned() {
                 let loss = MarginSoftmax::named(losses[if k > 1 { 0 } else { (d + i) % losses.len() }]).unwrap();
                 let filter = (i % 3 == 1).then(|| GradientFilter::new(1e-5).unwrap());
                 let filter = filter.filter(|_| loss == MarginSoftmax::arcface());
+                let soft_labels = (i % 4 == 2).then_some(3).filter(|_| loss == MarginSoftmax::arcface());
                 let tile = (limits.workgroup_bytes > 9000).then(|| Tile::ALL[(d + i) % Tile::ALL.len()]);
                 let options = Options {
                     budget: Budget::bytes(budget),
                     want: Want::ALL.with_scale(),
                     tile,
                     filter,
+                    soft_labels,
                     ..Default::default()
                 };
                 let element = [Element::F32, Element::F16, Element::Bf16][(d + i) % 3];

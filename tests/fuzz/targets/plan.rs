@@ -73,6 +73,7 @@ fn options(u: &mut Unstructured) -> Result<Options> {
         tile: if has(5) { Some(*u.choose(Tile::ALL)?) } else { None },
         work_per_submit: if has(7) { Some(size(u)?) } else { None },
         predictions: None,
+        soft_labels: None,
         filter: if has(6) { GradientFilter::new(losses::number(u, 1e-6, 0.1)?).ok() } else { None },
     })
 }
@@ -148,6 +149,7 @@ fn check(plan: &Plan, limits: &Limits, loss: Option<&MarginSoftmax>) {
                 upstream: on,
                 accumulate: on.into(),
                 row_weights: on,
+                soft_labels: false,
                 divisor: None,
                 class_margins: on,
                 row_margins: on,
