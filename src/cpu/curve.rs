@@ -74,16 +74,16 @@ impl OthersF32 {
         }
     }
 
-    /// Values and, with `SLOPES`, slopes of the classes from `first` on. All slices have one length.
+    /// Values and, with `SLOPES`, slopes of the classes from `first` on, in a row with this target cosine. All slices have one length.
     #[inline(always)]
     pub fn fill<const SLOPES: bool>(
         &self,
         cosines: &[f32],
-        (row, first): (&RowExtras, usize),
+        (row, target, first): (&RowExtras, f64, usize),
         values: &mut [f32],
         slopes: &mut [f32],
     ) {
-        let place = Place { bound: row.bound, target: row.target, late: true };
+        let place = Place { bound: row.bound, target: target as f32, late: true };
         match self {
             Self::Identity => transform::<SLOPES>(Identity, place, (cosines, values, slopes)),
             Self::Rectified => transform::<SLOPES>(Rectified, place, (cosines, values, slopes)),
@@ -136,7 +136,7 @@ impl OthersF32 {
             Self::Custom(custom) => {
                 // a row that does not count has no bound
                 let value = if row.bound.is_finite() { row.bound.into() } else { 0.0 };
-                let target = RowTarget { cosine: row.target.into(), value };
+                let target = RowTarget { cosine: f64::from(target as f32), value };
                 custom.curve().fill(cosines, target, values, slopes);
             }
         }
@@ -336,7 +336,7 @@ mod tests {
             let series = others.series();
             let (curve, exact) =
                 (OthersF32::new(&others, series.as_deref(), 0.3), others.evaluator(0.3, series.as_deref()));
-            curve.fill::<true>(&cosines, (&row, first), &mut values, &mut slopes);
+            curve.fill::<true>(&cosines, (&row, 0.0, first), &mut values, &mut slopes);
             for (j, &c) in cosines.iter().enumerate() {
                 let late = first + j > last as usize;
                 let (value, slope) = exact(f64::from(c), Place { bound: f64::from(bound), target: 0.0, late });
@@ -355,7 +355,7 @@ mod tests {
                 assert!(off < 2e-6 * size, "{others:?} at {c}: slope {}, not {slope}", slopes[j]);
             }
             let (again, mut unused) = (values.clone(), vec![7.0; slopes.len()]);
-            curve.fill::<false>(&cosines, (&row, first), &mut values, &mut unused);
+            curve.fill::<false>(&cosines, (&row, 0.0, first), &mut values, &mut unused);
             assert_eq!(values, again);
         }
     }

@@ -44,8 +44,8 @@ impl<'a> ClassTile<'a> {
     ) -> &'a [f32] {
         let Self { classes, kept, max_logit, grad, grad_bias, .. } = self;
         let Setup { arch, tiling: Tiling { dim, centers, want, .. }, filter } = context.setup;
-        let WorkerScratch { tile, block, cosines, wide, lists, totals, bias_sums, .. } = worker;
-        let classes = classes.widened(wide);
+        let WorkerScratch { tile, block, cosines, lists, totals, bias_sums, .. } = worker;
+        let (classes, cosines) = classes.widened(cosines, context.setup.tiling.worker_cosines());
         let columns = classes.prototypes.len() / dim;
         let width = columns / centers;
         tile.measure(context, classes.prototypes);

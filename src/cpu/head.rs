@@ -343,7 +343,6 @@ impl CpuHead {
                 if bounded {
                     let cosine = row.cosine;
                     extra.bound = loss.others.bound(RowTarget { cosine, value }, m[2]) as f32;
-                    extra.target = cosine as f32;
                 }
             }
         });

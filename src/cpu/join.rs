@@ -18,7 +18,6 @@ use crate::data::StoredValues;
 struct Done<'a> {
     /// G as [`ClassTile::gradients`] leaves it, \[N, prototypes of the tile\].
     values: &'a [f32],
-    prototypes: StoredValues<'a>,
     ordinary: bool,
     filter_sums: FilterSums,
 }
@@ -26,6 +25,8 @@ struct Done<'a> {
 /// dX in *keep*, block by block: the tiles join each of them in order, by whoever finds it free and a tile done. So the sums
 /// depend on no thread, nobody waits but for the last tiles, and most of G is still in a cache.
 pub(super) struct Queue<'a> {
+    /// Of all tiles.
+    prototypes: StoredValues<'a>,
     tiles: Mutex<ClassTiles<'a>>,
     done: Vec<OnceLock<Done<'a>>>,
     /// How many tiles are done, and whom to tell of more.
@@ -71,7 +72,14 @@ impl<'a> Queue<'a> {
         let blocks = blocks.collect();
         let count = (tiles.rest.classes.prototypes.len() / dim).div_ceil(tile);
         let done = std::iter::repeat_with(OnceLock::new).take(count).collect();
-        Self { tiles: Mutex::new(tiles), done, ended: Mutex::new(0), more: Condvar::new(), blocks }
+        Self {
+            prototypes: tiles.rest.classes.prototypes,
+            tiles: Mutex::new(tiles),
+            done,
+            ended: Mutex::new(0),
+            more: Condvar::new(),
+            blocks,
+        }
     }
 
     /// The bytes of [`new`](Self::new) for this many tiles and blocks.
@@ -124,9 +132,9 @@ impl<'a> Queue<'a> {
         // told whatever happens, since others wait for it
         let _ended = Ended(self);
         worker.lists.sums = FilterSums::default();
-        let (index, prototypes) = (tile.index, tile.classes.prototypes);
+        let index = tile.index;
         let values = tile.gradients(fresh, context, worker, None);
-        let done = Done { values, prototypes, ordinary: worker.tile.ordinary, filter_sums: worker.lists.sums };
+        let done = Done { values, ordinary: worker.tile.ordinary, filter_sums: worker.lists.sums };
         // every index comes once
         let _ = self.done[index].set(done);
     }
@@ -146,8 +154,10 @@ impl<'a> Queue<'a> {
         let Joined { tiles, part: Part { row, rows, column, columns: width }, sum, total } = block;
         while let Some(done) = self.done.get(*tiles).and_then(OnceLock::get) {
             trace::within(Event::Task(Task::Join { block: b, tile: *tiles }), || {
-                let prototypes = done.prototypes.widened_in(&mut worker.wide);
-                let columns = prototypes.len() / dim;
+                let first = *tiles * context.setup.tiling.tile * dim;
+                let columns = done.values.len() / context.rows.len();
+                // pass 2 holds no block of its own where the cosines are kept
+                let prototypes = self.prototypes.part(first..first + columns * dim).widened_in(&mut worker.cosines);
                 let values = &done.values[*row * columns..][..*rows * columns];
                 let with = (done.ordinary, &mut worker.block.unit[..]);
                 let part = (*column, *width);

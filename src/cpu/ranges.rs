@@ -137,8 +137,7 @@ impl RangeTask<'_> {
         }
         let dim = context.setup.tiling.dim;
         let (first, others) = workers.split_at_mut(1);
-        let Some(WorkerScratch { tile: scratch, block, cosines, wide, zero, non_finite, .. }) = first.first_mut()
-        else {
+        let Some(WorkerScratch { tile: scratch, block, cosines, zero, non_finite, .. }) = first.first_mut() else {
             return;
         };
         if begins && !ready {
@@ -148,7 +147,7 @@ impl RangeTask<'_> {
             if ready && !swept {
                 continue;
             }
-            let classes = classes.widened(wide);
+            let (classes, cosines) = classes.widened(cosines, context.setup.tiling.worker_cosines());
             if !ready {
                 let [short, bad] = scratch.count(context, classes.prototypes);
                 (*zero, *non_finite) = (*zero + short, *non_finite + bad);

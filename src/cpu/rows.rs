@@ -44,8 +44,6 @@ pub(super) struct RowExtras {
     pub center: u32,
     /// The bound of the other classes' transform, and the last class that may lie on it.
     pub bound: f32,
-    /// The target's cosine, where that transform sees it.
-    pub target: f32,
     /// The factor of the scale.
     pub factor: f32,
     pub last: u32,
@@ -62,7 +60,6 @@ impl RowExtras {
         slope_m2: 0.0,
         center: 0,
         bound: f32::INFINITY,
-        target: 0.0,
         factor: 1.0,
         last: 0,
         best: 0.0,

@@ -216,7 +216,7 @@ impl WithSimd for TableStatistics<'_> {
             }
             let scale = scale * extra.factor;
             let raw = largest::<false>(columns, *centers, &mut cosines[..width], &mut which[..width]);
-            curve.fill::<false>(raw, (extra, first), values, slopes);
+            curve.fill::<false>(raw, (extra, row.cosine, first), values, slopes);
             if let Some(cuts) = Cuts::of(soft.of(i), label, first, width) {
                 between((scale, *binary), (values, raw, weights), &cuts, partial);
                 continue;
@@ -306,7 +306,7 @@ impl WithSimd for TableGradients<'_> {
             scale_values(columns, before);
             let scale = scale * extra.factor;
             let raw = largest::<true>(columns, centers, &mut cosines[..width], which);
-            curve.fill::<true>(raw, (extra, first), values, slopes);
+            curve.fill::<true>(raw, (extra, row.cosine, first), values, slopes);
             match (*binary, weights) {
                 (Some(bias), _) => {
                     for (v, slope) in values.iter_mut().zip(&*slopes) {

@@ -14,12 +14,13 @@ pub(super) struct TileClasses<'a, W = &'a [f32]> {
 }
 
 impl<'a> TileClasses<'a, StoredValues<'a>> {
-    /// With prototypes of f32, in `scratch` where they are stored otherwise.
-    pub fn widened<'s>(self, scratch: &'s mut Vec<f32>) -> TileClasses<'s>
+    /// With prototypes of f32, behind the first `front` values of `scratch` where they are stored otherwise; and those values.
+    pub fn widened<'s>(self, scratch: &'s mut Vec<f32>, front: usize) -> (TileClasses<'s>, &'s mut [f32])
     where
         'a: 's,
     {
-        TileClasses { first: self.first, prototypes: self.prototypes.widened_in(scratch), bias: self.bias }
+        let (front, prototypes) = self.prototypes.widened_behind(scratch, front);
+        (TileClasses { first: self.first, prototypes, bias: self.bias }, front)
     }
 }
 

@@ -39,9 +39,8 @@ pub(super) struct WorkerScratch {
     pub tile: TileScratch,
     pub block: BlockScratch,
     /// \[rows of a block, prototypes of a tile\] in *recompute*, of the first worker of a range.
+    /// Behind it \[prototypes of a tile, D\], once they come in a half type.
     pub cosines: Vec<f32>,
-    /// \[prototypes of a tile, D\], once they come in a half type.
-    pub wide: Vec<f32>,
     /// The entries of G that a filter keeps.
     pub lists: SparseGradient,
     /// Of dW, \[prototypes of a tile, D\], where that is a long sum.
@@ -144,7 +143,6 @@ impl WorkerScratch {
             tile: TileScratch::new(tiling),
             block: BlockScratch::new(tiling),
             cosines: vec![0.0; if first { tiling.worker_cosines() } else { 0 }],
-            wide: vec![],
             lists: SparseGradient::new(tiling.listed()),
             totals: vec![0.0; tiling.worker_totals()],
             bias_sums: vec![0.0; tiling.bias_sums()],

@@ -144,21 +144,30 @@ impl<'a> StoredValues<'a> {
     where
         'a: 's,
     {
-        match self {
-            Self::F32(values) => values,
-            Self::F16(values) => widened(values.len(), scratch, |to| values.convert_to_f32_slice(to)),
-            Self::Bf16(values) => widened(values.len(), scratch, |to| values.convert_to_f32_slice(to)),
-        }
+        self.widened_behind(scratch, 0).1
     }
-}
 
-#[cfg(feature = "cpu")]
-fn widened(len: usize, scratch: &mut Vec<f32>, fill: impl FnOnce(&mut [f32])) -> &[f32] {
-    if scratch.len() < len {
-        scratch.resize(len, 0.0);
+    /// The same behind the first `front` values of `scratch`, which come with it.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn widened_behind<'s>(self, scratch: &'s mut Vec<f32>, front: usize) -> (&'s mut [f32], &'s [f32])
+    where
+        'a: 's,
+    {
+        if let Self::F32(values) = self {
+            return (scratch, values);
+        }
+        if scratch.len() < front + self.len() {
+            scratch.resize(front + self.len(), 0.0);
+        }
+        let (front, rest) = scratch.split_at_mut(front);
+        let to = &mut rest[..self.len()];
+        match self {
+            Self::F32(_) => {}
+            Self::F16(values) => values.convert_to_f32_slice(to),
+            Self::Bf16(values) => values.convert_to_f32_slice(to),
+        }
+        (front, to)
     }
-    fill(&mut scratch[..len]);
-    &scratch[..len]
 }
 
 /// Margins that differ: any of m0..m3, for a unified target. Ranges as in [`Unified`](crate::objective::Unified), but −π < m2 < π.

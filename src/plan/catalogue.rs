@@ -115,6 +115,9 @@ impl Catalogue {
         ];
         let name = format!("{}{}", s.name(), if s.many { " + centers" } else { "" });
         self.add(&name, kernels);
+        if s.stages.sees_target {
+            return;
+        }
         let soft = &s.clone().with_targets(3);
         let kernels = [
             k::row_stats(soft, Loader::F32x4),

@@ -187,6 +187,11 @@ fn bad_soft_labels_are_refused() {
     assert!(refused(&curricular, options).contains("CurricularFace"));
     let top = loss.clone().with_others(Others::TopK(TopK { count: 2, margin: 0.1 }));
     assert!(refused(&top, options).contains("inter-topk"));
+    for (name, why) in
+        [("mv_arc", "MV-Softmax"), ("arcnegface", "ArcNegFace"), ("a_softmax", "length of the embedding")]
+    {
+        assert!(refused(&MarginSoftmax::named(name).unwrap(), options).contains(why), "{name}");
+    }
     assert!(refused(&loss, Options { predictions: Some(1), ..options }).contains("predictions"));
     assert!(refused(&loss, Options { soft_labels: Some(17), ..options }).contains("1 to 16"));
     let shard = Backend::Reference.shard(&loss, shape, 0..2, &options).map(drop).unwrap_err();

@@ -3,8 +3,8 @@
 #![allow(dead_code)] // every test target uses its own part
 
 use margin_softmax::{
-    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Reduction, Shape, Similarity,
-    SoftLabels, State, Target, Want, reference,
+    Adaptive, Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Reduction, Shape,
+    Similarity, SoftLabels, State, Target, Want, reference,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -46,7 +46,9 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 
 /// Whether one sum over the other classes serves all targets.
 pub fn shares_others(loss: &MarginSoftmax) -> bool {
-    !matches!(loss.others, Others::Curricular | Others::TopK(_))
+    let others = matches!(loss.others, Others::Identity | Others::Rectified | Others::Angle(_))
+        || matches!(loss.others, Others::InterclassFilter(_) | Others::SimilarityAdjustment(_));
+    others && !matches!(loss.adaptive, Adaptive::Length(_))
 }
 
 impl Problem {
