@@ -196,7 +196,9 @@ impl Download {
 
     /// The same, with the buffer for the next download.
     pub async fn values_and_staging<T: bytemuck::Pod>(self, count: usize) -> Result<(Vec<T>, wgpu::Buffer)> {
-        let (context, staging) = (self.mapping.context.clone(), self.staging.clone());
+        let staging = self.staging.clone();
+        #[cfg(not(target_arch = "wasm32"))]
+        let context = self.mapping.context.clone();
         let values = self.values(count).await?;
         #[cfg(not(target_arch = "wasm32"))]
         context.guarded(|| staging.unmap())?;

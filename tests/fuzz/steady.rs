@@ -174,7 +174,7 @@ impl<'a> Seen<'a> {
         };
         let mut steady = self.steady;
         for (&i, &x) in self.rows.iter().zip(&targets) {
-            let (mut bound, value);
+            let (bound, value);
             match &margins {
                 Some((unified, m)) => {
                     let [m0, m1, m2, m3] = m[i];

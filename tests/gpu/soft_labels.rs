@@ -1,5 +1,7 @@
 //! Several targets for each row on a device: against the reference, and the bits of a label alone.
 
+use std::collections::BTreeSet;
+
 use libtest_mimic::Failed;
 use margin_softmax::{
     Backend, Batch, Error, GradientFilter, MarginSoftmax, Options, Result as Done,
@@ -53,16 +55,34 @@ fn changes_no_bit(context: &Context) -> Result<(), Failed> {
     Ok(())
 }
 
+/// The problems that are computed again.
+fn again() -> impl Iterator<Item = Problem> {
+    Problem::table().into_iter().rev().take(6)
+}
+
 fn same_bits(context: &Context) -> Result<(), Failed> {
     let backend = Backend::Gpu(context.clone());
-    for problem in Problem::table().iter().rev().take(6) {
-        let mut head = backend.head_with(&problem.loss, problem.shape, &problem.options())?;
-        head.set_state(&problem.state)?;
-        let first = head.evaluate(&problem.batch())?;
-        assert_eq!(head.evaluate(&problem.batch())?, first, "{}", problem.name);
-        assert_eq!(problem.run(&backend, &problem.options()), first, "{} anew", problem.name);
+    for problem in again() {
+        for options in [problem.options(), problem.least(&backend)] {
+            let mut head = backend.head_with(&problem.loss, problem.shape, &options)?;
+            head.set_state(&problem.state)?;
+            let first = head.evaluate(&problem.batch())?;
+            assert_eq!(head.evaluate(&problem.batch())?, first, "{}", problem.name);
+            assert_eq!(problem.run(&backend, &options), first, "{} anew", problem.name);
+        }
     }
     Ok(())
+}
+
+/// The kernels of a step that [`same_bits`] runs again.
+pub fn kernels_run_again(context: &Context) -> Done<BTreeSet<&'static str>> {
+    let mut names = BTreeSet::new();
+    for Problem { loss, shape, count, .. } in again() {
+        let options = Options { soft_labels: Some(count), ..Options::default() };
+        let plan = Plan::head(&loss, shape, &plain(&[shape.classes()]), context.limits(), &options)?;
+        names.extend(plan.kernels().iter().map(|kernel| kernel.name));
+    }
+    Ok(names)
 }
 
 /// What a gradient filter leaves is what the reference leaves, but for entries within rounding of the threshold.

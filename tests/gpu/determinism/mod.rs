@@ -13,7 +13,7 @@ use libtest_mimic::Failed;
 use margin_softmax::{
     data::DevicePreset,
     gpu::{Context, Tensor},
-    objective::TopK,
+    objective::{MvSoftmax, TopK},
     plan::{Element, Layout, Plan, catalogue::kernels},
     shard::{Statistics, Targets},
     *,
@@ -82,7 +82,8 @@ fn specs() -> Vec<Spec> {
     let top = Others::TopK(TopK { count: 2, margin: 0.1 });
     let mut scale = spec("scale + top", MarginSoftmax::adacos().with_others(top).with_label_smoothing(0.1));
     scale.case.centers = 2;
-    let mut draws = spec("draws + filter", MarginSoftmax::named("elasticface_arc_plus").unwrap());
+    let harder = Others::MvSoftmax(MvSoftmax::default());
+    let mut draws = spec("draws + filter", MarginSoftmax::named("elasticface_arc_plus").unwrap().with_others(harder));
     draws.filter = Some(1e-4);
     let state = MarginSoftmax::adaface().with_others(Others::Curricular).with_reduction(Reduction::None);
     let mut halves = spec("halves", MarginSoftmax::cheby_aam().with_others(Others::Rectified));
@@ -208,6 +209,7 @@ fn every_kernel_is_rerun(context: &Context) -> Result<(), Failed> {
         assert!(missing.is_empty(), "{at:?} lacks {missing:?}");
     }
     pieces(context)?.iter().for_each(|piece| found.extend(names(&piece.plan)));
+    found.extend(crate::soft_labels::kernels_run_again(context)?);
     let all: BTreeSet<&str> = kernels().iter().map(|(_, kernel)| kernel.name).collect();
     assert_eq!(found, all);
     Ok(())

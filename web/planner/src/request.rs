@@ -68,6 +68,8 @@ impl Request {
             filter: filter.map(GradientFilter::new).transpose()?,
             work_per_submit: *work_per_submit,
             predictions: *predictions,
+            // no front of JavaScript has them yet
+            soft_labels: None,
         };
         let Elements { embeddings, prototypes } = self.elements;
         let shards = match &self.shards {
@@ -107,7 +109,17 @@ impl From<Call> for plan::Call {
         let Call { rows, class_weights, row_weights, divisor, upstream, class_margins, row_margins, .. } = call;
         let accumulate =
             plan::Accumulate { embeddings: call.accumulate_embeddings, prototypes: call.accumulate_prototypes };
-        Self { rows, class_weights, row_weights, divisor, upstream, accumulate, class_margins, row_margins }
+        Self {
+            rows,
+            class_weights,
+            row_weights,
+            divisor,
+            upstream,
+            accumulate,
+            class_margins,
+            row_margins,
+            soft_labels: false,
+        }
     }
 }
 

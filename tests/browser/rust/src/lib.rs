@@ -207,6 +207,7 @@ async fn slices(backend: &Backend, request: &Request, inputs: &Inputs, training:
         bias: inputs.bias.as_deref(),
         class_margins: Margins::of(&by_class),
         row_margins: Margins::of(&by_row),
+        soft_labels: None,
     };
     let out = if training { head.train_async(&batch).await? } else { head.evaluate_async(&batch).await? };
     let State { hardness, norm_mean, norm_deviation, scale, .. } = *head.state();
