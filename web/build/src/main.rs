@@ -4,9 +4,9 @@
 //! cargo run --release -p web-build -- --inline web/planner
 //! ```
 //!
-//! writes `web/dist/planner.js` and `web/dist/planner_bg.wasm`, named like the crate's library, with the profile `web`. Adds
+//! writes `web/dist/planner.js` and `web/dist/planner_bg.wasm`, named like the crate's library, with the profile `web` of this workspace. Adds
 //! the target wasm32-unknown-unknown where rustup is there and it is missing. With `--inline` also `web/dist/planner_wasm.js`,
-//! which carries the wasm: a package of ES modules alone needs no fetch and no setting of a bundler. (`wasm-opt -Oz` was tried: 0.8 % less after
+//! which carries the wasm, with the profile `web-inline`: a package of ES modules alone needs no fetch and no setting of a bundler. (`wasm-opt -Oz` was tried: 0.8 % less after
 //! gzip, and with all features on a module that Chromium refuses.)
 
 use std::{
@@ -56,7 +56,8 @@ fn main() -> Result<()> {
     let out = out.canonicalize()?;
     add_target()?;
     for folder in &arguments.crates {
-        let wasm = compile(folder, &arguments.features)?;
+        let profile = if arguments.inline { "web-inline" } else { "web" };
+        let wasm = compile(folder, &arguments.features, profile)?;
         let files = bind(&wasm, &out, arguments.inline)?;
         let mut sum = 0;
         for file in &files {
@@ -84,12 +85,21 @@ fn add_target() -> Result<()> {
 }
 
 /// Runs cargo; the path of the wasm that it made.
-fn compile(folder: &Path, features: &str) -> Result<PathBuf> {
+fn compile(folder: &Path, features: &str, profile: &str) -> Result<PathBuf> {
     let named = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder).join("Cargo.toml");
     let manifest = folder.join("Cargo.toml").canonicalize().or_else(|_| named.canonicalize());
     let manifest = manifest.map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--lib", "--profile", "web", "--target", TARGET, "--message-format", "json-render-diagnostics"])
+        .args([
+            "build",
+            "--lib",
+            "--profile",
+            profile,
+            "--target",
+            TARGET,
+            "--message-format",
+            "json-render-diagnostics",
+        ])
         .args(["--features", features, "--manifest-path"])
         .arg(&manifest)
         // every browser with WebGPU has it; the CPU path is several times as fast with it
