@@ -23,7 +23,7 @@ fn open_targets(first: u32, unit: u32, lane: u32) {
 
 fn at_target(pull: f32, row: u32, class_of: u32) -> f32 {
     let bits = target_bits[row];
-    if ((select(bits.y, bits.x, class_of < 32u) >> (class_of & 31u) & 1u) == 0u || !lives(pulling[row])) { return pull; }
+    if (((select(bits.y, bits.x, class_of < 32u) >> (class_of & 31u)) & 1u) == 0u || !lives(pulling[row])) { return pull; }
     let first = (targets_row + row) * (TARGETS + 1u);
     for (var t = 1u; t <= TARGETS; t++) {
         if (soft[first + t].label == targets_class + class_of) { return soft[first + t].pull; }

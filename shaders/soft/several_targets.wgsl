@@ -21,7 +21,7 @@ fn seek_targets(row: u32, own: u32, first: u32, lane: u32) {
 
 fn beside_targets(here: vec4<bool>, at: vec4<u32>, first: u32) -> vec4<bool> {
     var left = here;
-    if ((target_turns >> (((at.x - first) / (4u * LANES)) & 31u) & 1u) != 0u) {
+    if (((target_turns >> (((at.x - first) / (4u * LANES)) & 31u)) & 1u) != 0u) {
         for (var t = 0u; t < TARGETS; t++) {
             left = select(left, vec4(false), at == vec4(soft[targets_at + t].label - targets_from));
         }
