@@ -123,7 +123,8 @@ export default async function ({ check, browser, url, out, root }) {
             gpu.losses.forEach((loss, i) => assert.ok(Math.abs(loss - cpu.losses[i]) <= 1e-5 * Math.max(1, Math.abs(loss)), `${name}: ${gpu.losses} and ${cpu.losses}`));
             for (const kind of ['dots', 'discs']) {
                 const most = apart(gpu[kind], cpu[kind]);
-                assert.ok(most < 1e-5, `${name}: ${kind} are ${most} rad apart`);
+                // a rounding of a cosine moves dcos(4θ)/dcos, of up to 16, more than a slope near 1; lengths follow there too
+                assert.ok(most < (name === 'a_softmax' ? 4e-5 : 1e-5), `${name}: ${kind} are ${most} rad apart`);
             }
         }
         await tidy(page);
