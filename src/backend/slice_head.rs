@@ -229,20 +229,20 @@ impl SliceHead {
         self.whole()?;
         let lengths = [embeddings.len(), prototypes.len()];
         let batch = self.check_whole(batch, lengths)?;
-        #[cfg(feature = "cpu")]
-        if let Inner::Cpu(head) = &mut self.inner {
-            return head.step(batch, [embeddings, prototypes], state, follow, out);
-        }
-        let (embeddings, prototypes) = (embeddings.widened(), prototypes.widened());
-        let batch = CheckedBatch { embeddings: &embeddings, prototypes: &prototypes, ..batch };
+        let [x, w] = match &self.inner {
+            // which reads them as they are
+            #[cfg(feature = "cpu")]
+            Inner::Cpu(_) => Default::default(),
+            _ => [embeddings.widened(), prototypes.widened()],
+        };
+        let batch = CheckedBatch { embeddings: &x, prototypes: &w, ..batch };
         match &mut self.inner {
             Inner::Reference(options) => {
                 let wide = Wide::new(&batch);
                 *out = narrow(reference::step(&self.loss, self.shape, options, wide.of(batch), state, follow)?);
             }
-            // above
             #[cfg(feature = "cpu")]
-            Inner::Cpu(_) => {}
+            Inner::Cpu(head) => head.step(batch, [embeddings, prototypes], state, follow, out)?,
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
             Inner::Gpu(head) => head.step(&batch, state, follow, out)?,
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]

@@ -353,8 +353,12 @@ impl CpuHead {
     fn set_soft_targets(&mut self, call: &HeadCall<'_>, state: &State) {
         let Some(_) = call.batch.soft else { return };
         let (facts, Self { loss, range, setup: Setup { arch, tiling, .. }, input, .. }) = (self.facts(call), self);
-        let x = |i: usize| (&call.batch.embeddings[i * tiling.dim..][..tiling.dim], facts[i].length);
-        let cosine = |i: usize, class: usize| call.cosine(*arch, loss.is_linear(), range, x(i), class);
+        let dim = tiling.dim;
+        let cosine = |i: usize, class: usize| {
+            let mut wide = vec![];
+            let x = call.embeddings.part(i * dim..(i + 1) * dim).widened_in(&mut wide);
+            call.cosine(*arch, loss.is_linear(), range, (x, facts[i].length), class)
+        };
         input.soft.prepare(call, loss, state, (&input.rows, &input.extras), &facts, cosine);
     }
 

@@ -1,4 +1,4 @@
-//! Where a call gives way to whatever else its thread has to do: in a browser, whose page would stand still.
+//! Pauses of a call between tiles of classes: in a browser its thread also draws the page and runs the page's own code.
 
 /// How a call runs.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -134,7 +134,7 @@ impl HeadRow {
         (self.strength * (max_logit - self.log_all).exp()) as f32
     }
 
-    /// What a logit's probability turns into, of a softmax: G without the slope of its transform.
+    /// G of another class by its logit under a softmax, without the slope of its transform.
     pub fn pushed(&self, z: f64) -> f64 {
         self.strength * (z - self.log_all).exp()
     }

@@ -80,7 +80,7 @@ impl SoftInput {
         size_of::<SoftRow>() * self.rows.capacity() + size_of::<SoftPull>() * self.pulls.capacity()
     }
 
-    /// What the sweeps read, and the targets of a row.
+    /// The pulls of these rows, and how many a row has.
     pub fn pulls(&self, soft: Option<&SoftTargets>, rows: usize) -> (&[SoftPull], usize) {
         let count = soft.map_or(0, |soft| soft.count);
         (&self.pulls[..rows * count], count)

@@ -1,4 +1,4 @@
-//! What a row adds to the batch: of its label, and of several targets.
+//! The contribution of a row to the batch: of its label, and of several targets.
 
 use super::{
     input::{HeadCall, ROWS, each},

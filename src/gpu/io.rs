@@ -89,7 +89,7 @@ pub struct PredictIo<'a> {
     pub prototypes: &'a [&'a Tensor],
     /// b, \[C\], f32, of a linear head; 0 if absent.
     pub bias: Option<&'a Tensor>,
-    /// What comes out.
+    /// The results.
     pub predictions: PredictionTensors<'a>,
 }
 

@@ -83,7 +83,7 @@
 //!
 //! # Other classes
 //!
-//! What becomes of the cosines of all other classes is an [`OtherCurve`](crate::OtherCurve): value and slope of one cosine, which
+//! An [`OtherCurve`](crate::OtherCurve) maps the cosines of all other classes: value and slope of one cosine, which
 //! may look at the target of its row, its cosine and its value with margin. MV-Softmax and ArcNegFace are built in that way.
 //!
 //! ```

@@ -33,7 +33,7 @@ pub(crate) struct CheckedBatch<'a, T = f32> {
     pub soft: Option<SoftTargets>,
 }
 
-/// What is made of the rows' labels.
+/// The rows' labels as numbers, and what follows from them.
 type Targets = (Vec<i64>, Option<RowMargins>, Option<SoftTargets>);
 
 impl<T> CheckedBatch<'_, T> {

@@ -5,9 +5,8 @@ use std::{collections::HashMap, ops::Range};
 use super::{
     Buffer, CONSTANTS_STRIDE, Element, Grid, Kernel, Limits, PassSchedule, Plan, Role, Step, StepConstants, TensorRole,
     driver_limits::{MAX_DIM, MAX_SUB_CENTER_VALUES, MAX_SUB_CENTERS, at_most},
-    kernels,
     limits::need,
-    workspace_bytes,
+    snippets, workspace_bytes,
 };
 use crate::{MarginSoftmax, Result, Shape, Tile};
 
@@ -95,7 +94,7 @@ impl Builder {
         [forward, backward]: [Vec<Step>; 2],
     ) -> Plan {
         let schedule = PassSchedule::single(tile, shape.classes());
-        let snippets = kernels::Snippets::of(loss, shape);
+        let snippets = snippets::Snippets::of(loss, shape);
         let steps = [forward, vec![], vec![], vec![], backward];
         self.plan((shape, 0..shape.classes(), entries, elements), snippets, schedule, steps)
     }
@@ -103,7 +102,7 @@ impl Builder {
     pub fn plan(
         self,
         (shape, range, entries, elements): (Shape, Range<usize>, usize, [Element; 2]),
-        snippets: kernels::Snippets,
+        snippets: snippets::Snippets,
         schedule: PassSchedule,
         [targets, follow, statistics, losses, backward]: [Vec<Step>; 5],
     ) -> Plan {

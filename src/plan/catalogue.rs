@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use super::{
     Limits,
     kernel::{Kernel, Loader},
-    kernels::{self as k, Pull, Snippets, Totals},
+    kernels::{self as k, Pull, Totals},
+    snippets::Snippets,
 };
 use crate::{Link, MarginSoftmax, Others, Shape, Similarity, Target, Tile};
 

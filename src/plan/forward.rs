@@ -5,7 +5,8 @@ use super::{
     buffers::Buffers,
     builder::Builder,
     driver_limits::{CLASSES_PER_SPAN, ROWS_PER_PASS},
-    kernels::{self as k, Snippets},
+    kernels as k,
+    snippets::{Snippets, Stages},
     work::Work,
 };
 use crate::{Result, Shape};
@@ -107,7 +108,7 @@ impl HeadPlan<'_> {
     /// names of its own, which the caller's text must not use.
     fn joins_margins(&self) -> bool {
         let Self { work, layout, alone, snippets, .. } = self;
-        *alone && layout.shards.len() == 1 && work.stages == k::Stages::default() && !snippets.is_custom()
+        *alone && layout.shards.len() == 1 && work.stages == Stages::default() && !snippets.is_custom()
     }
 
     /// For each chunk the steps that compute its cosines and sum over them.

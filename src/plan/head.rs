@@ -8,7 +8,7 @@ use super::{
     builder::Builder,
     driver_limits::{MAX_COUNTED_ROWS, MAX_ROUNDS, at_most, indexable},
     forward::{HeadPlan, Loaders},
-    kernels::Snippets,
+    snippets::Snippets,
     work::Work,
 };
 use crate::{Error, MarginSoftmax, Options, Result, Shape, data::Predictions, shape::elements};

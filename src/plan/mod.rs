@@ -26,6 +26,7 @@ mod operations;
 mod parts;
 mod schedule;
 mod settings;
+mod snippets;
 mod tile;
 mod tuning;
 mod work;
@@ -175,7 +176,7 @@ pub struct Plan {
     entries: usize,
     /// Of the embeddings and the prototypes.
     elements: [Element; 2],
-    snippets: kernels::Snippets,
+    snippets: snippets::Snippets,
     schedule: PassSchedule,
     buffers: Vec<Buffer>,
     kernels: Vec<Kernel>,
@@ -297,7 +298,7 @@ impl Plan {
 
     /// Whether the plan's kernels compute this loss.
     pub(crate) fn accepts(&self, loss: &MarginSoftmax) -> Result<()> {
-        let needed = kernels::Snippets::of(loss, self.shape).with_targets(self.soft_labels());
+        let needed = snippets::Snippets::of(loss, self.shape).with_targets(self.soft_labels());
         if self.soft_labels() > 0 {
             loss.check_soft_labels()?;
         }

@@ -5,6 +5,7 @@ use super::{
     builder::Builder,
     driver_limits::{MAX_LOGITS, ROWS_PER_PASS, at_most, indexable},
     kernels::{self as k, Pull, Totals},
+    snippets::Snippets,
 };
 use crate::{Adaptive, Error, MarginSoftmax, Others, Reduction, Result, Shape, Tile};
 
@@ -146,7 +147,7 @@ impl Plan {
             return Err(Error::Combination { what: "margin of one cosine", why });
         }
         loss.validate_for(sizes.shape)?;
-        let snippets = &k::Snippets::of(loss, sizes.shape);
+        let snippets = &Snippets::of(loss, sizes.shape);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let cosines = b.given(TensorRole::Cosines, sizes.cells() * 4)?;
         let labels = b.given(TensorRole::Labels, sizes.rows() * 4)?;
@@ -168,7 +169,7 @@ impl Plan {
     pub fn cross_entropy(options: &CrossEntropy, sizes: Batched, limits: &Limits, backward: bool) -> Result<Plan> {
         let loss = options.loss();
         loss.validate()?;
-        let snippets = &k::Snippets::of(&loss, sizes.shape);
+        let snippets = &Snippets::of(&loss, sizes.shape);
         let mut b = Builder::new(limits, sizes.rows() as usize, sizes.shape)?;
         let (rows, entries) = (sizes.rows(), sizes.entries as u64);
         at_most("classes of given logits", sizes.shape.classes() as u64, MAX_LOGITS as u64)?;

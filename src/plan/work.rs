@@ -1,6 +1,6 @@
 //! The work of a head, as far as its memory and its steps follow from it.
 
-use super::{driver_limits::ROWS_PER_PASS, kernels::Stages};
+use super::{driver_limits::ROWS_PER_PASS, snippets::Stages};
 use crate::{MarginSoftmax, Options, Others, Want};
 
 /// The work of a head.

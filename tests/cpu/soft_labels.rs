@@ -63,3 +63,24 @@ fn the_order_of_the_targets_does_not_matter() {
     let mut head = Backend::cpu().head_with(&problem.loss, problem.shape, &problem.options()).unwrap();
     assert!(head.evaluate(&Batch { soft_labels: Some(fewer), ..problem.batch() }).is_err());
 }
+
+/// Half types with soft labels: the bits of the same values in f32.
+#[test]
+fn soft_labels_take_half_types() {
+    use half::bf16;
+
+    for problem in Problem::table().into_iter().step_by(4) {
+        let round = |v: &[f32]| v.iter().map(|&v| bf16::from_f32(v)).collect::<Vec<_>>();
+        let wide = |v: &[bf16]| v.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
+        let (x, w) = (round(&problem.x), round(&problem.w));
+        let (wide_x, wide_w) = (wide(&x), wide(&w));
+        for backend in [Backend::cpu(), Backend::reference()] {
+            let mut head = backend.head_with(&problem.loss, problem.shape, &problem.options()).unwrap();
+            head.set_state(&problem.state).unwrap();
+            let rest = Batch { embeddings: &[], prototypes: &[], ..problem.batch() };
+            let batch = Batch { embeddings: &wide_x, prototypes: &wide_w, ..rest };
+            let expected = head.evaluate(&batch).unwrap();
+            assert_eq!(head.evaluate_stored(&x, &w, &rest).unwrap(), expected, "{}", problem.name);
+        }
+    }
+}

@@ -4,10 +4,11 @@
 //! cargo run --release -p web-build -- --inline web/planner
 //! ```
 //!
-//! writes `web/dist/planner.js` and `web/dist/planner_bg.wasm`, named like the crate's library, with the profile `web` of this workspace. Adds
-//! the target wasm32-unknown-unknown where rustup is there and it is missing. With `--inline` also `web/dist/planner_wasm.js`,
-//! which carries the wasm, with the profile `web-inline`: a package of ES modules alone needs no fetch and no setting of a bundler. (`wasm-opt -Oz` was tried: 0.8 % less after
-//! gzip, and with all features on a module that Chromium refuses.)
+//! writes `web/dist/planner.js` and `web/dist/planner_wasm.js`, named like the crate's library; the second carries the wasm, compiled
+//! with the profile `web-inline`: a package of ES modules alone needs no fetch and no setting of a bundler. Without `--inline` the
+//! wasm is a file, `web/dist/planner_bg.wasm`, and the profile is `web`. Adds the target wasm32-unknown-unknown where rustup is
+//! there and it is missing. (`wasm-opt -Oz` was tried: 0.8 % less after gzip, and with all features on a module that Chromium
+//! refuses.)
 
 use std::{
     env, fs,
