@@ -1,0 +1,45 @@
+//! The native half of the Python package `margin-softmax`: losses, heads, predictors and shards over numpy arrays.
+//!
+//! The package's Python half has its documentation and its types (`python/margin_softmax/_native.pyi`); names and errors are the
+//! library's. Arrays are read where they lie, the interpreter's lock is released while the library computes, and every
+//! array that comes out is new or the caller's.
+
+use pyo3::prelude::*;
+
+mod arrays;
+mod devices;
+mod errors;
+mod head;
+mod inputs;
+mod loss;
+mod monitors;
+mod options;
+mod outputs;
+mod pool;
+mod predictor;
+mod sampled;
+mod shards;
+mod state;
+mod theory;
+
+/// The functions and classes of `margin_softmax._native`.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("DeviceError", py.get_type::<errors::DeviceError>())?;
+    module.add_class::<loss::MarginSoftmax>()?;
+    module.add_class::<state::State>()?;
+    module.add_class::<head::Head>()?;
+    module.add_class::<sampled::SampledHead>()?;
+    module.add_class::<predictor::Predictor>()?;
+    module.add_class::<outputs::Output>()?;
+    module.add_class::<outputs::Predictions>()?;
+    module.add_class::<monitors::Monitor>()?;
+    module.add_function(wrap_pyfunction!(loss::presets, module)?)?;
+    module.add_function(wrap_pyfunction!(loss::scheduled, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::set_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::get_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(devices::adapters, module)?)?;
+    theory::add(module)
+}
