@@ -12,6 +12,9 @@ from ._tensors import array, computed_in, optional, tensor
 
 _MARGINS = ("m0", "m1", "m2", "m3")
 
+# the library's calls are no graph that torch.compile could look into: it computes up to here and goes on behind
+_uncompiled = torch.compiler.disable if hasattr(torch, "compiler") else lambda function: function
+
 
 class Prediction(NamedTuple):
     """The k nearest classes of every row, best first; a class of -1 where a row is not finite."""
@@ -276,6 +279,7 @@ class MarginHead(nn.Module):
 
     # ---- a step
 
+    @_uncompiled
     def forward(self, embeddings, labels, *, row_weights=None, row_margins=None, divisor=None, soft_labels=None):
         """The loss of a batch: a number, with ``reduction="none"`` one for each row [N], 0 for ignored rows.
 
@@ -323,10 +327,10 @@ class MarginHead(nn.Module):
         """The loss with the values of the parameters that are numbers of it."""
         numbers = {}
         if scale is not None:
-            numbers["scale"] = float(scale)
+            numbers["scale"] = float(scale.detach())
         if bias is not None and not self._loss.is_linear:
             link = json.loads(self._loss.to_json())["link"]
-            link["binary"]["bias"] = float(bias)
+            link["binary"]["bias"] = float(bias.detach())
             numbers["link"] = link
         return self._loss.replace(**numbers) if numbers else None
 
