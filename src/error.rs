@@ -4,7 +4,8 @@
 ///
 /// Input is checked before any work starts: a call that refuses its input has written nothing. The errors that come from
 /// the device itself ([`DeviceLost`](Error::DeviceLost), [`OutOfMemory`](Error::OutOfMemory), [`Device`](Error::Device),
-/// [`Timeout`](Error::Timeout)) may come later; host memory is untouched by them too.
+/// [`Timeout`](Error::Timeout)) may come later; host memory is untouched by them too. After [`Cancelled`](Error::Cancelled) an
+/// output that was to be used again is empty, and keeps its room; states are untouched.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // each field is named in its message
@@ -51,6 +52,9 @@ pub enum Error {
     /// A head whose last call was given up between two of its submits.
     #[error("the last call was recorded in part, so there are no results: record a forward pass anew")]
     Unfinished,
+    /// A progress callback stopped the call.
+    #[error("the progress callback stopped the call")]
+    Cancelled,
     /// A buffer offset that the device cannot bind.
     #[error("`{what}` starts at byte {offset} of its buffer, the device needs a multiple of {alignment}")]
     Alignment { what: &'static str, offset: u64, alignment: u64 },
