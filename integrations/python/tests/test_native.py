@@ -483,3 +483,27 @@ def test_import_needs_no_torch():
 def test_repr_has_version_and_device():
     assert f"margin-softmax {ms.__version__}" in repr(head()) and "CPU" in repr(head())
     assert "reference" in repr(head(device="reference"))
+
+
+def test_ctrl_c_ends_a_long_call():
+    code = """
+import os, signal, threading, time
+import numpy as np, margin_softmax as ms
+rows, classes, dim = 512, 60_000, 512
+x, w = np.ones((rows, dim), "f4"), np.ones((classes, dim), "f4")
+y = np.arange(rows)
+head = ms.Head(ms.MarginSoftmax.curricularface(), rows, classes, dim, device="cpu", threads=1)
+out = {"grad_prototypes": np.full_like(w, 7)}
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+start = time.monotonic()
+try:
+    while True:
+        head.train(x, w, y, out=out)
+        steps = head.state.step
+except KeyboardInterrupt:
+    # the call that was stopped has moved and written nothing
+    assert head.state.step == (steps if "steps" in globals() else 0)
+    print("stopped", time.monotonic() - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=300)
+    assert done.stdout.startswith("stopped"), done.stderr
