@@ -507,3 +507,21 @@ except KeyboardInterrupt:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=300)
     assert done.stdout.startswith("stopped"), done.stderr
+
+
+def test_the_type_stubs_name_everything():
+    import ast
+    import pathlib
+
+    stubs = ast.parse(pathlib.Path(ms.__file__).with_name("_native.pyi").read_text())
+    listed = {node.name: node for node in stubs.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    from margin_softmax import _native
+
+    public = {name for name in dir(_native) if not name.startswith("_") and name != "theory"}
+    assert public == {name for name in listed if not name.startswith("_")}
+    for name in public:
+        if isinstance(listed[name], ast.ClassDef) and name != "DeviceError":
+            members = {node.name for node in listed[name].body if isinstance(node, ast.FunctionDef)}
+            members |= {node.target.id for node in listed[name].body if isinstance(node, ast.AnnAssign)}
+            found = {member for member in vars(getattr(_native, name)) if not member.startswith("_")}
+            assert found == members - {"__new__"}, name
