@@ -6,6 +6,8 @@
 
 #[path = "../families/mod.rs"]
 mod families;
+mod predictions;
+mod soft;
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -45,6 +47,8 @@ struct Case {
     running: bool,
     /// A step in which the state moves.
     training: bool,
+    /// Targets of a row beside its label.
+    soft: Option<usize>,
     /// The embeddings' share of their prototype: target cosines away from 0.
     pull: f32,
 }
@@ -70,6 +74,7 @@ impl Case {
             row_margins: [false; 4],
             running: false,
             training: false,
+            soft: None,
             pull: 0.0,
         }
     }
@@ -154,6 +159,7 @@ fn cases() -> Result<Vec<Case>> {
         Case { options: json!({ "tile": "tile_64" }), ..Case::new("tile_64", MarginSoftmax::arcface(), [65, 130, 32]) },
         Case { weights: true, upstream: true, ignored: 3, pull: 0.5, ..Case::new("magface_rows", magface, small) },
     ]);
+    cases.extend(soft::cases()?);
     Ok(cases)
 }
 
@@ -219,6 +225,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         std::array::from_fn(|k| some(which[k], count, ranges[k].clone()))
     };
     let (class_margins, row_margins) = (margins(case.class_margins, classes), margins(case.row_margins, rows));
+    let soft = case.soft.map(|count| soft::Targets::new(rng, &labels, classes, count));
     let mut state = State::new(&case.loss, shape)?;
     if case.running {
         (state.hardness, state.norm_mean, state.norm_deviation) = (0.25, 3.5, 1.5);
@@ -242,7 +249,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         bias: bias_wide.as_deref(),
         class_margins: Margins::of(&by_class),
         row_margins: Margins::of(&by_row),
-        soft_labels: None,
+        soft_labels: soft.as_ref().map(soft::Targets::wide),
     };
     let first = state;
     let out = match case.training {
@@ -275,6 +282,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         "embeddings": numbers.put(&embeddings),
         "prototypes": numbers.put(&prototypes),
         "labels": numbers.put(&labels),
+        "softClasses": soft.as_ref().map(|soft| numbers.put(&soft.classes)),
+        "softWeights": soft.as_ref().map(|soft| numbers.put(&soft.weights)),
         "embeddingBits": embedding_bits.map(|bits| numbers.put(&bits)),
         "prototypeBits": prototype_bits.map(|bits| numbers.put(&bits)),
     });
@@ -284,6 +293,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         "loss": out.loss,
         "rowLosses": thin(&out.row_losses),
         "logSumExps": thin(&out.log_sum_exps),
+        "targetCosines": thin(&out.target_cosines),
+        "otherCosines": thin(&out.other_cosines),
         "gradEmbeddings": thin(&out.grad_embeddings),
         "gradPrototypes": thin(&out.grad_prototypes),
         "gradScale": thin(if case.want.grad_scale { std::slice::from_ref(&out.grad_scale) } else { &[] }),
@@ -304,6 +315,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         },
         "inputs": inputs,
         "expected": expected,
+        "normalizer": out.normalizer,
+        "counts": predictions::counts(&out.counts),
     }))
 }
 
@@ -314,9 +327,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (seed, case) in cases()?.iter().enumerate() {
         entries.push(entry(case, seed as u64, &mut numbers).map_err(|e| format!("{}: {e}", case.name))?);
     }
+    let predictions = predictions::entries(&mut numbers)?;
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("cases.json"), serde_json::to_string(&entries)?)?;
+    fs::write(folder.join("predictions.json"), serde_json::to_string(&predictions)?)?;
     fs::write(folder.join("cases.bin"), &numbers.0)?;
-    println!("{} cases, {} bytes", entries.len(), numbers.0.len());
+    println!("{} cases, {} of predictions, {} bytes", entries.len(), predictions.len(), numbers.0.len());
     Ok(())
 }

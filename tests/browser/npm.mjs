@@ -25,12 +25,17 @@ const FILES = [
     'margin-softmax.js',
     'module/bound.js',
     'module/buffers.js',
+    'module/compiled.js',
     'module/device.js',
     'module/errors.js',
     'module/head.js',
     'module/planner.js',
+    'module/predictions.js',
+    'module/predictor.js',
+    'module/report.js',
     'module/slices.js',
     'module/state.js',
+    'module/transfer.js',
     'package.json',
 ];
 

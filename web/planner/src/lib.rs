@@ -7,12 +7,13 @@ mod request;
 mod view;
 
 use margin_softmax::{
-    Adaptive, Batch, Error, MarginSoftmax, Margins, Result, State,
-    objective::PRESETS,
+    Adaptive, Batch, Error, MarginSoftmax, Margins, Result, SoftLabels, State,
+    objective::{PRESETS, Preset},
     plan::{CONSTANTS_STRIDE, Call, Plan},
 };
 use request::{Quads, Request, json};
-use serde_json::json;
+use serde::Serialize;
+use view::{Named, View};
 use wasm_bindgen::prelude::*;
 
 /// An error as JavaScript sees it.
@@ -27,19 +28,21 @@ impl From<Error> for Refusal {
 impl From<Refusal> for JsValue {
     fn from(Refusal(error): Refusal) -> Self {
         let shown = js_sys::Error::new(&error.to_string());
-        let debug = format!("{error:?}");
-        let code = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
         // an error object takes any property
-        let _ = js_sys::Reflect::set(&shown, &"code".into(), &code.into());
+        let _ = js_sys::Reflect::set(&shown, &"code".into(), &error.name().into());
         shown.into()
     }
 }
 
 /// The named losses, as JSON: `[{ name, source, loss }, …]`.
 #[wasm_bindgen]
-pub fn losses() -> String {
-    let all = PRESETS.iter().map(|p| json!({ "name": p.name, "source": p.source, "loss": p.loss() }));
-    all.collect::<serde_json::Value>().to_string()
+pub fn losses() -> Result<String, Refusal> {
+    let named = |p: &Preset| Named { name: p.name, source: p.source, loss: p.loss() };
+    text("losses", &PRESETS.iter().map(named).collect::<Vec<_>>())
+}
+
+fn text(what: &'static str, value: &impl Serialize) -> Result<String, Refusal> {
+    serde_json::to_string(value).map_err(|error| request::refuse(what, &error).into())
 }
 
 /// φ and dφ/dx of a loss at target cosines, without the scale: all values, then all slopes.
@@ -70,7 +73,7 @@ impl Planned {
 
     /// Buffers, kernels, steps, stages and schedule, as JSON.
     pub fn describe(&self) -> Result<String, Refusal> {
-        serde_json::to_string(&view::View::new(&self.plan)).map_err(|e| request::refuse("plan", &e).into())
+        text("plan", &View::new(&self.plan))
     }
 
     /// What goes into the buffer of the constants of the steps: one entry of 256 bytes each.
@@ -84,7 +87,7 @@ impl Planned {
     }
 
     /// What goes into the buffer of settings, for a loss and a call `{ rows, class_weights, row_weights, divisor,
-    /// upstream, accumulate_embeddings, accumulate_prototypes, class_margins, row_margins }`.
+    /// upstream, accumulate_embeddings, accumulate_prototypes, class_margins, row_margins, soft_labels }`.
     pub fn settings(&self, loss: &str, call: &str) -> Result<Vec<u8>, Refusal> {
         let call: request::Call = json("call", call)?;
         Ok(self.plan.settings(&json("loss", loss)?, &Call::from(call))?.bytes().to_vec())
@@ -116,7 +119,8 @@ impl Planned {
     }
 
     /// Refuses what a head over slices refuses: a loss of other kernels, too many rows, a label that names no class, and
-    /// numbers outside their range. Margins come as a device takes them: four to a class or row, NaN for the loss' own.
+    /// numbers outside their range. Margins come as a device takes them: four to a class or row, NaN for the loss' own. Soft
+    /// labels are `soft_count` classes and weights to a row.
     #[allow(clippy::too_many_arguments)] // one for each array
     pub fn check(
         &self,
@@ -129,11 +133,14 @@ impl Planned {
         bias: Option<Vec<f32>>,
         class_margins: Option<Vec<f32>>,
         row_margins: Option<Vec<f32>>,
+        soft_count: usize,
+        soft_classes: Option<Vec<i32>>,
+        soft_weights: Option<Vec<f32>>,
     ) -> Result<(), Refusal> {
         let loss: MarginSoftmax = json("loss", loss)?;
         let wide = |values: Option<Vec<f32>>| values.map(|v| v.into_iter().map(f64::from).collect::<Vec<_>>());
         let (class_weights, row_weights) = (wide(class_weights), wide(row_weights));
-        let (upstream, bias) = (wide(upstream), wide(bias));
+        let (upstream, bias, soft_weights) = (wide(upstream), wide(bias), wide(soft_weights).unwrap_or_default());
         let (by_class, by_row) = (Quads(class_margins), Quads(row_margins));
         let own = request::margins(&loss);
         let class_margins = by_class.columns(|_| own);
@@ -150,6 +157,11 @@ impl Planned {
             bias: bias.as_deref(),
             class_margins: Margins::of(&class_margins),
             row_margins: Margins::of(&row_margins),
+            soft_labels: soft_classes.as_ref().map(|classes| SoftLabels {
+                count: soft_count,
+                classes,
+                weights: &soft_weights,
+            }),
             ..Default::default()
         };
         Ok(self.plan.check(&loss, &batch)?)
@@ -169,9 +181,17 @@ impl Planned {
         Ok(vec![hardness, norm_mean, norm_deviation, scale])
     }
 
-    /// Refuses a state, as JSON, that no head of this shape may have.
-    pub fn check_state(&self, state: &str) -> Result<(), Refusal> {
-        Ok(json::<State>("state", state)?.validate(self.plan.shape())?)
+    /// Refuses a state that no head of this shape may have: its JSON, and hardness, mean and deviation of the lengths, and scale.
+    pub fn check_state(
+        &self,
+        state: &str,
+        hardness: f64,
+        norm_mean: f64,
+        norm_deviation: f64,
+        scale: f64,
+    ) -> Result<(), Refusal> {
+        let state = request::state(state, [hardness, norm_mean, norm_deviation, scale])?;
+        Ok(state.validate(self.plan.shape())?)
     }
 
     /// What ElasticFace draws for the rows of a step; empty for every other loss.

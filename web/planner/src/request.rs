@@ -1,10 +1,13 @@
 //! What JavaScript asks for, read from JSON.
 
 use margin_softmax::{
-    Budget, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, Target, Want,
+    Budget, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, State, Target, Want,
     plan::{self, Element, Layout, Limits, Plan},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 /// A plan: a loss, its sizes, the caller's tensors, the device, and how to go about it.
 #[derive(Deserialize)]
@@ -22,6 +25,18 @@ pub struct Request {
     want: Want,
     #[serde(default)]
     options: How,
+    /// Predictions of rows without labels, in the place of a head.
+    #[serde(default)]
+    predict: Option<Predict>,
+}
+
+/// The nearest classes of each row.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Predict {
+    count: usize,
+    /// First class and the one after the last, where they are not all.
+    range: Option<[usize; 2]>,
 }
 
 /// A [`Shape`] that is not checked yet: its errors keep their names.
@@ -53,14 +68,36 @@ struct How {
     work_per_submit: Option<u64>,
     /// Nearest classes of each row.
     predictions: Option<usize>,
+    /// The most targets of a row.
+    soft_labels: Option<usize>,
 }
 
 impl Request {
     pub fn plan(&self) -> Result<Plan> {
         let Sizes { rows, classes, dim, sub_centers } = self.shape;
-        let shape = Shape::new(rows, classes, dim)?.with_sub_centers(sub_centers.unwrap_or(1))?;
-        let How { budget, preset, tile, filter, work_per_submit, predictions } = &self.options;
-        let options = Options {
+        let sized = |classes| Shape::new(rows, classes, dim)?.with_sub_centers(sub_centers.unwrap_or(1));
+        let (shape, options) = (sized(classes)?, self.options()?);
+        let range = self.predict.as_ref().and_then(|predict| predict.range).map_or(0..classes, |[a, b]| a..b);
+        if range.is_empty() || range.end > classes {
+            return Err(Error::Shards { found: range.clone(), expected: range.start, classes });
+        }
+        let Elements { embeddings, prototypes } = self.elements;
+        let shards = match &self.shards {
+            Some(shards) => shards.clone(),
+            None => Plan::shards(sized(range.len())?, prototypes, &self.limits)?,
+        };
+        let layout = Layout { shards: &shards, embeddings, prototypes };
+        match &self.predict {
+            Some(Predict { count, .. }) => {
+                Plan::predict(&self.loss, shape, range, *count, &layout, &self.limits, &options)
+            }
+            None => Plan::head(&self.loss, shape, &layout, &self.limits, &options),
+        }
+    }
+
+    fn options(&self) -> Result<Options> {
+        let How { budget, preset, tile, filter, work_per_submit, predictions, soft_labels } = &self.options;
+        Ok(Options {
             want: self.want,
             budget: budget.unwrap_or_default(),
             preset: preset.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
@@ -68,16 +105,8 @@ impl Request {
             filter: filter.map(GradientFilter::new).transpose()?,
             work_per_submit: *work_per_submit,
             predictions: *predictions,
-            // no front of JavaScript has them yet
-            soft_labels: None,
-        };
-        let Elements { embeddings, prototypes } = self.elements;
-        let shards = match &self.shards {
-            Some(shards) => shards.clone(),
-            None => Plan::shards(shape, prototypes, &self.limits)?,
-        };
-        let layout = Layout { shards: &shards, embeddings, prototypes };
-        Plan::head(&self.loss, shape, &layout, &self.limits, &options)
+            soft_labels: *soft_labels,
+        })
     }
 }
 
@@ -102,11 +131,15 @@ pub struct Call {
     class_margins: bool,
     #[serde(default)]
     row_margins: bool,
+    #[serde(default)]
+    soft_labels: bool,
 }
 
 impl From<Call> for plan::Call {
     fn from(call: Call) -> Self {
-        let Call { rows, class_weights, row_weights, divisor, upstream, class_margins, row_margins, .. } = call;
+        let Call {
+            rows, class_weights, row_weights, divisor, upstream, class_margins, row_margins, soft_labels, ..
+        } = call;
         let accumulate =
             plan::Accumulate { embeddings: call.accumulate_embeddings, prototypes: call.accumulate_prototypes };
         Self {
@@ -118,7 +151,7 @@ impl From<Call> for plan::Call {
             accumulate,
             class_margins,
             row_margins,
-            soft_labels: false,
+            soft_labels,
         }
     }
 }
@@ -150,6 +183,27 @@ pub fn margins(loss: &MarginSoftmax) -> [f64; 4] {
         Target::Unified(margin) => margin.margins(),
         _ => [0.0; 4],
     }
+}
+
+/// A [`State`] as JSON whose broken numbers are read elsewhere: JavaScript reads them as precisely as Rust does, and a second
+/// reader is a table of 10 kB.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)] // they must be there
+struct Whole {
+    classes: usize,
+    step: u64,
+    seed: u64,
+    hardness: IgnoredAny,
+    norm_mean: IgnoredAny,
+    norm_deviation: IgnoredAny,
+    scale: IgnoredAny,
+}
+
+/// A state from its JSON, and from hardness, mean and deviation of the lengths, and scale.
+pub fn state(text: &str, [hardness, norm_mean, norm_deviation, scale]: [f64; 4]) -> Result<State> {
+    let Whole { classes, step, seed, .. } = json("state", text)?;
+    Ok(State { classes, step, seed, hardness, norm_mean, norm_deviation, scale })
 }
 
 /// Reads JSON; [`Error::Format`] says what is wrong with it.
