@@ -94,6 +94,21 @@
 //! `bound.setState(kept)`. Its training steps move the numbers on the device, and the caller counts the steps:
 //! `bound.update(undefined, { step })`.
 //!
+//! A step reports what [`Output`](crate::Output) has, under the same names in camel case: `targetCosines`, `otherCosines`, `normalizer`,
+//! `counts`, and the `accuracy` of the rows with a loss. With `options: { predictions: 5 }` the five nearest classes of each
+//! row are in `predictions`, and the share of the rows that have theirs among them in `topK`.
+//!
+//! Several targets for each row ([`SoftLabels`](crate::SoftLabels): mixup, teachers, several positives) need room in the plan:
+//!
+//! ```js
+//! const head = await Head.create(device, planner, { loss: 'arcface', shape, options: { soft_labels: 2 } });
+//! // row after row: λ of the first class, 1 − λ of the second
+//! const softLabels = { classes: [first[0], second[0], …], weights: Float32Array.of(lambda, 1 - lambda, …) };
+//! await head.evaluate({ embeddings, prototypes, labels: first, softLabels });
+//! ```
+//!
+//! A bound set has them as the buffers `softClasses` and `softWeights`.
+//!
 //! A browser resets a device whose submit takes too long. With `options: { work_per_submit: 1e10 }`
 //! ([what that means](crate::Options::work_per_submit)) `evaluate` submits part by part, each once the one before is done, and
 //! calls `onProgress(done, total)` between. A bound set has the parts as functions:
@@ -110,3 +125,24 @@
 //!
 //! The same plan can be run by anything that speaks WebGPU: [`plan`](crate::plan) is plain data, buffers, WGSL text, and
 //! steps.
+//!
+//! # Predictions without labels
+//!
+//! ```js
+//! const predictor = await Predictor.create(device, planner, { loss: 'arcface', shape, count: 5 });
+//! const { classes, cosines, logProbabilities } = await predictor.predict({ embeddings, prototypes });
+//! ```
+//!
+//! is [`Backend::predictor`](crate::Backend::predictor): cosines are computed chunk by chunk within the budget, prototypes beyond a
+//! binding of the device lie in several buffers, and `predictor.bind(buffers)` takes your own. Where not even the prototypes fit the
+//! device, go through them by ranges; their kernels are compiled once:
+//!
+//! ```js
+//! const parts = [];
+//! for (const range of [[0, 500_000], [500_000, 1_000_000]]) {
+//!     const predictor = await Predictor.create(device, planner, { loss, shape, count: 5, range });
+//!     parts.push(await predictor.predict({ embeddings, prototypes: await load(range) }));
+//!     predictor.destroy();
+//! }
+//! const { classes } = mergePredictions(parts, 1_000_000);
+//! ```

@@ -26,6 +26,7 @@ const FILES = [
     'module/bound.js',
     'module/buffers.js',
     'module/compiled.js',
+    'module/data.d.ts',
     'module/device.js',
     'module/errors.js',
     'module/head.js',
