@@ -1,6 +1,6 @@
 // Types of margin-softmax.js. GPU types are those of the DOM library, or of @webgpu/types.
 
-import type { Batch, Inputs, Output, Predictions, State, StateInput } from './module/data.js';
+import type { Batch, BatchReport, Inputs, Output, Predictions, State, StateInput } from './module/data.js';
 
 export * from './module/data.js';
 
@@ -286,6 +286,11 @@ export class Head {
         batch: Batch,
         options?: { loss?: string | Loss; training?: boolean; onProgress?(done: number, total: number): void },
     ): Promise<Output>;
+    /**
+     * Lengths, margins, parts of the loss and gradients of a batch, from what `evaluate` returned for it: numbers for a log now and
+     * then, computed on the host. `loss` and `training` as they were there; `state`: that after the call, by default the head's.
+     */
+    report(batch: Batch, out: Output, options?: { loss?: string | Loss; training?: boolean; state?: StateInput }): BatchReport;
     /** A copy of what a run must keep. Can be set while no call of `evaluate` is under way. */
     get state(): State;
     set state(state: StateInput);

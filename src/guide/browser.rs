@@ -96,7 +96,8 @@
 //!
 //! A step reports what [`Output`](crate::Output) has, under the same names in camel case: `targetCosines`, `otherCosines`, `normalizer`,
 //! `counts`, and the `accuracy` of the rows with a loss. With `options: { predictions: 5 }` the five nearest classes of each
-//! row are in `predictions`, and the share of the rows that have theirs among them in `topK`.
+//! row are in `predictions`, and the share of the rows that have theirs among them in `topK`. `head.report(batch, out)` makes a
+//! [`BatchReport`](crate::monitor::BatchReport) of it: lengths, margins, quantiles of cosines, norms of gradients.
 //!
 //! Several targets for each row ([`SoftLabels`](crate::SoftLabels): mixup, teachers, several positives) need room in the plan:
 //!

@@ -17,7 +17,7 @@
 //! | MV-Softmax, ArcNegFace; my own weights for hard negatives | presets `mv_am`, `mv_arc`, `arcnegface`; [`OtherCurve`](crate::OtherCurve) in [`Others`](crate::Others) | yes | yes | yes | presets and JSON; no custom ones | the same |
 //! | embeddings that are not normalised, A-Softmax as in the first SphereFace paper | presets `modified_softmax`, `a_softmax`; [`Adaptive::Length`](crate::Adaptive::Length): s·\|x\| as the scale of a row, with its gradient | yes | yes | yes | yes | yes |
 //! | ArcFace with focal loss | [`MarginSoftmax::focal`](crate::MarginSoftmax::focal) | yes | yes | yes | yes | yes |
-//! | what are my margins and norms right now | [`monitor::BatchReport`](crate::monitor::BatchReport) | host | host | host | not yet | no: one batch, whose tensors come out |
+//! | what are my margins and norms right now | [`monitor::BatchReport`](crate::monitor::BatchReport) | host | host | host | `Head.report` | no: one batch, whose tensors come out |
 //! | add classes to a trained model; remove identities | [`classes::ClassMap`](crate::classes::ClassMap), [`classes::NewPrototypes`](crate::classes::NewPrototypes) | host | host | host | no: checkpoints are the host's | no: it reads one batch |
 //! | clean noisy labels with sub-centres | [`classes::SubCenters`](crate::classes::SubCenters) | host | host | host | not yet | no: it reads one batch |
 //! | larger margins for rare classes | [`classes::CountMargins`](crate::classes::CountMargins) for [`Batch::class_margins`](crate::Batch::class_margins) | host | host | no: its head takes no margins of classes | any array as `classMargins` | `class_m0` to `class_m3` |

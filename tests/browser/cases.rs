@@ -7,6 +7,7 @@
 #[path = "../families/mod.rs"]
 mod families;
 mod predictions;
+mod reports;
 mod soft;
 
 use std::{error::Error, fs, path::PathBuf};
@@ -263,6 +264,18 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         .map(|_| Ok(reference::train(&case.loss, shape, case.want, &batch, &mut run)?.loss))
         .collect::<Result<Vec<f64>>>()?;
 
+    let single = Batch {
+        embeddings: &embeddings,
+        prototypes: &prototypes,
+        labels: &labels,
+        class_weights: weights.as_deref(),
+        row_weights: row_weights.as_deref(),
+        divisor: divisor.map(|z| z as f32),
+        class_margins: Margins::of(&class_margins),
+        row_margins: Margins::of(&row_margins),
+        ..Batch::default()
+    };
+    let report = reports::report(&case.loss, (case.training, &state), &single, &out)?;
     // as a device takes them: four numbers each, NaN for the loss' own
     let quads = |margins: &[Option<Vec<f32>>; 4], count: usize| -> Option<Vec<f32>> {
         let at = |i: usize| margins.iter().map(move |m| m.as_ref().map_or(f32::NAN, |m| m[i]));
@@ -316,7 +329,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         "inputs": inputs,
         "expected": expected,
         "normalizer": out.normalizer,
-        "counts": predictions::counts(&out.counts),
+        "counts": reports::counts(&out.counts),
+        "report": report,
     }))
 }
 

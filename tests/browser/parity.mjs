@@ -25,7 +25,7 @@ const prepare = async (folder) => {
         return largest < 1e-12 ? worst / 10 : worst / largest;
     };
 
-    globalThis.cases = JSON.parse(text).map(({ name, training, run, request, inputs, expected, normalizer, counts }) => {
+    globalThis.cases = JSON.parse(text).map(({ name, training, run, request, inputs, expected, normalizer, counts, report }) => {
         const { labels, softClasses, embeddingBits, prototypeBits, ...floats } = inputs;
         const bits = { embeddings: embeddingBits, prototypes: prototypeBits };
         return {
@@ -37,6 +37,7 @@ const prepare = async (folder) => {
             bits: numbers(Uint16Array, bits),
             normalizer,
             counts,
+            report,
             compare(found) {
                 const { loss, ...lists } = expected;
                 const worst = {};
@@ -58,7 +59,7 @@ const runModule = async (name) => {
     const { Planner, Head, requestDevice } = await import('/web/margin-softmax.js');
     globalThis.opened ??= Promise.all([Planner.load(), requestDevice()]);
     const [planner, { device }] = await globalThis.opened;
-    const { request, inputs, bits, compare, training, normalizer, counts } = globalThis.cases.find((c) => c.name === name);
+    const { request, inputs, bits, compare, training, normalizer, counts, report } = globalThis.cases.find((c) => c.name === name);
     const { shards, ...settings } = request;
     const head = await Head.create(device, planner, { ...settings, shards: shards ?? undefined });
     const { state, softClasses: classes, softWeights: weights, ...given } = inputs;
@@ -87,6 +88,15 @@ const runModule = async (name) => {
     const rows = Array.from(inputs.labels.keys()).filter((i) => inputs.labels[i] !== ignore_index);
     const right = rows.filter((i) => out.targetCosines[i] > out.otherCosines[i]).length;
     if (out.accuracy !== right / rows.length) throw new Error(`accuracy: ${out.accuracy}, not ${right} of ${rows.length}`);
+    const reported = head.report(batch, again, { training });
+    for (const [name, expected] of Object.entries(report)) {
+        const [one, two] = [[expected ?? []].flat(), [reported[name] ?? []].flat()];
+        // the gates of gradients and of losses
+        const most = name.endsWith('Gradient') ? 1e-4 : 1e-5;
+        const far = one.length !== two.length || one.some((v, i) => !(Math.abs(v - two[i]) <= most * Math.max(1, Math.abs(v))));
+        if (far) throw new Error(`report: ${name} is ${two}, not ${one}`);
+    }
+    if (Object.keys(reported).length !== Object.keys(report).length) throw new Error(Object.keys(reported).join());
     const { schedule } = head.plan;
     head.destroy();
     return { worst: compare({ ...out, gradScale: out.gradScale === undefined ? [] : [out.gradScale] }), schedule };

@@ -2,11 +2,7 @@
 
 use std::ops::Range;
 
-use margin_softmax::{
-    data::{Counts, Inputs},
-    plan::Element,
-    *,
-};
+use margin_softmax::{data::Inputs, plan::Element, *};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -150,17 +146,4 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         "nonFiniteRows": out.non_finite_rows,
         "nonFinitePrototypes": out.non_finite_prototypes,
     }))
-}
-
-/// As the module names them.
-pub fn counts(counts: &Counts) -> Value {
-    json!({
-        "rows": counts.rows,
-        "ignored": counts.ignored,
-        "nonFiniteRows": counts.non_finite_rows,
-        "invalidLabels": counts.invalid_labels,
-        "zeroEmbeddings": counts.zero_embeddings,
-        "zeroPrototypes": counts.zero_prototypes,
-        "nonFinitePrototypes": counts.non_finite_prototypes,
-    })
 }

@@ -68,6 +68,18 @@ const tests = {
         const counts = { rows: 6, ignored: 1, nonFiniteRows: 1, invalidLabels: 0, zeroEmbeddings: 1, zeroPrototypes: 0, nonFinitePrototypes: 0 };
         same('counts', Object.entries(out.counts).flat(), Object.entries(counts).flat());
         same('weights', [out.normalizer], [6]);
+        const report = own.report({ embeddings: x, prototypes: w, labels }, out);
+        same('reported', [report.rows, report.lengthMin, report.lengthsOutside, report.scale], [6, 0, undefined, own.loss.scale]);
+        if (!near(report.margins[2], own.loss.target.unified.m2) || !near(report.targetCosines[4], 1)) throw new Error(JSON.stringify(report));
+        for (const [call, expected] of [
+            [() => own.report({ embeddings: x, prototypes: w, labels }, out, { training: true }), /^Combination: state: it has made no step/],
+            [() => own.report({ embeddings: x, prototypes: w, labels: [7] }, out), /^Length: `embeddings` has 96 values, expected 12/],
+            [() => own.report({ embeddings: x.subarray(0, 12), prototypes: w, labels: [7] }, out), /^Length: `row_losses` has 8 values, expected 1/],
+            [() => own.report({ embeddings: x, prototypes: w, labels }, out, { state: { ...own.state, classes: 3 } }), /^Shape: `state`/],
+        ]) {
+            const found = await refused(call);
+            if (!expected.test(found)) throw new Error(`${found}\ninstead of ${expected}`);
+        }
         same('accuracy', [out.accuracy], [3 / 6]);
         const { predictions, topK } = out;
         if (predictions.classes[8] !== 60 || predictions.classes[9] !== 12) throw new Error(`${predictions.classes}`);

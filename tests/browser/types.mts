@@ -29,6 +29,7 @@ bound.recordBackward(encoder);
 for (const record of [...bound.forwardParts(), ...bound.backwardParts()]) record(encoder);
 const batch = { embeddings: new Float32Array(32), prototypes: new Float32Array(40), labels: [1] };
 const out = await head.evaluate(batch, { loss: 'arcface', training: true, onProgress: (done: number) => console.log(done) });
+const quantiles: number = head.report(batch, out, { training: true }).targetCosines[4] + (head.report(batch, out).margins?.[2] ?? 0);
 for (const labels of [Int32Array.of(1), BigInt64Array.of(1n), [1n], new Uint8Array(1)]) await head.evaluate({ ...batch, labels });
 const predicting = await Head.create(device, planner, { loss, shape, options: { predictions: 3 } });
 const nearest: Int32Array | undefined = (await predicting.evaluate(batch)).predictions?.classes;
@@ -43,7 +44,7 @@ const targets = await predictor.createBuffers(['predictedSubCenters']);
 const kept: State = head.state;
 head.state = { ...kept, step: 2n ** 60n, hardness: '0.25' };
 bound.setState(kept);
-const sum: number = out.loss + limitsOf(device).max_groups + head.plan.workspace_bytes + (nearest?.[0] ?? 0) + (merged?.[0] ?? 0) + shares.length;
+const sum: number = out.loss + limitsOf(device).max_groups + head.plan.workspace_bytes + (nearest?.[0] ?? 0) + (merged?.[0] ?? 0) + shares.length + quantiles;
 try {
     bound.destroy();
 } catch (error) {

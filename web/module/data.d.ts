@@ -127,6 +127,33 @@ export interface Output {
     gradBias?: Float32Array;
 }
 
+/**
+ * A batch as its loss saw it, over the rows that count (neither ignored nor with a NaN loss): the crate's `BatchReport`. Every
+ * number of rows is 0 if there is none.
+ */
+export interface BatchReport {
+    rows: number;
+    /** |x|. */
+    lengthMin: number;
+    lengthMean: number;
+    lengthMax: number;
+    /** For MagFace, the share of rows with |x| outside its two lengths. */
+    lengthsOutside?: number;
+    /** The means of m0..m3 in force (m2 in radians); absent for a target curve without margins. */
+    margins?: [number, number, number, number];
+    /** The scale in force, which dynamic AdaCos moves. */
+    scale: number;
+    /** The loss without MagFace's term of the length, reduced as the loss says. */
+    marginLoss: number;
+    /** For MagFace, its term of the length. */
+    lengthLoss?: number;
+    /** The 5, 25, 50, 75 and 95 % quantiles of the target cosines. */
+    targetCosines: [number, number, number, number, number];
+    /** |dL/dX| and |dL/dW| over all values, where they were asked for. */
+    embeddingGradient?: number;
+    prototypeGradient?: number;
+}
+
 /** What a run must keep, spelled as the crate's `State` in JSON. */
 export interface State {
     classes: number;

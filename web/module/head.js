@@ -1,5 +1,6 @@
 // A planned head, compiled.
 
+import { batchReport } from './batch_report.js';
 import { Bound } from './bound.js';
 import { Compiled, Turns } from './compiled.js';
 import { fail, only } from './errors.js';
@@ -79,5 +80,15 @@ export class Head extends Compiled {
                 this.#pending -= 1;
             }
         });
+    }
+
+    /**
+     * Lengths, margins, parts of the loss and gradients of a batch, from what `evaluate` returned for it: numbers for a log. `loss`
+     * and `training` as they were there; `state`: that after the call, by default `head.state`.
+     */
+    report(batch, out, options = {}) {
+        only('option', options, ['loss', 'training', 'state']);
+        const { loss = this.loss, training = false, state = this.#state } = options;
+        return batchReport(this, batch, out, { loss: this.planner.loss(loss), training, state });
     }
 }

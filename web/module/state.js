@@ -8,22 +8,23 @@ const whole = (value) => (Number.isSafeInteger(Number(value)) ? Number(value) : 
 /** The numbers of a state that may be broken, in the order of the crate. */
 const FOLLOWS = ['hardness', 'norm_mean', 'norm_deviation', 'scale'];
 
-/** The crate's JSON of a state; broken numbers are only there, and go beside it, since JSON has no NaN. */
-const stateText = (state) => {
+/** A number, or a string that holds one, as the crate writes it; NaN for everything else. */
+const numberOf = (value) => (typeof value === 'number' || (typeof value === 'string' && value.trim()) ? Number(value) : NaN);
+
+/** The crate's JSON of a state without its broken numbers, since JSON has no NaN, and these. */
+export const stateText = (state) => {
     const text = (name, value) => {
         if (FOLLOWS.includes(name)) return '0';
         return typeof value === 'bigint' ? `${value}` : (JSON.stringify(value) ?? 'null');
     };
-    return `{${Object.entries(state ?? {}).map(([name, value]) => `${JSON.stringify(name)}:${text(name, value)}`)}}`;
+    const fields = Object.entries(state ?? {}).map(([name, value]) => `${JSON.stringify(name)}:${text(name, value)}`);
+    return [`{${fields}}`, Float64Array.from(FOLLOWS, (name) => numberOf(state?.[name]))];
 };
-
-/** A number, or a string that holds one, as the crate writes it; NaN for everything else. */
-const numberOf = (value) => (typeof value === 'number' || (typeof value === 'string' && value.trim()) ? Number(value) : NaN);
 
 /** A state of the caller's, checked and copied. */
 export const stateOf = (planned, state) => {
-    const broken = FOLLOWS.map((name) => numberOf(state?.[name]));
-    asked(() => planned.check_state(stateText(state), ...broken));
+    const [text, broken] = stateText(state);
+    asked(() => planned.check_state(text, broken));
     const { classes, step, seed } = state;
     const numbers = Object.fromEntries(FOLLOWS.map((name, i) => [name, broken[i]]));
     return { classes: Number(classes), step: whole(step), seed: whole(seed), ...numbers };

@@ -4,7 +4,7 @@ import { COPY_DST, MAP_READ, READ, guarded } from './device.js';
 import { fail } from './errors.js';
 
 /** `Float32Array` and the like; subclasses and arrays of other windows have the name of their kind. */
-const kindOf = (values) => Object.prototype.toString.call(values).slice(8, -1);
+export const kindOf = (values) => Object.prototype.toString.call(values).slice(8, -1);
 
 /** The typed arrays that hold an element. */
 export const KINDS = {

@@ -7,11 +7,13 @@ mod request;
 mod view;
 
 use margin_softmax::{
-    Adaptive, Batch, Error, MarginSoftmax, Margins, Result, SoftLabels, State,
+    Adaptive, Batch, Error, MarginSoftmax, Margins, Output, Result, SoftLabels, State,
+    data::Counts,
+    monitor::BatchReport,
     objective::{PRESETS, Preset},
     plan::{CONSTANTS_STRIDE, Call, Plan},
 };
-use request::{Quads, Request, json};
+use request::{Request, json};
 use serde::Serialize;
 use view::{Named, View};
 use wasm_bindgen::prelude::*;
@@ -128,7 +130,7 @@ impl Planned {
         labels: &[i32],
         class_weights: Option<Vec<f32>>,
         row_weights: Option<Vec<f32>>,
-        divisor: Option<f64>,
+        divisor: Option<f32>,
         upstream: Option<Vec<f32>>,
         bias: Option<Vec<f32>>,
         class_margins: Option<Vec<f32>>,
@@ -138,16 +140,7 @@ impl Planned {
         soft_weights: Option<Vec<f32>>,
     ) -> Result<(), Refusal> {
         let loss: MarginSoftmax = json("loss", loss)?;
-        let wide = |values: Option<Vec<f32>>| values.map(|v| v.into_iter().map(f64::from).collect::<Vec<_>>());
-        let (class_weights, row_weights) = (wide(class_weights), wide(row_weights));
-        let (upstream, bias, soft_weights) = (wide(upstream), wide(bias), wide(soft_weights).unwrap_or_default());
-        let (by_class, by_row) = (Quads(class_margins), Quads(row_margins));
-        let own = request::margins(&loss);
-        let class_margins = by_class.columns(|_| own);
-        // a row without a class is refused for its label
-        let class_of = |row: usize| labels.get(row).and_then(|&label| usize::try_from(label).ok());
-        let of_class = |row| class_of(row).map_or(own, |class| by_class.get(class, own));
-        let row_margins = by_row.columns(of_class);
+        let [class_margins, row_margins] = request::columns(&loss, labels, [class_margins, row_margins]);
         let batch = Batch {
             labels,
             class_weights: class_weights.as_deref(),
@@ -160,11 +153,52 @@ impl Planned {
             soft_labels: soft_classes.as_ref().map(|classes| SoftLabels {
                 count: soft_count,
                 classes,
-                weights: &soft_weights,
+                weights: soft_weights.as_deref().unwrap_or_default(),
             }),
             ..Default::default()
         };
         Ok(self.plan.check(&loss, &batch)?)
+    }
+
+    /// The [`BatchReport`] of a call as JSON, but for the gradients: with the state before it or, `trained`, after it; `counts` are its
+    /// rows that count and its prototypes that are not finite.
+    #[allow(clippy::too_many_arguments)] // one for each array
+    pub fn report(
+        &self,
+        loss: &str,
+        trained: bool,
+        state: &str,
+        numbers: &[f64],
+        labels: &[i32],
+        embeddings: &[f32],
+        row_losses: Vec<f32>,
+        target_cosines: Vec<f32>,
+        counts: &[u32],
+        class_weights: Option<Vec<f32>>,
+        row_weights: Option<Vec<f32>>,
+        divisor: Option<f32>,
+        class_margins: Option<Vec<f32>>,
+        row_margins: Option<Vec<f32>>,
+    ) -> Result<String, Refusal> {
+        let loss: MarginSoftmax = json("loss", loss)?;
+        let state = request::state(state, numbers)?;
+        let [class_margins, row_margins] = request::columns(&loss, labels, [class_margins, row_margins]);
+        let batch = Batch {
+            embeddings,
+            labels,
+            class_weights: class_weights.as_deref(),
+            row_weights: row_weights.as_deref(),
+            divisor,
+            class_margins: Margins::of(&class_margins),
+            row_margins: Margins::of(&row_margins),
+            ..Default::default()
+        };
+        let count = |i: usize| counts.get(i).map_or(0, |&count| count as usize);
+        let counts = Counts { rows: count(0), non_finite_prototypes: count(1), ..Default::default() };
+        let other_cosines = vec![0.0; labels.len()];
+        let out = Output { row_losses, target_cosines, other_cosines, counts, ..Default::default() };
+        let of = if trained { BatchReport::trained } else { BatchReport::evaluated };
+        text("report", &of(&loss, &state, &batch, &out)?)
     }
 
     /// The error of a label that does not even fit 32 bits, from its decimal digits.
@@ -182,15 +216,8 @@ impl Planned {
     }
 
     /// Refuses a state that no head of this shape may have: its JSON, and hardness, mean and deviation of the lengths, and scale.
-    pub fn check_state(
-        &self,
-        state: &str,
-        hardness: f64,
-        norm_mean: f64,
-        norm_deviation: f64,
-        scale: f64,
-    ) -> Result<(), Refusal> {
-        let state = request::state(state, [hardness, norm_mean, norm_deviation, scale])?;
+    pub fn check_state(&self, state: &str, numbers: &[f64]) -> Result<(), Refusal> {
+        let state = request::state(state, numbers)?;
         Ok(state.validate(self.plan.shape())?)
     }
 

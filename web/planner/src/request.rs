@@ -157,18 +157,18 @@ impl From<Call> for plan::Call {
 }
 
 /// Margins as a device takes them: m0..m3 of every class or row, NaN where there are none.
-pub struct Quads(pub Option<Vec<f32>>);
+struct Quads(Option<Vec<f32>>);
 
 impl Quads {
     /// m0..m3 of one class or row; `own` where there are none.
-    pub fn get(&self, index: usize, own: [f64; 4]) -> [f64; 4] {
+    fn get(&self, index: usize, own: [f32; 4]) -> [f32; 4] {
         let quad = self.0.as_ref().and_then(|all| all.as_chunks::<4>().0.get(index));
         let Some(quad) = quad else { return own };
-        std::array::from_fn(|k| if quad[k].is_nan() { own[k] } else { quad[k].into() })
+        std::array::from_fn(|k| if quad[k].is_nan() { own[k] } else { quad[k] })
     }
 
     /// m0..m3 as slices have them: each of all, or none where nothing is given.
-    pub fn columns(&self, own: impl Fn(usize) -> [f64; 4]) -> [Option<Vec<f64>>; 4] {
+    fn columns(&self, own: impl Fn(usize) -> [f32; 4]) -> [Option<Vec<f32>>; 4] {
         let quads = self.0.as_ref().map_or(&[][..], |all| all.as_chunks::<4>().0);
         std::array::from_fn(|k| {
             let given = quads.iter().any(|quad| !quad[k].is_nan());
@@ -177,10 +177,20 @@ impl Quads {
     }
 }
 
+/// m0..m3 of the classes and of the rows with these labels, as slices have them.
+pub fn columns(loss: &MarginSoftmax, labels: &[i32], quads: [Option<Vec<f32>>; 2]) -> [[Option<Vec<f32>>; 4]; 2] {
+    let [by_class, by_row] = quads.map(Quads);
+    let own = margins(loss);
+    // a row without a class is refused for its label
+    let class_of = |row: usize| labels.get(row).and_then(|&label| usize::try_from(label).ok());
+    let of_class = |row| class_of(row).map_or(own, |class| by_class.get(class, own));
+    [by_class.columns(|_| own), by_row.columns(of_class)]
+}
+
 /// m0..m3 of the loss itself, where it has them.
-pub fn margins(loss: &MarginSoftmax) -> [f64; 4] {
+fn margins(loss: &MarginSoftmax) -> [f32; 4] {
     match &loss.target {
-        Target::Unified(margin) => margin.margins(),
+        Target::Unified(margin) => margin.margins().map(|m| m as f32),
         _ => [0.0; 4],
     }
 }
@@ -201,7 +211,8 @@ struct Whole {
 }
 
 /// A state from its JSON, and from hardness, mean and deviation of the lengths, and scale.
-pub fn state(text: &str, [hardness, norm_mean, norm_deviation, scale]: [f64; 4]) -> Result<State> {
+pub fn state(text: &str, numbers: &[f64]) -> Result<State> {
+    let [hardness, norm_mean, norm_deviation, scale] = std::array::from_fn(|i| numbers.get(i).map_or(f64::NAN, |&n| n));
     let Whole { classes, step, seed, .. } = json("state", text)?;
     Ok(State { classes, step, seed, hardness, norm_mean, norm_deviation, scale })
 }
