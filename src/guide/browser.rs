@@ -69,7 +69,7 @@
 //! | a module worker | each of these; every worker loads its own planner |
 //! | Node 20 or later | `planner.curve`, without a device; for a `Head`, take a `GPUDevice` from a package such as `webgpu` |
 //!
-//! The wasm is a part of the JavaScript modules, compressed: 254 kB, 193 kB after compression by the server. Nothing is
+//! The wasm is a part of the JavaScript modules, compressed: 233 kB, 177 kB after compression by the server. Nothing is
 //! fetched, so there is no file to copy or to serve with a MIME type. A content security policy must allow
 //! `'wasm-unsafe-eval'` in `script-src`. The same wasm is also the file `margin-softmax/planner.wasm`; a program that reads
 //! or compiles it itself calls `Planner.load({ wasm })` with bytes, a `WebAssembly.Module`, a `Response` or a URL.

@@ -74,7 +74,7 @@ const tests = {
         for (const [call, expected] of [
             [() => own.report({ embeddings: x, prototypes: w, labels }, out, { training: true }), /^Combination: state: it has made no step/],
             [() => own.report({ embeddings: x, prototypes: w, labels: [7] }, out), /^Length: `embeddings` has 96 values, expected 12/],
-            [() => own.report({ embeddings: x.subarray(0, 12), prototypes: w, labels: [7] }, out), /^Length: `row_losses` has 8 values, expected 1/],
+            [() => own.report({ embeddings: x.subarray(0, 12), prototypes: w, labels: [7] }, out), /^Length: `rowLosses` has 8 values, expected 1/],
             [() => own.report({ embeddings: x, prototypes: w, labels }, out, { state: { ...own.state, classes: 3 } }), /^Shape: `state`/],
         ]) {
             const found = await refused(call);

@@ -182,6 +182,7 @@ impl Planned {
     ) -> Result<String, Refusal> {
         let loss: MarginSoftmax = json("loss", loss)?;
         let state = request::state(state, numbers)?;
+        state.validate(self.plan.shape())?;
         let [class_margins, row_margins] = request::columns(&loss, labels, [class_margins, row_margins]);
         let batch = Batch {
             embeddings,
