@@ -116,6 +116,46 @@ pub enum Error {
     Timeout { seconds: f64 },
 }
 
+impl Error {
+    /// The name of its variant, for callers in other languages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Parameter { .. } => "Parameter",
+            Self::Combination { .. } => "Combination",
+            Self::Length { .. } => "Length",
+            Self::Rows { .. } => "Rows",
+            Self::Shape { .. } => "Shape",
+            Self::Element { .. } => "Element",
+            Self::Label { .. } => "Label",
+            Self::Class { .. } => "Class",
+            Self::Zero { .. } => "Zero",
+            Self::Size { .. } => "Size",
+            Self::Limit { .. } => "Limit",
+            Self::Budget { .. } => "Budget",
+            Self::Work { .. } => "Work",
+            Self::Unfinished => "Unfinished",
+            Self::Alignment { .. } => "Alignment",
+            Self::Buffer { .. } => "Buffer",
+            Self::Usage { .. } => "Usage",
+            Self::Foreign { .. } => "Foreign",
+            Self::Feature { .. } => "Feature",
+            Self::Overlap { .. } => "Overlap",
+            Self::Missing { .. } => "Missing",
+            Self::Recompile { .. } => "Recompile",
+            Self::Wgsl { .. } => "Wgsl",
+            Self::Shards { .. } => "Shards",
+            Self::NoAdapter(_) => "NoAdapter",
+            Self::Name { .. } => "Name",
+            Self::Format { .. } => "Format",
+            Self::File { .. } => "File",
+            Self::DeviceLost(_) => "DeviceLost",
+            Self::OutOfMemory(_) => "OutOfMemory",
+            Self::Device(_) => "Device",
+            Self::Timeout { .. } => "Timeout",
+        }
+    }
+}
+
 /// A negative label is most often meant to mark a row that is left out: PyTorch does so with -100 by default.
 fn left_out(label: i128) -> String {
     if label < 0 { format!("; to leave such rows out set `ignore_index` to {label}") } else { String::new() }

@@ -69,7 +69,7 @@
 //! | a module worker | each of these; every worker loads its own planner |
 //! | Node 20 or later | `planner.curve`, without a device; for a `Head`, take a `GPUDevice` from a package such as `webgpu` |
 //!
-//! The wasm is a part of the JavaScript modules, compressed: 254 kB, 193 kB after compression by the server. Nothing is
+//! The wasm is a part of the JavaScript modules, compressed: 233 kB, 177 kB after compression by the server. Nothing is
 //! fetched, so there is no file to copy or to serve with a MIME type. A content security policy must allow
 //! `'wasm-unsafe-eval'` in `script-src`. The same wasm is also the file `margin-softmax/planner.wasm`; a program that reads
 //! or compiles it itself calls `Planner.load({ wasm })` with bytes, a `WebAssembly.Module`, a `Response` or a URL.
@@ -94,6 +94,22 @@
 //! `bound.setState(kept)`. Its training steps move the numbers on the device, and the caller counts the steps:
 //! `bound.update(undefined, { step })`.
 //!
+//! A step reports what [`Output`](crate::Output) has, under the same names in camel case: `targetCosines`, `otherCosines`, `normalizer`,
+//! `counts`, and the `accuracy` of the rows with a loss. With `options: { predictions: 5 }` the five nearest classes of each
+//! row are in `predictions`, and the share of the rows that have theirs among them in `topK`. `head.report(batch, out)` makes a
+//! [`BatchReport`](crate::monitor::BatchReport) of it: lengths, margins, quantiles of cosines, norms of gradients.
+//!
+//! Several targets for each row ([`SoftLabels`](crate::SoftLabels): mixup, teachers, several positives) need room in the plan:
+//!
+//! ```js
+//! const head = await Head.create(device, planner, { loss: 'arcface', shape, options: { soft_labels: 2 } });
+//! // row after row: λ of the first class, 1 − λ of the second
+//! const softLabels = { classes: [first[0], second[0], …], weights: Float32Array.of(lambda, 1 - lambda, …) };
+//! await head.evaluate({ embeddings, prototypes, labels: first, softLabels });
+//! ```
+//!
+//! A bound set has them as the buffers `softClasses` and `softWeights`.
+//!
 //! A browser resets a device whose submit takes too long. With `options: { work_per_submit: 1e10 }`
 //! ([what that means](crate::Options::work_per_submit)) `evaluate` submits part by part, each once the one before is done, and
 //! calls `onProgress(done, total)` between. A bound set has the parts as functions:
@@ -110,3 +126,24 @@
 //!
 //! The same plan can be run by anything that speaks WebGPU: [`plan`](crate::plan) is plain data, buffers, WGSL text, and
 //! steps.
+//!
+//! # Predictions without labels
+//!
+//! ```js
+//! const predictor = await Predictor.create(device, planner, { loss: 'arcface', shape, count: 5 });
+//! const { classes, cosines, logProbabilities } = await predictor.predict({ embeddings, prototypes });
+//! ```
+//!
+//! is [`Backend::predictor`](crate::Backend::predictor): cosines are computed chunk by chunk within the budget, prototypes beyond a
+//! binding of the device lie in several buffers, and `predictor.bind(buffers)` takes your own. Where not even the prototypes fit the
+//! device, go through them by ranges; their kernels are compiled once:
+//!
+//! ```js
+//! const parts = [];
+//! for (const range of [[0, 500_000], [500_000, 1_000_000]]) {
+//!     const predictor = await Predictor.create(device, planner, { loss, shape, count: 5, range });
+//!     parts.push(await predictor.predict({ embeddings, prototypes: await load(range) }));
+//!     predictor.destroy();
+//! }
+//! const { classes } = mergePredictions(parts, 1_000_000);
+//! ```

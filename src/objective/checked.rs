@@ -220,13 +220,12 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
                     return Err(Error::Label { row, label: class as i128, classes: shape.classes() });
                 }
                 self.check_target_weight(row, class, weight.wide())?;
-                match all.iter_mut().find(|(known, _)| *known == class) {
-                    Some((_, sum)) => *sum += weight.wide(),
-                    None => all.push((class, weight.wide())),
+                match all.binary_search_by_key(&class, |(known, _)| *known) {
+                    Ok(place) => all[place].1 += weight.wide(),
+                    Err(place) => all.insert(place, (class, weight.wide())),
                 }
             }
             all.retain(|(_, weight)| *weight > 0.0);
-            all.sort_by_key(|(class, _)| *class);
             let of_label = |&(class, weight): &(usize, f64)| (class as i64 == label).then_some(weight);
             soft.labels.push(all.iter().find_map(of_label).unwrap_or(0.0));
             let others = all.into_iter().filter(|&(class, _)| class as i64 != label).map(Some);
