@@ -357,7 +357,7 @@ def check_faults(rank, size, folder):
     kind = ShardError if rank != 0 else ValueError
     wrong = "row 1 has label 29" if rank == 0 else "rank 0 failed: ValueError: row 1 has label 29"
     raises(kind, wrong, lambda: shard(x, labels if rank != 0 else torch.where(torch.arange(len(labels)) == 1, CLASSES, labels)))
-    raises(kind, "expected [n, 6]", lambda: shard(x if rank != 0 else x[:, :5], labels))
+    raises(kind, "expected [N, 6]", lambda: shard(x if rank != 0 else x[:, :5], labels))
     raises(ShardError, "another kind of batch", lambda: shard(x.half() if rank == 1 else x, labels))
     raises(ShardError, "another kind of batch", lambda: shard(x, labels, **({"row_weights": torch.ones(len(x))} if rank == 1 else {})))
     raises(ShardError, "out of step", lambda: shard.predict(x) if rank == 1 else shard(x, labels))

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 _NUMBERS, _FIELDS, _MESSAGE = 8, 8, 64
-_PHASES = ("make", "step", "targets", "statistics", "gradients", "upstream", "predict", "predicted", "save", "load", "loaded")
+_PHASES = ("make", "step", "targets", "statistics", "gradients", "upstream", "predict", "predicted", "save", "load")
 
 
 class ShardError(RuntimeError):

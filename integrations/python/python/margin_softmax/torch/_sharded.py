@@ -10,7 +10,7 @@ embeddings and labels     N·(D·4 + 8), half types N·(D·2 + 8)               
 targets                   8·N·R (with inter-topk 16·k·N·R more, with AdaCos 16·N·R)    N·R
 statistics                40·N·R                                                       N·R
 gradient of embeddings    N·D·4: shares of its own rows, added in the order of ranks   N·D
-headers                   4 × 640·R                                                    R
+headers                   4 × 664·R                                                    R
 ========================  ===========================================================  ==========================
 
 Nothing grows with the number of classes, and no rank has N×C values beyond its ``budget``. A rank holds its rows of the weight
@@ -328,7 +328,8 @@ class ShardedMarginHead(MarginHead):
         if state is not None:
             return found, state
         if moves:
-            self._state = _with_classes(call.head.state, self._total)
+            moved = call.head.state
+            self._state = moved if call.classes is None else _with_classes(moved, self._total)
             if self._sampler is not None:
                 self._sampler = dict(self._sampler, step=self._sampler["step"] + 1)
         self._keep(found)
