@@ -4,6 +4,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{
     division::{Division, Part},
+    held::Held,
     input::{PassContext, each},
     sparse::FilterSums,
     tiles::{ClassTile, ClassTiles, front},
@@ -89,8 +90,8 @@ impl<'a> Queue<'a> {
     }
 
     /// Pass 2 by these workers.
-    pub fn run(&self, parallel: bool, fresh: bool, context: &PassContext<'_>, workers: &mut [WorkerScratch]) {
-        each(parallel, workers.iter_mut().collect(), |worker| self.work(fresh, context, worker));
+    pub fn run(&self, parallel: bool, held: Held, context: &PassContext<'_>, workers: &mut [WorkerScratch]) {
+        each(parallel, workers.iter_mut().collect(), |worker| self.work(held, context, worker));
     }
 
     /// The entries of G that were dropped.
@@ -100,12 +101,12 @@ impl<'a> Queue<'a> {
     }
 
     /// Tiles, and what they join, until all is done or in other hands.
-    fn work(&self, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) {
-        while self.turn(fresh, context, worker) {}
+    fn work(&self, held: Held, context: &PassContext<'_>, worker: &mut WorkerScratch) {
+        while self.turn(held, context, worker) {}
     }
 
     /// A tile, and what it joins; whether anything is left.
-    pub fn turn(&self, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) -> bool {
+    pub fn turn(&self, held: Held, context: &PassContext<'_>, worker: &mut WorkerScratch) -> bool {
         let tile = lock(&self.tiles).next();
         let Some(tile) = tile else {
             let ended = *lock(&self.ended);
@@ -119,7 +120,7 @@ impl<'a> Queue<'a> {
             return true;
         };
         let left = self.done.len() - tile.index - 1;
-        trace::within(Event::Task(Task::Tile(tile.index)), || self.gradients(tile, fresh, context, worker));
+        trace::within(Event::Task(Task::Tile(tile.index)), || self.gradients(tile, held, context, worker));
         // the last tiles are begun before anything else
         if left >= context.division.threads {
             self.join_free(context, worker);
@@ -128,12 +129,12 @@ impl<'a> Queue<'a> {
     }
 
     /// A tile becomes done.
-    fn gradients(&self, tile: ClassTile<'a>, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) {
+    fn gradients(&self, tile: ClassTile<'a>, held: Held, context: &PassContext<'_>, worker: &mut WorkerScratch) {
         // told whatever happens, since others wait for it
         let _ended = Ended(self);
         worker.lists.sums = FilterSums::default();
         let index = tile.index;
-        let values = tile.gradients(fresh, context, worker, None);
+        let values = tile.gradients(held, context, worker, None);
         let done = Done { values, ordinary: worker.tile.ordinary, filter_sums: worker.lists.sums };
         // every index comes once
         let _ = self.done[index].set(done);
