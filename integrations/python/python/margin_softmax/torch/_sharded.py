@@ -159,7 +159,8 @@ class ShardedMarginHead(MarginHead):
     rate
         Partial FC: a step sees the classes of the global batch, and of the others so many at random as are missing to this share
         of all classes, 0 < rate ≤ 1. The draw is the same for any division. The gradient of ``weight`` is then a sparse
-        tensor, as that of ``SampledMarginHead``. An evaluation sees all classes, and its gradient is dense. Default None: all classes.
+        tensor, as that of ``SampledMarginHead``. An evaluation sees all classes, and its gradient is dense. Each step makes a native
+        head anew, since the number of sampled classes of a rank differs from step to step. Default None: all classes.
     averaged
         True if the gradients of the backbone are averaged over the ranks, as ``DistributedDataParallel`` does: the gradient of the
         embeddings is then multiplied by the number of ranks, so that the average is the gradient of the global loss. Default False.
@@ -213,7 +214,7 @@ class ShardedMarginHead(MarginHead):
             "loss": (loss or self._loss).to_json(),
             "shape (classes, dim, sub-centers, ranges)": (self._total, self.dim, self.sub_centers, self._ranges),
             "mode (training, rate)": (self.training, self.rate, self.averaged),
-            "state": (json.dumps(state.to_dict()), self._sampler),
+            "state": (state.step, state.seed, self._sampler),
             "choice of parameters": [self.bias is None, self.scale is None, self.class_weights is None],
         }
 
@@ -286,8 +287,8 @@ class ShardedMarginHead(MarginHead):
     def _shard(self, loss, sizes, classes, own):
         rows, wanted = sizes
         options = {name: value for name, value in self._options.items() if name != "soft_labels"}
-        if not wanted or wanted == ("scale",):
-            # no gradient to be filtered
+        filtered = {"embeddings", "prototypes"} | ({"bias"} if loss.is_linear else set())
+        if filtered.isdisjoint(wanted):
             options["filter"] = None
         return Head(loss, rows, classes, self.dim, want=wanted, range=own, **options)
 
@@ -300,6 +301,7 @@ class ShardedMarginHead(MarginHead):
         at = self._state if state is None else state
         phase = "step" if upstream is None else "upstream"
         opened, numbers = exchange.agree(phase, lambda: self._opened(parameters, inputs, wanted, at, upstream))
+        _check_states([_doubles(rank[2:6]) for rank in numbers])
         counts, asked = [rank[0] for rank in numbers], _asked(numbers, wanted)
         batch = _Batch(exchange, opened, counts, inputs)
 
@@ -365,11 +367,12 @@ class ShardedMarginHead(MarginHead):
         alike = self._alike(loss, state)
         alike["kind of batch (type of the embeddings, vectors of rows, divisor)"] = embeddings.dtype, list(vectors), inputs.divisor
         mask = sum(1 << at for at, name in enumerate(_GRADIENTS) if name in wanted)
-        return (matrix, kinds, list(vectors)), [rows, mask], alike
+        followed = _bits(state.hardness, state.norm_mean, state.norm_deviation, state.scale)
+        return (matrix, kinds, list(vectors)), [rows, mask, *followed], alike
 
     def _found(self, out, call, batch, numbers, counts):
         """The results of this rank, with the sums over the ranks."""
-        scale, bias = (sum(one) for one in zip(*(_doubles(rank) for rank in numbers)))
+        scale, bias = (sum(one) for one in zip(*(_doubles(rank[:2]) for rank in numbers)))
         grad_bias = out.grad_bias
         if grad_bias is not None and not self._loss.is_linear:
             grad_bias = torch.tensor([bias], dtype=torch.float32).numpy()
@@ -446,10 +449,15 @@ class ShardedMarginHead(MarginHead):
         return optional(self.bias, torch.float32) if self._loss.is_linear else None
 
     def _predictor(self, rows, k):
-        options = {name: self._options[name] for name in ("sub_centers", "device", "budget", "threads", "tile", "preset", "work_per_submit")}
-        own = self.classes
-        loss = self._in_force(self.bias, self.scale) or self._loss
-        made = Predictor(loss, max(1, rows), self._total, self.dim, k, range=(own.start, own.stop), **options)
+        known, made = self._predictors.get(k, (0, None))
+        changed = self._in_force(self.bias, self.scale)
+        if known < max(1, rows) or changed is not None:
+            names = ("sub_centers", "device", "budget", "threads", "tile", "preset", "work_per_submit")
+            options = {name: self._options[name] for name in names}
+            own = (self.classes.start, self.classes.stop)
+            made = Predictor(changed or self._loss, max(1, rows), self._total, self.dim, k, range=own, **options)
+            if changed is None:
+                self._predictors[k] = max(1, rows), made
         made.set_state(self._state)
         return made
 
@@ -517,4 +525,11 @@ def _bits(*doubles):
 
 
 def _doubles(numbers):
-    return struct.unpack("2d", struct.pack("2q", *numbers[:2]))
+    return struct.unpack(f"{len(numbers)}d", struct.pack(f"{len(numbers)}q", *numbers))
+
+
+def _check_states(states):
+    """Refuses states that differ by more than the last bits, in which machines of different kinds may differ."""
+    for rank, state in enumerate(states):
+        if any(abs(own - first) > 1e-9 * abs(first) for own, first in zip(state, states[0])):
+            raise ShardError(f"rank {rank} has another state than rank 0: {state} in the place of {states[0]}")
