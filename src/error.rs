@@ -152,6 +152,7 @@ impl Error {
             Self::OutOfMemory(_) => "OutOfMemory",
             Self::Device(_) => "Device",
             Self::Timeout { .. } => "Timeout",
+            Self::Cancelled => "Cancelled",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     directions::Project,
+    held::Held,
     input::{PassContext, Path},
     ranges::RangeTask,
     rows::HeadRow,
@@ -25,7 +26,7 @@ impl RangeTask<'_> {
         }
         for _ in 0..count {
             let Some(tile) = tiles.next() else { return };
-            tile.gradients(true, context, worker, Some((&mut *share, total.adds())));
+            tile.gradients(Held::Nothing, context, worker, Some((&mut *share, total.adds())));
             let last = tiles.rest.classes.prototypes.is_empty();
             total.joined(context.setup.arch, share, last || !worker.tile.ordinary);
         }
@@ -34,10 +35,10 @@ impl RangeTask<'_> {
 
 impl<'a> ClassTile<'a> {
     /// dW and db, and G in what is kept, its columns multiplied by the factors if the prototypes are ordinary. Where nothing
-    /// is kept, dX = G Ŵ goes to `share`, or is added to it. `fresh`: nothing of pass 1 is there any more.
+    /// is kept, dX = G Ŵ goes to `share`, or is added to it.
     pub fn gradients(
         self,
-        fresh: bool,
+        held: Held,
         context: &PassContext<'_>,
         worker: &mut WorkerScratch,
         mut share: Option<(&mut [f32], bool)>,
@@ -53,7 +54,7 @@ impl<'a> ClassTile<'a> {
         for (at, rows) in context.row_blocks() {
             let values = values_of(kept, cosines, (at, rows.len()), columns);
             let max_logit = max_logit.get(at..).unwrap_or_default();
-            tile.block_gradients(fresh, context, (at, rows), classes, (values, max_logit), block);
+            tile.block_gradients(held, context, (at, rows), classes, (values, max_logit), block);
             let sparse = filter.is_some() && tile.apply_filter(context, rows, values, lists);
             let values = &*values;
             if want.grad_prototypes {
@@ -83,10 +84,10 @@ impl<'a> ClassTile<'a> {
 }
 
 impl TileScratch {
-    /// A block of cosines, or of what pass 1 stored of them, becomes G.
+    /// A block of cosines, or of what pass 1 left of them, becomes G.
     fn block_gradients(
         &self,
-        fresh: bool,
+        held: Held,
         context: &PassContext<'_>,
         (at, rows): (usize, &[HeadRow]),
         classes: TileClasses<'_>,
@@ -94,12 +95,12 @@ impl TileScratch {
         scratch: &mut BlockScratch,
     ) {
         let (arch, table) = (context.setup.arch, &context.table);
-        if fresh {
+        if held == Held::Nothing {
             context.cosines(values, (at, at), classes, (self.ordinary, &mut *scratch));
         }
-        let block = self.block(context, (at, rows, values), classes, !fresh);
+        let block = self.block(context, (at, rows, values), classes, held != Held::Nothing);
         match context.path {
-            Path::Identity if !fresh => {
+            Path::Identity if held == Held::PassOne => {
                 arch.dispatch(DirectGradients::<_, true> { others: Identity, block, max_logit });
             }
             Path::Identity => arch.dispatch(DirectGradients::<_, false> { others: Identity, block, max_logit }),

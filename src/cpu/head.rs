@@ -7,6 +7,7 @@ use pulp::Arch;
 use super::{
     division::Division,
     finish::{Between, finish_embeddings, resize},
+    held::Held,
     input::{HeadCall, Input, Path, ROWS, each},
     nearest::{self, Choice},
     pace::{Pace, now},
@@ -39,6 +40,8 @@ pub(crate) struct CpuHead {
     pub(super) setup: Setup,
     pub(super) input: Input,
     pub(super) workspace: Workspace,
+    /// The checksum of what the cosines in the workspace are of, where a call of a shard left them.
+    cosines_of: Option<u64>,
 }
 
 impl CpuHead {
@@ -46,7 +49,7 @@ impl CpuHead {
     pub fn new(loss: &Prepared, shape: Shape, range: Range<usize>, options: &Options) -> Result<Self> {
         let setup = Self::setup(loss, shape, &range, options)?;
         let (input, workspace) = (Input::new(&setup.tiling), Workspace::new(&setup.tiling));
-        Ok(Self { loss: loss.clone(), shape, range, options: *options, setup, input, workspace })
+        Ok(Self { loss: loss.clone(), shape, range, options: *options, setup, input, workspace, cosines_of: None })
     }
 
     fn setup(loss: &Prepared, shape: Shape, range: &Range<usize>, options: &Options) -> Result<Setup> {
@@ -66,6 +69,7 @@ impl CpuHead {
             (self.input, self.workspace) = (Input::default(), Workspace::default());
             (self.input, self.workspace) = (Input::new(&self.setup.tiling), Workspace::new(&self.setup.tiling));
         }
+        self.cosines_of = None;
         self.loss.clone_from(loss);
         Ok(())
     }
@@ -136,14 +140,15 @@ impl CpuHead {
         }
         let z = self.finish(&call, found, |workspace, i| workspace.partials[i].wide(), state, out);
         out.predictions = predictions.map(|all| self.settle(all, &out.counts));
-        self.pass_two(&call, false, z, state, out, pace).await
+        self.pass_two(&call, Held::PassOne, z, state, out, pace).await
     }
 
     /// Everything that this shard knows of the rows before margins apply.
     pub fn targets(&mut self, batch: CheckedBatch<'_>, state: &State) -> Result<Targets> {
-        let call = self.begin(batch);
+        let (call, _, checksum) = self.begin_shard(batch);
         let look = Look { top: self.loss.top_k(), sums: self.loss.scale_follows() };
         let scanned = now(self.scan(&call, look, false, state, &mut Pace::straight(&mut Watch::none())))?;
+        self.cosines_of = checksum.filter(|_| look.top > 0 || look.sums);
         let best = |i: usize| {
             let (all, count) = self.best(&call, i, look.top);
             all[..count].iter().map(|&(c, class)| (c.into(), class as usize)).collect()
@@ -161,10 +166,10 @@ impl CpuHead {
 
     /// The rows' sums over the other classes of this shard.
     pub fn statistics(&mut self, batch: CheckedBatch<'_>, targets: &Targets, state: &State) -> Result<Statistics> {
-        let call = self.begin(batch);
+        let (call, ready, checksum) = self.begin_shard(batch);
         self.take_targets(&call, targets, state)?;
         let into = Outputs::default();
-        let pass = Pass::Statistics { ready: false, count: 0 };
+        let pass = Pass::Statistics { ready, count: 0 };
         now(self.run_ranges(&call, Path::AllSums, state, into, &mut Pace::straight(&mut Watch::none()), pass))?;
         self.workspace.merge(self.setup.tiling.ranges, &call);
         let rows = self.workspace.partials[..call.batch.rows()].iter().map(|all| {
@@ -174,7 +179,9 @@ impl CpuHead {
             }
             sums
         });
-        Ok(Statistics { range: self.range.clone(), rows: rows.collect() })
+        let rows = rows.collect();
+        self.cosines_of = checksum;
+        Ok(Statistics { range: self.range.clone(), rows })
     }
 
     /// The loss of the batch, dW and db of this shard, its share of dX; dL/ds and the db of a binary link from the first.
@@ -185,14 +192,15 @@ impl CpuHead {
         statistics: &Statistics,
         state: &State,
     ) -> Result<Output> {
-        let call = self.begin(batch);
+        let (call, ready, _) = self.begin_shard(batch);
         self.take_targets(&call, targets, state)?;
         statistics.check(&self.loss, self.shape.classes(), call.batch.rows())?;
         let mut out = Output::default();
         let &Targets { zero_prototypes, non_finite_prototypes, .. } = targets;
         let found = Counts { zero_prototypes, non_finite_prototypes, ..Counts::default() };
         let z = self.finish(&call, found, |_, i| statistics.rows[i], state, &mut out);
-        now(self.pass_two(&call, true, z, state, &mut out, &mut Pace::straight(&mut Watch::none())))?;
+        let held = if ready { Held::Cosines } else { Held::Nothing };
+        now(self.pass_two(&call, held, z, state, &mut out, &mut Pace::straight(&mut Watch::none())))?;
         Ok(out)
     }
 
@@ -202,12 +210,22 @@ impl CpuHead {
         self.begin_stored(batch, tensors)
     }
 
+    /// The same for a call of a shard: whether *keep* has its cosines from the call before it, and the checksum under which it
+    /// may leave them to the next. Every other call overwrites them.
+    fn begin_shard<'a>(&mut self, batch: CheckedBatch<'a>) -> (HeadCall<'a>, bool, Option<u64>) {
+        let last = self.cosines_of;
+        let call = self.begin(batch);
+        let checksum = if self.setup.tiling.keep { call.checksum() } else { None };
+        (call, checksum.is_some() && checksum == last, checksum)
+    }
+
     /// The same with these embeddings and prototypes in the place of the batch's.
     fn begin_stored<'a>(
         &mut self,
         batch: CheckedBatch<'a>,
         [embeddings, prototypes]: [StoredValues<'a>; 2],
     ) -> HeadCall<'a> {
+        self.cosines_of = None;
         let work = (batch.rows() * self.setup.tiling.dim).saturating_mul(self.range.len() * self.shape.sub_centers());
         let parallel = work > 300_000;
         let threads = if parallel { trace::threads() } else { 1 };
@@ -372,7 +390,7 @@ impl CpuHead {
     async fn pass_two(
         &mut self,
         call: &HeadCall<'_>,
-        fresh: bool,
+        held: Held,
         z: f64,
         state: &State,
         out: &mut Output,
@@ -406,7 +424,7 @@ impl CpuHead {
                 bias: if linear { &mut out.grad_bias } else { &mut [] },
             };
             let filter_sums = if keep {
-                self.run_queue(call, fresh, state, into, pace).await?
+                self.run_queue(call, held, state, into, pace).await?
             } else {
                 self.run_ranges(call, self.path(), state, into, pace, Pass::Gradients).await?;
                 let workers = self.workspace.workers.iter();

@@ -4,6 +4,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{
     division::{Division, Part},
+    held::Held,
     input::{PassContext, each},
     sparse::FilterSums,
     tiles::{ClassTile, ClassTiles, front},
@@ -92,13 +93,13 @@ impl<'a> Queue<'a> {
     pub fn run(
         &self,
         parallel: bool,
-        (fresh, turns): (bool, usize),
+        (held, turns): (Held, usize),
         context: &PassContext<'_>,
         workers: &mut [WorkerScratch],
     ) {
         each(parallel, workers.iter_mut().collect(), |worker| {
             let mut left = turns;
-            while left > 0 && self.turn(fresh, context, worker) {
+            while left > 0 && self.turn(held, context, worker) {
                 left -= 1;
             }
         });
@@ -122,7 +123,7 @@ impl<'a> Queue<'a> {
     }
 
     /// A tile, and what it joins; whether anything is left that is not in other hands.
-    fn turn(&self, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) -> bool {
+    fn turn(&self, held: Held, context: &PassContext<'_>, worker: &mut WorkerScratch) -> bool {
         let tile = lock(&self.tiles).next();
         let Some(tile) = tile else {
             let ended = self.ended();
@@ -136,7 +137,7 @@ impl<'a> Queue<'a> {
             return true;
         };
         let left = self.done.len() - tile.index - 1;
-        trace::within(Event::Task(Task::Tile(tile.index)), || self.gradients(tile, fresh, context, worker));
+        trace::within(Event::Task(Task::Tile(tile.index)), || self.gradients(tile, held, context, worker));
         // the last tiles are begun before anything else
         if left >= context.division.threads {
             self.join_free(context, worker);
@@ -145,12 +146,12 @@ impl<'a> Queue<'a> {
     }
 
     /// A tile becomes done.
-    fn gradients(&self, tile: ClassTile<'a>, fresh: bool, context: &PassContext<'_>, worker: &mut WorkerScratch) {
+    fn gradients(&self, tile: ClassTile<'a>, held: Held, context: &PassContext<'_>, worker: &mut WorkerScratch) {
         // told whatever happens, since others wait for it
         let _ended = Ended(self);
         worker.lists.sums = FilterSums::default();
         let index = tile.index;
-        let values = tile.gradients(fresh, context, worker, None);
+        let values = tile.gradients(held, context, worker, None);
         let done = Done { values, ordinary: worker.tile.ordinary, filter_sums: worker.lists.sums };
         // every index comes once
         let _ = self.done[index].set(done);

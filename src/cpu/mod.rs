@@ -36,6 +36,7 @@ mod finish;
 pub(crate) mod geometry;
 mod gradients;
 mod head;
+mod held;
 mod input;
 mod join;
 mod matrix;

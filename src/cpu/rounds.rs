@@ -2,6 +2,7 @@
 
 use super::{
     head::CpuHead,
+    held::Held,
     input::{HeadCall, Path, each},
     pace::Pace,
     ranges::{Look, Pass, RangeTask},
@@ -81,7 +82,7 @@ impl CpuHead {
     pub(super) async fn run_queue(
         &mut self,
         call: &HeadCall<'_>,
-        fresh: bool,
+        held: Held,
         state: &State,
         into: Outputs<'_>,
         pace: &mut Pace<'_>,
@@ -94,7 +95,7 @@ impl CpuHead {
         let tiles = pace.tiles(work, takers, threads);
         while !queue.is_empty() {
             let before = queue.ended();
-            queue.run(call.parallel && takers > 1, (fresh, tiles), &context, &mut workers[..takers]);
+            queue.run(call.parallel && takers > 1, (held, tiles), &context, &mut workers[..takers]);
             pace.between(work * (queue.ended() - before) as u64).await?;
         }
         Ok(queue.filter_sums())

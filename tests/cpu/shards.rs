@@ -185,3 +185,60 @@ fn a_linear_head_in_shards_takes_what_the_whole_takes() {
     assert!((whole.loss - 2.0_f32.ln()).abs() < 1e-6, "{}", whole.loss);
     assert_eq!((parts.loss, parts.counts), (whole.loss, whole.counts));
 }
+
+/// Cosines that one call leaves to the next are used for the same inputs alone: whatever changes in between, gradients have the
+/// bits of a head that has kept none.
+#[test]
+fn kept_cosines_are_those_of_the_inputs() {
+    for (Family { loss, .. }, centers) in with_centers(Suite::Cpu) {
+        let mut data = Data::random(40, 90, 12, 140).fit(&loss);
+        if centers > 1 {
+            data = data.with_centers(centers, 141);
+        }
+        let options = Options { want: WANT, ..Options::default() };
+        let make = || Backend::cpu().head_with(&loss, data.shape(), &options).unwrap();
+        let mut head = make();
+        assert_eq!(head.schedule(), "keep");
+        // the calls of a step, each on a head of its own: nothing is kept
+        let apart = |data: &Data| {
+            let targets = make().targets(&data.batch()).unwrap();
+            let statistics = make().statistics(&data.batch(), &targets).unwrap();
+            let out = make().gradients(&data.batch(), &targets, &statistics).unwrap();
+            (targets, statistics, out)
+        };
+        let (targets, statistics, expected) = apart(&data);
+        let step = |head: &mut SliceHead| {
+            assert_eq!(head.targets(&data.batch()).unwrap(), targets);
+            assert_eq!(head.statistics(&data.batch(), &targets).unwrap(), statistics);
+        };
+        let name = format!("{loss:?} K {centers}");
+        step(&mut head);
+        // the second time G has taken the place of the cosines
+        for _ in 0..2 {
+            assert_eq!(head.gradients(&data.batch(), &targets, &statistics).unwrap(), expected, "{name}");
+        }
+        for change in [
+            |data: &mut Data| data.w[700] = f32::from_bits(data.w[700].to_bits() ^ 1),
+            |data: &mut Data| data.x[479] *= 1.5,
+            |data: &mut Data| data.x.swap(0, 12),
+            |data: &mut Data| data.labels[7] = (data.labels[7] + 1) % 90,
+            |data: &mut Data| data.bias.iter_mut().for_each(|bias| bias[3] += 1.0),
+        ] {
+            let mut other = data.clone();
+            change(&mut other);
+            let (new_targets, new_statistics, expected) = apart(&other);
+            step(&mut head);
+            let out = head.gradients(&other.batch(), &new_targets, &new_statistics).unwrap();
+            assert_eq!(out, expected, "{name}");
+            assert_eq!(head.targets(&data.batch()).unwrap(), targets);
+            assert_eq!(head.statistics(&other.batch(), &new_targets).unwrap(), new_statistics, "{name}");
+        }
+        // a call of another kind, and another loss, overwrite them or refer to others
+        step(&mut head);
+        head.evaluate(&data.batch()).unwrap();
+        assert_eq!(head.gradients(&data.batch(), &targets, &statistics).unwrap(), expected, "{name}");
+        step(&mut head);
+        head.update(&loss).unwrap();
+        assert_eq!(head.gradients(&data.batch(), &targets, &statistics).unwrap(), expected, "{name}");
+    }
+}

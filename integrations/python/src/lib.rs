@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 mod arrays;
 mod devices;
+mod distributed;
 mod errors;
 mod head;
 mod inputs;
@@ -42,5 +43,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(pool::set_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(pool::get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(devices::adapters, module)?)?;
+    module.add_function(wrap_pyfunction!(distributed::sample, module)?)?;
+    module.add_function(wrap_pyfunction!(distributed::merge_predictions, module)?)?;
     theory::add(module)
 }

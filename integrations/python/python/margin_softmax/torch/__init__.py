@@ -12,5 +12,7 @@ torch.Size([10, 8])
 from ._head import Last, MarginHead, Prediction
 from ._parity import Parity, check
 from ._sampled import SampledMarginHead
+from ._sharded import ShardedMarginHead, ShardError, load_shards, save_shards
 
 __all__ = ["Last", "MarginHead", "Parity", "Prediction", "SampledMarginHead", "check"]
+__all__ += ["ShardError", "ShardedMarginHead", "load_shards", "save_shards"]

@@ -185,7 +185,8 @@ class MarginHead(nn.Module):
         self._clear()
         # refuses what does not fit before anything is allocated; a head for no rows takes next to no memory
         self._state = self._make(1, ()).state.replace(seed=seed)
-        shape = (classes, dim) if sub_centers == 1 else (classes, sub_centers, dim)
+        held = self._held()
+        shape = (held, dim) if sub_centers == 1 else (held, sub_centers, dim)
         self.weight = nn.Parameter(torch.empty(shape))
         self._add_bias(bias)
         if learnable_scale and self._loss.scale_follows:
@@ -200,12 +201,16 @@ class MarginHead(nn.Module):
         self.last = None
         self.reset_parameters()
 
+    def _held(self):
+        """How many classes `weight` has."""
+        return self.classes
+
     def _add_bias(self, bias):
         linear, binary = self._loss.is_linear, self._loss.is_binary
         if bias and not (linear or binary):
             raise ValueError("only a linear head or a binary link has a bias")
         bias = linear if bias is None else bias
-        self.bias = nn.Parameter(torch.zeros(self.classes if linear else 1)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(self._held() if linear else 1)) if bias else None
 
     def reset_parameters(self):
         """Draws the weight: normal with deviation 1/√D, so about of length 1; for a linear head as ``nn.Linear`` does.
@@ -306,13 +311,16 @@ class MarginHead(nn.Module):
         return self._step(embeddings, inputs)
 
     def _step(self, embeddings, inputs):
-        if embeddings.dim() != 2 or embeddings.shape[1] != self.dim:
-            raise ValueError(f"`embeddings` has shape {list(embeddings.shape)}, expected [N, {self.dim}]")
+        self._check_embeddings(embeddings)
         parameters = (embeddings, self.weight, self.bias, self.scale)
         names = ("embeddings", "prototypes", "bias", "scale")
         grad = torch.is_grad_enabled()
         wanted = tuple(name for name, t in zip(names, parameters) if grad and t is not None and t.requires_grad)
         return Step.apply(*parameters, self._computation(inputs, wanted))
+
+    def _check_embeddings(self, embeddings):
+        if embeddings.dim() != 2 or embeddings.shape[1] != self.dim:
+            raise ValueError(f"`embeddings` has shape {list(embeddings.shape)}, expected [N, {self.dim}]")
 
     def _computation(self, inputs, wanted):
         return _Computation(self, inputs, wanted)
@@ -415,7 +423,7 @@ class MarginHead(nn.Module):
         sub-centers the largest. Beside the result it takes a chunk of the weight at a time."""
         x = nn.functional.normalize(embeddings.float(), eps=1e-12)
         weight = self.weight if classes is None else None
-        count = self.classes if classes is None else len(classes)
+        count = len(self.weight) if classes is None else len(classes)
         found = x.new_empty(x.shape[0], count)
         chunk = max(1, (1 << 22) // (self.dim * self.sub_centers))
         for first in range(0, count, chunk):

@@ -1,0 +1,56 @@
+//! Whether the cosines that one call of a shard left in *keep* are those that the next one needs.
+
+use super::input::{HeadCall, each};
+use crate::objective::random::scramble;
+
+/// What a tile of *keep* holds when a pass begins.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Held {
+    /// Nothing of use.
+    Nothing,
+    /// Cosines, from another call of a shard.
+    Cosines,
+    /// What pass 1 left: exponentials on the path of the identity, else cosines.
+    PassOne,
+}
+
+/// With fewer rows, reading the prototypes for a checksum takes about as long as their products do.
+const MIN_ROWS: usize = 32;
+/// Values per task: a multiple of those that [`mixed`] takes at once.
+const TASK: usize = 1 << 16;
+const CHAINS: usize = 4;
+
+/// A checksum of some values: no single one can change without it.
+fn mixed(values: &[f32]) -> u64 {
+    let mut chains = [0x243f_6a88_85a3_08d3_u64; CHAINS];
+    let mut take = |values: &[f32]| {
+        for (chain, pair) in chains.iter_mut().zip(values.chunks(2)) {
+            let word = pair.iter().fold(0, |word, value| word << 32 | u64::from(value.to_bits()));
+            *chain = (chain.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    };
+    let (blocks, rest) = values.as_chunks::<{ 2 * CHAINS }>();
+    blocks.iter().for_each(|block| take(block));
+    take(rest);
+    chains.iter().fold(values.len() as u64, |all, chain| scramble(all ^ chain))
+}
+
+impl HeadCall<'_> {
+    /// A checksum of 64 bits over everything that the cosines of *keep* follow from: embeddings, prototypes, biases, and labels,
+    /// which say what rows take part. None where it would cost as much as the cosines.
+    ///
+    /// It reads N·D + C·D values, beside the N·C·D products that it may save, and compares calls that may be minutes and any
+    /// changes of the inputs apart: by values, since their memory says nothing.
+    pub fn checksum(&self) -> Option<u64> {
+        if self.batch.rows() < MIN_ROWS {
+            return None;
+        }
+        let parts = [self.batch.embeddings, self.batch.prototypes, self.batch.bias.unwrap_or_default()];
+        let tasks: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks(TASK)).collect();
+        let mut sums = vec![0; tasks.len()];
+        each(self.parallel, sums.iter_mut().zip(tasks).collect(), |(sum, values)| *sum = mixed(values));
+        let labels = self.batch.labels.iter().map(|&label| label as u64);
+        let lengths = parts.iter().map(|part| part.len() as u64);
+        Some(sums.into_iter().chain(labels).chain(lengths).fold(0, |all, one| scramble(all ^ scramble(one))))
+    }
+}
