@@ -30,6 +30,7 @@ export type ErrorCode =
     | 'Shape'
     | 'Size'
     | 'Unfinished'
+    | 'Cancelled'
     | 'Usage'
     | 'Work'
     | 'Zero';
@@ -313,11 +314,12 @@ export class Head {
     bind(io: Io): Promise<Bound>;
     /**
      * Uploads, records, submits, reads back. A training step moves `state`; an error leaves it as it was. `onProgress` is
-     * called after each part of the work, of which there are several with `work_per_submit`.
+     * called after each part of the work, of which there are several with `work_per_submit`, parts of much the same work. Where it
+     * returns `false`, the call rejects with the code `Cancelled`, and the rest is not submitted.
      */
     evaluate(
         batch: Batch,
-        options?: { loss?: string | Loss; training?: boolean; onProgress?(done: number, total: number): void },
+        options?: { loss?: string | Loss; training?: boolean; onProgress?(done: number, total: number): boolean | void },
     ): Promise<Output>;
     /** A copy of what a run must keep. Can be set while no call of `evaluate` is under way. */
     get state(): State;

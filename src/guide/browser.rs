@@ -96,7 +96,8 @@
 //!
 //! A browser resets a device whose submit takes too long. With `options: { work_per_submit: 1e10 }`
 //! ([what that means](crate::Options::work_per_submit)) `evaluate` submits part by part, each once the one before is done, and
-//! calls `onProgress(done, total)` between. A bound set has the parts as functions:
+//! calls `onProgress(done, total)` between; if that returns `false`, the call ends with the code `Cancelled`, and a training step did
+//! not happen. A bound set has the parts as functions:
 //!
 //! ```js
 //! for (const pass of ['forwardParts', 'backwardParts']) {

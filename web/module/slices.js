@@ -99,6 +99,10 @@ export class Slices {
         if (how.training) result('state', 16);
         const staging = await this.#stage(end);
         const parts = this.#bound.allParts();
+        const tell = (done) => {
+            const more = how.onProgress?.(done, parts.length);
+            if (more === false) fail('Cancelled', 'the progress callback stopped the call');
+        };
         const submitted = (part, then) =>
             guarded(device, () => {
                 const encoder = device.createCommandEncoder({ label: 'margin-softmax' });
@@ -112,14 +116,19 @@ export class Slices {
         // one at a time, so that the page's own work comes between
         for (let part = 0; part < parts.length - 1; part++) {
             await submitted(part, () => queue.onSubmittedWorkDone());
-            how.onProgress?.(part + 1, parts.length);
+            tell(part + 1);
         }
         const map = () => staging.mapAsync(READ, 0, end).then(() => staging.getMappedRange(0, end));
         const mapped = await submitted(parts.length - 1, map).catch((error) => {
             this.#staging = undefined; // whatever state it is in
             throw error;
         });
-        how.onProgress?.(parts.length, parts.length);
+        try {
+            tell(parts.length);
+        } catch (error) {
+            staging.unmap(); // the next call's
+            throw error;
+        }
         const out = {};
         for (const name of new Set(results.map((r) => r.name))) {
             const parts = results.filter((r) => r.name === name);
