@@ -146,6 +146,8 @@ fn compile(folder: &Path, features: &str, profile: &str, threads: bool) -> Resul
         .args(["--features", features, "--manifest-path"])
         .arg(&manifest)
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags)
+        // who takes threads wants speed before size
+        .envs(threads.then_some(("CARGO_PROFILE_WEB_OPT_LEVEL", "3")))
         .stdout(Stdio::piped())
         .spawn()?;
     let mut made = None;
