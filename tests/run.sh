@@ -280,6 +280,17 @@ mutants_shard() {
     echo $((10#$(date -u +%j) % 48))/48
 }
 
+# the standard library's, which is compiled again for threads in wasm
+sources() {
+    toolchain nightly && rustup component list --toolchain nightly --installed | grep -x rust-src >/dev/null
+}
+
+# beside the builds of the step `browser`
+threads() {
+    cargo run --release -p web-build -- --threads --features threads --out web/dist/threads tests/browser/rust
+    node tests/browser/run.mjs 'threads have the bits'
+}
+
 miri() {
     (cd tests/miri && cargo +nightly miri test)
 }
@@ -326,6 +337,11 @@ if $full; then
         step 'Miri' miri
     else
         skip 'Miri (rustup component add --toolchain nightly miri rust-src)'
+    fi
+    if have node && have npm && have chromium && wasm && sources; then
+        step 'browser: threads' threads
+    else
+        skip 'browser: threads (rustup toolchain install nightly --component rust-src; nodejs, npm, chromium)'
     fi
     if toolchain nightly && have cargo-fuzz; then
         step 'fuzzing' tests/fuzz/run.sh 30

@@ -35,6 +35,7 @@ export type ErrorCode =
     | 'Shards'
     | 'Size'
     | 'Unfinished'
+    | 'Cancelled'
     | 'Usage'
     | 'Work'
     | 'Zero';
@@ -280,11 +281,12 @@ export class Head {
     bind(io: Io): Promise<Bound>;
     /**
      * Uploads, records, submits, reads back. A training step moves `state`; an error leaves it as it was. `onProgress` is
-     * called after each part of the work, of which there are several with `work_per_submit`.
+     * called after each part of the work, of which there are several with `work_per_submit`, parts of much the same work. Where it
+     * returns `false`, the call rejects with the code `Cancelled`, and the rest is not submitted.
      */
     evaluate(
         batch: Batch,
-        options?: { loss?: string | Loss; training?: boolean; onProgress?(done: number, total: number): void },
+        options?: { loss?: string | Loss; training?: boolean; onProgress?(done: number, total: number): boolean | void },
     ): Promise<Output>;
     /**
      * Lengths, margins, parts of the loss and gradients of a batch, from what `evaluate` returned for it: numbers for a log now and
@@ -326,7 +328,7 @@ export class Predictor {
      * numbers: where the scale follows the batch (dynamic AdaCos) give it that of `head.state`. `onProgress` is called after
      * each part of the work, of which there are several with `work_per_submit`.
      */
-    predict(inputs: Inputs, options?: { loss?: string | Loss; onProgress?(done: number, total: number): void }): Promise<Predictions>;
+    predict(inputs: Inputs, options?: { loss?: string | Loss; onProgress?(done: number, total: number): boolean | void }): Promise<Predictions>;
     destroy(): void;
 }
 

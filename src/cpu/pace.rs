@@ -5,14 +5,20 @@ use crate::{Result, data::Watch};
 /// Multiply-adds of a thread between two reports: about 10 ms.
 const ROUND: u64 = 200_000_000;
 
+/// The same between two pauses of a page whose threads compute: wasm has no fused multiply-add.
+#[cfg(target_arch = "wasm32")]
+const PAGE_ROUND: u64 = 40_000_000;
+
 /// How a call runs: to its end on all threads, unless somebody is told of its progress, or its thread is needed for other work.
 pub(crate) struct Pace<'a> {
     watch: &'a mut Watch,
     /// Multiply-adds of a thread in a round.
     round: u64,
-    /// If it takes turns with other work on this thread alone, after every tile: since when it runs, and for how many milliseconds.
+    /// If it lets other work of this thread come between: since when it runs, and for how many milliseconds.
     #[cfg(any(test, target_arch = "wasm32"))]
     turns: Option<(f64, f64)>,
+    /// Whether this thread is the only one, and pauses after any tile.
+    alone: bool,
 }
 
 impl<'a> Pace<'a> {
@@ -23,19 +29,30 @@ impl<'a> Pace<'a> {
             round: ROUND,
             #[cfg(any(test, target_arch = "wasm32"))]
             turns: None,
+            alone: false,
         }
     }
 
-    /// Of a future: in a browser it pauses often enough for 30 pictures a second.
+    /// Of a future: in a browser it pauses often enough for 30 pictures a second. A worker with threads is nobody else's.
     pub fn of_future(watch: &'a mut Watch) -> Self {
         #[cfg(target_arch = "wasm32")]
-        return Self { turns: Some((js_sys::Date::now(), 25.0)), ..Self::straight(watch) };
-        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let alone = !cfg!(target_feature = "atomics") || rayon::current_num_threads() == 1;
+            if alone || is_page() {
+                let turns = Some((js_sys::Date::now(), 25.0));
+                return Self { turns, alone, round: PAGE_ROUND, ..Self::straight(watch) };
+            }
+        }
         Self::straight(watch)
     }
 
-    /// Whether it takes turns.
-    pub fn pauses(&self) -> bool {
+    /// Whether this thread is the only one that works.
+    pub fn alone(&self) -> bool {
+        self.alone
+    }
+
+    /// Whether it lets other work of this thread come between.
+    fn pauses(&self) -> bool {
         #[cfg(any(test, target_arch = "wasm32"))]
         return self.turns.is_some();
         #[cfg(not(any(test, target_arch = "wasm32")))]
@@ -49,10 +66,10 @@ impl<'a> Pace<'a> {
 
     /// Tiles that each of so many takers works on until the next report, if a tile takes so many multiply-adds; `threads` do the work.
     pub fn tiles(&self, work: u64, takers: usize, threads: usize) -> usize {
-        if self.pauses() {
+        if self.alone {
             return 1;
         }
-        if !self.watch.is_on() {
+        if !self.watch.is_on() && !self.pauses() {
             return usize::MAX;
         }
         let all = self.round.saturating_mul(threads as u64);
@@ -87,6 +104,12 @@ impl<'a> Pace<'a> {
             std::future::ready(()).await;
         }
     }
+}
+
+/// Whether this thread is a page's own: it may not wait for others, only spin, and what it does not do the page does not do.
+#[cfg(target_arch = "wasm32")]
+fn is_page() -> bool {
+    js_sys::Reflect::has(&js_sys::global(), &"document".into()).unwrap_or(false)
 }
 
 /// A turn of the event loop; at once where there are no timers.
@@ -175,8 +198,10 @@ mod tests {
         for (name, budget) in every_case() {
             let mut none = Watch::none();
             let straight = run(name, budget, &mut Pace::straight(&mut none)).unwrap();
-            let mut turns = Pace { turns: Some((0.0, 0.0)), ..Pace::straight(&mut none) };
-            assert_eq!(run(name, budget, &mut turns).unwrap(), straight, "{name}, {budget:?}");
+            for alone in [true, false] {
+                let mut turns = Pace { turns: Some((0.0, 0.0)), alone, round: 0, ..Pace::straight(&mut none) };
+                assert_eq!(run(name, budget, &mut turns).unwrap(), straight, "{name}, {budget:?}, {alone}");
+            }
             let (mut watch, reports) = watched(0);
             let mut rounds = Pace { round: 0, ..Pace::straight(&mut watch) };
             assert_eq!(run(name, budget, &mut rounds).unwrap(), straight, "{name}, {budget:?}, reported");

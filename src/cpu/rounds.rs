@@ -67,7 +67,7 @@ impl CpuHead {
         let work = work(call, pass.products(self.setup), tiling.dim);
         let left = |tasks: &[RangeTask<'_>]| tasks.iter().map(RangeTask::left).sum::<usize>();
         while !tasks.is_empty() {
-            let (before, takers) = (left(&tasks), if pace.pauses() { 1 } else { tasks.len() });
+            let (before, takers) = (left(&tasks), if pace.alone() { 1 } else { tasks.len() });
             let tiles = pace.tiles(work * tiling.tile as u64, takers, call.division.threads);
             let parallel = call.parallel && takers > 1;
             each(parallel, tasks[..takers].iter_mut().collect(), |task| task.run(pass, tiles, &context));
@@ -91,7 +91,7 @@ impl CpuHead {
         let (workers, queue) = self.workspace.queue(self.setup, &self.range, call, into);
         let (tiling, threads) = (self.setup.tiling, call.division.threads);
         let work = work(call, Pass::Gradients.products(self.setup), tiling.dim) * tiling.tile as u64;
-        let takers = if pace.pauses() { 1 } else { threads.min(workers.len()) };
+        let takers = if pace.alone() { 1 } else { threads.min(workers.len()) };
         let tiles = pace.tiles(work, takers, threads);
         while !queue.is_empty() {
             let before = queue.ended();

@@ -27,6 +27,51 @@
 //! library can check is refused at once, as elsewhere; what only the browser can see, a buffer of another device for one, is
 //! the error of a later call or of the next result that is awaited.
 //!
+//! # The CPU path, on several threads
+//!
+//! With the feature `cpu` the same heads run in WebAssembly: `-C target-feature=+simd128` and `opt-level = 3` make it fast. Futures
+//! let the page do its work between tiles of classes.
+//!
+//! Several threads take a page that is cross-origin isolated (`Cross-Origin-Opener-Policy: same-origin`,
+//! `Cross-Origin-Embedder-Policy: require-corp`), the crate [`wasm-bindgen-rayon`](https://docs.rs/wasm-bindgen-rayon), and a
+//! nightly toolchain with its sources (`rustup toolchain install nightly --component rust-src`), since stable Rust has no
+//! standard library with threads for this target. In a crate of your own:
+//!
+//! ```toml
+//! [dependencies]
+//! margin-softmax = { version = "0.1", default-features = false, features = ["cpu"] }
+//! # workers that need no bundler: without the feature they find their module through one, and never answer otherwise
+//! wasm-bindgen-rayon = { version = "1.3", features = ["no-bundler"] }
+//! ```
+//!
+//! `pub use wasm_bindgen_rayon::init_thread_pool;` in its lib.rs, and in `.cargo/config.toml`:
+//!
+//! ```toml
+//! [target.wasm32-unknown-unknown]
+//! rustflags = [
+//!     "-C", "target-feature=+simd128,+atomics,+bulk-memory",
+//!     "-C", "link-args=--shared-memory --import-memory --max-memory=4294967296",
+//!     "-C", "link-args=--export=__heap_base --export=__wasm_init_tls --export=__tls_size --export=__tls_align --export=__tls_base",
+//! ]
+//!
+//! [unstable]
+//! build-std = ["panic_abort", "std"]
+//! ```
+//!
+//! `cargo +nightly build --target wasm32-unknown-unknown` and wasm-bindgen's target `web` make the module; in this repository
+//! `cargo run --release -p web-build -- --threads` does all of it. Its page starts the threads once:
+//!
+//! ```js
+//! import init, { initThreadPool } from './module.js';
+//! await init();
+//! if (globalThis.crossOriginIsolated) await initThreadPool(navigator.hardwareConcurrency);
+//! ```
+//!
+//! Without that call, which fails on other pages, everything runs on one thread; the bits are the same. Use heads in a worker: there
+//! calls and futures alike run to their end on all threads, and the page stays free. A page's own thread may not wait for others: a
+//! future computes there in rounds on all threads, in which that thread spins, and lets the page work between them; a call
+//! that blocks freezes the page while it runs.
+//!
 //! # JavaScript
 //!
 //! An engine with a `GPUDevice` of its own uses the npm package `margin-softmax`: the planner of this crate as a small wasm
@@ -112,7 +157,8 @@
 //!
 //! A browser resets a device whose submit takes too long. With `options: { work_per_submit: 1e10 }`
 //! ([what that means](crate::Options::work_per_submit)) `evaluate` submits part by part, each once the one before is done, and
-//! calls `onProgress(done, total)` between. A bound set has the parts as functions:
+//! calls `onProgress(done, total)` between; if that returns `false`, the call ends with the code `Cancelled`, and a training step did
+//! not happen. A bound set has the parts as functions:
 //!
 //! ```js
 //! for (const pass of ['forwardParts', 'backwardParts']) {

@@ -263,6 +263,15 @@ const tests = {
         const expected = await divided.evaluate(batch, { onProgress: (...parts) => told.push(parts) });
         const total = told.length;
         if (total < 5 || told.some(([done, all], i) => done !== i + 1 || all !== total)) throw new Error(told.join(' '));
+        const start = JSON.stringify(divided.state);
+        for (const stop of [1, total >> 1, total]) {
+            const calls = [];
+            const onProgress = (done) => calls.push(done) !== stop;
+            const error = await divided.evaluate(batch, { training: true, onProgress }).catch((refused) => refused);
+            if (error.code !== 'Cancelled' || calls.length !== stop) throw new Error(`${error}, ${calls}`);
+            if (JSON.stringify(divided.state) !== start) throw new Error(`stopped at ${stop}: ${JSON.stringify(divided.state)}`);
+        }
+        same('dW after calls that were stopped', (await divided.evaluate(batch)).gradPrototypes, expected.gradPrototypes);
         const io = await divided.createBuffers();
         for (const name of ['embeddings', 'prototypes', 'labels']) {
             device.queue.writeBuffer([io[name]].flat()[0], 0, batch[name]);

@@ -60,7 +60,8 @@ export class Head extends Compiled {
      * Loss and gradients of one batch of typed arrays: uploads, records, submits, reads back. Its buffers are made once;
      * calls run one after the other. `loss`: the head's loss with other numbers. `training`: a training step:
      * `state` moves first, then the step counts; an error leaves it as it was. With `options.work_per_submit` the work is
-     * submitted in parts, one when the one before is done; `onProgress(done, total)` is called after each.
+     * submitted in parts, one when the one before is done; `onProgress(done, total)` is called after each;
+     * `false` stops the call.
      */
     evaluate(batch, options = {}) {
         this.#pending += 1;

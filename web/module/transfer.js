@@ -81,6 +81,9 @@ export class Transfer {
             end += size;
         }
         const staging = await this.#stage(end);
+        const tell = (done) => {
+            if (onProgress?.(done, parts.length) === false) fail('Cancelled', 'the progress callback stopped the call');
+        };
         const submitted = (part, then) =>
             guarded(device, () => {
                 const encoder = device.createCommandEncoder({ label: 'margin-softmax' });
@@ -94,14 +97,19 @@ export class Transfer {
         // one at a time, so that the page's own work comes between
         for (let part = 0; part < parts.length - 1; part++) {
             await submitted(part, () => device.queue.onSubmittedWorkDone());
-            onProgress?.(part + 1, parts.length);
+            tell(part + 1);
         }
         const map = () => staging.mapAsync(READ, 0, end).then(() => staging.getMappedRange(0, end));
         const mapped = await submitted(parts.length - 1, map).catch((error) => {
             this.#staging = undefined; // whatever state it is in
             throw error;
         });
-        onProgress?.(parts.length, parts.length);
+        try {
+            tell(parts.length);
+        } catch (error) {
+            staging.unmap(); // the next call's
+            throw error;
+        }
         const found = {};
         for (const name of new Set(copies.map((copy) => copy.name))) {
             const own = copies.filter((copy) => copy.name === name);

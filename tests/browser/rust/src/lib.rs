@@ -10,6 +10,8 @@ use margin_softmax::{
 };
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
+#[cfg(feature = "threads")]
+pub use wasm_bindgen_rayon::init_thread_pool;
 
 type Answer<T> = std::result::Result<T, JsValue>;
 
