@@ -123,6 +123,19 @@ const tests = {
         same('cosines', await read(io.predictedCosines, 0, 160), found.cosines);
         same('log-probabilities', await read(io.logProbabilities, 0, 160), found.logProbabilities);
         same('classes', new Int32Array((await read(io.predictedClasses, 0, 160)).buffer), found.classes);
+        bound.destroy();
+        predictor.destroy();
+        const gone = await refused(() => predictor.predict({ embeddings, prototypes }));
+        if (!gone.startsWith('Missing: ')) throw new Error(gone);
+        if (uncaptured.length > 0) throw new Error(uncaptured.join());
+    },
+
+    'predictions that are refused': async () => {
+        const { embeddings, prototypes } = batch;
+        const own = { loss: 'arcface', shape, count: 5, options: { tile: 'direct' } };
+        const predictor = await Predictor.create(device, planner, own);
+        const found = await predictor.predict({ embeddings, prototypes });
+        const io = await predictor.createBuffers();
         const create = (changes) => () => Predictor.create(device, planner, { ...own, ...changes });
         const predict = (changes) => () => predictor.predict({ embeddings, prototypes, ...changes });
         const one = (range, more) => ({ ...found, range, ...more });
@@ -159,10 +172,7 @@ const tests = {
             if (!expected.test(found)) throw new Error(`${found}\ninstead of ${expected}`);
         }
         same('still works', (await predictor.predict({ embeddings, prototypes })).classes, found.classes);
-        bound.destroy();
         predictor.destroy();
-        const gone = await refused(() => predictor.predict({ embeddings, prototypes }));
-        if (!gone.startsWith('Missing: ')) throw new Error(gone);
         if (uncaptured.length > 0) throw new Error(uncaptured.join());
     },
 
