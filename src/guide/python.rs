@@ -36,6 +36,21 @@
 //! prototypes -= 0.1 * out.grad_prototypes
 //! ```
 //!
+//! Where the classes outgrow one machine, each rank of a process group holds a range of them. Every rank makes the head with the same
+//! arguments and calls it with its own batch; it gets the loss of the global batch and the gradients of that:
+//!
+//! ```python
+//! import torch.distributed
+//! from margin_softmax.torch import ShardedMarginHead, save_shards
+//!
+//! torch.distributed.init_process_group("gloo")                 # or NCCL, MPI
+//! head = ShardedMarginHead(classes=100_000_000, dim=512, loss="arcface", rate=0.1)
+//! optimizer = torch.optim.SGD(head.parameters(), 0.1)          # of this rank's rows: head.classes is their range
+//! head(embeddings, labels).backward()
+//! optimizer.step()
+//! save_shards("run", head, optimizer)                          # a file for each rank; any number of ranks goes on from it
+//! ```
+//!
 //! [`State`](crate::State) is in the module's `state_dict`, so that a resumed run goes on bit for bit. Errors are exceptions with the
 //! words of [`Error`](crate::Error): `ValueError`, `TypeError`, `MemoryError`, and `DeviceError` for devices. Ctrl-C ends a long call as
 //! [`SliceHead::set_progress`](crate::SliceHead::set_progress) does. The package's README says what happens with threads, forks,

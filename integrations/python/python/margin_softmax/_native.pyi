@@ -304,6 +304,14 @@ def presets() -> list[tuple[str, str]]:
 def scheduled(loss: MarginSoftmax, schedules: dict[str, Any], step: int) -> MarginSoftmax:
     """The loss of a training step under schedules of m0 to m3, margin, scale and top_k."""
 
+def merge_predictions(parts: Iterable[Any], classes: int) -> Predictions:
+    """The nearest classes among those of all shards: objects with the attributes of ``Predictions``, and the ``range`` of their classes."""
+
+def sample(
+    labels: Integers, classes: int, rate: float, seed: int, step: int, ignore_index: Optional[int] = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Optional[int]]:
+    """The classes of a step of Partial FC, the labels as positions in them, and the ignore index of these."""
+
 def set_num_threads(threads: int) -> None:
     """Threads of the CPU path for heads that do not say; 0: as many as there are cores."""
 
