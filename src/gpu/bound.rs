@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     Error, MarginSoftmax, Result,
-    data::Watch,
     objective::Prepared,
     plan::{CONSTANTS_STRIDE, Call, Kernel, Plan, Settings, Stage, Step, TensorRole},
 };
@@ -20,7 +19,7 @@ use crate::{
 ///
 /// Its workspace is its own: two bound sets can be recorded into one submit, in any order.
 pub struct Bound {
-    context: Context,
+    pub(super) context: Context,
     plan: Arc<Plan>,
     buffers: Vec<Range>,
     /// Which of them are the caller's.
@@ -31,9 +30,6 @@ pub struct Bound {
     /// Forward, then backward.
     steps: Vec<BoundStep>,
 }
-
-/// The submits of a call that is watched, where its caller gives no bound for one.
-const PARTS: u64 = 16;
 
 /// Pipeline, bind group 0, its dynamic offset, workgroups.
 #[cfg(feature = "catalogue")]
@@ -246,7 +242,7 @@ impl Bound {
     }
 
     /// The same as this work leaves them, in one submit with it.
-    fn download_after<T>(
+    pub(super) fn download_after<T>(
         &self,
         name: &'static str,
         count: usize,
@@ -276,67 +272,6 @@ impl Bound {
 
     pub(super) fn record_backward(&self, encoder: &mut wgpu::CommandEncoder) {
         self.record("backward", self.backward_steps(), encoder);
-    }
-
-    /// Submits steps, in as many parts as the plan says, and what else is to be recorded with the last of them.
-    pub(super) fn submit(
-        &self,
-        steps: impl IntoIterator<Item = usize>,
-        last: impl FnOnce(&mut wgpu::CommandEncoder),
-    ) -> Result<wgpu::SubmissionIndex> {
-        let mut parts = self.plan.parts(steps);
-        let end = parts.pop().unwrap_or_default();
-        for part in parts {
-            self.context.submit(|encoder| self.record("part", part, encoder))?;
-        }
-        self.submit_part(end, last)
-    }
-
-    /// [`submit`](Self::submit), with a report after each part but the last. Two are under way at a time, so that the device need
-    /// not wait. Where the plan has no bound for a submit, a sixteenth of the work is one.
-    pub(super) async fn submit_watched(
-        &self,
-        steps: impl IntoIterator<Item = usize>,
-        last: impl FnOnce(&mut wgpu::CommandEncoder),
-        watch: &mut Watch,
-    ) -> Result<wgpu::SubmissionIndex> {
-        if !watch.is_on() {
-            return self.submit(steps, last);
-        }
-        let work = |steps: &[usize]| steps.iter().map(|&step| self.plan.work(step)).sum::<u64>();
-        let steps: Vec<usize> = steps.into_iter().collect();
-        let total = work(&steps);
-        watch.begin(total);
-        let mut parts = self.plan.parts_within(steps, self.plan.work_per_submit().unwrap_or(total / PARTS));
-        let end = parts.pop().unwrap_or_default();
-        let mut ahead: Option<(Download, u64)> = None;
-        for part in parts {
-            let work = work(&part);
-            // one value comes back: it says that the part is done
-            let staging = Download::staging(&self.context, size_of::<u32>() as u64)?;
-            let next = self.download_after::<u32>("batch", 1, staging, |encoder| self.record("part", part, encoder))?;
-            if let Some((before, work)) = ahead.replace((next, work)) {
-                before.values::<u32>(1).await?;
-                watch.add(work)?;
-            }
-        }
-        let submission = self.submit_part(end, last)?;
-        if let Some((before, work)) = ahead {
-            before.values::<u32>(1).await?;
-            watch.add(work)?;
-        }
-        Ok(submission)
-    }
-
-    fn submit_part(
-        &self,
-        part: Vec<usize>,
-        last: impl FnOnce(&mut wgpu::CommandEncoder),
-    ) -> Result<wgpu::SubmissionIndex> {
-        self.context.submit(|encoder| {
-            self.record("part", part, encoder);
-            last(encoder);
-        })
     }
 
     /// The steps of a forward pass, in order, as ranges of [`steps`](Self::steps); `follow` in a training step.

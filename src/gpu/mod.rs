@@ -22,6 +22,7 @@ mod request;
 mod shards;
 mod slices;
 mod soft_labels;
+mod submit;
 mod tensor;
 pub mod timing;
 
