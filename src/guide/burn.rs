@@ -20,6 +20,27 @@
 //! let gradients = loss.backward(); // into the network, and into `head.prototypes`
 //! ```
 //!
+//! `head.forward_with(embeddings, labels, &options)` takes a `StepOptions` with optional tensors, all of them constants, and returns
+//! more than the loss:
+//!
+//! | field | shape | |
+//! |---|---|---|
+//! | `row_weights`, `class_weights` | \[N\], \[C\] | as [`Batch::row_weights`](crate::Batch) and `class_weights` |
+//! | `class_margins` | \[C, 4\] | m0 to m3 of each class; NaN means those of the loss |
+//! | `soft_labels` | \[N, T\] twice | classes and weights of up to 16 targets of each row, see [`SoftLabels`](crate::SoftLabels) |
+//! | `divisor` | a number | what a mean is divided by: the losses of micro-batches add up to that of the batch |
+//! | `predictions`: k | \[N, k\] | gives the k nearest classes with cosines and log-probabilities |
+//! | `log_sum_exps` | \[N\] | gives the log-sum-exp of each row |
+//!
+//! Mixup of two batches, with the λ of each row:
+//!
+//! ```ignore
+//! let soft_labels = Some(SoftLabels::mixed(labels.clone(), others, lambda));
+//! let loss = head.forward_with(mixed, labels, &StepOptions { soft_labels, ..StepOptions::default() }).loss;
+//! ```
+//!
+//! `head.predict(embeddings, 5)` finds the nearest classes without labels and without an N×C matrix, within the head's budget.
+//!
 //! Any other framework on wgpu can share its device as in [`device`](super::device): the library binds a range of a
 //! `wgpu::Buffer` and does not ask whose it is. What to mind there: tensors of a framework begin at offsets of shared
 //! buffers, and inputs and results of one head often lie in the same one, which WebGPU cannot read and write in one

@@ -18,6 +18,11 @@ fn predictions_agree_with_the_reference() {
 }
 
 #[test]
+fn calls_are_repeatable() {
+    nearest::calls_are_repeatable(&Backend::cpu());
+}
+
+#[test]
 fn ties_go_to_the_lower_class() {
     for backend in [Backend::cpu(), Backend::reference()] {
         nearest::ties_go_to_the_lower_class(&backend);

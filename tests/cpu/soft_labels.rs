@@ -15,6 +15,11 @@ fn soft_labels_agree_with_the_reference() {
     }
 }
 
+#[test]
+fn soft_labels_obey_their_laws() {
+    Problem::table().iter().for_each(|problem| problem.laws(&Backend::cpu()));
+}
+
 /// One target of weight 1 that is the label has the bits of the label alone.
 #[test]
 fn a_label_as_its_own_target_changes_no_bit() {

@@ -366,6 +366,16 @@ pub struct Data {
     pub bias: Option<Vec<f32>>,
     pub class_margins: [Option<Vec<f32>>; 4],
     pub row_margins: [Option<Vec<f32>>; 4],
+    pub soft: Option<Soft>,
+}
+
+/// Several targets of each row.
+#[derive(Clone)]
+pub struct Soft {
+    pub count: usize,
+    /// [N, T] each.
+    pub classes: Vec<i32>,
+    pub weights: Vec<f32>,
 }
 
 /// A standard normal number.
@@ -427,7 +437,23 @@ impl Data {
             divisor: (case.row_weights && case.loss.reduction == Reduction::Mean).then_some(0.75 * n as f32),
             class_margins,
             row_margins,
+            soft: None,
         }
+    }
+
+    /// With so many targets of each row, its label among them; some are missing, and some equal.
+    pub fn softened(mut self, count: usize, classes: usize) -> Self {
+        let class = |row: usize, slot: usize| match (row + slot) % 4 {
+            0 => self.labels[row],
+            1 if slot % 3 == 2 => -1,
+            _ => ((row * 7 + slot / 2 * 5) % classes) as i32,
+        };
+        let all = || (0..self.labels.len()).flat_map(|row| (0..count).map(move |slot| (row, slot)));
+        let classes = all().map(|(row, slot)| class(row, slot)).collect();
+        // eighths: their sums are exact
+        let weights = all().map(|(row, slot)| (1 + (row + 3 * slot) % 4) as f32 / 8.0).collect();
+        self.soft = Some(Soft { count, classes, weights });
+        self
     }
 
     /// Whether an f32 cosine, off by up to 5e-7, can change no formula: nothing lies near a threshold, a bound, the last
@@ -538,7 +564,11 @@ impl Data {
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
             row_margins: Margins::of(&self.row_margins),
-            soft_labels: None,
+            soft_labels: self.soft.as_ref().map(|Soft { count, classes, weights }| SoftLabels {
+                count: *count,
+                classes,
+                weights,
+            }),
         }
     }
 
@@ -568,6 +598,7 @@ impl Data {
         let some = |v: &Option<Vec<f32>>| v.as_deref().map(wide);
         let (weights, upstream, bias) = (some(&self.weights), some(&self.upstream), some(&self.bias));
         let row_weights = some(&self.row_weights);
+        let soft_weights = self.soft.as_ref().map(|soft| wide(&soft.weights)).unwrap_or_default();
         let (by_class, by_row) = (self.class_margins.each_ref().map(some), self.row_margins.each_ref().map(some));
         run(&Batch {
             embeddings: &embeddings,
@@ -580,7 +611,11 @@ impl Data {
             bias: bias.as_deref(),
             class_margins: Margins::of(&by_class),
             row_margins: Margins::of(&by_row),
-            soft_labels: None,
+            soft_labels: self.soft.as_ref().map(|Soft { count, classes, .. }| SoftLabels {
+                count: *count,
+                classes,
+                weights: &soft_weights,
+            }),
         })
     }
 }

@@ -137,7 +137,9 @@ impl Everything {
     fn new(context: &Context, data: &Data) -> Result<Self> {
         let layout = [shape().classes()];
         let backend = Backend::Gpu(context.clone());
-        let rig = Rig::new(context, &loss(), shape(), &plain(&layout), &options(), data)?;
+        let soft = data.clone().softened(2, shape().classes());
+        let soft_options = Options { soft_labels: Some(2), ..options() };
+        let rig = Rig::new(context, &loss(), shape(), &plain(&layout), &soft_options, &soft)?;
         let mut front = front(context, shape())?;
         let first = front.evaluate(&data.batch())?;
         let targets = front.targets(&data.batch())?;
@@ -149,7 +151,7 @@ impl Everything {
         if let Some(timing) = &mut timing {
             timing.span("one")?;
         }
-        let others = Tensors::new(context, shape(), &plain(&layout), data)?;
+        let others = Tensors::new(context, shape(), &plain(&layout), &soft)?;
         let context = context.clone();
         Ok(Self { context, rig, others, front, targets, statistics, sampled, monitor, timing, first })
     }
@@ -186,8 +188,10 @@ impl Everything {
             pollster::block_on(rig.bound.read_counts_async()),
         );
         let (w, dw) = ([&others.w[0]], [&others.dw[0]]);
-        let Tensors { x, y, loss: value, row_losses, log_sum_exps, dx, .. } = &*others;
+        let Tensors { x, y, loss: value, row_losses, log_sum_exps, dx, soft, .. } = &*others;
         let io = Io {
+            soft_classes: soft.as_ref().map(|soft| &soft[0]),
+            soft_weights: soft.as_ref().map(|soft| &soft[1]),
             row_losses: Some(row_losses),
             log_sum_exps: Some(log_sum_exps),
             grad_embeddings: Some(dx),

@@ -24,11 +24,13 @@ pub const CHECKS: &[(&str, Check)] = &[
 /// Counts the bytes at every buffer creation.
 fn workspace_stays_within_the_budget(context: &Context) -> Result<(), Failed> {
     let loss = MarginSoftmax::arcface();
-    for (n, c, d) in [(64, 1000, 8), (256, 5000, 16), (7, 20_000, 4)] {
+    let shapes = [(64, 1000, 8, None), (256, 5000, 16, None), (7, 20_000, 4, None), (64, 1000, 8, Some(5))];
+    for (n, c, d, soft_labels) in shapes {
         let shape = Shape::new(n, c, d)?;
         let data = Data::random(shape, 1);
+        let data = soft_labels.map_or_else(|| data.clone(), |count| data.clone().softened(count, c));
         let shards = [c];
-        let options = Options::default();
+        let options = Options { soft_labels, ..Options::default() };
         let least = tight(context, &loss, shape, &plain(&shards), &options);
         for budget in [least, Budget::bytes(2 * least.get()), Budget::mib(64)] {
             let options = Options { budget, ..options };
@@ -40,8 +42,10 @@ fn workspace_stays_within_the_budget(context: &Context) -> Result<(), Failed> {
             let before = context.allocated_bytes();
             let bound = tensors.bind(&head)?;
             let made = context.allocated_bytes() - before;
-            // the caller gave the row losses and log-sum-exps, which the plan counts as its own
-            assert_eq!(made + 2 * (n as u64 * 4).max(16), planned, "{n}x{c}x{d} in {budget:?}");
+            // the caller gave the row losses and log-sum-exps, which the plan counts as its own, and both tensors of soft labels,
+            // for which it counts a stand-in
+            let soft = if soft_labels.is_some() { 2 * 16 } else { 0 };
+            assert_eq!(made + 2 * (n as u64 * 4).max(16) + soft, planned, "{n}x{c}x{d} in {budget:?}");
             assert!(planned <= budget.get());
             if !keep {
                 assert!(made < (n * c * 4) as u64, "{made} bytes of workspace, N·C has {}", n * c * 4);

@@ -28,6 +28,10 @@ pub const CHECKS: &[(&str, Check)] = &[
         nearest::poisoned_vectors_are_reported(&Backend::Gpu(context.clone()));
         Ok(())
     }),
+    ("calls_are_repeatable", |context| {
+        nearest::calls_are_repeatable(&Backend::Gpu(context.clone()));
+        Ok(())
+    }),
     ("a_step_predicts_too", a_step_predicts_too),
     ("predictions_are_submitted_in_parts", in_parts),
     ("predictions_to_tensors_have_the_bits_of_slices", tensors_have_the_bits_of_slices),

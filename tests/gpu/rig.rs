@@ -15,6 +15,8 @@ pub struct Tensors {
     pub y: Tensor,
     pub weights: Option<Tensor>,
     pub row_weights: Option<Tensor>,
+    /// Classes and weights.
+    pub soft: Option<[Tensor; 2]>,
     /// In the place of the weights of the rows that count.
     divisor: Option<f32>,
     pub upstream: Option<Tensor>,
@@ -74,7 +76,12 @@ impl Tensors {
             let all: Vec<f32> = (0..count).flat_map(one).collect();
             any.then(|| Tensor::upload(context, &[count, 4], &all)).transpose()
         };
+        let soft = data.soft.as_ref().map(|soft| -> Result<_> {
+            let shape = [n, soft.count];
+            Ok([Tensor::upload(context, &shape, &soft.classes)?, Tensor::upload(context, &shape, &soft.weights)?])
+        });
         Ok(Self {
+            soft: soft.transpose()?,
             class_margins: margins(&data.class_margins, shape.classes())?,
             row_margins: margins(&data.row_margins, n)?,
             bias: optional(&data.bias)?,
@@ -121,6 +128,8 @@ impl Tensors {
             grad_bias: Some(&db),
             class_weights: self.weights.as_ref(),
             row_weights: self.row_weights.as_ref(),
+            soft_classes: self.soft.as_ref().map(|[classes, _]| classes),
+            soft_weights: self.soft.as_ref().map(|[_, weights]| weights),
             log_sum_exps: Some(&self.log_sum_exps),
             upstream: self.upstream.as_ref(),
             row_losses: Some(&self.row_losses),

@@ -13,6 +13,11 @@ use crate::{Check, rig::plain, soft::Problem};
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("soft_labels_agree_with_the_reference", agree),
+    ("soft_labels_obey_their_laws", |context| {
+        // two more heads for each: compiling is what takes the time
+        Problem::table().iter().step_by(5).for_each(|problem| problem.laws(&Backend::Gpu(context.clone())));
+        Ok(())
+    }),
     ("a_label_as_its_own_target_changes_no_bit", changes_no_bit),
     ("soft_labels_have_the_same_bits_again", same_bits),
     ("a_filter_sees_the_pulls_of_all_targets", filtered),

@@ -17,6 +17,11 @@ fn assert_close(name: &str, found: &[f64], expected: &[f64]) {
     }
 }
 
+#[test]
+fn soft_labels_obey_their_laws() {
+    Problem::table().iter().for_each(|problem| problem.laws(&Backend::reference()));
+}
+
 /// With a softmax: Σ_t λ_t · loss(x, y_t), from a call for each t.
 #[test]
 fn soft_labels_are_the_mix_of_separate_calls() {

@@ -222,6 +222,39 @@ pub fn every_problem_agrees(backend: &Backend) {
     }
 }
 
+/// The same call again, and on a predictor of its own, has the same bits; within the least budget and in shards the ids are the
+/// same but where two cosines differ by less than both may be off.
+pub fn calls_are_repeatable(backend: &Backend) {
+    for problem in Problem::table().iter().step_by(3) {
+        let count = 5.min(problem.shape.classes());
+        let mut predictor = backend.predictor(&problem.loss, problem.shape, count, &Options::default()).unwrap();
+        let first = predictor.predict(&problem.inputs()).unwrap();
+        assert_eq!(predictor.predict(&problem.inputs()).unwrap(), first, "{}, again", problem.name);
+        assert_eq!(problem.predict(backend, count, &Options::default()), first, "{}, anew", problem.name);
+        let budget = margin_softmax::Budget::bytes(least(backend, problem, count));
+        let chunks = problem.predict(backend, count, &Options { budget, ..Options::default() });
+        let mut others = vec![("chunks", chunks)];
+        let classes = problem.shape.classes();
+        if classes > 4 {
+            others
+                .push(("shards", problem.in_shards(backend, count, &[classes / 3, classes - 1], &Options::default())));
+        }
+        // the gate of `agrees`, twice
+        let gate = match problem.loss.similarity {
+            Similarity::Dot => 4e-6 * (1.0 + problem.shape.dim() as f64),
+            Similarity::Cosine => 4e-6,
+        };
+        for (how, found) in others {
+            for (at, (&class, &expected)) in found.classes.iter().zip(&first.classes).enumerate() {
+                let row = at / count;
+                let cosine = |class: u32, all: &Predictions| problem.cosine(row, class, all.sub_centers[at]);
+                let near = || (cosine(class, &found) - cosine(expected, &first)).abs() <= gate;
+                assert!(class == expected || near(), "{}, {how}: class {class}, not {expected}", problem.name);
+            }
+        }
+    }
+}
+
 /// What a refused budget says would be enough.
 pub fn least(backend: &Backend, problem: &Problem, count: usize) -> u64 {
     let options = Options { budget: margin_softmax::Budget::bytes(0), ..Options::default() };

@@ -36,6 +36,10 @@ impl Engine {
             labels: vec![0; ROWS],
             ..Data::default()
         };
+        let none = match model.options.soft_labels {
+            Some(count) => none.softened(count, model.shape.classes()),
+            None => none,
+        };
         let [tensors, other] = [(), ()].map(|()| Tensors::new(context, model.shape, &layout, &none));
         let tensors = tensors?;
         let mut bound = tensors.bind_state(&head)?;
@@ -53,6 +57,8 @@ impl Engine {
         let db = margin_softmax::gpu::Tensor::from_buffer(t.db.buffer(), 0, &[1], Element::F32)?;
         self.rig.bound.rebind(&Io {
             state: Some(&t.state),
+            soft_classes: t.soft.as_ref().map(|soft| &soft[0]),
+            soft_weights: t.soft.as_ref().map(|soft| &soft[1]),
             row_losses: Some(&t.row_losses),
             log_sum_exps: Some(&t.log_sum_exps),
             grad_embeddings: Some(&t.dx),
@@ -67,6 +73,13 @@ impl Engine {
         y.resize(ROWS, -1);
         t.x.write(context, &x)?;
         t.y.write(context, &y)?;
+        if let (Some(to), Some(soft)) = (&t.soft, &data.soft) {
+            let (mut classes, mut weights) = (soft.classes.clone(), soft.weights.clone());
+            classes.resize(ROWS * soft.count, -1);
+            weights.resize(ROWS * soft.count, f32::NAN);
+            to[0].write(context, &classes)?;
+            to[1].write(context, &weights)?;
+        }
         let mut rest = &model.w[..];
         for shard in &t.w {
             let (own, next) = rest.split_at(shard.len());

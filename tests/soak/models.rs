@@ -25,6 +25,7 @@ pub struct Model {
     pub shape: Shape,
     pub options: Options,
     pub head: SliceHead,
+    /// None with soft labels, which shards do not take.
     shards: Vec<SliceHead>,
     /// Prototypes: each backend trains its own, and the reference looks at the same ones. Copies that train by themselves
     /// part from each other whatever the library does, since a step of SGD is not a contraction; what may drift in a head
@@ -35,12 +36,16 @@ pub struct Model {
     pub out: Output,
 }
 
-/// The families of [`Suite::Soak`]; before them one that changes its family too, behind them one with a filter.
+/// Targets of a row of the model `soft`.
+const TARGETS: usize = 3;
+
+/// The families of [`Suite::Soak`]; before them one that changes its family too, behind them one with a filter and one with soft
+/// labels.
 fn losses() -> Vec<(&'static str, MarginSoftmax, usize, Option<f64>)> {
     let first = [("unified", MarginSoftmax::arcface(), 1, None)];
     let listed = with_centers(Suite::Soak).into_iter().map(|(family, k)| (family.name, family.loss, k, None));
     // so small that what is left out is far below rounding: the exact gradient is the measure here too
-    let last = [("filter", MarginSoftmax::ampface(), 1, Some(1e-12))];
+    let last = [("filter", MarginSoftmax::ampface(), 1, Some(1e-12)), ("soft", MarginSoftmax::cosface(), 1, None)];
     first.into_iter().chain(listed).chain(last).collect()
 }
 
@@ -55,13 +60,15 @@ impl Model {
         let model = |(i, (name, loss, centers, filter)): (usize, (_, MarginSoftmax, usize, Option<f64>))| {
             let shape = Shape::new(ROWS, CLASSES, DIM)?.with_sub_centers(centers)?;
             let filter = filter.map(GradientFilter::new).transpose()?;
-            let options = Options { want: WANT, filter, ..Options::default() };
+            let soft_labels = (name == "soft").then_some(TARGETS);
+            let options = Options { want: WANT, filter, soft_labels, ..Options::default() };
             let rng = &mut ChaCha8Rng::seed_from_u64(100 + i as u64);
-            let shards = ranges().map(|range| backend.shard(&loss, shape, range, &options));
+            let ranges = ranges().into_iter().filter(|_| soft_labels.is_none());
+            let shards = ranges.map(|range| backend.shard(&loss, shape, range, &options));
             Ok(Self {
                 name,
                 head: backend.head_with(&loss, shape, &options)?,
-                shards: shards.into_iter().collect::<Result<_>>()?,
+                shards: shards.collect::<Result<_>>()?,
                 w: random(rng, shape.vectors() * DIM),
                 state: State::new(&loss, shape)?,
                 out: Output::default(),
@@ -107,7 +114,11 @@ impl Model {
             for (x, &y) in embeddings.chunks_exact_mut(DIM).zip(&labels) {
                 x.iter_mut().zip(&world[y as usize * DIM..]).for_each(|(x, w)| *x += w);
             }
-            Data { embeddings, prototypes: self.w.clone(), labels, ..Data::default() }
+            let data = Data { embeddings, prototypes: self.w.clone(), labels, ..Data::default() };
+            match self.options.soft_labels {
+                Some(count) => data.softened(count, CLASSES),
+                None => data,
+            }
         };
         let clear = |data: &Data| data.clear(&case);
         std::iter::repeat_with(batch).take(2000).find(clear).expect("a batch that is clear of kinks")
@@ -115,14 +126,16 @@ impl Model {
 
     /// The reference's answer at the same prototypes; moves its state.
     pub fn expected(&mut self, data: &Data, want: Want) -> Result<Output<f64>> {
-        let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
-        let (x, w) = (wide(&data.embeddings), wide(&self.w));
-        let batch = Batch { embeddings: &x, prototypes: &w, labels: &data.labels, ..Batch::default() };
-        reference::train(&self.loss, self.shape, want, &batch, &mut self.state)
+        let Self { loss, shape, state, .. } = self;
+        data.with_wide(|batch| reference::train(loss, *shape, want, batch, state))
     }
 
     pub fn train(&mut self, data: &Data) -> Result<()> {
         self.head.train_into(&data.batch(), &mut self.out)
+    }
+
+    pub fn has_shards(&self) -> bool {
+        !self.shards.is_empty()
     }
 
     /// The same step in two shards, from a state.

@@ -304,3 +304,90 @@ impl Problem {
         );
     }
 }
+
+/// In the opposite order, `size` values at a time.
+fn reversed<T: Clone>(values: &[T], size: usize) -> Vec<T> {
+    values.chunks(size.max(1)).rev().flatten().cloned().collect()
+}
+
+/// The laws that soft labels obey on every engine.
+impl Problem {
+    /// With rows and classes in the opposite order.
+    fn turned(&self) -> Self {
+        let (dim, classes) = (self.shape.dim(), self.shape.classes());
+        let turned = |class: i64| if class < 0 { class } else { classes as i64 - 1 - class };
+        let one = |v: &Option<Vec<f32>>| v.as_ref().map(|v| reversed(v, 1));
+        let mut new = self.clone();
+        new.x = reversed(&self.x, dim);
+        new.w = reversed(&self.w, dim * self.shape.sub_centers());
+        new.labels = reversed(&self.labels, 1).into_iter().map(turned).collect();
+        new.classes =
+            reversed(&self.classes, self.count).into_iter().map(|class| turned(class.into()) as i32).collect();
+        new.weights = reversed(&self.weights, self.count);
+        (new.class_weights, new.row_weights) = (one(&self.class_weights), one(&self.row_weights));
+        (new.upstream, new.bias) = (one(&self.upstream), one(&self.bias));
+        new.class_margins = self.class_margins.each_ref().map(one);
+        new.row_margins = self.row_margins.each_ref().map(one);
+        new.name += ", turned";
+        new
+    }
+
+    /// With each target twice, half of its λ each.
+    fn halved(&self) -> Self {
+        let mut new = self.clone();
+        new.count = 2 * self.count;
+        new.classes = self.classes.iter().flat_map(|&class| [class; 2]).collect();
+        new.weights = self.weights.iter().flat_map(|&weight| [weight / 2.0; 2]).collect();
+        new.name += ", halved";
+        new
+    }
+
+    /// With every λ times 4.
+    fn heavier(&self) -> Self {
+        let mut new = self.clone();
+        new.weights.iter_mut().for_each(|weight| *weight *= 4.0);
+        new.name += ", heavier";
+        new
+    }
+
+    /// Whether two outputs agree where the second one's losses and gradients are to be so many times those of the first.
+    fn same(&self, found: &Output, expected: &Output, times: f64, gate: f64) {
+        let wide = |v: &[f32], times: f64| v.iter().map(|&v| times * f64::from(v)).collect::<Vec<f64>>();
+        let check = |what: &str, found: &[f32], expected: &[f32], times: f64| {
+            assert_close(&format!("{}: {what}", self.name), found, &wide(expected, times), gate, false);
+        };
+        check("loss", &[found.loss], &[expected.loss], times);
+        check("log_sum_exps", &found.log_sum_exps, &expected.log_sum_exps, 1.0);
+        check("dX", &found.grad_embeddings, &expected.grad_embeddings, times);
+        check("dW", &found.grad_prototypes, &expected.grad_prototypes, times);
+        check("db", &found.grad_bias, &expected.grad_bias, times);
+    }
+
+    /// The order of rows and classes, a target in two halves, and the size of the λ change nothing that they should not.
+    pub fn laws(&self, backend: &Backend) {
+        let run = |problem: &Self| problem.run(backend, &problem.options());
+        let (first, gate) = (run(self), 2.0 * gate(self, &self.reference()));
+        if !families::draws(&self.loss) {
+            let found = run(&self.turned());
+            let (dim, all) = (self.shape.dim(), self.shape.sub_centers() * self.shape.dim());
+            let classes = first.grad_bias.len() > 1;
+            let back = Output {
+                loss: found.loss,
+                log_sum_exps: reversed(&found.log_sum_exps, 1),
+                grad_embeddings: reversed(&found.grad_embeddings, dim),
+                grad_prototypes: reversed(&found.grad_prototypes, all),
+                grad_bias: if classes { reversed(&found.grad_bias, 1) } else { found.grad_bias.clone() },
+                ..Output::default()
+            };
+            self.turned().same(&back, &first, 1.0, gate);
+        }
+        if 2 * self.count <= SoftLabels::<f32>::MAX {
+            self.halved().same(&run(&self.halved()), &first, 1.0, 1e-6);
+        }
+        // a binary link's negatives do not follow λ
+        if self.loss.link == Default::default() {
+            let mean = self.loss.reduction == Reduction::Mean && self.divisor.is_none();
+            self.heavier().same(&run(&self.heavier()), &first, if mean { 1.0 } else { 4.0 }, 1e-6);
+        }
+    }
+}

@@ -54,6 +54,15 @@ pub fn empty(shape: &[usize], device: &CubeDevice) -> (FloatTensor<Cube>, CubeTe
     (tensor, itself)
 }
 
+/// The same of i32.
+pub fn empty_int(shape: &[usize], device: &CubeDevice) -> (IntTensor<Cube>, CubeTensor) {
+    use burn::{backend::ops::IntTensorOps, tensor::IntDType};
+    let tensor = Cube::int_empty(shape.to_vec().into(), device, IntDType::I32);
+    let itself = tensor.client.clone().resolve_tensor_int::<CubeBackend>(tensor.clone());
+    debug_assert!(itself.is_contiguous());
+    (tensor, itself)
+}
+
 /// A burn tensor's own buffer, which burn neither moves nor gives to somebody else while this is held.
 pub struct Held {
     pub tensor: Tensor,

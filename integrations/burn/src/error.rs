@@ -41,3 +41,10 @@ pub enum Error {
 
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A tensor that is not on burn's wgpu backend.
+    pub(crate) fn backend(what: &'static str, error: impl std::fmt::Debug) -> Self {
+        Self::Backend { what, found: format!("{error:?}") }
+    }
+}

@@ -16,12 +16,14 @@ use burn::{
     module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay, Param, RunningState},
     tensor::{DType, Device, Int, IntDType, Tensor},
 };
-use margin_softmax::{MarginSoftmax, Shape, Similarity, State};
+use margin_softmax::{Adaptive, MarginSoftmax, Shape, Similarity, State};
 
 use crate::{
     Error, Result, buffer, device,
-    op::{self, Call},
+    op::{self, Call, Output},
     pool::{self, Pool},
+    predict::{self, Heads},
+    step::{Predictions, StepOptions, StepOutput, beside, on_device},
 };
 
 /// How to make a [`MarginHead`].
@@ -77,6 +79,8 @@ pub struct MarginHead {
     step: Arc<AtomicU64>,
     #[module(skip)]
     pool: Pool,
+    #[module(skip)]
+    predictors: Heads,
 }
 
 impl ModuleDisplay for MarginHead {
@@ -120,6 +124,7 @@ impl MarginHeadConfig {
             loss: self.loss.clone(),
             step: Arc::default(),
             pool: Pool::default(),
+            predictors: Heads::default(),
         })
     }
 }
@@ -144,14 +149,120 @@ impl MarginHead {
     /// The same with an error: another backend, two devices, a device that is not shared, shapes that do not match,
     /// another element type, a device that cannot run the head.
     pub fn try_forward(&self, embeddings: Tensor<2>, labels: Tensor<1, Int>) -> Result<Tensor<1>> {
+        Ok(self.try_forward_with(embeddings, labels, &StepOptions::default())?.loss)
+    }
+
+    /// [`forward`](Self::forward) with weights of the rows, soft labels and more, and with the nearest classes of each row and
+    /// log-sum-exps beside the loss.
+    ///
+    /// ```no_run
+    /// # use burn::tensor::{Int, Tensor};
+    /// use margin_softmax_burn::{MarginHead, SoftLabels, StepOptions};
+    ///
+    /// /// The loss of a mixup of two batches.
+    /// fn mixup(head: &MarginHead, mixed: Tensor<2>, labels: [Tensor<1, Int>; 2], lambda: Tensor<1>) -> Tensor<1> {
+    ///     let [first, second] = labels;
+    ///     let soft_labels = Some(SoftLabels::mixed(first.clone(), second, lambda));
+    ///     head.forward_with(mixed, first, &StepOptions { soft_labels, ..StepOptions::default() }).loss
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_forward_with`](Self::try_forward_with) returns an error.
+    pub fn forward_with(&self, embeddings: Tensor<2>, labels: Tensor<1, Int>, options: &StepOptions) -> StepOutput {
+        self.try_forward_with(embeddings, labels, options).unwrap_or_else(|e| panic!("MarginHead::forward_with: {e}"))
+    }
+
+    /// The same with an error: those of [`try_forward`](Self::try_forward), an optional tensor of another shape or element type or
+    /// on another device, and what the loss does not allow, such as class margins where the target has none.
+    pub fn try_forward_with(
+        &self,
+        embeddings: Tensor<2>,
+        labels: Tensor<1, Int>,
+        options: &StepOptions,
+    ) -> Result<StepOutput> {
         let prototypes = self.prototypes.val();
-        let shape = self.check(&embeddings, &prototypes, &labels)?;
+        let shape = self.check(&embeddings, &prototypes)?;
         let device = embeddings.device().inner();
+        on_device("labels", labels.device(), &device)?;
+        let [found] = labels.dims();
+        if found != shape.rows() {
+            return Err(margin_softmax::Error::Length { what: "labels", found, expected: shape.rows() }.into());
+        }
         let context = device::context(&device)?;
 
         let labels = as_i32(labels.without_autodiff());
-        let labels = buffer::int(labels.try_into_primitive::<Cube>().map_err(|e| backend("labels", e))?);
-        let follows = self.state.value_sync().without_autodiff().to_device(&device);
+        let labels = buffer::int(labels.try_into_primitive::<Cube>().map_err(|e| Error::backend("labels", e))?);
+        let follows = self.follows(&device)?.try_into_primitive::<Cube>().map_err(|e| Error::backend("state", e))?;
+
+        let strategies = (embeddings.gradient_checkpointing_strategy(), prototypes.gradient_checkpointing_strategy());
+        let strategy = match strategies {
+            (Some(x), Some(w)) if x != w => return Err(Error::Checkpointing),
+            (x, w) => x.or(w),
+        };
+        let optional = options.constants(&device)?;
+        let training = strategy.is_some();
+        let step = if training { self.step.fetch_add(1, Ordering::Relaxed) } else { self.step() };
+        let state = State { step, ..State::new(&self.loss, shape)?.with_seed(self.seed) };
+        let (pool, loss, context, budget) = (&self.pool, &self.loss, &context, self.budget);
+        let call = Call { pool, context, loss, shape, budget, state: &state, training, options };
+        let rest = (labels, optional);
+        let Some(strategy) = strategy else {
+            let [x, w] = [embeddings, prototypes].map(|t| t.try_into_primitive::<Cube>());
+            let (x, w) =
+                (x.map_err(|e| Error::backend("embeddings", e))?, w.map_err(|e| Error::backend("prototypes", e))?);
+            let (loss, output) = op::evaluate(&call, [x, w, follows], rest)?;
+            return Ok(results(Tensor::from_primitive::<Cube>(loss), output, None));
+        };
+        // a tensor without autodiff is a constant
+        let lift = |t: Tensor<2>| t.autodiff().with_gradient_checkpointing_strategy(strategy);
+        let tensors = [lift(embeddings), lift(prototypes)];
+        let (loss, mut output) = match strategy {
+            GradientCheckpointingStrategy::Disabled => tracked::<NoCheckpointing>(&call, tensors, follows, rest)?,
+            GradientCheckpointingStrategy::Balanced => tracked::<BalancedCheckpointing>(&call, tensors, follows, rest)?,
+        };
+        if let Some(moved) = output.state.take() {
+            self.state.update(beside(Tensor::from_primitive::<Cube>(moved), Some(strategy)));
+        }
+        Ok(results(loss, output, Some(strategy)))
+    }
+
+    /// The `k` nearest classes of each row, 1 ≤ k ≤ 64, without labels: cosines and log-probabilities without margin. Classes are
+    /// taken in chunks that fit the budget, so that no N×C matrix is made. There are no gradients.
+    ///
+    /// With AdaCos the scale is read from the device, which waits for it; with any other loss nothing waits.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_predict`](Self::try_predict) returns an error.
+    pub fn predict(&self, embeddings: Tensor<2>, k: usize) -> Predictions {
+        self.try_predict(embeddings, k).unwrap_or_else(|e| panic!("MarginHead::predict: {e}"))
+    }
+
+    /// The same with an error: those of [`try_forward`](Self::try_forward), and a `k` that is 0, above 64 or above the number of
+    /// classes.
+    pub fn try_predict(&self, embeddings: Tensor<2>, k: usize) -> Result<Predictions> {
+        let prototypes = self.prototypes.val();
+        let shape = self.check(&embeddings, &prototypes)?;
+        let device = embeddings.device().inner();
+        let context = device::context(&device)?;
+        let mut scaled = self.loss.clone();
+        if scaled.adaptive == Adaptive::AdaCos {
+            let numbers: Vec<f32> = self.follows(&device)?.into_data().iter::<f32>().collect();
+            scaled.scale = numbers.last().copied().map_or(scaled.scale, f64::from);
+        }
+        let strategy = embeddings.gradient_checkpointing_strategy();
+        let [x, w] = [embeddings, prototypes].map(|t| t.without_autodiff().try_into_primitive::<Cube>());
+        let (x, w) = (x.map_err(|e| Error::backend("embeddings", e))?, w.map_err(|e| Error::backend("prototypes", e))?);
+        let call =
+            predict::Call { heads: &self.predictors, context: &context, loss: &self.loss, shape, budget: self.budget };
+        Ok(Predictions::new(predict::run(&call, k, [x, w], &scaled)?, strategy))
+    }
+
+    /// What a loss follows, on this device.
+    fn follows(&self, device: &Device) -> Result<Tensor<1>> {
+        let follows = self.state.value_sync().without_autodiff().to_device(device);
         // a record may hold anything
         if follows.dims() != [4] {
             let (found, expected) = (follows.dims().to_vec(), vec![4]);
@@ -161,37 +272,7 @@ impl MarginHead {
             let (found, expected) = (follows.dtype().name(), "f32");
             return Err(margin_softmax::Error::Element { what: "state", found, expected }.into());
         }
-        let follows = follows.try_into_primitive::<Cube>().map_err(|e| backend("state", e))?;
-
-        let strategies = (embeddings.gradient_checkpointing_strategy(), prototypes.gradient_checkpointing_strategy());
-        let strategy = match strategies {
-            (Some(x), Some(w)) if x != w => return Err(Error::Checkpointing),
-            (x, w) => x.or(w),
-        };
-        let training = strategy.is_some();
-        let step = if training { self.step.fetch_add(1, Ordering::Relaxed) } else { self.step() };
-        let state = State { step, ..State::new(&self.loss, shape)?.with_seed(self.seed) };
-        let (pool, loss, context, budget) = (&self.pool, &self.loss, &context, self.budget);
-        let call = Call { pool, context, loss, shape, budget, state: &state, training };
-        let Some(strategy) = strategy else {
-            let [x, w] = [embeddings, prototypes].map(|t| t.try_into_primitive::<Cube>());
-            let (x, w) = (x.map_err(|e| backend("embeddings", e))?, w.map_err(|e| backend("prototypes", e))?);
-            return Ok(Tensor::from_primitive::<Cube>(op::evaluate(&call, [x, w, follows], labels)?.loss));
-        };
-        // a tensor without autodiff is a constant
-        let lift = |t: Tensor<2>| t.autodiff().with_gradient_checkpointing_strategy(strategy);
-        let tensors = [lift(embeddings), lift(prototypes)];
-        let (loss, moved) = match strategy {
-            GradientCheckpointingStrategy::Disabled => tracked::<NoCheckpointing>(&call, tensors, follows, labels)?,
-            GradientCheckpointingStrategy::Balanced => {
-                tracked::<BalancedCheckpointing>(&call, tensors, follows, labels)?
-            }
-        };
-        if let Some(moved) = moved {
-            let moved = Tensor::from_primitive::<Cube>(moved);
-            self.state.update(moved.autodiff().with_gradient_checkpointing_strategy(strategy));
-        }
-        Ok(loss)
+        Ok(follows)
     }
 
     /// What the classes are ranked by, \[N, C\]: the cosines of the embeddings with the prototypes, of a class with
@@ -248,18 +329,13 @@ impl MarginHead {
         self.pool.places()
     }
 
-    fn check(&self, x: &Tensor<2>, w: &Tensor<2>, y: &Tensor<1, Int>) -> Result<Shape> {
+    fn check(&self, x: &Tensor<2>, w: &Tensor<2>) -> Result<Shape> {
         let expected = x.device().inner();
         if !matches!(expected.as_dispatch(), DispatchDevice::Cube(CubeDevice::Wgpu(_))) {
             return Err(Error::Backend { what: "embeddings", found: format!("{expected:?}") });
         }
-        for (what, found) in [("prototypes", w.device().inner()), ("labels", y.device().inner())] {
-            if found != expected {
-                let [found, expected] = [found, expected].map(|d| format!("{d:?}"));
-                return Err(Error::Devices { what, found, expected });
-            }
-        }
-        let ([n, d], [vectors, dim], [labels]) = (x.dims(), w.dims(), y.dims());
+        on_device("prototypes", w.device(), &expected)?;
+        let ([n, d], [vectors, dim]) = (x.dims(), w.dims());
         if d != dim {
             let (found, expected) = (vec![n, d], vec![n, dim]);
             return Err(margin_softmax::Error::Shape { what: "embeddings", found, expected }.into());
@@ -267,9 +343,6 @@ impl MarginHead {
         if !vectors.is_multiple_of(self.sub_centers) {
             let (found, expected) = (vec![vectors, d], vec![vectors.next_multiple_of(self.sub_centers), d]);
             return Err(margin_softmax::Error::Shape { what: "prototypes", found, expected }.into());
-        }
-        if labels != n {
-            return Err(margin_softmax::Error::Length { what: "labels", found: labels, expected: n }.into());
         }
         for (what, found) in [("embeddings", x.dtype()), ("prototypes", w.dtype())] {
             if found != DType::F32 {
@@ -282,7 +355,7 @@ impl MarginHead {
 }
 
 /// A label that does not fit becomes one that names no class: cutting its upper bits off could make it another class.
-fn as_i32(labels: Tensor<1, Int>) -> Tensor<1, Int> {
+pub(crate) fn as_i32<const D: usize>(labels: Tensor<D, Int>) -> Tensor<D, Int> {
     let labels = match labels.dtype() {
         DType::I32 => return labels,
         DType::I64 => labels.clamp(i32::MIN, i32::MAX),
@@ -292,23 +365,27 @@ fn as_i32(labels: Tensor<1, Int>) -> Tensor<1, Int> {
     labels.cast(IntDType::I32)
 }
 
-type Tracked = (Tensor<1>, Option<FloatTensor<Cube>>);
-
 fn tracked<C: CheckpointStrategy>(
     call: &Call<'_>,
     tensors: [Tensor<2>; 2],
     state: FloatTensor<Cube>,
-    labels: burn_cubecl::tensor::CubeTensor,
-) -> Result<Tracked>
+    rest: op::Rest,
+) -> Result<(Tensor<1>, Output)>
 where
     DispatchTensor: DispatchKindConversion<Autodiff<Cube, C>>,
 {
     let [x, w] = tensors.map(|t| t.try_into_primitive::<Autodiff<Cube, C>>());
-    let (x, w) = (x.map_err(|e| backend("embeddings", e))?, w.map_err(|e| backend("prototypes", e))?);
-    let (loss, moved) = op::track::<C>(call, [x, w], state, labels)?;
-    Ok((Tensor::from_primitive::<Autodiff<Cube, C>>(loss), moved))
+    let (x, w) = (x.map_err(|e| Error::backend("embeddings", e))?, w.map_err(|e| Error::backend("prototypes", e))?);
+    let (loss, output) = op::track::<C>(call, [x, w], state, rest)?;
+    Ok((Tensor::from_primitive::<Autodiff<Cube, C>>(loss), output))
 }
 
-fn backend(what: &'static str, error: impl std::fmt::Debug) -> Error {
-    Error::Backend { what, found: format!("{error:?}") }
+/// The loss with the constants beside it.
+fn results(loss: Tensor<1>, output: Output, strategy: Option<GradientCheckpointingStrategy>) -> StepOutput {
+    let Output { log_sum_exps, nearest, .. } = output;
+    StepOutput {
+        loss,
+        log_sum_exps: log_sum_exps.map(|sums| beside(Tensor::from_primitive::<Cube>(sums), strategy)),
+        predictions: nearest.map(|nearest| Predictions::new(nearest, strategy)),
+    }
 }

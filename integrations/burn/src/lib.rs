@@ -51,7 +51,15 @@
 //! - **Errors**: [`MarginHead::try_forward`]; burn's backward pass returns none, so there a lost device is a panic.
 //! - **Memory**: beside the budget one more copy of each gradient, since burn puts inputs and outputs into one buffer,
 //!   which WebGPU forbids to read and write in one dispatch.
-//! - A linear head has no bias, classes have no weights and no margins of their own here.
+//! - A linear head has no bias here, and rows have no margins of their own.
+//!
+//! # More than labels
+//!
+//! [`MarginHead::forward_with`] takes [`StepOptions`]: weights of rows and classes, margins of classes, several targets of each
+//! row ([`SoftLabels`]: mixup, cutmix, teachers), a divisor that makes the losses of micro-batches add up to that of the batch. It
+//! also returns the nearest classes of each row and the log-sum-exps. All of these are constants: gradients flow to the
+//! embeddings and the prototypes. [`MarginHead::predict`] is the same search without labels, for inference: over millions of
+//! classes within the budget.
 //!
 //! # Features and versions
 //!
@@ -69,8 +77,11 @@ mod error;
 mod head;
 mod op;
 mod pool;
+mod predict;
+mod step;
 
 pub use device::{context, descriptor, from_setup, init, share};
 pub use error::{Error, Result};
 pub use head::{MarginHead, MarginHeadConfig};
 pub use margin_softmax::{self, MarginSoftmax, wgpu};
+pub use step::{Predictions, SoftLabels, StepOptions, StepOutput};

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn_cubecl::CubeDevice;
 use margin_softmax::{
     Adaptive, Budget, MarginSoftmax, Options, Reduction, Shape, State, Want,
-    gpu::{BoundHead, Context, Head, Io, Tensor},
+    gpu::{BoundHead, Context, Head, Io, PredictionTensors, Tensor},
     plan::{Element, Layout, Plan, Stage},
     wgpu,
 };
 
-use crate::Result;
+use crate::{Result, step::Optional};
 
 /// Shapes that are kept: a training and an evaluation batch, and the last one of each.
 const SHAPES: usize = 4;
@@ -26,6 +26,11 @@ pub struct Key {
     pub budget: u64,
     pub embeddings: bool,
     pub prototypes: bool,
+    /// Which optional inputs are bound.
+    pub optional: Optional<()>,
+    /// Targets of a row, where there are soft labels.
+    pub soft_labels: Option<usize>,
+    pub predictions: Option<usize>,
 }
 
 /// Shared by the clones of a module.
@@ -47,16 +52,21 @@ struct Set {
     bound: BoundHead,
     loss: MarginSoftmax,
     own: Own,
+    divisor: Option<f32>,
     /// The inputs that are bound.
     places: Places,
 }
 
-/// Buffer and offset of embeddings, prototypes, labels.
-pub type Places = [(wgpu::Buffer, u64); 3];
+/// Buffer and offset of embeddings, prototypes, labels, and of the optional inputs that are there.
+#[derive(PartialEq)]
+pub struct Places([(wgpu::Buffer, u64); 3], Vec<(wgpu::Buffer, u64)>);
 
 pub struct Own {
     pub loss: Tensor,
     pub rows: Option<Tensor>,
+    pub log_sum_exps: Tensor,
+    /// Classes, cosines and log-probabilities, if they are planned.
+    pub nearest: Option<[Tensor; 3]>,
     pub upstream: Tensor,
     pub state: Tensor,
     pub grad_embeddings: Option<Tensor>,
@@ -68,11 +78,14 @@ pub struct Inputs<'a> {
     pub embeddings: &'a Tensor,
     pub prototypes: &'a Tensor,
     pub labels: &'a Tensor,
+    pub optional: Optional<&'a Tensor>,
 }
 
 impl Inputs<'_> {
     fn places(&self) -> Places {
-        [self.embeddings, self.prototypes, self.labels].map(|t| (t.buffer().clone(), t.offset()))
+        let place = |tensor: &Tensor| (tensor.buffer().clone(), tensor.offset());
+        let more = self.optional.each().map(place).collect();
+        Places([self.embeddings, self.prototypes, self.labels].map(place), more)
     }
 }
 
@@ -84,10 +97,10 @@ pub struct Lease {
 }
 
 impl Pool {
-    /// What the idle sets have bound, the last used first.
-    pub fn places(&self) -> Vec<Places> {
+    /// Embeddings, prototypes and labels that the idle sets have bound, the last used first.
+    pub fn places(&self) -> Vec<[(wgpu::Buffer, u64); 3]> {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().rev().flat_map(|e| e.idle.iter().rev()).map(|set| set.places.clone()).collect()
+        entries.iter().rev().flat_map(|e| e.idle.iter().rev()).map(|set| set.places.0.clone()).collect()
     }
 
     /// A set for these inputs. Compiles and allocates nothing where one of the shape is idle.
@@ -132,9 +145,11 @@ impl Pool {
 
 fn head(context: &Context, key: &Key, loss: &MarginSoftmax) -> Result<Head> {
     let shards = Plan::shards(key.shape, Element::F32, context.limits())?;
+    let (soft_labels, predictions) = (key.soft_labels, key.predictions);
     let layout = Layout { shards: &shards, embeddings: Element::F32, prototypes: Element::F32 };
     let want = Want { grad_embeddings: key.embeddings, grad_prototypes: key.prototypes, ..Want::LOSS };
-    let options = Options { want, budget: Budget::bytes(key.budget), ..Options::default() };
+    let budget = Budget::bytes(key.budget);
+    let options = Options { want, budget, soft_labels, predictions, ..Options::default() };
     let plan = Plan::head(loss, key.shape, &layout, context.limits(), &options)?;
     Ok(Head::new(context, loss, plan)?)
 }
@@ -150,6 +165,11 @@ impl Set {
         let own = Own {
             loss: empty(&[1])?,
             rows: per_row.then(|| empty(&[n])).transpose()?,
+            log_sum_exps: empty(&[n])?,
+            nearest: match head.plan().predictions() {
+                0 => None,
+                count => Some(nearest(context, &[n, count])?),
+            },
             upstream: empty(&[if per_row { n } else { 1 }])?,
             state: empty(&[4])?,
             grad_embeddings: want("grad_embeddings").then(|| empty(&[n, shape.dim()])).transpose()?,
@@ -159,12 +179,24 @@ impl Set {
             },
         };
         let bound = with_io(&own, inputs, &shards, |io| head.bind(io))?;
-        Ok(Self { head: head.clone(), bound, loss: loss.clone(), own, places: inputs.places() })
+        let (head, loss) = (head.clone(), loss.clone());
+        Ok(Self { head, bound, loss, own, divisor: None, places: inputs.places() })
     }
 }
 
+/// Classes, cosines and log-probabilities.
+pub fn nearest(context: &Context, shape: &[usize]) -> Result<[Tensor; 3]> {
+    let one = |element| Tensor::empty(context, shape, element);
+    Ok([one(Element::I32)?, one(Element::F32)?, one(Element::F32)?])
+}
+
+/// As a head writes them.
+pub fn prediction_tensors([classes, cosines, log_probabilities]: &[Tensor; 3]) -> PredictionTensors<'_> {
+    PredictionTensors { classes, cosines, log_probabilities, sub_centers: None }
+}
+
 /// The prototypes as the plan cuts them: ranges of burn's one buffer.
-fn shards(whole: &Tensor, plan: &Plan) -> Result<Vec<Tensor>> {
+pub fn shards(whole: &Tensor, plan: &Plan) -> Result<Vec<Tensor>> {
     let (d, k) = (plan.shape().dim(), plan.shape().sub_centers());
     let mut offset = whole.offset();
     let mut cut = vec![];
@@ -185,7 +217,15 @@ fn with_io<T>(
 ) -> Result<T> {
     let prototypes: Vec<&Tensor> = shards.iter().collect();
     let grad_prototypes: Vec<&Tensor> = own.grad_prototypes.iter().collect();
+    let Optional { row_weights, class_weights, class_margins, soft_classes, soft_weights } = inputs.optional;
     Ok(f(&Io {
+        row_weights,
+        class_weights,
+        class_margins,
+        soft_classes,
+        soft_weights,
+        log_sum_exps: Some(&own.log_sum_exps),
+        predictions: own.nearest.as_ref().map(prediction_tensors),
         upstream: Some(&own.upstream),
         state: Some(&own.state),
         row_losses: own.rows.as_ref(),
@@ -209,6 +249,14 @@ impl Lease {
     /// Whether the loss keeps numbers that follow the batch.
     pub fn follows(&self) -> bool {
         self.set.as_ref().is_some_and(|set| !set.head.plan().stage(Stage::UpdateState).is_empty())
+    }
+
+    /// What a mean is divided by from now on.
+    pub fn set_divisor(&mut self, divisor: Option<f32>) -> Result<()> {
+        let Some(set) = self.set.as_mut().filter(|set| set.divisor != divisor) else { return Ok(()) };
+        set.bound.set_divisor(divisor)?;
+        set.divisor = divisor;
+        Ok(())
     }
 
     /// Binds the inputs where they are now; what the forward pass left in the workspace stays.
