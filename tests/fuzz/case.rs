@@ -1,7 +1,9 @@
 //! A head and a batch from bytes, special values among them.
 
 use arbitrary::{Result, Unstructured};
-use margin_softmax::{MarginSoftmax, Options, Reduction, State, Target, Want};
+use margin_softmax::{
+    Adaptive, Batch, Link, MarginSoftmax, Options, Others, Reduction, Similarity, SoftLabels, State, Target, Want,
+};
 
 use crate::{common::Data, losses};
 
@@ -15,6 +17,51 @@ pub struct Case {
     pub squeeze: u8,
     /// Whether other numbers of threads are to be tried too.
     pub threads: bool,
+    pub more: Option<More>,
+}
+
+/// What the gates say nothing of: promises, counts, errors and bits are checked.
+pub struct More {
+    pub row_weights: Option<Vec<f32>>,
+    pub soft: Option<Soft>,
+    /// How many.
+    pub predictions: Option<usize>,
+}
+
+/// Targets of all rows.
+pub struct Soft {
+    pub count: usize,
+    pub classes: Vec<i32>,
+    pub weights: Vec<f32>,
+}
+
+impl More {
+    /// Beside a loss, to which a focal factor or z-loss is added.
+    fn new(u: &mut Unstructured, loss: &mut MarginSoftmax, [rows, classes, _]: [usize; 3]) -> Result<Self> {
+        let bits: u8 = u.arbitrary()?;
+        let has = |bit: u8| bits >> bit & 1 == 1;
+        let softmax = loss.link == Link::Softmax && loss.similarity == Similarity::Cosine;
+        if has(0) && softmax && loss.label_smoothing == 0.0 {
+            loss.focal = losses::number(u, 0.0, 5.0)?;
+        }
+        if has(1) && softmax {
+            loss.z_loss = losses::number(u, 0.0, 0.1)?;
+        }
+        let row_weights = if has(2) { Some(values(u, rows, 0.0, 3.0)?) } else { None };
+        // a loss that takes none is refused, but a bad label beside it is seen first by one and last by another engine
+        let shares = matches!(loss.others, Others::Identity | Others::Rectified | Others::Angle(_))
+            || matches!(loss.others, Others::InterclassFilter(_) | Others::SimilarityAdjustment(_));
+        let soft = if has(3) && shares && !matches!(loss.adaptive, Adaptive::Length(_)) {
+            let count = u.int_in_range(1..=SoftLabels::<f32>::MAX)?;
+            let class = |_| u.int_in_range(-1..=classes as i32 - 1);
+            let targets = (0..rows * count).map(class).collect::<Result<_>>()?;
+            Some(Soft { count, classes: targets, weights: values(u, rows * count, 0.0, 2.0)? })
+        } else {
+            None
+        };
+        let predictions = if has(4) && soft.is_none() { Some(u.int_in_range(1..=classes.min(64))?) } else { None };
+        Ok(Self { row_weights, soft, predictions })
+    }
 }
 
 /// A power of ten from the smallest subnormal f32 to the largest f32.
@@ -59,7 +106,7 @@ fn values(u: &mut Unstructured, count: usize, low: f64, high: f64) -> Result<Vec
 impl Case {
     /// `None` where the loss is none, or none of this shape.
     pub fn new(u: &mut Unstructured) -> Result<Option<Self>> {
-        let loss = losses::loss(u)?;
+        let mut loss = losses::loss(u)?;
         let (rows, classes, dim) =
             (u.int_in_range(0..=8_usize)?, u.int_in_range(1..=40_usize)?, u.int_in_range(1..=20_usize)?);
         let mut data = Data::random(rows, classes, dim, u.arbitrary()?);
@@ -113,7 +160,28 @@ impl Case {
         let want =
             Want { grad_embeddings: !has(7), grad_prototypes: !has(8), grad_scale: !has(9), grad_bias: !has(10) };
         let squeeze = if has(11) { u.arbitrary()? } else { 0 };
-        Ok(Some(Self { loss, data, want, state, train: has(12), squeeze, threads: has(13) && has(14) }))
+        let more = if has(15) { Some(More::new(u, &mut loss, data.shape)?) } else { None };
+        Ok(Some(Self { loss, data, want, state, train: has(12), squeeze, threads: has(13) && has(14), more }))
+    }
+
+    pub fn batch(&self) -> Batch<'_> {
+        let soft = self.more.as_ref().and_then(|more| more.soft.as_ref());
+        Batch {
+            row_weights: self.more.as_ref().and_then(|more| more.row_weights.as_deref()),
+            soft_labels: soft.map(|Soft { count, classes, weights }| SoftLabels { count: *count, classes, weights }),
+            ..self.data.batch()
+        }
+    }
+
+    /// Without a budget.
+    pub fn roomy(&self) -> Options {
+        let more = self.more.as_ref();
+        Options {
+            want: self.want,
+            soft_labels: more.and_then(|more| more.soft.as_ref()).map(|soft| soft.count),
+            predictions: more.and_then(|more| more.predictions),
+            ..Options::default()
+        }
     }
 
     /// The options of this case; what a budget of 0 bytes says would be enough is `least`.
@@ -121,10 +189,10 @@ impl Case {
         let [rows, classes, _] = self.data.shape;
         let keep = 4 * (rows * classes * self.data.centers.max(1)) as u64 + least;
         let bytes = match self.squeeze {
-            0 => return Options { want: self.want, ..Options::default() },
+            0 => return self.roomy(),
             255 => least,
             part => least + (keep * u64::from(part)) / 255,
         };
-        Options { budget: margin_softmax::Budget::bytes(bytes), want: self.want, ..Options::default() }
+        Options { budget: margin_softmax::Budget::bytes(bytes), ..self.roomy() }
     }
 }

@@ -22,7 +22,7 @@ use case::Case;
 use common::{Data, differing, distance};
 use libfuzzer_sys::fuzz_target;
 use margin_softmax::{
-    Adaptive, Backend, Batch, Budget, Error, Margins, Options, Output, Result, Similarity, State, reference,
+    Adaptive, Backend, Batch, Budget, Error, Margins, Options, Output, Result, Similarity, SoftLabels, State, reference,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use steady::Seen;
@@ -40,7 +40,7 @@ impl Case {
     fn cpu(&self, options: &Options) -> Result<(Output, State)> {
         let mut head = Backend::cpu().head_with(&self.loss, self.data.shape(), options)?;
         head.set_state(&self.state)?;
-        let batch = self.data.batch();
+        let batch = self.batch();
         let out = if self.train { head.train(&batch)? } else { head.evaluate(&batch)? };
         Ok((out, *head.state()))
     }
@@ -51,7 +51,17 @@ impl Case {
         let [weights, upstream, bias] = [&data.weights, &data.upstream, &data.bias].map(|v| v.as_deref().map(wide));
         let [by_class, by_row] =
             [&data.class_margins, &data.row_margins].map(|all| all.each_ref().map(|m| m.as_deref().map(wide)));
+        let given = self.batch();
+        let row_weights = given.row_weights.map(wide);
+        let soft_weights = given.soft_labels.map_or_else(Vec::new, |soft| wide(soft.weights));
+        let soft_labels = given.soft_labels.map(|SoftLabels { count, classes, .. }| SoftLabels {
+            count,
+            classes,
+            weights: &soft_weights,
+        });
         let batch = Batch {
+            row_weights: row_weights.as_deref(),
+            soft_labels,
             embeddings: &x,
             prototypes: &w,
             labels: &data.labels,
@@ -72,7 +82,7 @@ impl Case {
     }
 
     fn least(&self) -> u64 {
-        let options = Options { budget: Budget::bytes(0), want: self.want, ..Options::default() };
+        let options = Options { budget: Budget::bytes(0), ..self.roomy() };
         match Backend::cpu().head_with(&self.loss, self.data.shape(), &options).err() {
             Some(Error::Budget { needed, .. }) => needed,
             _ => 0,
@@ -119,6 +129,12 @@ impl Case {
         let gradients = found.grad_embeddings.iter().chain(&found.grad_prototypes).chain(&found.grad_bias);
         assert!(gradients.chain([&found.grad_scale]).all(|g| g.is_finite()), "{found:?}");
         assert!(found.target_cosines.iter().chain(&found.other_cosines).all(|c| c.is_finite()));
+        for (i, all) in found.predictions.iter().flat_map(|all| (0..all.rows()).map(move |i| (i, all))) {
+            let own: Vec<_> = (0..all.count).filter_map(|k| all.get(i, k)).collect();
+            let counts = !found.row_losses[i].is_nan() && Some(self.data.labels[i]) != self.loss.ignore_index;
+            assert_eq!(own.len(), if counts { all.count } else { 0 }, "row {i}: {own:?}");
+            assert!(own.windows(2).all(|pair| pair[0].cosine >= pair[1].cosine), "row {i}: {own:?}");
+        }
         let dim = self.data.shape[2];
         for (i, row) in found.grad_embeddings.chunks(dim).enumerate() {
             let out = found.row_losses[i].is_nan() || Some(self.data.labels[i]) == self.loss.ignore_index;
@@ -136,7 +152,7 @@ impl Case {
         let follows = self.train
             && (self.loss.adaptive == Adaptive::AdaCos || matches!(self.loss.adaptive, Adaptive::AdaFace(_)));
         let broken = found.counts.non_finite_prototypes > 0;
-        if !seen.steady || seen.gate > 1e-3 || broken || !self.moderate() || follows {
+        if self.more.is_some() || !seen.steady || seen.gate > 1e-3 || broken || !self.moderate() || follows {
             return;
         }
         let gate = seen.gate;
