@@ -4,7 +4,8 @@
 ///
 /// Input is checked before any work starts: a call that refuses its input has written nothing. The errors that come from
 /// the device itself ([`DeviceLost`](Error::DeviceLost), [`OutOfMemory`](Error::OutOfMemory), [`Device`](Error::Device),
-/// [`Timeout`](Error::Timeout)) may come later; host memory is untouched by them too.
+/// [`Timeout`](Error::Timeout)) may come later; host memory is untouched by them too. After [`Cancelled`](Error::Cancelled) an
+/// output that was to be used again is empty, and keeps its room; states are untouched.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)] // each field is named in its message
@@ -51,6 +52,9 @@ pub enum Error {
     /// A head whose last call was given up between two of its submits.
     #[error("the last call was recorded in part, so there are no results: record a forward pass anew")]
     Unfinished,
+    /// A progress callback stopped the call.
+    #[error("the progress callback stopped the call")]
+    Cancelled,
     /// A buffer offset that the device cannot bind.
     #[error("`{what}` starts at byte {offset} of its buffer, the device needs a multiple of {alignment}")]
     Alignment { what: &'static str, offset: u64, alignment: u64 },
@@ -110,6 +114,47 @@ pub enum Error {
     /// The device did not answer in time; it works on, and the same call may be made again.
     #[error("the device did not answer within {seconds} s")]
     Timeout { seconds: f64 },
+}
+
+impl Error {
+    /// The name of its variant, for callers in other languages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Parameter { .. } => "Parameter",
+            Self::Combination { .. } => "Combination",
+            Self::Length { .. } => "Length",
+            Self::Rows { .. } => "Rows",
+            Self::Shape { .. } => "Shape",
+            Self::Element { .. } => "Element",
+            Self::Label { .. } => "Label",
+            Self::Class { .. } => "Class",
+            Self::Zero { .. } => "Zero",
+            Self::Size { .. } => "Size",
+            Self::Limit { .. } => "Limit",
+            Self::Budget { .. } => "Budget",
+            Self::Work { .. } => "Work",
+            Self::Unfinished => "Unfinished",
+            Self::Alignment { .. } => "Alignment",
+            Self::Buffer { .. } => "Buffer",
+            Self::Usage { .. } => "Usage",
+            Self::Foreign { .. } => "Foreign",
+            Self::Feature { .. } => "Feature",
+            Self::Overlap { .. } => "Overlap",
+            Self::Missing { .. } => "Missing",
+            Self::Recompile { .. } => "Recompile",
+            Self::Wgsl { .. } => "Wgsl",
+            Self::Shards { .. } => "Shards",
+            Self::NoAdapter(_) => "NoAdapter",
+            Self::Name { .. } => "Name",
+            Self::Format { .. } => "Format",
+            Self::File { .. } => "File",
+            Self::DeviceLost(_) => "DeviceLost",
+            Self::OutOfMemory(_) => "OutOfMemory",
+            Self::Device(_) => "Device",
+            Self::Timeout { .. } => "Timeout",
+            Self::Cancelled => "Cancelled",
+        }
+    }
 }
 
 /// A negative label is most often meant to mark a row that is left out: PyTorch does so with -100 by default.

@@ -85,7 +85,7 @@
 //! # Guides
 //!
 //! One for each starting point: [slices](guide::slices), [a training run](guide::training) with schedules, sampling,
-//! penalties, monitors and checkpoints, [a wgpu device](guide::device), [a burn model](guide::burn), [a browser](guide::browser),
+//! penalties, monitors and checkpoints, [a wgpu device](guide::device), [a burn model](guide::burn), [PyTorch and numpy](guide::python), [a browser](guide::browser),
 //! [a loss of your own](guide::margin), and [parity](guide::parity) with an implementation that you have.
 //!
 //! On a device of the caller's the library works on the caller's buffers and encoder; recording only records: nothing is

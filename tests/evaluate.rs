@@ -364,6 +364,82 @@ fn every_device_takes_every_input() {
     }
 }
 
+/// Two rows' targets: one row mixes two classes, the other has equal ones, a gap, and no part of its label.
+fn soft(classes: Tensor) -> Vec<Tensor> {
+    let weights = f32s("soft_weights", &[2, 3], &[0.75, 0.25, 0.0, 0.5, 0.25, 0.25]);
+    golden().into_iter().chain([classes, weights]).collect()
+}
+
+/// The losses of the separate labels in the golden values' formula, mixed; i32 and i64 give the same file.
+#[test]
+fn every_device_takes_soft_labels() {
+    let classes = [0, 1, 2, 1, 1, -1];
+    let tensors = soft(i64s("soft_classes", &[2, 3], &classes));
+    let place = Place::new(&file(&tensors), ARCFACE);
+    let rows = |labels: [i64; 2]| {
+        let place = Place::new(&file(&golden_with(i64s("labels", &[2], &labels))), ARCFACE);
+        place.results(&["--device", "reference"]).row_losses
+    };
+    let (first, second) = (rows([0, 1]), rows([1, 1]));
+    let expected = [0.75 * first[0] + 0.25 * second[0], 0.75 * first[1]];
+    let reference = place.results(&["--device", "reference"]);
+    for (found, expected) in reference.row_losses.iter().zip(expected) {
+        assert_abs_diff_eq!(*found, expected, epsilon = 1e-12);
+    }
+    // Z is the sum of the weights
+    assert_abs_diff_eq!(reference.loss, (expected[0] + expected[1]) / 1.75, epsilon = 1e-12);
+    each_device(|device| place.results(device).assert_near(&reference, 1e-5));
+    assert!(place.run(CPU).stdout.contains(", soft labels"));
+
+    let bytes = |tensors: &[Tensor]| {
+        let place = Place::new(&file(tensors), ARCFACE);
+        place.results(CPU);
+        fs::read(place.at("out.safetensors")).unwrap()
+    };
+    let narrow = classes.iter().flat_map(|&class| (class as i32).to_le_bytes()).collect();
+    let narrow = soft(Tensor("soft_classes", Dtype::I32, vec![2, 3], narrow));
+    assert!(bytes(&narrow) == bytes(&tensors));
+    // the label alone, and nothing else
+    let one = [i64s("soft_classes", &[2, 1], &[0, 2]), f32s("soft_weights", &[2, 1], &[1.0; 2])];
+    let one: Vec<Tensor> = golden().into_iter().chain(one).collect();
+    assert!(bytes(&one) == bytes(&golden()));
+}
+
+#[test]
+fn bad_soft_labels_are_refused() {
+    let good = soft(i64s("soft_classes", &[2, 3], &[0, 1, 2, 1, 1, -1]));
+    let without = |name: &str| good.iter().filter(|t| t.0 != name).cloned().collect::<Vec<_>>();
+    let with = |tensor: Tensor| {
+        let mut tensors = without(tensor.0);
+        tensors.push(tensor);
+        tensors
+    };
+    let many = |count: usize| {
+        let classes = i64s("soft_classes", &[2, count], &vec![0; 2 * count]);
+        golden().into_iter().chain([classes, f32s("soft_weights", &[2, count], &vec![0.5; 2 * count])]).collect()
+    };
+    let cases: Vec<(Vec<Tensor>, &str)> = vec![
+        (without("soft_classes"), "tensor `soft_classes` is missing: `soft_weights` is there"),
+        (without("soft_weights"), "tensor `soft_weights` is missing: `soft_classes` is there"),
+        (with(f32s("soft_classes", &[2, 3], &[0.0; 6])), "`soft_classes` is F32 [2, 3], allowed is I64 or I32 [N, T]"),
+        (with(i64s("soft_classes", &[6], &[0; 6])), "`soft_classes` is I64 [6], allowed is I64 or I32 [N, T]"),
+        (with(i64s("soft_classes", &[3, 2], &[0; 6])), "`soft_classes` has shape [3, 2], expected [2, 2]"),
+        (with(f32s("soft_weights", &[2, 2], &[0.5; 4])), "`soft_weights` has shape [2, 2], expected [2, 3]"),
+        (with(i64s("soft_classes", &[2, 3], &[0, 1, 2, 1, 3, 0])), "row 1 has label 3, but there are only 3 classes"),
+        (with(i64s("soft_classes", &[2, 3], &[0, 1 << 32, 2, 1, 0, 0])), "row 0 has label 4294967296"),
+        (with(f32s("soft_weights", &[2, 3], &[0.5, -0.5, 0.0, 0.0, 0.0, 1.0])), "`soft_labels.weights` is -0.5"),
+        (many(0), "`soft_labels` is 0, allowed is 1 to 16 targets of a row"),
+        (many(17), "`soft_labels` is 17, allowed is 1 to 16 targets of a row"),
+    ];
+    for (tensors, message) in cases {
+        let place = Place::new(&file(&tensors), ARCFACE);
+        refused(&place, CPU, message);
+        refused(&place, &["--device", "reference"], message);
+    }
+    let follows = Place::new(&file(&good), r#"{"preset": "curricularface"}"#);
+    refused(&follows, CPU, "the other classes of CurricularFace depend on the target");
+}
+
 /// f16 and bf16 are widened before anything else: the same bits as their values in f32.
 #[test]
 fn half_types_are_their_values() {

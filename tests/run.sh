@@ -169,7 +169,7 @@ browser() {
     tests/browser/node_modules/.bin/tsc --noEmit --strict --target es2022 --module nodenext --lib es2022,dom --types '' \
         tests/browser/types.mts
     cargo run --release --features serde --example browser_cases -- out/browser
-    cargo run --release -p web-build -- --inline --most 200000 web/planner
+    cargo run --release -p web-build -- --inline --most 185000 web/planner
     cargo run --release -p web-build -- tests/browser/rust
     web/serve.sh --build
     node tests/browser/run.mjs
@@ -210,6 +210,33 @@ else
     lacking 'browser (nodejs, npm, chromium, wasm32-unknown-unknown)'
 fi
 
+# a Python that has PyTorch, numpy and pytest: the first in PATH, or Debian's
+python_with_torch() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        "$python" -c 'import numpy, pytest, torch' 2>/dev/null && echo "$python" && return
+    done
+    return 1
+}
+
+# the Python package from a folder, without pip; then its example, which compares two heads step by step
+python_package() {
+    integrations/python/stage.sh
+    export PYTHONPATH=${CARGO_TARGET_DIR:-target}/python PYTHONDONTWRITEBYTECODE=1
+    "$1" -m pytest -q -p no:cacheprovider integrations/python/tests
+    "$1" integrations/python/examples/digits.py
+}
+
+if ! python_with_torch >/dev/null; then
+    step 'install python3-torch' install python3-torch python3-numpy python3-pytest
+fi
+if python=$(python_with_torch); then
+    step 'Python' python_package "$python"
+    step 'clippy of the Python package' cargo clippy --release --locked -p margin-softmax-python -- -D warnings
+else
+    lacking 'Python (python3-torch, python3-numpy, python3-pytest)'
+fi
+
 # the crates as they would be published; tests/host/package.rs compares their lists of files with the rule
 package() {
     cargo package --no-verify --allow-dirty -p margin-softmax -p margin-softmax-burn
@@ -223,6 +250,14 @@ packed() {
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
     tar -xzf "target/package/$name-$version.crate" -C "$temporary"
     (cd "$temporary/$name-$version" && cargo "$@" --target-dir "$root/target")
+}
+
+# the package as a user installs it, with the current PyTorch, whose torch.compile goes around a head
+python_by_pip() {
+    local root=${CARGO_TARGET_DIR:-target}/python-venv
+    python3 -m venv --clear "$root"
+    "$root/bin/pip" install --quiet --disable-pip-version-check ./integrations/python torch pytest ml_dtypes
+    (cd "$temporary" && "$OLDPWD/$root/bin/python" -m pytest -q -p no:cacheprovider "$OLDPWD/integrations/python/tests")
 }
 
 # `+nightly` and the like need rustup
@@ -245,6 +280,17 @@ mutants_shard() {
     echo $((10#$(date -u +%j) % 48))/48
 }
 
+# the standard library's, which is compiled again for threads in wasm
+sources() {
+    toolchain nightly && rustup component list --toolchain nightly --installed | grep -x rust-src >/dev/null
+}
+
+# beside the builds of the step `browser`
+threads() {
+    cargo run --release -p web-build -- --threads --features threads --out web/dist/threads tests/browser/rust
+    node tests/browser/run.mjs 'threads have the bits'
+}
+
 miri() {
     (cd tests/miri && cargo +nightly miri test)
 }
@@ -261,6 +307,11 @@ if $full; then
     step 'benches build' cargo bench --no-run --features serde
     step 'clippy of benches/isa' isa_clippy
     step 'compilers of GPUs: the others' benches/isa/run.sh nvidia intel mobile
+    if python3 -c 'import ensurepip, venv' 2>/dev/null && python3 -m pip download --quiet --no-deps -d "$temporary" maturin 2>/dev/null; then
+        step 'Python by pip, with the current PyTorch' python_by_pip
+    else
+        skip 'Python by pip (python3-venv, and an index that pip reaches)'
+    fi
     step 'package: documentation tests' packed margin-softmax test --doc --release --features serde
     if toolchain "$(minimum_rust)"; then
         step "Rust $(minimum_rust)" cargo "+$(minimum_rust)" check --release --features safetensors
@@ -286,6 +337,11 @@ if $full; then
         step 'Miri' miri
     else
         skip 'Miri (rustup component add --toolchain nightly miri rust-src)'
+    fi
+    if have node && have npm && have chromium && wasm && sources; then
+        step 'browser: threads' threads
+    else
+        skip 'browser: threads (rustup toolchain install nightly --component rust-src; nodejs, npm, chromium)'
     fi
     if toolchain nightly && have cargo-fuzz; then
         step 'fuzzing' tests/fuzz/run.sh 30
@@ -319,11 +375,12 @@ if $full; then
     step 'long sums' cargo test --release --features serde --test cpu --test gpu -- sums_over
 fi
 
-# cargo's `test result` lines and Tint's
+# cargo's `test result` lines, Tint's, and pytest's
 current=total
 # parts of a step that lacked their tools
 skipped=$((skipped + $(grep -c '^skipped: ' "$log" || true)))
 printf '\n%d s\n' "$SECONDS"
-sed -nE 's/^(test result: .*\. )?([0-9]+) passed[;,] ([0-9]+) failed(; ([0-9]+) ignored.*)?$/\2 \3 \5/p' "$log" |
+sed -nE -e 's/^(test result: .*\. )?([0-9]+) passed[;,] ([0-9]+) failed(; ([0-9]+) ignored.*)?$/\2 \3 \5/p' \
+    -e 's/^([0-9]+) passed(, ([0-9]+) skipped)?(, [0-9]+ warnings?)? in [0-9.]+s.*$/\1 0 \3/p' "$log" |
     awk -v s="$skipped" '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }'
 [ ${#failed[@]} = 0 ]

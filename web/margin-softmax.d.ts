@@ -1,5 +1,9 @@
 // Types of margin-softmax.js. GPU types are those of the DOM library, or of @webgpu/types.
 
+import type { Batch, BatchReport, Inputs, Output, Predictions, State, StateInput } from './module/data.js';
+
+export * from './module/data.js';
+
 /** Named after the crate's errors; `message` says in plain words what to do. */
 export class MarginSoftmaxError extends Error {
     readonly name: 'MarginSoftmaxError';
@@ -28,8 +32,10 @@ export type ErrorCode =
     | 'Recompile'
     | 'Rows'
     | 'Shape'
+    | 'Shards'
     | 'Size'
     | 'Unfinished'
+    | 'Cancelled'
     | 'Usage'
     | 'Work'
     | 'Zero';
@@ -99,7 +105,27 @@ export interface Settings {
         work_per_submit?: number;
         /** k, 1 to 64: the nearest classes of each row come out; none if absent. */
         predictions?: number;
+        /**
+         * T, 1 to 16: the most targets of a row that `softLabels` may bring; none if absent. Refused with `predictions`, and where
+         * the other classes depend on the target (CurricularFace, inter-topk, MV-Softmax, ArcNegFace).
+         */
+        soft_labels?: number;
     };
+}
+
+/** What a predictor is made for. Of the loss scale, link and product are used. */
+export interface PredictorSettings {
+    /** A name or plain data. */
+    loss: string | Loss;
+    shape: Shape;
+    /** k, 1 to 64 and no more than there are classes: the nearest classes of each row. */
+    count: number;
+    /** First class and the one after the last among those of `shape`, whose prototypes and biases are given; all if absent. */
+    range?: readonly [number, number];
+    elements?: Settings['elements'];
+    /** Classes of each prototype buffer; as few as the device allows if absent. */
+    shards?: number[];
+    options?: Pick<NonNullable<Settings['options']>, 'budget' | 'preset' | 'tile' | 'work_per_submit'>;
 }
 
 /** What a device allows, as the planner reads it. */
@@ -123,7 +149,15 @@ export interface Plan {
     readonly part_stride: number;
     /** Bytes that a bound set allocates beside the caller's buffers. */
     readonly workspace_bytes: number;
+    /** First class and the one after the last. */
+    readonly range: [number, number];
     readonly shards: number[];
+    /** Nearest classes of each row that come out; 0 without. */
+    readonly predictions: number;
+    /** The most targets of a row; 0 without soft labels. */
+    readonly soft_labels: number;
+    /** Where rows and batch lie in the workspace, in words of 32 bits. */
+    readonly report: { row: Record<string, number>; states: [number, number, number]; batch: Record<string, number> };
     readonly schedule: { tile: string; keep: boolean; chunks: number[]; slots: number; splits: number };
     readonly buffers: { name: string; bytes: number; role: 'workspace' | 'given' | 'optional'; shard: number }[];
     readonly kernels: { name: string; source: string; written: boolean[] }[];
@@ -201,6 +235,10 @@ export interface Io {
     classWeights?: Binding;
     /** [N]. */
     rowWeights?: Binding;
+    /** [N, T], i32, with the T of `options.soft_labels`; a negative one is no target. Comes with `softWeights`. */
+    softClasses?: Binding;
+    /** [N, T]: the weight of each of these, 0 or 1e-30 to 1e24; any other makes its row invalid. */
+    softWeights?: Binding;
     /** [C, 4]: m0..m3, NaN for the loss' own. */
     classMargins?: Binding;
     /** [N, 4]. */
@@ -211,85 +249,15 @@ export interface Io {
     state?: Binding;
 }
 
-/** One whole number per row. */
-export type Labels =
-    | Int8Array
-    | Uint8Array
-    | Uint8ClampedArray
-    | Int16Array
-    | Uint16Array
-    | Int32Array
-    | Uint32Array
-    | BigInt64Array
-    | BigUint64Array
-    | readonly (number | bigint)[];
+/** The tensors of a prediction, as in `Io`; `bias` and sub-centers are optional. */
+export type PredictIo = Required<Pick<Io, 'embeddings' | 'prototypes' | 'predictedClasses' | 'predictedCosines' | 'logProbabilities'>> &
+    Pick<Io, 'bias' | 'predictedSubCenters'>;
 
-/** The same as typed arrays; f16 and bf16 as Float16Array (f16) or raw bits. Values are checked as the crate checks slices. */
-export interface Batch {
-    embeddings: Float32Array | Uint16Array | ArrayBufferView;
-    prototypes: Float32Array | Uint16Array | ArrayBufferView;
-    /** 0 to C - 1, or the ignore index. */
-    labels: Labels;
-    /** 0, or 1e-30 to 1e24. */
-    classWeights?: Float32Array;
-    /** [N]: a factor on each row's loss and on its share of the mean. 0, or 1e-30 to 1e24. */
-    rowWeights?: Float32Array;
-    /** What a mean is divided by, in the place of the weights of its rows: 1e-30 to 1e30. */
-    divisor?: number;
-    /** Finite. */
-    upstream?: Float32Array;
-    /** NaN for the loss' own. */
-    classMargins?: Float32Array;
-    /** NaN for those of the class, or the loss' own. */
-    rowMargins?: Float32Array;
-    /** Finite. */
-    bias?: Float32Array;
-}
-
-/** The `count` nearest classes of each row, best first; of equal cosines the lower class comes first. */
-export interface Predictions {
-    count: number;
-    /** [N, count]; -1 where a row has none. */
-    classes: Int32Array;
-    /** [N, count]: raw cosines, without margin or scale; NaN where a row has none. */
-    cosines: Float32Array;
-    /** [N, count]: the log-softmax of s·c over all classes; with a binary link log σ(s·c + b). */
-    logProbabilities: Float32Array;
-    /** [N, count]: which prototype of the class has that cosine. */
-    subCenters: Int32Array;
-}
-
-export interface Output {
-    loss: number;
-    rowLosses: Float32Array;
-    /** log Σ exp over all classes, of the loss' own logits; absent with a binary link. */
-    logSumExps?: Float32Array;
-    /** With `predictions` among the options. */
-    predictions?: Predictions;
-    gradEmbeddings?: Float32Array;
-    gradPrototypes?: Float32Array;
-    gradScale?: number;
-    gradBias?: Float32Array;
-}
-
-/** What a run must keep, spelled as the crate's `State` in JSON. */
-export interface State {
-    classes: number;
-    /** Training steps so far; a BigInt beyond 2^53. */
-    step: number | bigint;
-    /** Of ElasticFace's draws, 64 bits; a BigInt beyond 2^53; at first 0. */
-    seed: number | bigint;
-    /** CurricularFace's running mean of the target cosine. */
-    hardness: number;
-    /** Mean and deviation of the embeddings' norms (AdaFace). */
-    norm_mean: number;
-    norm_deviation: number;
-    /** The scale in force under dynamic AdaCos. */
-    scale: number;
-}
-
-/** A state to go on from: one that was read here, or in the crate's JSON, where broken numbers are strings. */
-export type StateInput = Readonly<{ [K in keyof State]: State[K] | (K extends 'classes' | 'step' | 'seed' ? never : string) }>;
+/**
+ * The nearest classes among those of all parts, and their log-probabilities among all classes. The parts are predictions of the
+ * same rows, each of a `range`; together they must be all of so many classes, each once (`Shards`), with the same `count` (`Length`).
+ */
+export function mergePredictions(parts: readonly Predictions[], classes: number): Predictions;
 
 export class Head {
     private constructor();
@@ -313,15 +281,54 @@ export class Head {
     bind(io: Io): Promise<Bound>;
     /**
      * Uploads, records, submits, reads back. A training step moves `state`; an error leaves it as it was. `onProgress` is
-     * called after each part of the work, of which there are several with `work_per_submit`.
+     * called after each part of the work, of which there are several with `work_per_submit`, parts of much the same work. Where it
+     * returns `false`, the call rejects with the code `Cancelled`, and the rest is not submitted.
      */
     evaluate(
         batch: Batch,
-        options?: { loss?: string | Loss; training?: boolean; onProgress?(done: number, total: number): void },
+        options?: { loss?: string | Loss; training?: boolean; onProgress?(done: number, total: number): boolean | void },
     ): Promise<Output>;
+    /**
+     * Lengths, margins, parts of the loss and gradients of a batch, from what `evaluate` returned for it: numbers for a log now and
+     * then, computed on the host. `loss` and `training` as they were there; `state`: that after the call, by default the head's.
+     */
+    report(batch: Batch, out: Output, options?: { loss?: string | Loss; training?: boolean; state?: StateInput }): BatchReport;
     /** A copy of what a run must keep. Can be set while no call of `evaluate` is under way. */
     get state(): State;
     set state(state: StateInput);
+    destroy(): void;
+}
+
+/** The nearest classes of rows without labels, in memory for one chunk of cosines and the classes of `range`. */
+export class Predictor {
+    private constructor();
+    /** Plans and compiles; `onProgress` is called once before and once after every kernel. */
+    static create(
+        device: GPUDevice,
+        planner: Planner,
+        settings: PredictorSettings,
+        hooks?: { onProgress?(done: number, total: number, name: string): void },
+    ): Promise<Predictor>;
+    readonly device: GPUDevice;
+    readonly planner: Planner;
+    readonly plan: Plan;
+    readonly loss: Loss;
+    readonly shape: Required<Shape>;
+    /** Bytes of the tensors that `bind` takes. */
+    bytes(): Partial<Record<keyof PredictIo, number | number[]>>;
+    /** Buffers for all that `bind` must be given, and for the optional ones that `also` names. */
+    createBuffers(
+        also?: (keyof PredictIo)[],
+        usage?: GPUBufferUsageFlags,
+    ): Promise<Record<keyof PredictIo, GPUBuffer> & { prototypes: GPUBuffer[] }>;
+    /** Allocates a workspace and binds the buffers. Its forward pass writes the predictions; there is no backward pass. */
+    bind(io: PredictIo): Promise<Bound>;
+    /**
+     * Uploads, records, submits, reads back; the number of rows follows from the embeddings. `loss` is the predictor's with other
+     * numbers: where the scale follows the batch (dynamic AdaCos) give it that of `head.state`. `onProgress` is called after
+     * each part of the work, of which there are several with `work_per_submit`.
+     */
+    predict(inputs: Inputs, options?: { loss?: string | Loss; onProgress?(done: number, total: number): boolean | void }): Promise<Predictions>;
     destroy(): void;
 }
 

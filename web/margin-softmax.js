@@ -15,3 +15,5 @@ export { limitsOf, requestDevice } from './module/device.js';
 export { MarginSoftmaxError } from './module/errors.js';
 export { Head } from './module/head.js';
 export { Planner } from './module/planner.js';
+export { mergePredictions } from './module/predictions.js';
+export { Predictor } from './module/predictor.js';

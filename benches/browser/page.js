@@ -4,6 +4,7 @@ import { check, make } from './data.js';
 const peers = {
     'crate-webgpu': () => import('./crate-webgpu.js'),
     'crate-wasm': () => import('./crate-wasm.js'),
+    'crate-threads': () => import('./crate-threads.js'),
     jax: () => import('./jax.js'),
     tfjs: () => import('./tfjs.js'),
 };

@@ -78,6 +78,15 @@ const peers = [
         options: { file: wasm(flags) },
         needs: [wasm(flags)],
     })),
+    // the same module with one thread and with as many as jax-js takes
+    ...[1, os.cpus().length].map((threads) => ({
+        name: `crate wasm threads, ${threads}`,
+        side: 'cpu',
+        version: crate,
+        module: 'crate-threads',
+        options: { module: '/target/browser/threads/browser_head.js', threads },
+        needs: ['/target/browser/threads/browser_head.js'],
+    })),
     { name: 'jax-js wasm', side: 'cpu', version: jax, module: 'jax', options: { device: 'wasm' } },
     {
         name: 'TensorFlow.js wasm',

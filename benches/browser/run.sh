@@ -39,6 +39,9 @@ case " $* " in
                 cp "target/browser/$name/$target/release/browser_head.wasm" "target/browser/$name.wasm" ||
                 say "without $name: it does not build here"
         done
+        say 'the CPU path on several threads, with nightly Rust'
+        cargo run --quiet --release -p web-build -- --threads --features threads --out target/browser/threads "$here/head" >&2 ||
+            say 'without threads: they do not build here'
         ;;
 esac
 exec node "$here/run.mjs" "$@"

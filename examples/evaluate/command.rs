@@ -25,7 +25,8 @@ pub type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 #[command(name = "evaluate", version)]
 struct Arguments {
     /// The batch: embeddings [N,D], prototypes [C,D] or [C,K,D], labels [N], optionally class_weights [C], row_weights [N],
-    /// divisor [1], upstream [1] or [N], bias [C], class_m0..class_m3 [C], row_m0..row_m3 [N].
+    /// divisor [1], upstream [1] or [N], bias [C], class_m0..class_m3 [C], row_m0..row_m3 [N], soft_classes and
+    /// soft_weights [N,T].
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// The loss as JSON: a whole loss, or {"preset": "arcface"}.
@@ -116,6 +117,7 @@ fn run(arguments: &Arguments) -> Result<String> {
         want: Want::ALL.with_scale().with_bias(),
         budget: budget.unwrap_or_default(),
         tile,
+        soft_labels: input.soft.as_ref().map(|soft| soft.count),
         ..Options::default()
     };
 
@@ -299,7 +301,7 @@ impl Input {
         let [embeddings, prototypes] = self.elements;
         let given = |name, given| if given { format!(", {name}") } else { String::new() };
         format!(
-            "{} rows, {} classes, {} dimensions; embeddings {embeddings}, prototypes {prototypes}{}{}{}{}{}{}{}{}",
+            "{} rows, {} classes, {} dimensions; embeddings {embeddings}, prototypes {prototypes}{}{}{}{}{}{}{}{}{}",
             self.shape.rows(),
             self.shape.classes(),
             self.shape.dim(),
@@ -311,6 +313,7 @@ impl Input {
             given("bias", self.bias.is_some()),
             given("margins per class", self.class_margins.iter().any(Option::is_some)),
             given("margins per row", self.row_margins.iter().any(Option::is_some)),
+            given("soft labels", self.soft.is_some()),
         )
     }
 }

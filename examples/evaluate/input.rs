@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use margin_softmax::{Batch, Error, Margins, Reduction, Shape, predict::Inputs};
+use margin_softmax::{Batch, Error, Margins, Reduction, Shape, SoftLabels, predict::Inputs};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{command::Result, files};
@@ -29,6 +29,16 @@ pub struct Input<T = f32> {
     /// m0..m3 of classes and of rows.
     pub class_margins: [Option<Vec<T>>; 4],
     pub row_margins: [Option<Vec<T>>; 4],
+    pub soft: Option<Soft<T>>,
+}
+
+/// Several targets of each row.
+pub struct Soft<T> {
+    /// T.
+    pub count: usize,
+    /// \[N, T\].
+    pub classes: Vec<i32>,
+    pub weights: Vec<T>,
 }
 
 /// What a tensor may be.
@@ -49,6 +59,8 @@ const ROW_WEIGHTS: Kind = per_row("row_weights");
 const DIVISOR: Kind = Kind { name: "divisor", elements: &[Dtype::F32], axes: &[&["1"]] };
 const UPSTREAM: Kind = Kind { name: "upstream", elements: &[Dtype::F32], axes: &[&["1 or N"]] };
 const BIAS: Kind = per_class("bias");
+const SOFT_CLASSES: Kind = Kind { name: "soft_classes", elements: &[Dtype::I64, Dtype::I32], axes: &[&["N", "T"]] };
+const SOFT_WEIGHTS: Kind = Kind { name: "soft_weights", elements: &[Dtype::F32], axes: &[&["N", "T"]] };
 const CLASS_MARGINS: [Kind; 4] =
     [per_class("class_m0"), per_class("class_m1"), per_class("class_m2"), per_class("class_m3")];
 const ROW_MARGINS: [Kind; 4] = [per_row("row_m0"), per_row("row_m1"), per_row("row_m2"), per_row("row_m3")];
@@ -63,7 +75,8 @@ const fn per_row(name: &'static str) -> Kind {
 
 fn known() -> impl Iterator<Item = &'static str> {
     let single = [EMBEDDINGS, PROTOTYPES, LABELS, CLASS_WEIGHTS, ROW_WEIGHTS, DIVISOR, UPSTREAM, BIAS];
-    single.into_iter().chain(CLASS_MARGINS).chain(ROW_MARGINS).map(|kind| kind.name)
+    let soft = [SOFT_CLASSES, SOFT_WEIGHTS];
+    single.into_iter().chain(CLASS_MARGINS).chain(ROW_MARGINS).chain(soft).map(|kind| kind.name)
 }
 
 /// Every tensor by its name, type and shape; the labels' values are checked by the library.
@@ -132,7 +145,28 @@ fn parse(bytes: &[u8], reduction: Reduction) -> Result<Input> {
         bias,
         class_margins,
         row_margins,
+        soft: soft(&file, n, c)?,
     })
+}
+
+/// The targets of the rows, if there are any. A negative class is no target, as the library has it.
+fn soft(file: &SafeTensors<'_>, n: usize, c: usize) -> Result<Option<Soft<f32>>> {
+    let (classes, weights) = match (SOFT_CLASSES.optional(file)?, SOFT_WEIGHTS.optional(file)?) {
+        (Some(classes), Some(weights)) => (classes, weights),
+        (None, None) => return Ok(None),
+        (None, _) => return Err("tensor `soft_classes` is missing: `soft_weights` is there".into()),
+        (_, None) => return Err("tensor `soft_weights` is missing: `soft_classes` is there".into()),
+    };
+    let count = classes.shape()[1];
+    SOFT_CLASSES.sized(&classes, &[n, count], "N is that of `embeddings`")?;
+    SOFT_WEIGHTS.sized(&weights, &[n, count], "N is that of `embeddings`, T that of `soft_classes`")?;
+    let class = |(at, class): (usize, i64)| {
+        // beyond i32 it is no class either
+        let error = Error::Label { row: at / count.max(1), label: class.into(), classes: c };
+        i32::try_from(class.max(-1)).map_err(|_| error)
+    };
+    let classes = integers(&classes, c)?.into_iter().enumerate().map(class).collect::<Result<_, _>>()?;
+    Ok(Some(Soft { count, classes, weights: floats(&weights) }))
 }
 
 /// As f32. The element type was checked: what is neither half is f32.
@@ -213,7 +247,11 @@ impl<T: Copy> Input<T> {
             bias: self.bias.as_deref(),
             class_margins: Margins::of(&self.class_margins),
             row_margins: Margins::of(&self.row_margins),
-            soft_labels: None,
+            soft_labels: self.soft.as_ref().map(|Soft { count, classes, weights }| SoftLabels {
+                count: *count,
+                classes,
+                weights,
+            }),
         }
     }
 }
@@ -235,6 +273,11 @@ impl Input {
             bias: self.bias.as_ref().map(wide),
             class_margins: self.class_margins.each_ref().map(|m| m.as_ref().map(wide)),
             row_margins: self.row_margins.each_ref().map(|m| m.as_ref().map(wide)),
+            soft: self.soft.as_ref().map(|Soft { count, classes, weights }| Soft {
+                count: *count,
+                classes: classes.clone(),
+                weights: wide(weights),
+            }),
         }
     }
 }

@@ -12,6 +12,7 @@
 //!        row_weights [N], divisor [1]              of the rows, and in the place of Z
 //!        bias [C]                                  of a linear head
 //!        class_m0 .. class_m3 [C], row_m0 .. row_m3 [N]   margins in the place of the loss' own
+//!        soft_classes [N, T] i64 or i32, soft_weights [N, T] f32   several targets of each row in the place of its label
 //! loss   a `MarginSoftmax` as JSON, or {"preset": "arcface"}: any name of `objective::PRESETS`
 //! state  `--state FILE`: a `State` as JSON, for losses that follow their batches
 //! out    loss [], row_losses [N], grad_embeddings [N, D], grad_prototypes like prototypes, grad_scale [], grad_bias [C] of

@@ -5,6 +5,7 @@ mod auxiliary;
 mod geometry;
 mod precision;
 mod predictor;
+mod shards;
 mod slice_head;
 
 use std::{pin::pin, task};

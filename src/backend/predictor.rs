@@ -12,7 +12,7 @@ use crate::cpu;
 use crate::gpu;
 use crate::{
     Error, MarginSoftmax, Options, Result, Shape, State, Want,
-    data::{Inputs, Predictions},
+    data::{Callback, Inputs, OnProgress, Predictions, Watch},
     objective::{CheckedBatch, Prepared},
     reference,
 };
@@ -40,6 +40,7 @@ pub struct Predictor {
     range: Range<usize>,
     count: usize,
     state: State,
+    progress: Callback,
     inner: Engine,
 }
 
@@ -86,7 +87,7 @@ impl Backend {
                 Engine::Gpu(Box::new(gpu::DevicePredictor::new(context, &loss, shape, range.clone(), &_options)?))
             }
         };
-        Ok(Predictor { loss, shape, range, count, state, inner })
+        Ok(Predictor { loss, shape, range, count, state, progress: Callback::default(), inner })
     }
 }
 
@@ -113,6 +114,13 @@ impl Predictor {
         Ok(())
     }
 
+    /// A callback that every call tells how far it is, or none: see [`SliceHead::set_progress`](crate::SliceHead::set_progress).
+    /// [`ControlFlow::Break`](std::ops::ControlFlow::Break) stops the call with [`Error::Cancelled`]; predictions that were to be
+    /// used again are then untouched.
+    pub fn set_progress(&mut self, callback: Option<OnProgress>) {
+        self.progress = Callback::new(callback);
+    }
+
     /// The nearest classes of each row; the number of rows follows from the embeddings.
     ///
     /// Errors: more rows than the shape has, a length that is not that of the shape, a bias for anything but a linear head.
@@ -125,38 +133,44 @@ impl Predictor {
     /// The same into existing predictions, whose vectors are used again; untouched on an error.
     pub fn predict_into(&mut self, inputs: &Inputs<'_>, out: &mut Predictions) -> Result<()> {
         let batch = inputs.check(&self.loss, self.shape, &self.range)?;
-        match &mut self.inner {
+        let mut watch = Watch::new(&self.progress);
+        let found = match &mut self.inner {
+            #[cfg(feature = "cpu")]
+            Engine::Cpu(head) => return head.predict(batch, &self.state, out, &mut watch),
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Engine::Gpu(device) => device.predict(&batch, &self.state, out),
+            Engine::Gpu(device) => device.predict(&batch, &self.state, &mut watch)?,
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-            Engine::Gpu(_) => Err(Error::Combination { what: "predict", why: super::CANNOT_BLOCK }),
-            _ => self.on_host(batch, out),
-        }
+            Engine::Gpu(_) => return Err(Error::Combination { what: "predict", why: super::CANNOT_BLOCK }),
+            Engine::Reference => self.by_reference(batch)?,
+        };
+        watch.finish()?;
+        *out = found;
+        Ok(())
     }
 
     /// [`predict`](Self::predict) as a future: the only form that works in a browser. The CPU paths compute before the
-    /// first await.
+    /// first await, but in a browser, where the native one lets the page do its work between tiles of classes.
     pub async fn predict_async(&mut self, inputs: &Inputs<'_>) -> Result<Predictions> {
         let batch = inputs.check(&self.loss, self.shape, &self.range)?;
-        #[cfg(feature = "gpu")]
-        if let Engine::Gpu(device) = &mut self.inner {
-            return device.predict_async(&batch, &self.state).await;
-        }
-        let mut out = Predictions::default();
-        self.on_host(batch, &mut out)?;
-        Ok(out)
+        let mut watch = Watch::new(&self.progress);
+        let found = match &mut self.inner {
+            #[cfg(feature = "cpu")]
+            Engine::Cpu(head) => {
+                let mut out = Predictions::default();
+                head.predict_paced(batch, &self.state, &mut out, &mut cpu::Pace::of_future(&mut watch)).await?;
+                return Ok(out);
+            }
+            #[cfg(feature = "gpu")]
+            Engine::Gpu(device) => device.predict_async(&batch, &self.state, &mut watch).await?,
+            Engine::Reference => self.by_reference(batch)?,
+        };
+        watch.finish()?;
+        Ok(found)
     }
 
-    fn on_host(&mut self, batch: CheckedBatch<'_>, out: &mut Predictions) -> Result<()> {
-        match &mut self.inner {
-            #[cfg(feature = "cpu")]
-            Engine::Cpu(head) => head.predict(batch, &self.state, out),
-            _ => {
-                let wide = Wide::new(&batch);
-                let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;
-                *out = narrow_predictions(shard.predictions(self.count, &self.state));
-            }
-        }
-        Ok(())
+    fn by_reference(&self, batch: CheckedBatch<'_>) -> Result<Predictions> {
+        let wide = Wide::new(&batch);
+        let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;
+        Ok(narrow_predictions(shard.predictions(self.count, &self.state)))
     }
 }

@@ -12,26 +12,26 @@ use crate::cpu;
 use crate::gpu;
 use crate::{
     Batch, Error, Label, MarginSoftmax, Options, Output, Result, Shape, State,
-    data::{Stored, StoredValues},
+    data::{Callback, OnProgress, Stored, StoredValues, Watch},
     objective::{CheckedBatch, Prepared},
     reference,
-    shard::{Statistics, Targets},
 };
 
 /// A head over slices: made once by [`Backend::head`], then called for any number of batches.
 pub struct SliceHead {
-    loss: Prepared,
-    shape: Shape,
-    range: Range<usize>,
-    state: State,
+    pub(super) loss: Prepared,
+    pub(super) shape: Shape,
+    pub(super) range: Range<usize>,
+    pub(super) state: State,
     /// The state has followed a batch whose gradients are to come: the step counts with them.
-    following: bool,
+    pub(super) following: bool,
     /// The most targets of a row.
     soft_labels: usize,
-    inner: Inner,
+    progress: Callback,
+    pub(super) inner: Inner,
 }
 
-enum Inner {
+pub(super) enum Inner {
     Reference(Options),
     #[cfg(feature = "cpu")]
     Cpu(Box<cpu::CpuHead>),
@@ -76,7 +76,7 @@ impl Backend {
             }
         };
         let soft_labels = options.soft_labels.unwrap_or(0);
-        Ok(SliceHead { loss, shape, range, state, following: false, soft_labels, inner })
+        Ok(SliceHead { loss, shape, range, state, following: false, soft_labels, progress: Callback::default(), inner })
     }
 }
 
@@ -118,6 +118,47 @@ impl SliceHead {
         state.validate(self.shape)?;
         (self.state, self.following) = (*state, false);
         Ok(())
+    }
+
+    /// A callback that is told how far the calls of `evaluate` and `train` are, or none. It runs on the calling thread: on the CPU
+    /// after about every 10 ms of work, on a GPU between submits ([`Options::work_per_submit`]; without it a call is divided into
+    /// up to sixteen), and at last when everything is computed. The reference reports its end alone, the calls of a
+    /// [`shard`](crate::shard) nothing.
+    ///
+    /// [`ControlFlow::Break`](std::ops::ControlFlow::Break) stops the call with [`Error::Cancelled`]: an
+    /// output that was to be used again is empty, and the state is as it was. No result depends on the callback; its cost is that
+    /// threads wait for one another before each report.
+    ///
+    /// ```
+    /// # #[cfg(feature = "cpu")] {
+    /// use std::ops::ControlFlow;
+    /// use margin_softmax::{Backend, Batch, Error, MarginSoftmax, Shape};
+    ///
+    /// let mut head = Backend::cpu().head(&MarginSoftmax::arcface(), Shape::new(2, 3, 2)?)?;
+    /// let batch = Batch {
+    ///     embeddings: &[3.0, 4.0, -1.0, 0.1],
+    ///     prototypes: &[1.0, 0.0, 0.0, 1.0, -1.0, 0.0],
+    ///     labels: &[1, 2],
+    ///     ..Batch::default()
+    /// };
+    /// head.set_progress(Some(Box::new(|progress| {
+    ///     eprintln!("{:.0} %", 100.0 * progress.fraction());
+    ///     ControlFlow::Continue(())
+    /// })));
+    /// head.train(&batch)?;
+    /// // such as where the user pressed Ctrl-C
+    /// head.set_progress(Some(Box::new(|_| ControlFlow::Break(()))));
+    /// assert_eq!(head.train(&batch), Err(Error::Cancelled));
+    /// # }
+    /// # Ok::<(), margin_softmax::Error>(())
+    /// ```
+    pub fn set_progress(&mut self, callback: Option<OnProgress>) {
+        self.progress = Callback::new(callback);
+    }
+
+    /// The same callback as other heads.
+    pub(crate) fn share_progress(&mut self, callback: &Callback) {
+        self.progress = callback.clone();
     }
 
     /// New margins, a new scale, another reduction: nothing is recompiled or allocated.
@@ -236,21 +277,25 @@ impl SliceHead {
             _ => [embeddings.widened(), prototypes.widened()],
         };
         let batch = CheckedBatch { embeddings: &x, prototypes: &w, ..batch };
-        match &mut self.inner {
+        let mut watch = Watch::new(&self.progress);
+        let done = match &mut self.inner {
             Inner::Reference(options) => {
                 let wide = Wide::new(&batch);
-                *out = narrow(reference::step(&self.loss, self.shape, options, wide.of(batch), state, follow)?);
+                let step = reference::step(&self.loss, self.shape, options, wide.of(batch), state, follow);
+                step.map(|all| *out = narrow(all))
             }
             #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.step(batch, [embeddings, prototypes], state, follow, out)?,
+            Inner::Cpu(head) => head.step(batch, [embeddings, prototypes], state, follow, out, &mut watch),
             #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.step(&batch, state, follow, out)?,
+            Inner::Gpu(head) => head.step(&batch, state, follow, out, &mut watch),
             #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-            Inner::Gpu(_) => {
-                return Err(Error::Combination { what: "evaluate", why: super::CANNOT_BLOCK });
-            }
+            Inner::Gpu(_) => Err(Error::Combination { what: "evaluate", why: super::CANNOT_BLOCK }),
+        };
+        let done = done.and_then(|()| watch.finish());
+        if let Err(Error::Cancelled) = done {
+            out.clear();
         }
-        Ok(())
+        done
     }
 
     /// A batch for one call.
@@ -265,14 +310,6 @@ impl SliceHead {
             return Err(Error::Parameter { what: "soft_labels.count", found: found as f64, allowed });
         }
         Ok(batch)
-    }
-
-    /// A batch for one of the calls of a shard.
-    fn check<'a, L: Label>(&self, batch: &Batch<'a, L>) -> Result<CheckedBatch<'a>> {
-        if batch.soft_labels.is_some() {
-            return Err(Error::Combination { what: "soft_labels", why: "shards exchange one target of a row" });
-        }
-        batch.check(&self.loss, self.shape, &self.range)
     }
 
     /// Refuses one call for what only all shards know together.
@@ -309,103 +346,20 @@ impl SliceHead {
         let mut out = Output::default();
         match &mut self.inner {
             #[cfg(feature = "gpu")]
-            Inner::Gpu(head) => return head.step_async(&_checked, state, follow).await,
+            Inner::Gpu(head) => {
+                let mut watch = Watch::new(&self.progress);
+                out = head.step_async(&_checked, state, follow, &mut watch).await?;
+                watch.finish()?;
+            }
             #[cfg(feature = "cpu")]
             Inner::Cpu(head) => {
-                head.step_paced(_checked, tensors, state, follow, &mut out, &mut cpu::Pace::of_future()).await?;
+                let mut watch = Watch::new(&self.progress);
+                let mut pace = cpu::Pace::of_future(&mut watch);
+                head.step_paced(_checked, tensors, state, follow, &mut out, &mut pace).await?;
+                watch.finish()?;
             }
             Inner::Reference(_) => self.step(batch, state, follow, &mut out)?,
         }
         Ok(out)
-    }
-
-    /// Everything that this shard knows of a batch before margins apply; see [`shard`](crate::shard). The batch holds
-    /// all rows, all class weights and class margins, and the prototypes and bias of this shard.
-    ///
-    /// A browser's GPU has no such call: it cannot wait for one.
-    pub fn targets<L: Label>(&mut self, batch: &Batch<'_, L>) -> Result<Targets> {
-        let batch = self.check(batch)?;
-        match &mut self.inner {
-            Inner::Reference(_) => {
-                let wide = Wide::new(&batch);
-                let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;
-                Ok(shard.targets(&self.state))
-            }
-            #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.targets(batch, &self.state),
-            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.targets(&batch, &self.state),
-            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-            Inner::Gpu(_) => Err(no_shards("targets")),
-        }
-    }
-
-    /// Moves the state of a training step by what all shards know: between [`targets`](Self::targets) and
-    /// [`statistics`](Self::statistics), once per step and on every shard. The step counts with the
-    /// [`gradients`](Self::gradients), so that what is drawn per step is what one head draws.
-    pub fn follow<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<()> {
-        let batch = self.check(batch)?;
-        targets.check(&self.loss, self.shape, batch.rows())?;
-        if self.following {
-            let why = "the state has followed a batch already whose gradients have not been asked for";
-            return Err(Error::Combination { what: "follow", why });
-        }
-        let mut state = self.state;
-        targets.follow(&self.loss, &targets.facts(&self.loss, &batch, self.shape.dim()), &mut state);
-        (self.state, self.following) = (state, true);
-        Ok(())
-    }
-
-    /// The rows' sums over the classes of this shard, given the merged targets.
-    pub fn statistics<L: Label>(&mut self, batch: &Batch<'_, L>, targets: &Targets) -> Result<Statistics> {
-        let batch = self.check(batch)?;
-        match &mut self.inner {
-            Inner::Reference(_) => {
-                let wide = Wide::new(&batch);
-                let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;
-                shard.statistics(targets, &self.state)
-            }
-            #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.statistics(batch, targets, &self.state),
-            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.statistics(&batch, targets, &self.state),
-            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-            Inner::Gpu(_) => Err(no_shards("statistics")),
-        }
-    }
-
-    /// The loss of the batch, dW and db of this shard, and its share of dX, dL/ds and the one db of a binary link, all of
-    /// them to be added up over the shards; given the merged targets and statistics.
-    pub fn gradients<L: Label>(
-        &mut self,
-        batch: &Batch<'_, L>,
-        targets: &Targets,
-        statistics: &Statistics,
-    ) -> Result<Output> {
-        let batch = self.check(batch)?;
-        let out = match &mut self.inner {
-            Inner::Reference(options) => {
-                let wide = Wide::new(&batch);
-                let shard = reference::Shard::of(&self.loss, self.shape, self.range.clone(), wide.of(batch))?;
-                let shard = shard.with_filter(options.filter);
-                narrow(shard.gradients(options.want, targets, statistics, &self.state)?)
-            }
-            #[cfg(feature = "cpu")]
-            Inner::Cpu(head) => head.gradients(batch, targets, statistics, &self.state)?,
-            #[cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
-            Inner::Gpu(head) => head.gradients(&batch, targets, statistics, &self.state)?,
-            #[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-            Inner::Gpu(_) => return Err(no_shards("gradients")),
-        };
-        self.state.step += u64::from(std::mem::take(&mut self.following));
-        Ok(out)
-    }
-}
-
-#[cfg(all(feature = "gpu", target_arch = "wasm32"))]
-fn no_shards(what: &'static str) -> Error {
-    Error::Combination {
-        what,
-        why: "a browser cannot wait for a shard on its GPU: take the CPU, or one head for all classes",
     }
 }

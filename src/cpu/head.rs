@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Options, Others, Output, Result, Shape, State,
-    data::{Counts, Filtered, StoredValues},
+    data::{Counts, Filtered, StoredValues, Watch},
     objective::{CheckedBatch, Prepared, RowFacts, RowTarget, TopK},
     shard::{RowStatistics, Statistics, Targets},
 };
@@ -92,8 +92,9 @@ impl CpuHead {
         state: &mut State,
         follow: bool,
         out: &mut Output,
+        watch: &mut Watch,
     ) -> Result<()> {
-        now(self.step_paced(batch, tensors, state, follow, out, &mut Pace::Straight))
+        now(self.step_paced(batch, tensors, state, follow, out, &mut Pace::straight(watch)))
     }
 
     /// The same at another pace.
@@ -104,14 +105,16 @@ impl CpuHead {
         state: &mut State,
         follow: bool,
         out: &mut Output,
-        pace: &mut Pace,
+        pace: &mut Pace<'_>,
     ) -> Result<()> {
         let call = self.begin_stored(batch, tensors);
         let moves = follow && self.loss.state_follows();
         let look = Look { top: self.loss.top_k(), sums: moves && self.loss.scale_follows() };
         let scanned = look.top > 0 || look.sums;
+        let direct = self.path() == Path::Identity;
+        pace.begin(self.work_of_step(&call, scanned || moves, self.predictions() > 0 && !direct));
         if scanned || moves {
-            let targets = self.scan(&call, look, false, state, pace).await;
+            let targets = self.scan(&call, look, false, state, pace).await?;
             if moves {
                 targets.follow(&self.loss, &self.facts(&call), state);
             }
@@ -122,15 +125,14 @@ impl CpuHead {
         self.set_targets(&call, state);
         let (mut ready, path) = (scanned && self.setup.tiling.keep, self.path());
         let mut predictions = (self.predictions() > 0).then(|| out.predictions.take().unwrap_or_default());
-        let direct = path == Path::Identity;
         if let Some(predictions) = predictions.as_mut().filter(|_| !direct) {
-            self.look_up(&call, ready, state, predictions, pace).await;
+            self.look_up(&call, ready, state, predictions, pace).await?;
             ready = self.setup.tiling.keep;
         }
         let choice = if direct { self.choice() } else { Choice::Listed };
         let count = if direct && choice == Choice::Listed { self.predictions() } else { 0 };
         let into = Outputs::default();
-        self.run_ranges(&call, path, state, into, pace, Pass::Statistics { ready, count }).await;
+        self.run_ranges(&call, path, state, into, pace, Pass::Statistics { ready, count }).await?;
         let found = self.found();
         self.workspace.merge(self.setup.tiling.ranges, &call);
         if let Some(predictions) = predictions.as_mut().filter(|_| direct) {
@@ -138,15 +140,14 @@ impl CpuHead {
         }
         let z = self.finish(&call, found, |workspace, i| workspace.partials[i].wide(), state, out);
         out.predictions = predictions.map(|all| self.settle(all, &out.counts));
-        self.pass_two(&call, Held::PassOne, z, state, out, pace).await;
-        Ok(())
+        self.pass_two(&call, Held::PassOne, z, state, out, pace).await
     }
 
     /// Everything that this shard knows of the rows before margins apply.
     pub fn targets(&mut self, batch: CheckedBatch<'_>, state: &State) -> Result<Targets> {
         let (call, _, checksum) = self.begin_shard(batch);
         let look = Look { top: self.loss.top_k(), sums: self.loss.scale_follows() };
-        let scanned = now(self.scan(&call, look, false, state, &mut Pace::Straight));
+        let scanned = now(self.scan(&call, look, false, state, &mut Pace::straight(&mut Watch::none())))?;
         self.cosines_of = checksum.filter(|_| look.top > 0 || look.sums);
         let best = |i: usize| {
             let (all, count) = self.best(&call, i, look.top);
@@ -169,7 +170,7 @@ impl CpuHead {
         self.take_targets(&call, targets, state)?;
         let into = Outputs::default();
         let pass = Pass::Statistics { ready, count: 0 };
-        now(self.run_ranges(&call, Path::AllSums, state, into, &mut Pace::Straight, pass));
+        now(self.run_ranges(&call, Path::AllSums, state, into, &mut Pace::straight(&mut Watch::none()), pass))?;
         self.workspace.merge(self.setup.tiling.ranges, &call);
         let rows = self.workspace.partials[..call.batch.rows()].iter().map(|all| {
             let mut sums = all.wide();
@@ -199,7 +200,7 @@ impl CpuHead {
         let found = Counts { zero_prototypes, non_finite_prototypes, ..Counts::default() };
         let z = self.finish(&call, found, |_, i| statistics.rows[i], state, &mut out);
         let held = if ready { Held::Cosines } else { Held::Nothing };
-        now(self.pass_two(&call, held, z, state, &mut out, &mut Pace::Straight));
+        now(self.pass_two(&call, held, z, state, &mut out, &mut Pace::straight(&mut Watch::none())))?;
         Ok(out)
     }
 
@@ -262,32 +263,8 @@ impl CpuHead {
         between.finish(call, found, |i| sums(workspace, i), state, out)
     }
 
-    /// A pass over every range of class tiles.
-    async fn run_ranges(
-        &mut self,
-        call: &HeadCall<'_>,
-        path: Path,
-        state: &State,
-        into: Outputs<'_>,
-        pace: &mut Pace,
-        pass: Pass,
-    ) {
-        let context = self.input.context(self.setup, &self.loss, path, call, state);
-        let tasks = self.workspace.tasks(self.setup, &self.range, call, into);
-        if !pace.pauses() {
-            return each(call.parallel, tasks, |mut task| task.run(pass, usize::MAX, &context));
-        }
-        for mut task in tasks {
-            task.run(pass, 1, &context);
-            while !task.ended() {
-                pace.pause().await;
-                task.run(pass, 1, &context);
-            }
-        }
-    }
-
     /// Which sweeps this loss takes.
-    fn path(&self) -> Path {
+    pub(super) fn path(&self) -> Path {
         let loss = &self.loss;
         let plain = !loss.is_linear()
             && loss.binary().is_none()
@@ -387,14 +364,14 @@ impl CpuHead {
         look: Look,
         ready: bool,
         state: &State,
-        pace: &mut Pace,
-    ) -> Targets {
+        pace: &mut Pace<'_>,
+    ) -> Result<Targets> {
         let into = Outputs::default();
-        self.run_ranges(call, Path::Table, state, into, pace, Pass::Scan { look, ready }).await;
+        self.run_ranges(call, Path::Table, state, into, pace, Pass::Scan { look, ready }).await?;
         let Counts { zero_prototypes, non_finite_prototypes, .. } = self.found();
         self.workspace.merge(self.setup.tiling.ranges, call);
         let sums = |all: &Partial| [all.max_logit.max(f64::MIN), all.sum];
-        Targets {
+        Ok(Targets {
             range: self.range.clone(),
             cosines: vec![],
             top: vec![],
@@ -406,7 +383,7 @@ impl CpuHead {
             },
             zero_prototypes,
             non_finite_prototypes,
-        }
+        })
     }
 
     /// All gradients, after [`Between::finish`] returned `z`.
@@ -417,9 +394,8 @@ impl CpuHead {
         z: f64,
         state: &State,
         out: &mut Output,
-        pace: &mut Pace,
-    ) {
-        let path = self.path();
+        pace: &mut Pace<'_>,
+    ) -> Result<()> {
         let Tiling { dim, want, keep, .. } = self.setup.tiling;
         let (n, classes) = (call.batch.rows(), self.range.len());
         let linear = self.loss.is_linear();
@@ -448,19 +424,9 @@ impl CpuHead {
                 bias: if linear { &mut out.grad_bias } else { &mut [] },
             };
             let filter_sums = if keep {
-                let context = self.input.context(self.setup, &self.loss, path, call, state);
-                let (workers, queue) = self.workspace.queue(self.setup, &self.range, call, into);
-                match workers.first_mut().filter(|_| pace.pauses()) {
-                    Some(worker) => {
-                        while queue.turn(held, &context, worker) {
-                            pace.pause().await;
-                        }
-                    }
-                    None => queue.run(call.parallel, held, &context, workers),
-                }
-                queue.filter_sums()
+                self.run_queue(call, held, state, into, pace).await?
             } else {
-                self.run_ranges(call, path, state, into, pace, Pass::Gradients).await;
+                self.run_ranges(call, self.path(), state, into, pace, Pass::Gradients).await?;
                 let workers = self.workspace.workers.iter();
                 workers.map(|worker| worker.lists.sums).fold(FilterSums::default(), FilterSums::plus)
             };
@@ -477,5 +443,6 @@ impl CpuHead {
                 grad.iter_mut().zip(unit).for_each(|(g, u)| *g = extra.length_gradient.fused(*u, *g));
             }
         }
+        Ok(())
     }
 }

@@ -89,9 +89,31 @@ impl<'a> Queue<'a> {
         tiles.saturating_mul(tile as u64).saturating_add(blocks.saturating_mul(block as u64))
     }
 
-    /// Pass 2 by these workers.
-    pub fn run(&self, parallel: bool, held: Held, context: &PassContext<'_>, workers: &mut [WorkerScratch]) {
-        each(parallel, workers.iter_mut().collect(), |worker| self.work(held, context, worker));
+    /// Pass 2 by these workers: so many turns of each, or all that is left.
+    pub fn run(
+        &self,
+        parallel: bool,
+        (held, turns): (Held, usize),
+        context: &PassContext<'_>,
+        workers: &mut [WorkerScratch],
+    ) {
+        each(parallel, workers.iter_mut().collect(), |worker| {
+            let mut left = turns;
+            while left > 0 && self.turn(held, context, worker) {
+                left -= 1;
+            }
+        });
+    }
+
+    /// The tiles that are done.
+    pub fn ended(&self) -> usize {
+        *lock(&self.ended)
+    }
+
+    /// Whether all tiles are done, and part of every block: asked between runs.
+    pub fn is_empty(&self) -> bool {
+        let all = self.done.len();
+        self.ended() == all && self.blocks.iter().all(|block| lock(block).tiles == all)
     }
 
     /// The entries of G that were dropped.
@@ -100,16 +122,11 @@ impl<'a> Queue<'a> {
         sums.fold(FilterSums::default(), FilterSums::plus)
     }
 
-    /// Tiles, and what they join, until all is done or in other hands.
-    fn work(&self, held: Held, context: &PassContext<'_>, worker: &mut WorkerScratch) {
-        while self.turn(held, context, worker) {}
-    }
-
-    /// A tile, and what it joins; whether anything is left.
-    pub fn turn(&self, held: Held, context: &PassContext<'_>, worker: &mut WorkerScratch) -> bool {
+    /// A tile, and what it joins; whether anything is left that is not in other hands.
+    fn turn(&self, held: Held, context: &PassContext<'_>, worker: &mut WorkerScratch) -> bool {
         let tile = lock(&self.tiles).next();
         let Some(tile) = tile else {
-            let ended = *lock(&self.ended);
+            let ended = self.ended();
             self.join_free(context, worker);
             // whoever holds a block that lacks a later tile has not seen this many, and comes back to it
             if ended == self.done.len() {

@@ -46,6 +46,7 @@ mod predict;
 mod product;
 mod products;
 mod ranges;
+mod rounds;
 mod rows;
 mod scan;
 mod soft;

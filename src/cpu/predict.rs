@@ -9,13 +9,13 @@ use super::{
     input::{HeadCall, ROWS, each},
     nearest::{Choice, FromKept, ROOM, insert},
     pace::{Pace, now},
-    ranges::Look,
+    ranges::{Look, Pass},
     rows::{HeadRow, Weights},
     tiling::Setup,
 };
 use crate::{
-    State,
-    data::{Counts, Predictions},
+    Result, State,
+    data::{Counts, Predictions, Watch},
     objective::{CheckedBatch, softplus},
 };
 
@@ -26,10 +26,37 @@ type Candidate = (f32, f64, u32, u32);
 type Candidates = [Candidate; ROOM + 1];
 
 impl CpuHead {
-    /// The nearest classes of rows without labels.
-    pub fn predict(&mut self, batch: CheckedBatch<'_>, state: &State, out: &mut Predictions) {
+    /// The nearest classes of rows without labels; predictions are untouched on an error.
+    pub fn predict(
+        &mut self,
+        batch: CheckedBatch<'_>,
+        state: &State,
+        out: &mut Predictions,
+        watch: &mut Watch,
+    ) -> Result<()> {
+        now(self.predict_paced(batch, state, out, &mut Pace::straight(watch)))
+    }
+
+    /// The same at another pace.
+    pub async fn predict_paced(
+        &mut self,
+        batch: CheckedBatch<'_>,
+        state: &State,
+        out: &mut Predictions,
+        pace: &mut Pace<'_>,
+    ) -> Result<()> {
         let call = self.begin(batch);
-        now(self.look_up(&call, false, state, out, &mut Pace::Straight));
+        let look = self.look();
+        pace.begin(self.work(&call, [Pass::Scan { look, ready: false }]));
+        self.scan(&call, look, false, state, pace).await?;
+        pace.finish()?;
+        self.collect(&call, Choice::Listed, state, out);
+        Ok(())
+    }
+
+    /// The facts that predictions need.
+    fn look(&self) -> Look {
+        Look { top: self.predictions(), sums: self.loss.binary().is_none() }
     }
 
     /// The same from a sweep of its own. `ready`: what is kept are cosines already.
@@ -39,11 +66,11 @@ impl CpuHead {
         ready: bool,
         state: &State,
         out: &mut Predictions,
-        pace: &mut Pace,
-    ) {
-        let look = Look { top: self.predictions(), sums: self.loss.binary().is_none() };
-        self.scan(call, look, ready, state, pace).await;
+        pace: &mut Pace<'_>,
+    ) -> Result<()> {
+        self.scan(call, self.look(), ready, state, pace).await?;
         self.collect(call, Choice::Listed, state, out);
+        Ok(())
     }
 
     /// Where pass 1 leaves the nearest classes, on the path of the identity.

@@ -70,9 +70,14 @@ impl RangeTask<'_> {
         }
     }
 
+    /// The prototypes that have not been passed.
+    pub fn left(&self) -> usize {
+        self.tiles.rest.classes.prototypes.len() / self.tiles.tiling.dim
+    }
+
     /// Whether all tiles have been passed.
     pub fn ended(&self) -> bool {
-        self.tiles.rest.classes.prototypes.is_empty()
+        self.left() == 0
     }
 
     fn scan(&mut self, tiles: usize, look: Look, ready: bool, context: &PassContext<'_>) {

@@ -20,7 +20,7 @@ pub(super) struct HeadRow {
     /// dφ/dx at the target.
     pub slope: f64,
     /// log Σ exp over all classes.
-    log_all: f64,
+    pub log_all: f64,
     /// upstream · scale / Z · Σ_j q_j: what turns a probability, or σ(z) of a binary link, into G.
     pub strength: f64,
     /// The largest logit of the other classes, in f32 as pass 2 subtracts it.
@@ -132,11 +132,6 @@ impl HeadRow {
     #[inline(always)]
     pub fn gain_at(&self, max_logit: f64) -> f32 {
         (self.strength * (max_logit - self.log_all).exp()) as f32
-    }
-
-    /// G of another class by its logit under a softmax, without the slope of its transform.
-    pub fn pushed(&self, z: f64) -> f64 {
-        self.strength * (z - self.log_all).exp()
     }
 
     /// The numbers that the other classes of all these targets share, each with its λ: the sum of exp(z)·strength/Σ exp in units

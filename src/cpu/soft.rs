@@ -9,6 +9,21 @@ use crate::{
 /// The label and the targets beside it.
 pub(super) const MOST: usize = SoftLabels::<f32>::MAX + 1;
 
+/// For each term the sum of the others, in which it never was.
+pub(super) fn others(terms: [f64; MOST]) -> [f64; MOST] {
+    let (mut all, mut sum) = ([0.0; MOST], 0.0);
+    for (all, term) in all.iter_mut().zip(terms) {
+        *all = sum;
+        sum += term;
+    }
+    sum = 0.0;
+    for (all, term) in all.iter_mut().zip(terms).rev() {
+        *all += sum;
+        sum += term;
+    }
+    all
+}
+
 /// No class.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -32,6 +47,33 @@ pub(super) struct SoftRow {
     pub weight: f64,
     /// As another class: its value and the slope of that.
     pub other: [f64; 2],
+}
+
+/// G of each target as another class of the other targets under a softmax, without the slope of its transform:
+/// Σ strength·exp(z − log Σ exp) over these.
+pub(super) fn pushed(targets: &[SoftRow], scale: f64) -> [f64; MOST] {
+    let weighed = |without: usize| {
+        let all = targets.iter().enumerate().filter(move |(t, _)| *t != without);
+        all.filter(|(_, target)| target.row.counts() && target.weight > 0.0).map(|(t, target)| (t, &target.row))
+    };
+    let smallest = |without: usize| {
+        let sums = weighed(without).map(|(t, row)| (t, row.log_all));
+        sums.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((MOST, 0.0))
+    };
+    // no exponent is above 0: z of a target is below the sums of the others, the smallest of which is the unit
+    let pushed = |unit: f64, without: usize| {
+        let mut terms = [0.0; MOST];
+        weighed(without).for_each(|(t, row)| terms[t] = row.strength * (unit - row.log_all).exp());
+        others(terms)
+    };
+    let (first, least) = smallest(MOST);
+    let (mut all, next) = (pushed(least, MOST), smallest(first).1);
+    for (t, (all, target)) in all.iter_mut().zip(targets).enumerate().filter(|(_, (_, target))| target.row.counts()) {
+        let (sum, unit) = if t == first { (pushed(next, first)[t], next) } else { (*all, least) };
+        // of no other target there is no unit either
+        *all = if sum == 0.0 { 0.0 } else { sum * (scale * target.other[0] - unit).exp() };
+    }
+    all
 }
 
 /// The targets of all rows; T of them beside the label.
@@ -149,6 +191,11 @@ impl Cuts {
     /// The places.
     pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
         self.at[..self.count].iter().map(|&at| at as usize)
+    }
+
+    /// Whether they are all classes of a tile.
+    pub fn all(&self, width: usize) -> bool {
+        self.count == width
     }
 
     /// The stretches between them, in order; some are empty.

@@ -77,15 +77,21 @@ impl<O: Other, const STORE: bool> WithSimd for DirectStatistics<'_, O, STORE> {
                     None => {}
                 }
             }
+            // a cosine of −∞ is never the largest, and its exponential is 0
+            let vanishes = self.others.value_slope(f32::NEG_INFINITY, NOWHERE).0 == f32::NEG_INFINITY;
+            let (mut label, mut none) = (label, false);
             if let Some(cuts) = cuts {
-                let max_logit = between::<O, STORE>(self.others, cosines, &cuts, scale, partial);
-                if STORE {
-                    self.max_logit[i] = max_logit;
+                if !vanishes {
+                    // cosines of such a transform stay as they are
+                    between(self.others, cosines, &cuts, scale, partial);
+                    continue;
                 }
-                continue;
+                none = cuts.all(width);
+                cuts.places().for_each(|at| cosines[at] = f32::NEG_INFINITY);
+                label = width;
             }
             let (left, right) = without(cosines, label);
-            if left.is_empty() && right.is_empty() {
+            if none || left.is_empty() && right.is_empty() {
                 if STORE {
                     self.max_logit[i] = f32::NEG_INFINITY;
                 }
@@ -175,31 +181,23 @@ fn without(row: &mut [f32], label: usize) -> (&mut [f32], &mut [f32]) {
     }
 }
 
-/// The statistics of the stretches between a row's targets, with the largest logit of the tile, which is returned.
+/// The statistics of the stretches between a row's targets.
 #[inline(always)]
-fn between<O: Other, const STORE: bool>(
-    others: O,
-    cosines: &mut [f32],
-    cuts: &Cuts,
-    scale: f32,
-    partial: &mut Partial,
-) -> f32 {
+fn between<O: Other>(others: O, cosines: &mut [f32], cuts: &Cuts, scale: f32, partial: &mut Partial) {
     let width = cosines.len();
-    let (mut best, mut nearest, mut some) = (f32::NEG_INFINITY, f32::NEG_INFINITY, false);
+    if cuts.all(width) {
+        return;
+    }
+    let (mut best, mut nearest) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
     for stretch in cuts.between(width) {
-        some |= !stretch.is_empty();
         let found = extremes(others, &cosines[stretch]);
         (best, nearest) = (larger(best, found.0), larger(nearest, found.1));
     }
-    if !some {
-        return f32::NEG_INFINITY;
-    }
     let (max_logit, mut sum) = (scale * best, 0.0);
     for stretch in cuts.between(width) {
-        sum += exp_sum::<O, STORE>(others, &mut cosines[stretch], scale, max_logit);
+        sum += exp_sum::<O, false>(others, &mut cosines[stretch], scale, max_logit);
     }
     partial.join(f64::from(max_logit), [f64::from(sum), 0.0], nearest);
-    max_logit
 }
 
 /// The largest value and the largest cosine.

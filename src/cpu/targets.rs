@@ -3,7 +3,7 @@
 use super::{
     input::{HeadCall, ROWS, each},
     rows::{HeadRow, RowExtras, Share, Weights},
-    soft::{MOST, NONE, SoftInput, SoftRow, Targets},
+    soft::{MOST, NONE, SoftInput, SoftRow, Targets, others, pushed},
 };
 use crate::{
     State,
@@ -24,31 +24,43 @@ impl SoftInput {
     ) {
         let Some(soft) = &call.batch.soft else { return };
         let scale = state.scale_of(loss);
-        for slot in 0..soft.count {
-            let given = |all: &Vec<[f64; 4]>| all.iter().skip(slot).step_by(soft.count).copied().collect();
-            let mut margins: Vec<[f64; 4]> =
-                soft.margins.as_ref().map_or_else(|| vec![loss.target.margins(); facts.len()], given);
-            loss.adaptive.apply(state, facts, &mut margins);
+        // what follows the rows takes all of them, a target at a time
+        let together = if loss.rows_adapt() { 1 } else { soft.count };
+        let given = |i: usize, slot: usize| {
+            soft.margins.as_ref().map_or_else(|| loss.target.margins(), |all| all[i * soft.count + slot])
+        };
+        for first in (0..soft.count).step_by(together) {
+            let adapted = loss.rows_adapt().then(|| {
+                let mut margins: Vec<_> = (0..facts.len()).map(|i| given(i, first)).collect();
+                loss.adaptive.apply(state, facts, &mut margins);
+                margins
+            });
+            let margins = |i: usize, slot: usize| adapted.as_ref().map_or_else(|| given(i, slot), |own| own[i]);
             let blocks = self.blocks(Some(soft), facts.len(), ROWS).into_iter().enumerate().collect();
             each(call.parallel, blocks, |(block, targets): (usize, Vec<Targets<'_>>)| {
-                let (target, other) = (loss.target_curve(), loss.other(state.hardness));
+                let (curve, other) = (loss.target_curve(), loss.other(state.hardness));
+                let anywhere = Place { bound: f64::INFINITY, target: 0.0, late: true };
                 for (i, Targets(rows, pulls)) in (block * ROWS..).zip(targets) {
-                    let label = &mut rows[0];
+                    let [label, rows @ ..] = rows else { continue };
                     (label.row, label.extra, label.weight) = (labels.0[i], labels.1[i], soft.labels[i]);
-                    let (own, pull) = (&mut rows[slot + 1], &mut pulls[slot]);
-                    (own.row, own.extra, own.weight, pull.class) = (HeadRow::NONE, RowExtras::NONE, 0.0, NONE);
-                    if let (true, Some((class, weight))) = (labels.0[i].counts(), soft.of(i).0[slot]) {
-                        let (cosine, center) = cosine(i, class);
-                        let [value, slope, slope_m2] = target.at(cosine, margins[i]);
-                        own.row = HeadRow::new(class, cosine);
-                        (own.row.logit, own.row.slope, own.weight) = (scale * value, slope, weight);
-                        own.extra = RowExtras { value, slope_m2, center, ..RowExtras::NONE };
-                        (pull.class, pull.center) = (class as u32, center);
+                    label.other = other(label.row.cosine, anywhere).into();
+                    let given = soft.of(i).0;
+                    let slots = rows.iter_mut().zip(pulls).zip(given).enumerate().skip(first).take(together);
+                    let mut slots: Vec<_> = slots.collect();
+                    // all products of a row first: the next prototype comes while one is multiplied
+                    for (_, ((own, pull), given)) in &mut slots {
+                        (own.row, own.extra, own.weight, pull.class) = (HeadRow::NONE, RowExtras::NONE, 0.0, NONE);
+                        if let Some((class, weight)) = given.filter(|_| label.row.counts()) {
+                            let (cosine, center) = cosine(i, class);
+                            (own.row, own.weight) = (HeadRow::new(class, cosine), weight);
+                            (pull.class, pull.center) = (class as u32, center);
+                        }
                     }
-                    for one in [0, slot + 1] {
-                        let (value, slope) =
-                            other(rows[one].row.cosine, Place { bound: f64::INFINITY, target: 0.0, late: true });
-                        rows[one].other = [value, slope];
+                    for (slot, ((own, pull), _)) in slots.into_iter().filter(|(_, ((own, _), _))| own.row.counts()) {
+                        let [value, slope, slope_m2] = curve.at(own.row.cosine, margins(i, slot));
+                        (own.row.logit, own.row.slope) = (scale * value, slope);
+                        own.extra = RowExtras { value, slope_m2, center: pull.center, ..RowExtras::NONE };
+                        own.other = other(own.row.cosine, anywhere).into();
                     }
                 }
             });
@@ -191,9 +203,7 @@ impl<W: Fn(usize) -> Weights> Terms<'_, W> {
                 all.log_sum_exp = share.log_sum_exp;
             }
         }
-        for (u, own) in own.iter_mut().enumerate().take(targets.len()) {
-            *own += self.pushed(targets, u);
-        }
+        own.iter_mut().zip(self.pushed(targets)).for_each(|(own, pushed)| *own += pushed);
         let (label, rest) = (own[0] as f32, &own[1..]);
         pulls.iter_mut().zip(rest).for_each(|(pull, own)| pull.pull = *own as f32);
         row.join(targets.iter().map(|target| (target.row, target.weight)), &self.others, binary.is_some());
@@ -215,24 +225,26 @@ impl<W: Fn(usize) -> Weights> Terms<'_, W> {
         all
     }
 
-    /// G at a target as far as it is another class of the other targets.
-    fn pushed(&self, targets: &[SoftRow], u: usize) -> f64 {
-        let ([value, slope], own) = (targets[u].other, &targets[u].row);
-        let weights = (self.weights)(targets[0].row.class);
-        let z = weights.scale * value;
-        match self.loss.binary() {
-            _ if !own.counts() => 0.0,
-            Some(link) if u == 0 && targets[0].weight == 0.0 => own.strength * sigmoid(z + link.bias) * slope,
-            Some(_) => 0.0,
-            None => {
-                let class = (self.weights)(own.class).class();
-                let others = targets.iter().enumerate().filter(|(t, target)| *t != u && target.row.counts());
-                let push = |(_, target): (usize, &SoftRow)| {
-                    let share = self.of(target).share() * class;
-                    target.row.pushed(z) - self.part * weights.scale * share
-                };
-                others.map(push).fold(0.0, |sum, one| sum + one) * slope
+    /// G at each target as far as it is another class of the other targets.
+    fn pushed(&self, targets: &[SoftRow]) -> [f64; MOST] {
+        let mut all = [0.0; MOST];
+        let Some(label) = targets.first() else { return all };
+        let scale = (self.weights)(label.row.class).scale;
+        if let Some(link) = self.loss.binary() {
+            let [value, slope] = label.other;
+            if label.row.counts() && label.weight == 0.0 {
+                all[0] = label.row.strength * sigmoid(scale * value + link.bias) * slope;
             }
+            return all;
         }
+        let counted = || targets.iter().enumerate().filter(|(_, target)| target.row.counts());
+        let mut shares = [0.0; MOST];
+        counted().for_each(|(t, target)| shares[t] = self.of(target).share());
+        let (pushed, shares) = (pushed(targets, scale), others(shares));
+        for (t, target) in counted() {
+            let class = (self.weights)(target.row.class).class();
+            all[t] = (pushed[t] - self.part * scale * shares[t] * class) * target.other[1];
+        }
+        all
     }
 }

@@ -8,6 +8,7 @@ mod label;
 mod options;
 mod output;
 mod predictions;
+mod progress;
 mod soft_labels;
 
 pub use batch::{Batch, Margins, Stored, StoredValues};
@@ -21,4 +22,6 @@ pub(crate) use output::NO_COSINE;
 pub use output::{CenterOutput, Counts, Filtered, Output, Penalty};
 pub(crate) use predictions::Prediction;
 pub use predictions::{Inputs, Predictions};
+pub(crate) use progress::{Callback, Watch};
+pub use progress::{OnProgress, Progress};
 pub use soft_labels::{MixedLabels, SoftLabels};

@@ -39,6 +39,26 @@ pub struct Output<T = f32> {
     pub predictions: Option<Predictions<T>>,
 }
 
+impl Output {
+    /// Empty, with the room of its vectors.
+    pub(crate) fn clear(&mut self) {
+        fn emptied(values: &mut Vec<f32>) -> Vec<f32> {
+            values.clear();
+            std::mem::take(values)
+        }
+        *self = Self {
+            row_losses: emptied(&mut self.row_losses),
+            log_sum_exps: emptied(&mut self.log_sum_exps),
+            target_cosines: emptied(&mut self.target_cosines),
+            other_cosines: emptied(&mut self.other_cosines),
+            grad_embeddings: emptied(&mut self.grad_embeddings),
+            grad_prototypes: emptied(&mut self.grad_prototypes),
+            grad_bias: emptied(&mut self.grad_bias),
+            ..Self::default()
+        };
+    }
+}
+
 /// Rows and prototypes that a batch left out, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {

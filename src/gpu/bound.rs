@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     Error, MarginSoftmax, Result,
+    data::Watch,
     objective::Prepared,
     plan::{CONSTANTS_STRIDE, Call, Kernel, Plan, Settings, Stage, Step, TensorRole},
 };
@@ -30,6 +31,9 @@ pub struct Bound {
     /// Forward, then backward.
     steps: Vec<BoundStep>,
 }
+
+/// The submits of a call that is watched, where its caller gives no bound for one.
+const PARTS: u64 = 16;
 
 /// Pipeline, bind group 0, its dynamic offset, workgroups.
 #[cfg(feature = "catalogue")]
@@ -238,12 +242,24 @@ impl Bound {
 
     /// The same through a buffer of at least so many values.
     pub(super) fn download_in<T>(&self, name: &'static str, count: usize, staging: wgpu::Buffer) -> Result<Download> {
+        self.download_after::<T>(name, count, staging, |_| {})
+    }
+
+    /// The same as this work leaves them, in one submit with it.
+    fn download_after<T>(
+        &self,
+        name: &'static str,
+        count: usize,
+        staging: wgpu::Buffer,
+        work: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<Download> {
         let range = self.range(name)?;
         if !range.buffer.usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { what: name, usage: "COPY_SRC" });
         }
         let bytes = (count * size_of::<T>()) as u64;
         let copy = |encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer| {
+            work(encoder);
             encoder.copy_buffer_to_buffer(&range.buffer, range.offset, staging, 0, bytes);
         };
         Download::start_in(&self.context, staging, bytes, copy)
@@ -273,8 +289,52 @@ impl Bound {
         for part in parts {
             self.context.submit(|encoder| self.record("part", part, encoder))?;
         }
+        self.submit_part(end, last)
+    }
+
+    /// [`submit`](Self::submit), with a report after each part but the last. Two are under way at a time, so that the device need
+    /// not wait. Where the plan has no bound for a submit, a sixteenth of the work is one.
+    pub(super) async fn submit_watched(
+        &self,
+        steps: impl IntoIterator<Item = usize>,
+        last: impl FnOnce(&mut wgpu::CommandEncoder),
+        watch: &mut Watch,
+    ) -> Result<wgpu::SubmissionIndex> {
+        if !watch.is_on() {
+            return self.submit(steps, last);
+        }
+        let work = |steps: &[usize]| steps.iter().map(|&step| self.plan.work(step)).sum::<u64>();
+        let steps: Vec<usize> = steps.into_iter().collect();
+        let total = work(&steps);
+        watch.begin(total);
+        let mut parts = self.plan.parts_within(steps, self.plan.work_per_submit().unwrap_or(total / PARTS));
+        let end = parts.pop().unwrap_or_default();
+        let mut ahead: Option<(Download, u64)> = None;
+        for part in parts {
+            let work = work(&part);
+            // one value comes back: it says that the part is done
+            let staging = Download::staging(&self.context, size_of::<u32>() as u64)?;
+            let next = self.download_after::<u32>("batch", 1, staging, |encoder| self.record("part", part, encoder))?;
+            if let Some((before, work)) = ahead.replace((next, work)) {
+                before.values::<u32>(1).await?;
+                watch.add(work)?;
+            }
+        }
+        let submission = self.submit_part(end, last)?;
+        if let Some((before, work)) = ahead {
+            before.values::<u32>(1).await?;
+            watch.add(work)?;
+        }
+        Ok(submission)
+    }
+
+    fn submit_part(
+        &self,
+        part: Vec<usize>,
+        last: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<wgpu::SubmissionIndex> {
         self.context.submit(|encoder| {
-            self.record("part", end, encoder);
+            self.record("part", part, encoder);
             last(encoder);
         })
     }

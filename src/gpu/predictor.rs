@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{Context, Tensor, bound::Bound, io::vectors, readback::Download, tensor::write};
 use crate::{
     MarginSoftmax, Options, Result, Shape, State,
-    data::{Prediction, Predictions},
+    data::{Prediction, Predictions, Watch},
     objective::{CheckedBatch, Prepared},
     plan::{Call, Element, Layout, Plan, TensorRole},
     uniforms::{BatchState, Row, constants},
@@ -55,17 +55,21 @@ impl DevicePredictor {
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn predict(&mut self, batch: &CheckedBatch<'_>, state: &State, out: &mut Predictions) -> Result<()> {
-        *out = pollster::block_on(self.predict_async(batch, state))?;
-        Ok(())
+    pub fn predict(&mut self, batch: &CheckedBatch<'_>, state: &State, watch: &mut Watch) -> Result<Predictions> {
+        pollster::block_on(self.predict_async(batch, state, watch))
     }
 
-    pub async fn predict_async(&mut self, batch: &CheckedBatch<'_>, state: &State) -> Result<Predictions> {
+    pub async fn predict_async(
+        &mut self,
+        batch: &CheckedBatch<'_>,
+        state: &State,
+        watch: &mut Watch,
+    ) -> Result<Predictions> {
         self.upload(batch, state)?;
         let (rows, listed) = (batch.rows(), batch.rows() * self.count);
         let staging = [self.staging(0, size_of::<Row>())?, self.staging(1, self.count * 16)?, self.staging(2, 4)?];
         let (stages, bound, [states, nearest, log_sums]) = (self.bound.forward_steps(false), &self.bound, staging);
-        bound.submit(stages.into_iter().flatten(), |_| {})?;
+        bound.submit_watched(stages.into_iter().flatten(), |_| {}, watch).await?;
         let states = bound.download_in::<Row>("rows", rows, states)?;
         let nearest = bound.download_in::<[u32; 4]>("nearest", listed, nearest)?;
         let log_sums = bound.download_in::<f32>("log sums", rows, log_sums)?;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     MarginSoftmax, Options, Output, Result, Shape, State,
-    data::NO_COSINE,
+    data::{NO_COSINE, Watch},
     objective::{CheckedBatch, Prepared},
     plan::{Call, Element, Layout, Plan, Stage, TensorRole},
     uniforms::{self, BatchState, Row, constants},
@@ -230,16 +230,29 @@ impl DeviceHead {
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn step(&mut self, batch: &CheckedBatch<'_>, state: &mut State, follow: bool, out: &mut Output) -> Result<()> {
-        let (rows, submission) = self.submit(batch, state, follow)?;
+    pub fn step(
+        &mut self,
+        batch: &CheckedBatch<'_>,
+        state: &mut State,
+        follow: bool,
+        out: &mut Output,
+        watch: &mut Watch,
+    ) -> Result<()> {
+        let (rows, submission) = pollster::block_on(self.submit(batch, state, follow, watch))?;
         for mapping in self.map(rows)? {
             mapping.wait(&submission)?;
         }
         self.collect(rows, out, follow.then_some(state))
     }
 
-    pub async fn step_async(&mut self, batch: &CheckedBatch<'_>, state: &mut State, follow: bool) -> Result<Output> {
-        let (rows, _) = self.submit(batch, state, follow)?;
+    pub async fn step_async(
+        &mut self,
+        batch: &CheckedBatch<'_>,
+        state: &mut State,
+        follow: bool,
+        watch: &mut Watch,
+    ) -> Result<Output> {
+        let (rows, _) = self.submit(batch, state, follow, watch).await?;
         for mapping in self.map(rows)? {
             mapping.await?;
         }
@@ -269,17 +282,18 @@ impl DeviceHead {
         }
     }
 
-    /// Uploads, records and submits one batch.
-    fn submit(
+    /// Uploads, records and submits one batch; waits for nothing unless it is watched.
+    async fn submit(
         &mut self,
         batch: &CheckedBatch<'_>,
         state: &State,
         follow: bool,
+        watch: &mut Watch,
     ) -> Result<(usize, wgpu::SubmissionIndex)> {
         let rows = self.upload(batch, state, follow)?;
         let bound = &self.bound.bound;
         let steps = bound.forward_steps(follow).into_iter().flatten().chain(bound.backward_steps());
-        let submission = bound.submit(steps, |encoder| self.copy_results(rows, encoder))?;
+        let submission = bound.submit_watched(steps, |encoder| self.copy_results(rows, encoder), watch).await?;
         Ok((rows, submission))
     }
 

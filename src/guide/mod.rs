@@ -6,6 +6,7 @@
 //! | a training loop to write | [`training`] |
 //! | a wgpu device, buffers and an encoder | [`device`] |
 //! | a burn model | [`burn`] |
+//! | PyTorch, or numpy | [`python`] |
 //! | a page in a browser, in Rust or in JavaScript | [`browser`] |
 //! | a loss that is not in the list | [`margin`] |
 //! | your own implementation, and want to compare it | [`parity`] |
@@ -31,6 +32,7 @@ pub mod burn;
 pub mod device;
 pub mod margin;
 pub mod parity;
+pub mod python;
 pub mod requests;
 pub mod slices;
 pub mod training;

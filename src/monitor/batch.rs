@@ -111,9 +111,9 @@ impl BatchReport {
         let length_loss = magface.map(length_loss);
 
         let mut lengths: Vec<f64> = counting.iter().map(|&row| facts[row].length).collect();
-        lengths.sort_by(f64::total_cmp);
+        lengths.sort_unstable_by(f64::total_cmp);
         let mut cosines: Vec<f64> = counting.iter().map(|&row| facts[row].cosine).collect();
-        cosines.sort_by(f64::total_cmp);
+        cosines.sort_unstable_by(f64::total_cmp);
         Ok(Self {
             rows: counting.len() as u64,
             length_min: quantile(&lengths, 0.0),

@@ -211,8 +211,10 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
         check_length("soft_labels.weights", weights.len(), labels.len() * count)?;
         check_weights("soft_labels.weights", weights.iter().map(|w| w.wide()))?;
         let mut soft = SoftTargets { count, labels: vec![], others: vec![], margins: None };
+        soft.others.reserve_exact(labels.len() * count);
+        let mut all: Vec<(usize, f64)> = vec![];
         for (row, (&label, own)) in labels.iter().zip(classes.chunks_exact(count)).enumerate() {
-            let mut all: Vec<(usize, f64)> = vec![];
+            all.clear();
             let counted = Some(label) != loss.ignore_index;
             for (&class, weight) in own.iter().zip(&weights[row * count..]).filter(|_| counted) {
                 let Ok(class) = usize::try_from(class) else { continue };
@@ -220,16 +222,15 @@ impl<L: Label, T: Finite> Batch<'_, L, T> {
                     return Err(Error::Label { row, label: class as i128, classes: shape.classes() });
                 }
                 self.check_target_weight(row, class, weight.wide())?;
-                match all.iter_mut().find(|(known, _)| *known == class) {
-                    Some((_, sum)) => *sum += weight.wide(),
-                    None => all.push((class, weight.wide())),
+                match all.binary_search_by_key(&class, |(known, _)| *known) {
+                    Ok(place) => all[place].1 += weight.wide(),
+                    Err(place) => all.insert(place, (class, weight.wide())),
                 }
             }
             all.retain(|(_, weight)| *weight > 0.0);
-            all.sort_by_key(|(class, _)| *class);
             let of_label = |&(class, weight): &(usize, f64)| (class as i64 == label).then_some(weight);
             soft.labels.push(all.iter().find_map(of_label).unwrap_or(0.0));
-            let others = all.into_iter().filter(|&(class, _)| class as i64 != label).map(Some);
+            let others = all.drain(..).filter(|&(class, _)| class as i64 != label).map(Some);
             soft.others.extend(others.chain(std::iter::repeat(None)).take(count));
         }
         let slots = soft.others.iter().enumerate();

@@ -25,7 +25,7 @@ impl Elastic {
         let draw = |row: usize| self.deviation * normal(state.seed, state.step, row as u64);
         let mut all: Vec<f64> = (0..rows).map(draw).collect();
         if self.sorted {
-            all.sort_by(f64::total_cmp);
+            all.sort_unstable_by(f64::total_cmp);
         }
         all
     }

@@ -5,7 +5,7 @@ use half::slice::{HalfBitsSliceExt as _, HalfFloatSliceExt as _};
 use super::{PartialFc, Sample, sampling::apart};
 use crate::{
     Backend, Batch, Error, Label, MarginSoftmax, Margins, Options, Output, Result, Shape, SliceHead, State,
-    data::{Stored, StoredValues},
+    data::{Callback, OnProgress, Stored, StoredValues},
 };
 
 /// Which classes an evaluation sees.
@@ -69,6 +69,7 @@ pub struct SampledHead {
     options: Options,
     state: State,
     sampler: PartialFc,
+    progress: Callback,
     /// The first is the usual one.
     heads: Vec<SliceHead>,
     sample: Sample,
@@ -109,6 +110,7 @@ impl SampledHead {
             options: *options,
             state,
             sampler,
+            progress: Callback::default(),
             heads: vec![usual],
             sample: Sample::default(),
             gathered: Gathered::default(),
@@ -151,6 +153,12 @@ impl SampledHead {
         }
         self.sampler = *sampler;
         Ok(())
+    }
+
+    /// A callback that every call tells how far it is, or none: see [`SliceHead::set_progress`]. A call that it stops leaves state
+    /// and sampler as they were.
+    pub fn set_progress(&mut self, callback: Option<OnProgress>) {
+        self.progress = Callback::new(callback);
     }
 
     /// New margins, a new scale, another reduction, as [`SliceHead::update`]. On an error the old loss stays in force.
@@ -254,7 +262,7 @@ impl SampledHead {
         batch: &Batch<'a, L>,
         which: Classes,
     ) -> Result<(&'a mut SliceHead, Batch<'a>, [StoredValues<'a>; 2])> {
-        let Self { backend, loss, shape, options, state, sampler, heads, sample, gathered } = self;
+        let Self { backend, loss, shape, options, state, sampler, progress, heads, sample, gathered } = self;
         sampler.validate()?;
         no_soft_labels(batch.soft_labels.is_some())?;
         let labels = batch.check_beside(loss, *shape, &(0..shape.classes()), tensors.map(|v| v.len()))?.labels;
@@ -276,6 +284,7 @@ impl SampledHead {
             }
         };
         let head = &mut heads[at];
+        head.share_progress(progress);
         head.set_state(&State { classes: count, ..*state })?;
         let part = batch.labelled(&sample.labels);
         if count == classes {

@@ -62,7 +62,17 @@ impl Plan {
     /// The steps of these indices among [`steps`](Self::steps), divided among as few submits as
     /// [`Options::work_per_submit`](crate::Options::work_per_submit) allows in this order; one, if nothing was said.
     pub fn parts(&self, steps: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
-        let most = self.work_per_submit.unwrap_or(u64::MAX);
+        self.parts_within(steps, self.work_per_submit.unwrap_or(u64::MAX))
+    }
+
+    /// The bound of a submit, if there is one.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn work_per_submit(&self) -> Option<u64> {
+        self.work_per_submit
+    }
+
+    /// [`parts`](Self::parts) with another bound, which a step of its own may exceed.
+    pub(crate) fn parts_within(&self, steps: impl IntoIterator<Item = usize>, most: u64) -> Vec<Vec<usize>> {
         let (mut parts, mut sum) = (Vec::<Vec<usize>>::new(), 0_u64);
         for index in steps {
             let work = self.work(index);

@@ -6,6 +6,9 @@
 
 #[path = "../families/mod.rs"]
 mod families;
+mod predictions;
+mod reports;
+mod soft;
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -45,6 +48,8 @@ struct Case {
     running: bool,
     /// A step in which the state moves.
     training: bool,
+    /// Targets of a row beside its label.
+    soft: Option<usize>,
     /// The embeddings' share of their prototype: target cosines away from 0.
     pull: f32,
 }
@@ -70,6 +75,7 @@ impl Case {
             row_margins: [false; 4],
             running: false,
             training: false,
+            soft: None,
             pull: 0.0,
         }
     }
@@ -154,6 +160,7 @@ fn cases() -> Result<Vec<Case>> {
         Case { options: json!({ "tile": "tile_64" }), ..Case::new("tile_64", MarginSoftmax::arcface(), [65, 130, 32]) },
         Case { weights: true, upstream: true, ignored: 3, pull: 0.5, ..Case::new("magface_rows", magface, small) },
     ]);
+    cases.extend(soft::cases()?);
     Ok(cases)
 }
 
@@ -219,6 +226,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         std::array::from_fn(|k| some(which[k], count, ranges[k].clone()))
     };
     let (class_margins, row_margins) = (margins(case.class_margins, classes), margins(case.row_margins, rows));
+    let soft = case.soft.map(|count| soft::Targets::new(rng, &labels, classes, count));
     let mut state = State::new(&case.loss, shape)?;
     if case.running {
         (state.hardness, state.norm_mean, state.norm_deviation) = (0.25, 3.5, 1.5);
@@ -242,7 +250,7 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         bias: bias_wide.as_deref(),
         class_margins: Margins::of(&by_class),
         row_margins: Margins::of(&by_row),
-        soft_labels: None,
+        soft_labels: soft.as_ref().map(soft::Targets::wide),
     };
     let first = state;
     let out = match case.training {
@@ -256,6 +264,18 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         .map(|_| Ok(reference::train(&case.loss, shape, case.want, &batch, &mut run)?.loss))
         .collect::<Result<Vec<f64>>>()?;
 
+    let single = Batch {
+        embeddings: &embeddings,
+        prototypes: &prototypes,
+        labels: &labels,
+        class_weights: weights.as_deref(),
+        row_weights: row_weights.as_deref(),
+        divisor: divisor.map(|z| z as f32),
+        class_margins: Margins::of(&class_margins),
+        row_margins: Margins::of(&row_margins),
+        ..Batch::default()
+    };
+    let report = reports::report(&case.loss, (case.training, &state), &single, &out)?;
     // as a device takes them: four numbers each, NaN for the loss' own
     let quads = |margins: &[Option<Vec<f32>>; 4], count: usize| -> Option<Vec<f32>> {
         let at = |i: usize| margins.iter().map(move |m| m.as_ref().map_or(f32::NAN, |m| m[i]));
@@ -275,6 +295,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         "embeddings": numbers.put(&embeddings),
         "prototypes": numbers.put(&prototypes),
         "labels": numbers.put(&labels),
+        "softClasses": soft.as_ref().map(|soft| numbers.put(&soft.classes)),
+        "softWeights": soft.as_ref().map(|soft| numbers.put(&soft.weights)),
         "embeddingBits": embedding_bits.map(|bits| numbers.put(&bits)),
         "prototypeBits": prototype_bits.map(|bits| numbers.put(&bits)),
     });
@@ -284,6 +306,8 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         "loss": out.loss,
         "rowLosses": thin(&out.row_losses),
         "logSumExps": thin(&out.log_sum_exps),
+        "targetCosines": thin(&out.target_cosines),
+        "otherCosines": thin(&out.other_cosines),
         "gradEmbeddings": thin(&out.grad_embeddings),
         "gradPrototypes": thin(&out.grad_prototypes),
         "gradScale": thin(if case.want.grad_scale { std::slice::from_ref(&out.grad_scale) } else { &[] }),
@@ -304,6 +328,9 @@ fn entry(case: &Case, seed: u64, numbers: &mut Numbers) -> Result<Value> {
         },
         "inputs": inputs,
         "expected": expected,
+        "normalizer": out.normalizer,
+        "counts": reports::counts(&out.counts),
+        "report": report,
     }))
 }
 
@@ -314,9 +341,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (seed, case) in cases()?.iter().enumerate() {
         entries.push(entry(case, seed as u64, &mut numbers).map_err(|e| format!("{}: {e}", case.name))?);
     }
+    let predictions = predictions::entries(&mut numbers)?;
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("cases.json"), serde_json::to_string(&entries)?)?;
+    fs::write(folder.join("predictions.json"), serde_json::to_string(&predictions)?)?;
     fs::write(folder.join("cases.bin"), &numbers.0)?;
-    println!("{} cases, {} bytes", entries.len(), numbers.0.len());
+    println!("{} cases, {} of predictions, {} bytes", entries.len(), predictions.len(), numbers.0.len());
     Ok(())
 }

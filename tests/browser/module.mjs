@@ -1,51 +1,7 @@
 // What the module and the crate promise in a page beside the numbers: records only, refuses in plain words, leaves the
 // device to its owner.
 
-/** In the page: a small head and what its tests share. */
-const prepare = async () => {
-    const module = await import('/web/margin-softmax.js');
-    const planner = await module.Planner.load();
-    const { device } = await module.requestDevice();
-    const uncaptured = [];
-    device.onuncapturederror = (event) => uncaptured.push(event.error.message);
-    const handler = device.onuncapturederror;
-    const shape = { rows: 8, classes: 70, dim: 12 };
-    const settings = { loss: 'arcface', shape, options: { tile: 'direct' } };
-    const wave = (count, step) => Float32Array.from({ length: count }, (_, i) => Math.sin(1 + i * step));
-    const batch = {
-        embeddings: wave(8 * 12, 0.7),
-        prototypes: wave(70 * 12, 1.3),
-        labels: Int32Array.from({ length: 8 }, (_, i) => i * 5),
-    };
-    const head = await module.Head.create(device, planner, settings);
-    const STORAGE = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    const buffer = (size, usage = STORAGE) => device.createBuffer({ size, usage });
-    const read = async (source, offset, bytes) => {
-        const staging = device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
-        const encoder = device.createCommandEncoder();
-        encoder.copyBufferToBuffer(source, offset, staging, 0, bytes);
-        device.queue.submit([encoder.finish()]);
-        await staging.mapAsync(GPUMapMode.READ);
-        return new Float32Array(staging.getMappedRange().slice());
-    };
-    /** What a call is refused with. */
-    const refused = async (call) => {
-        try {
-            await call();
-        } catch (error) {
-            if (!(error instanceof module.MarginSoftmaxError)) throw error;
-            return `${error.code}: ${error.message}`;
-        }
-        throw new Error(`not refused: ${call}`);
-    };
-    const same = (what, found, expected) => {
-        if (found.length !== expected.length) throw new Error(`${what}: ${found.length} values, not ${expected.length}`);
-        const i = expected.findIndex((v, i) => !Object.is(v, found[i]));
-        if (i >= 0) throw new Error(`${what}: value ${i} is ${found[i]}, not ${expected[i]}`);
-    };
-    Object.assign(globalThis, { ...module, planner, device, uncaptured, handler, shape, settings, batch, head });
-    Object.assign(globalThis, { wave, buffer, read, refused, same });
-};
+import { clean, inPage } from './prepare.mjs';
 
 const tests = {
     'the named losses': () => {
@@ -124,49 +80,6 @@ const tests = {
         const gone = await refused(() => one.recordForward(device.createCommandEncoder()));
         if (!gone.startsWith('Missing')) throw new Error(gone);
         if (uncaptured.length > 0) throw new Error(uncaptured.join());
-    },
-
-    'the nearest classes of each row, through arrays and buffers': async () => {
-        const count = 5;
-        const length = (v, row, dim) => Math.hypot(...v.subarray(row * dim, row * dim + dim));
-        const [x, w] = [batch.embeddings.slice(), batch.prototypes];
-        x[2 * 12] = NaN;
-        const rows = Array.from({ length: 8 }, (_, i) => i);
-        const cosine = (i, j) => {
-            const dot = [...x.subarray(i * 12, i * 12 + 12)].reduce((sum, v, k) => sum + v * w[j * 12 + k], 0);
-            return dot / length(x, i, 12) / length(w, j, 12);
-        };
-        const own = await Head.create(device, planner, { ...settings, options: { tile: 'direct', predictions: count } });
-        const { predictions } = await own.evaluate({ ...batch, embeddings: x });
-        for (const i of rows) {
-            const all = Array.from({ length: 70 }, (_, j) => [cosine(i, j), j]).sort(([a], [b]) => b - a);
-            const sum = all.reduce((sum, [c]) => sum + Math.exp(own.loss.scale * (c - all[0][0])), 0);
-            for (let k = 0; k < count; k++) {
-                const at = i * count + k;
-                const [c, j] = i === 2 ? [NaN, -1] : all[k];
-                const log = own.loss.scale * (c - all[0][0]) - Math.log(sum);
-                const near = (found, wanted) => (Number.isNaN(wanted) ? Number.isNaN(found) : Math.abs(found - wanted) < 2e-5 * own.loss.scale);
-                const found = [predictions.classes[at], predictions.cosines[at], predictions.logProbabilities[at], predictions.subCenters[at]];
-                if (found[0] !== j || !near(found[1], c) || !near(found[2], log) || found[3] !== 0) throw new Error(`${i}, ${k}: ${found}, not ${[j, c, log]}`);
-            }
-        }
-        const few = await own.evaluate({ ...batch, embeddings: x.subarray(0, 0), labels: [] });
-        same('none', few.predictions.classes, new Int32Array());
-        const io = await own.createBuffers();
-        for (const [name, values] of Object.entries({ ...batch, embeddings: x })) device.queue.writeBuffer([io[name]].flat()[0], 0, values);
-        const bound = await own.bind(io);
-        const encoder = device.createCommandEncoder();
-        bound.recordForward(encoder);
-        device.queue.submit([encoder.finish()]);
-        same('cosines', await read(io.predictedCosines, 0, 8 * count * 4), predictions.cosines);
-        same('log-probabilities', await read(io.logProbabilities, 0, 8 * count * 4), predictions.logProbabilities);
-        same('classes', new Int32Array((await read(io.predictedClasses, 0, 8 * count * 4)).buffer), predictions.classes);
-        const { predictedClasses, ...without } = io;
-        same('refused', [await refused(() => own.bind(without))], ['Missing: `predictedClasses` is missing: the plan reads or writes it']);
-        const most = await refused(() => Head.create(device, planner, { ...settings, options: { predictions: 71 } }));
-        if (!most.startsWith('Parameter: ')) throw new Error(most);
-        bound.destroy();
-        own.destroy();
     },
 
     'pipelines are made once per device': async () => {
@@ -350,6 +263,15 @@ const tests = {
         const expected = await divided.evaluate(batch, { onProgress: (...parts) => told.push(parts) });
         const total = told.length;
         if (total < 5 || told.some(([done, all], i) => done !== i + 1 || all !== total)) throw new Error(told.join(' '));
+        const start = JSON.stringify(divided.state);
+        for (const stop of [1, total >> 1, total]) {
+            const calls = [];
+            const onProgress = (done) => calls.push(done) !== stop;
+            const error = await divided.evaluate(batch, { training: true, onProgress }).catch((refused) => refused);
+            if (error.code !== 'Cancelled' || calls.length !== stop) throw new Error(`${error}, ${calls}`);
+            if (JSON.stringify(divided.state) !== start) throw new Error(`stopped at ${stop}: ${JSON.stringify(divided.state)}`);
+        }
+        same('dW after calls that were stopped', (await divided.evaluate(batch)).gradPrototypes, expected.gradPrototypes);
         const io = await divided.createBuffers();
         for (const name of ['embeddings', 'prototypes', 'labels']) {
             device.queue.writeBuffer([io[name]].flat()[0], 0, batch[name]);
@@ -596,18 +518,7 @@ const rust = {
 };
 
 export default async ({ page, check }) => {
-    const clean = (one) => {
-        if (one.problems.length > 0) throw new Error(one.problems.splice(0).join('\n'));
-    };
-    const own = await page();
-    await own.evaluate(prepare);
-    for (const [name, test] of Object.entries(tests)) {
-        await check(`module: ${name}`, async () => {
-            await own.evaluate(test);
-            clean(own);
-        });
-    }
-    await own.close();
+    await inPage({ page, check }, tests);
     for (const [how, expected] of Object.entries({
         missing: /^NoAdapter: this browser has no WebGPU/,
         adapter: /^NoAdapter: WebGPU is there, but no adapter answered/,

@@ -12,10 +12,10 @@ const prepare = async (folder) => {
     const numbers = (kind, list) =>
         Object.fromEntries(Object.entries(list).filter(([, at]) => at).map(([name, at]) => [name, pick(kind, at)]));
 
-    /** The worst distance, relative to the largest value expected. */
-    const distance = (found, expected) => {
+    /** The worst distance, relative to the largest value expected, or to `floor`. */
+    const distance = (found, expected, floor = 0) => {
         if (found.length !== expected.length) return `${found.length} values instead of ${expected.length}`;
-        let [worst, largest] = [0, 0];
+        let [worst, largest] = [0, floor];
         for (let i = 0; i < expected.length; i++) {
             if (!Number.isFinite(found[i])) return `value ${i} is ${found[i]}`;
             worst = Math.max(worst, Math.abs(found[i] - expected[i]));
@@ -25,23 +25,28 @@ const prepare = async (folder) => {
         return largest < 1e-12 ? worst / 10 : worst / largest;
     };
 
-    globalThis.cases = JSON.parse(text).map(({ name, training, run, request, inputs, expected }) => {
-        const { labels, embeddingBits, prototypeBits, ...floats } = inputs;
+    globalThis.cases = JSON.parse(text).map(({ name, training, run, request, inputs, expected, normalizer, counts, report }) => {
+        const { labels, softClasses, embeddingBits, prototypeBits, ...floats } = inputs;
         const bits = { embeddings: embeddingBits, prototypes: prototypeBits };
         return {
             name,
             training,
             run,
             request,
-            inputs: { ...numbers(Float32Array, floats), labels: pick(Int32Array, labels) },
+            inputs: { ...numbers(Float32Array, floats), ...numbers(Int32Array, { labels, softClasses }) },
             bits: numbers(Uint16Array, bits),
+            normalizer,
+            counts,
+            report,
             compare(found) {
                 const { loss, ...lists } = expected;
                 const worst = {};
                 worst.loss = Number.isFinite(found.loss) ? Math.abs(found.loss - loss) / Math.max(1, Math.abs(loss)) : `${found.loss}`;
                 for (const [name, at] of Object.entries(lists)) {
                     const expected = pick(Float32Array, at);
-                    if (expected.length > 0 || found[name]?.length > 0) worst[name] = distance(found[name] ?? [], expected);
+                    // a cosine of two long vectors may be small
+                    const floor = name.endsWith('Cosines') ? 1 : 0;
+                    if (expected.length > 0 || found[name]?.length > 0) worst[name] = distance(found[name] ?? [], expected, floor);
                 }
                 return worst;
             },
@@ -54,11 +59,11 @@ const runModule = async (name) => {
     const { Planner, Head, requestDevice } = await import('/web/margin-softmax.js');
     globalThis.opened ??= Promise.all([Planner.load(), requestDevice()]);
     const [planner, { device }] = await globalThis.opened;
-    const { request, inputs, bits, compare, training } = globalThis.cases.find((c) => c.name === name);
+    const { request, inputs, bits, compare, training, normalizer, counts, report } = globalThis.cases.find((c) => c.name === name);
     const { shards, ...settings } = request;
     const head = await Head.create(device, planner, { ...settings, shards: shards ?? undefined });
-    const { state, ...given } = inputs;
-    const batch = { ...given, ...bits, divisor: given.divisor?.[0] };
+    const { state, softClasses: classes, softWeights: weights, ...given } = inputs;
+    const batch = { ...given, ...bits, divisor: given.divisor?.[0], softLabels: classes && { classes, weights } };
     const names = ['hardness', 'norm_mean', 'norm_deviation', 'scale'];
     const start = { ...head.state, ...(state && Object.fromEntries(names.map((name, i) => [name, state[i]]))) };
     const run = async () => {
@@ -70,10 +75,28 @@ const runModule = async (name) => {
     const out = await run();
     // the same bits again
     const again = await run();
-    const list = (one) => (typeof one === 'number' ? [one] : one);
+    const list = (one) => (typeof one === 'object' ? Object.values(one) : [one]);
     for (const key of Object.keys(out)) {
-        if (list(out[key]).some((v, i) => v !== list(again[key])[i])) throw new Error(`${key} differs from run to run`);
+        const [one, two] = [list(out[key]), list(again[key])];
+        if (one.some((v, i) => v !== two[i])) throw new Error(`${key} differs from run to run`);
     }
+    for (const [count, expected] of Object.entries(counts)) {
+        if (out.counts[count] !== expected) throw new Error(`counts: ${count} is ${out.counts[count]}, not ${expected}`);
+    }
+    if (!(Math.abs(out.normalizer - normalizer) <= 1e-5 * normalizer)) throw new Error(`normalizer: ${out.normalizer}, not ${normalizer}`);
+    const { ignore_index } = request.loss;
+    const rows = Array.from(inputs.labels.keys()).filter((i) => inputs.labels[i] !== ignore_index);
+    const right = rows.filter((i) => out.targetCosines[i] > out.otherCosines[i]).length;
+    if (out.accuracy !== right / rows.length) throw new Error(`accuracy: ${out.accuracy}, not ${right} of ${rows.length}`);
+    const reported = head.report(batch, again, { training });
+    for (const [name, expected] of Object.entries(report)) {
+        const [one, two] = [[expected ?? []].flat(), [reported[name] ?? []].flat()];
+        // the gates of gradients and of losses
+        const most = name.endsWith('Gradient') ? 1e-4 : 1e-5;
+        const far = one.length !== two.length || one.some((v, i) => !(Math.abs(v - two[i]) <= most * Math.max(1, Math.abs(v))));
+        if (far) throw new Error(`report: ${name} is ${two}, not ${one}`);
+    }
+    if (Object.keys(reported).length !== Object.keys(report).length) throw new Error(Object.keys(reported).join());
     const { schedule } = head.plan;
     head.destroy();
     return { worst: compare({ ...out, gradScale: out.gradScale === undefined ? [] : [out.gradScale] }), schedule };
@@ -115,6 +138,63 @@ const runSteps = async (name) => {
     return worst;
 };
 
+/** In the page: one case of predictions, alone and merged from two halves of its classes. */
+const runPredictions = async (entry) => {
+    const { Planner, Predictor, mergePredictions, requestDevice } = await import('/web/margin-softmax.js');
+    globalThis.opened ??= Promise.all([Planner.load(), requestDevice()]);
+    const [planner, { device }] = await globalThis.opened;
+    globalThis.numbers ??= fetch('/out/browser/cases.bin').then((response) => response.arrayBuffer());
+    const bytes = await globalThis.numbers;
+    const pick = (Kind, place) => place && new Kind(bytes, ...place);
+    const given = (Kind, list) => Object.fromEntries(Object.entries(list).filter(([, at]) => at).map(([name, at]) => [name, pick(Kind, at)]));
+    const { request, whole, floats } = entry;
+    const inputs = { ...given(Float32Array, entry.inputs), ...given(Uint16Array, entry.bits) };
+    const optional = { range: request.range ?? undefined, shards: request.shards ?? undefined };
+    const { loss } = request;
+    // of plain products as large as these are
+    const size = Math.max(1, ...pick(Float32Array, floats.cosines).filter((c) => !Number.isNaN(c)).map(Math.abs));
+    // cosines agree within 2e-6; a log-probability is s times one less a logarithm, which is off by as much, and rounded as an f32
+    const most = { cosines: 2e-6 * size, logProbabilities: 6e-6 * size * loss.scale, logSumExps: 4e-6 * size * loss.scale };
+    const check = (found, what) => {
+        for (const [name, at] of Object.entries(whole)) {
+            const expected = pick(Int32Array, at);
+            const i = expected.findIndex((v, i) => v !== found[name][i]);
+            if (i >= 0 || expected.length !== found[name].length) throw new Error(`${what}: ${name} ${i}: ${found[name][i]}, not ${expected[i]}`);
+        }
+        for (const [name, at] of Object.entries(floats)) {
+            const expected = pick(Float32Array, at);
+            const list = found[name] ?? [];
+            const near = (v, i) => (Number.isNaN(v) ? Number.isNaN(list[i]) : Math.abs(v - list[i]) <= most[name]);
+            const i = expected.findIndex((v, i) => !near(v, i));
+            if (i >= 0 || expected.length !== list.length) throw new Error(`${what}: ${name} ${i}: ${list[i]}, not ${expected[i]}`);
+        }
+        for (const name of ['nonFiniteRows', 'nonFinitePrototypes']) {
+            if (found[name] !== entry[name]) throw new Error(`${what}: ${name} ${found[name]}, not ${entry[name]}`);
+        }
+    };
+    const predictor = await Predictor.create(device, planner, { ...request, ...optional });
+    const { schedule } = predictor.plan;
+    const parts = [];
+    check(await predictor.predict(inputs, { onProgress: (done, total) => parts.push(total) }), 'alone');
+    check(await predictor.predict(inputs), 'again');
+    predictor.destroy();
+    if (!request.range && request.shape.classes > 1) {
+        const { classes, dim, sub_centers = 1 } = request.shape;
+        const half = Math.floor(classes / 2);
+        const halves = [];
+        // each with the memory of its own classes alone, in any order
+        for (const range of [[half, classes], [0, half]]) {
+            const own = await Predictor.create(device, planner, { ...request, shards: undefined, range });
+            const part = (values, width) => values?.subarray(range[0] * width, range[1] * width);
+            const { embeddings, prototypes, bias } = inputs;
+            halves.push(await own.predict({ embeddings, prototypes: part(prototypes, sub_centers * dim), bias: part(bias, 1) }));
+            own.destroy();
+        }
+        check(mergePredictions(halves, classes), 'merged');
+    }
+    return { schedule, parts: parts.length };
+};
+
 /** In the page: one case through the crate in wasm. */
 const runRust = async (name) => {
     const rust = await import('/web/dist/browser_tests.js');
@@ -123,20 +203,25 @@ const runRust = async (name) => {
     const { request, inputs, bits, compare, training } = globalThis.cases.find((c) => c.name === name);
     const { embeddings, prototypes, labels, ...more } = inputs;
     const batch = new rust.Inputs(embeddings, prototypes, labels);
-    for (const [key, values] of Object.entries(more)) batch.set(key, values);
+    const { softClasses, ...floats } = more;
+    for (const [key, values] of Object.entries(floats)) batch.set(key, values);
+    if (softClasses) batch.set_soft_classes(softClasses);
     const tensors = request.shards || Object.keys(bits).length > 0;
     const json = JSON.stringify(request);
     const out = await (tensors ? session.evaluate_tensors(json, batch) : session.evaluate(json, batch, training));
-    const lists = ['rowLosses', 'logSumExps', 'gradEmbeddings', 'gradPrototypes', 'gradScale', 'gradBias', 'state'];
+    const lists = ['rowLosses', 'logSumExps', 'targetCosines', 'otherCosines', 'gradEmbeddings', 'gradPrototypes', 'gradScale', 'gradBias', 'state'];
     const found = Object.fromEntries(lists.map((list) => [list, out.get(list)]));
     const worst = compare({ loss: out.loss, ...found });
+    // tensors have none
+    if (tensors) ['targetCosines', 'otherCosines'].forEach((name) => delete worst[name]);
     out.free();
     return { worst, way: tensors ? 'tensors' : 'slices' };
 };
 
 export default async ({ page, check, out }) => {
     const cases = JSON.parse(readFileSync(join(out, 'cases.json')));
-    const most = { loss: 1e-5, rowLosses: 1e-5, logSumExps: 1e-5, gradEmbeddings: 1e-4, gradPrototypes: 1e-4, gradScale: 1e-4, gradBias: 1e-4, state: 1e-5 };
+    const predictions = JSON.parse(readFileSync(join(out, 'predictions.json')));
+    const most = { loss: 1e-5, rowLosses: 1e-5, logSumExps: 1e-5, targetCosines: 2e-6, otherCosines: 2e-6, gradEmbeddings: 1e-4, gradPrototypes: 1e-4, gradScale: 1e-4, gradBias: 1e-4, state: 1e-5 };
     const worstOf = {};
     for (const [path, run] of Object.entries({ module: runModule, rust: runRust })) {
         const own = await page();
@@ -164,5 +249,16 @@ export default async ({ page, check, out }) => {
         }
         await own.close();
     }
+    const own = await page();
+    for (const entry of predictions) {
+        await check(`parity predictor ${entry.name}`, async () => {
+            const { schedule, parts } = await own.evaluate(runPredictions, entry);
+            const { budget, work_per_submit } = entry.request.options;
+            if (budget && (schedule.keep || schedule.chunks.length < 3)) throw new Error('not in chunks');
+            if (parts > 1 !== Boolean(work_per_submit)) throw new Error(`${parts} parts`);
+            if (own.problems.length > 0) throw new Error(own.problems.splice(0).join('\n'));
+        });
+    }
+    await own.close();
     console.log(`        worst: ${Object.entries(worstOf).map(([what, d]) => `${what} ${d.toExponential(1)}`).join(', ')}`);
 };

@@ -1,6 +1,15 @@
 // Compiled, not run: the types of the module as an engine uses them.
 
-import { Head, MarginSoftmaxError, Planner, limitsOf, requestDevice, type State } from '../../web/margin-softmax.js';
+import {
+    Head,
+    MarginSoftmaxError,
+    Planner,
+    Predictor,
+    limitsOf,
+    mergePredictions,
+    requestDevice,
+    type State,
+} from '../../web/margin-softmax.js';
 
 const planner = await Planner.load();
 const { device } = await requestDevice({ f16: true });
@@ -20,13 +29,22 @@ bound.recordBackward(encoder);
 for (const record of [...bound.forwardParts(), ...bound.backwardParts()]) record(encoder);
 const batch = { embeddings: new Float32Array(32), prototypes: new Float32Array(40), labels: [1] };
 const out = await head.evaluate(batch, { loss: 'arcface', training: true, onProgress: (done: number) => console.log(done) });
+const quantiles: number = head.report(batch, out, { training: true }).targetCosines[4] + (head.report(batch, out).margins?.[2] ?? 0);
 for (const labels of [Int32Array.of(1), BigInt64Array.of(1n), [1n], new Uint8Array(1)]) await head.evaluate({ ...batch, labels });
 const predicting = await Head.create(device, planner, { loss, shape, options: { predictions: 3 } });
 const nearest: Int32Array | undefined = (await predicting.evaluate(batch)).predictions?.classes;
+const soft = await Head.create(device, planner, { loss, shape, options: { soft_labels: 2 } });
+const mixed = await soft.evaluate({ ...batch, softLabels: { classes: [1, 2], weights: Float32Array.of(0.3, 0.7) } });
+const shares: (number | undefined)[] = [mixed.accuracy, mixed.topK?.accuracy, mixed.counts.zeroEmbeddings, mixed.targetCosines[0]];
+const predictor = await Predictor.create(device, planner, { loss, shape, count: 3, range: [0, 5] }, { onProgress });
+const found = await predictor.predict({ embeddings: batch.embeddings, prototypes: new Float32Array(20) });
+const merged: Float32Array | undefined = mergePredictions([found], 5).logSumExps;
+const targets = await predictor.createBuffers(['predictedSubCenters']);
+(await predictor.bind(targets)).recordForward(encoder);
 const kept: State = head.state;
 head.state = { ...kept, step: 2n ** 60n, hardness: '0.25' };
 bound.setState(kept);
-const sum: number = out.loss + limitsOf(device).max_groups + head.plan.workspace_bytes + (nearest?.[0] ?? 0);
+const sum: number = out.loss + limitsOf(device).max_groups + head.plan.workspace_bytes + (nearest?.[0] ?? 0) + (merged?.[0] ?? 0) + shares.length + quantiles;
 try {
     bound.destroy();
 } catch (error) {
@@ -40,5 +58,9 @@ await Planner.load({ wasm: new Uint8Array(8) });
 await Head.create(device, planner, { los: loss, shape });
 // @ts-expect-error labels are whole numbers
 await head.evaluate({ ...batch, labels: new Float32Array(1) });
+// @ts-expect-error predictions need no labels
+await predictor.predict({ embeddings: batch.embeddings, prototypes: batch.prototypes, labels: [1] });
+// @ts-expect-error a predictor is made for a count
+await Predictor.create(device, planner, { loss, shape });
 // @ts-expect-error no such code
 new MarginSoftmaxError().code === 'Limits';

@@ -13,7 +13,10 @@ mod families;
 #[path = "../predictions/mod.rs"]
 mod nearest;
 mod predictions;
+mod progress;
 mod properties;
+#[path = "../progress/mod.rs"]
+mod reports;
 mod shards;
 #[path = "../soft/mod.rs"]
 mod soft;

@@ -537,6 +537,10 @@ fn every_error_says_what_is_wrong(context: &Context) -> Result<(), Failed> {
         "the last call was recorded in part, so there are no results: record a forward pass anew",
     );
 
+    let mut head = Backend::Gpu(context.clone()).head(&loss(), shape())?;
+    head.set_progress(Some(Box::new(|_| std::ops::ControlFlow::Break(()))));
+    says(head.evaluate(&data.batch()).unwrap_err(), "the progress callback stopped the call");
+
     let twice = margin_softmax::classes::ClassMap::keep(3, &[0, 0]).unwrap_err();
     begins(twice, "class 0 ", "twice");
 

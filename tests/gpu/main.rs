@@ -42,6 +42,8 @@ mod predictions;
 mod problems;
 mod properties;
 mod regularizers;
+#[path = "../progress/mod.rs"]
+mod reports;
 mod rig;
 mod sampling;
 mod small;

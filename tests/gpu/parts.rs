@@ -10,6 +10,7 @@ use margin_softmax::{
 use crate::{
     Check,
     cases::Data,
+    reports::Problem,
     rig::{Rig, plain, same_output, tight},
 };
 
@@ -17,6 +18,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a_call_in_parts_has_the_bits_of_one_submit", a_call_in_parts_has_the_bits_of_one_submit),
     ("slices_submit_part_by_part", slices_submit_part_by_part),
     ("shards_submit_part_by_part", shards_submit_part_by_part),
+    ("calls_report_and_stop_between_submits", calls_report_and_stop_between_submits),
     ("what_is_recorded_in_part_has_no_results", what_is_recorded_in_part_has_no_results),
 ];
 
@@ -120,6 +122,21 @@ fn slices_submit_part_by_part(context: &Context) -> Result<(), Failed> {
         assert!(found.iter().all(|[submits, parts]| submits - beside == *parts), "{found:?}");
         assert!(found[1][1] == 1 && 1 < found[2][1] && found[2][1] < found[3][1], "{found:?}");
     }
+    Ok(())
+}
+
+/// A call whose progress is asked for is divided, by the bound or without one; it has the bits of one that is not.
+fn calls_report_and_stop_between_submits(context: &Context) -> Result<(), Failed> {
+    let (backend, problem) = (Backend::Gpu(context.clone()), Problem::new([SIZES.0, SIZES.1, SIZES.2]));
+    for name in ["arcface", "curricularface", "adacos"] {
+        problem.steps_report(&backend, name, &Options::default(), 4);
+    }
+    let work = least(context, &MarginSoftmax::arcface(), shape(), &Options::default());
+    let bounded = Options { work_per_submit: Some(work), ..Options::default() };
+    let plan = Plan::head(&MarginSoftmax::arcface(), shape(), &plain(&[SIZES.1]), context.limits(), &bounded)?;
+    problem.steps_report(&backend, "arcface", &bounded, plan.parts(0..plan.steps().count()).len());
+    problem.predictions_report(&backend, &bounded, 4);
+    problem.sampled_steps_report(&backend, &Options::default());
     Ok(())
 }
 

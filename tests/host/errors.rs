@@ -16,6 +16,7 @@ use crate::{common::*, problems::*};
 fn says(error: &Error, parts: &[&str]) {
     let message = error.to_string();
     assert!(parts.iter().all(|part| message.contains(part)), "{message:?} lacks one of {parts:?}");
+    assert!(format!("{error:?}").starts_with(error.name()), "{error:?} is named {}", error.name());
 }
 
 /// Refused as a parameter out of its range, by `validate` and by everything that takes a loss.

@@ -5,13 +5,15 @@ import { COPY_DST, COPY_SRC, STORAGE, UNIFORM, alive, guarded, sharedOf } from '
 import { asked, camel, fail, only } from './errors.js';
 import { firstState, onDevice, stateOf } from './state.js';
 
+/** Soft labels: both or none. */
+const SOFT = ['softClasses', 'softWeights'];
+
 /** The whole numbers from `first` to before `end`. */
 const range = (first, end) => Array.from({ length: end - first }, (_, i) => first + i);
 
 /** A head bound to buffers. */
 export class Bound {
     #head;
-    #planned;
     #shared;
     #own = [];
     #buffers;
@@ -24,18 +26,24 @@ export class Bound {
     #training = false;
     #parts;
 
-    /** Made by `Head.bind`. */
-    static async make(head, planned, io) {
+    /** Made by `Head.bind` and `Predictor.bind`. */
+    static async make(head, io) {
         const { device, plan, loss } = head;
         alive(sharedOf(device));
         const sizes = head.bytes();
         const entries = Object.entries(io ?? {}).filter(([, given]) => given !== undefined && given !== null);
         for (const [name] of entries) {
+            if (SOFT.includes(name) && plan.soft_labels === 0) {
+                fail('Combination', `${name}: the plan has no soft labels: ask for them with options.soft_labels`);
+            }
             if (!(name in sizes)) {
                 fail('Name', `\`${name}\` is no tensor of this head; known are: ${Object.keys(sizes).join(', ')}`);
             }
         }
         const given = new Map(entries.map(([name, one]) => [name, Array.isArray(one) ? one : [one]]));
+        const alone = SOFT.filter((name) => given.has(name));
+        const lacking = SOFT.find((name) => !given.has(name));
+        if (alone.length === 1) fail('Missing', `\`${lacking}\` is missing: there are ${alone[0]}`);
         for (const [name, list] of given) {
             const expected = Array.isArray(sizes[name]) ? sizes[name].length : 1;
             if (list.length !== expected) {
@@ -56,12 +64,12 @@ export class Bound {
         for (const flag of ['class_weights', 'row_weights', 'upstream', 'class_margins', 'row_margins']) {
             call[flag] = given.has(camel(flag));
         }
-        if ((call.class_margins || call.row_margins) && !loss.target?.unified) {
+        call.soft_labels = alone.length > 0;
+        if ((call.class_margins || call.row_margins) && loss.target && !loss.target.unified) {
             fail('Combination', 'classMargins, rowMargins: only a unified target has m0..m3');
         }
         const bound = new Bound();
         bound.#head = head;
-        bound.#planned = planned;
         bound.#shared = sharedOf(device);
         const settings = bound.#settings(loss, call);
         try {
@@ -84,7 +92,7 @@ export class Bound {
         this.#buffers = plan.buffers.map(
             ({ name, bytes }, i) => ranges[i] ?? { buffer: make(name, bytes, usage), offset: 0, size: bytes },
         );
-        const table = this.#planned.parts();
+        const table = this.#head.planned.parts();
         const parts = make('parts', table.byteLength, UNIFORM | COPY_DST);
         this.#uniform = make('settings', plan.uniforms[0], UNIFORM | COPY_DST);
         device.queue.writeBuffer(parts, 0, table);
@@ -110,7 +118,7 @@ export class Bound {
             offsets: [step.part * plan.part_stride],
         }));
         this.#apply(loss, call, bytes, sizes);
-        this.#state = firstState(this.#planned, loss, this.#head.shape.classes);
+        this.#state = firstState(this.#head.planned, loss, this.#head.shape.classes);
         if (!hasState) this.#write('state', onDevice(this.#state));
         this.#draw();
     }
@@ -120,10 +128,10 @@ export class Bound {
      * batch, and what ElasticFace draws in this step. Recorded training steps move the numbers on the device alone, and
      * count no steps: say `step` in `update`.
      */
-    setState(state = firstState(this.#planned, this.#loss, this.#head.shape.classes)) {
+    setState(state = firstState(this.#head.planned, this.#loss, this.#head.shape.classes)) {
         this.#check();
         this.#giveUp();
-        const checked = stateOf(this.#planned, state);
+        const checked = stateOf(this.#head.planned, state);
         this.#write('state', onDevice(checked));
         this.#state = checked;
         this.#draw();
@@ -131,8 +139,8 @@ export class Bound {
 
     /** The settings of a loss and a call, or the error that refuses them; changes nothing. */
     #settings(loss, call) {
-        const bytes = asked(() => this.#planned.settings(JSON.stringify(loss), JSON.stringify(call)));
-        const sizes = asked(() => this.#planned.dispatches(JSON.stringify(call)));
+        const bytes = asked(() => this.#head.planned.settings(JSON.stringify(loss), JSON.stringify(call)));
+        const sizes = asked(() => this.#head.planned.dispatches(JSON.stringify(call)));
         return { loss, call, bytes, sizes };
     }
 
@@ -151,10 +159,16 @@ export class Bound {
         this.#head.device.queue.writeBuffer(buffer, offset, values);
     }
 
+    /** A buffer of the workspace, as a copy takes it. For `evaluate` and `predict`. */
+    workspace(name) {
+        const { buffer, offset } = this.#buffers[this.#head.plan.buffers.findIndex((b) => b.name === name)];
+        return { buffer, offset };
+    }
+
     #draw() {
         if (!this.#head.plan.buffers.some((b) => b.name === 'draws')) return;
         const [step, seed] = [this.#state.step, this.#state.seed].map(BigInt);
-        this.#write('draws', asked(() => this.#planned.draws(JSON.stringify(this.#loss), this.#call.rows, step, seed)));
+        this.#write('draws', asked(() => this.#head.planned.draws(JSON.stringify(this.#loss), this.#call.rows, step, seed)));
     }
 
     /**
@@ -185,7 +199,7 @@ export class Bound {
         }
         if (divisor !== undefined) call.divisor = divisor;
         const settings = this.#settings(next, call);
-        const state = stateOf(this.#planned, { ...this.#state, step, seed });
+        const state = stateOf(this.#head.planned, { ...this.#state, step, seed });
         this.#apply(next, call, settings.bytes, settings.sizes);
         this.#state = state;
         this.#draw();
@@ -251,7 +265,7 @@ export class Bound {
     }
 
     #divided(steps) {
-        const ends = this.#planned.part_ends(Uint32Array.from(steps));
+        const ends = this.#head.planned.part_ends(Uint32Array.from(steps));
         const call = { next: 0, count: ends.length };
         this.#parts = call;
         return Array.from(ends, (end, i) => (encoder) => {

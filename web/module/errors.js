@@ -31,7 +31,7 @@ export const asked = (call) => {
         const [, fact, limit] = (error.code === 'Limit' && /^(.*?\(`(m\w+)`\))/.exec(error.message)) || [];
         const hint = limit && `${fact}: ask for more with requiredLimits: { ${camel(limit)}: … } when you request the device`;
         // inputs by the name that they have here
-        const message = error.message.replace(/`(class_weights|row_weights|class_margins|row_margins)`/g, camel);
+        const message = error.message.replace(/`(soft_labels\.|class_weights|row_weights|class_margins|row_margins|row_losses|target_cosines)[^`]*`/g, camel);
         throw new MarginSoftmaxError(error.code, hint ?? message, { cause: error });
     }
 };

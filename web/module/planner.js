@@ -10,7 +10,7 @@ const unpacked = () => {
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'))).arrayBuffer();
 };
 
-/** The planner: a wasm module of 180 kB (compressed) that knows the losses, their kernels and how to cut the work. */
+/** The planner: a wasm module of 174 kB (compressed) that knows the losses, their kernels and how to cut the work. */
 export class Planner {
     #losses;
 

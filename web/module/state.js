@@ -5,21 +5,28 @@ import { asked } from './errors.js';
 /** A whole number of 64 bits: a number where that is exact, else a BigInt. */
 const whole = (value) => (Number.isSafeInteger(Number(value)) ? Number(value) : BigInt(value));
 
-/** A state as the crate writes it in JSON: digits for whole numbers, strings for all others, NaN among them. */
-const stateText = (state) => {
-    const text = (value) => {
-        if (typeof value === 'bigint') return `${value}`;
-        return typeof value === 'number' && !Number.isInteger(value) ? `"${value}"` : (JSON.stringify(value) ?? 'null');
+/** The numbers of a state that may be broken, in the order of the crate. */
+const FOLLOWS = ['hardness', 'norm_mean', 'norm_deviation', 'scale'];
+
+/** A number, or a string that holds one, as the crate writes it; NaN for everything else. */
+const numberOf = (value) => (typeof value === 'number' || (typeof value === 'string' && value.trim()) ? Number(value) : NaN);
+
+/** The crate's JSON of a state without its broken numbers, since JSON has no NaN, and these. */
+export const stateText = (state) => {
+    const text = (name, value) => {
+        if (FOLLOWS.includes(name)) return '0';
+        return typeof value === 'bigint' ? `${value}` : (JSON.stringify(value) ?? 'null');
     };
-    return `{${Object.entries(state ?? {}).map(([name, value]) => `${JSON.stringify(name)}:${text(value)}`)}}`;
+    const fields = Object.entries(state ?? {}).map(([name, value]) => `${JSON.stringify(name)}:${text(name, value)}`);
+    return [`{${fields}}`, Float64Array.from(FOLLOWS, (name) => numberOf(state?.[name]))];
 };
 
 /** A state of the caller's, checked and copied. */
 export const stateOf = (planned, state) => {
-    asked(() => planned.check_state(stateText(state)));
-    const { classes, step, seed, hardness, norm_mean, norm_deviation, scale } = state;
-    const numbers = { hardness, norm_mean, norm_deviation, scale };
-    for (const name of Object.keys(numbers)) numbers[name] = Number(numbers[name]);
+    const [text, broken] = stateText(state);
+    asked(() => planned.check_state(text, broken));
+    const { classes, step, seed } = state;
+    const numbers = Object.fromEntries(FOLLOWS.map((name, i) => [name, broken[i]]));
     return { classes: Number(classes), step: whole(step), seed: whole(seed), ...numbers };
 };
 
@@ -30,8 +37,6 @@ export const firstState = (planned, loss, classes) => {
 };
 
 /** Of a state, what lies on the device. */
-const FOLLOWS = ['hardness', 'norm_mean', 'norm_deviation', 'scale'];
-
 export const onDevice = (state) => {
     const numbers = Float32Array.from(FOLLOWS, (name) => state[name]);
     // a device takes a scale of 0 for one that was never written

@@ -22,8 +22,7 @@ fn contiguous<'py>(array: &Bound<'py, PyUntypedArray>) -> PyResult<Bound<'py, Py
     if array.is_c_contiguous() && array.is_aligned() {
         return Ok(array.clone());
     }
-    let copy = array.py().import("numpy")?.call_method1("ascontiguousarray", (array,))?;
-    Ok(copy.cast_into::<PyUntypedArray>()?)
+    Ok(array.call_method1("copy", ("C",))?.cast_into::<PyUntypedArray>()?)
 }
 
 /// Values of `T` to be read. An array that is not contiguous is copied, one of another type refused.
@@ -145,11 +144,12 @@ pub fn labels<'py>(object: &Bound<'py, PyAny>, what: &str) -> PyResult<Array<'py
     if !matches!(array.dtype().kind(), b'i' | b'u') {
         return Err(type_error(format!("`{what}` holds {}, expected integers", array.dtype())));
     }
-    let py = object.py();
-    if array.dtype().is_equiv_to(&dtype::<u64>(py))
-        && array.call_method0("max").is_ok_and(|most| most.gt(i64::MAX).unwrap_or(false))
-    {
-        return Err(value_error(format!("`{what}` has a number beyond 2^63 - 1")));
+    // as numbers: numpy compares such with a Python integer in floating point
+    if array.dtype().is_equiv_to(&dtype::<u64>(object.py())) && !array.is_empty() {
+        let most: u64 = array.call_method0("max")?.extract()?;
+        if i64::try_from(most).is_err() {
+            return Err(value_error(format!("`{what}` has {most}, a number beyond 2^63 - 1")));
+        }
     }
     read(&array.call_method1("astype", ("int64", "C", "unsafe", false, false))?, what)
 }

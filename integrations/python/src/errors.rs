@@ -3,7 +3,7 @@
 use margin_softmax::Error;
 use pyo3::{
     PyErr, create_exception,
-    exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError},
+    exceptions::{PyKeyboardInterrupt, PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError},
 };
 
 create_exception!(
@@ -19,6 +19,7 @@ pub fn raise(error: Error) -> PyErr {
     match error {
         Error::Element { .. } => PyTypeError::new_err(message),
         Error::OutOfMemory(_) => PyMemoryError::new_err(message),
+        Error::Cancelled => PyKeyboardInterrupt::new_err(message),
         Error::File { .. } => PyOSError::new_err(message),
         Error::NoAdapter(_)
         | Error::DeviceLost(_)

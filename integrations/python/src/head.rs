@@ -1,14 +1,12 @@
 //! A head over numpy arrays.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-
-use margin_softmax::{Backend, Batch, Shape, SliceHead, Want, reference};
+use margin_softmax::{Batch, Shape, SliceHead, Want, reference};
 use numpy::PyUntypedArrayMethods;
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
     arrays::{Array, Vectors, slice},
-    errors::{DeviceError, raise, type_error, value_error},
+    errors::{type_error, value_error},
     inputs::{Inputs, check_vectors},
     loss::MarginSoftmax,
     options::{HeadOptions, all_taken, arguments},
@@ -16,70 +14,8 @@ use crate::{
     pool::pool,
     shards::{self, Call},
     state::{State, checked},
+    turns::Turns,
 };
-
-/// An engine's object that calls take turns with, in the process that made it.
-pub struct Turns<T> {
-    inner: Mutex<T>,
-    process: u32,
-    on_device: bool,
-    threads: Option<usize>,
-}
-
-impl<T: Send> Turns<T> {
-    /// Makes it on the threads that it will use.
-    pub fn new(
-        py: Python<'_>,
-        options: &HeadOptions,
-        make: impl FnOnce() -> margin_softmax::Result<T> + Send,
-    ) -> PyResult<Self> {
-        let pool = pool(py, options.threads)?;
-        let inner = py.detach(|| pool.install(make)).map_err(raise)?;
-        let on_device = matches!(options.backend, Backend::Gpu(_));
-        Ok(Self { inner: Mutex::new(inner), process: std::process::id(), on_device, threads: options.threads })
-    }
-
-    /// After a fork: refuses a device, whose threads are the parent's, and an object that another thread was using when the
-    /// process was forked.
-    fn check_process(&self) -> PyResult<()> {
-        if self.process == std::process::id() {
-            return Ok(());
-        }
-        let busy = matches!(self.inner.try_lock(), Err(TryLockError::WouldBlock));
-        if self.on_device || busy {
-            let why = if busy { "it was in use when the process was forked" } else { "its device is the parent's" };
-            return Err(DeviceError::new_err(format!(
-                "this head was made before a fork, and {why}: make one in this process"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Does work on it without the interpreter's lock, on its threads.
-    pub fn run<R: Send>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&mut T) -> margin_softmax::Result<R> + Send,
-    ) -> PyResult<R> {
-        self.check_process()?;
-        let pool = pool(py, self.threads)?;
-        let call = || {
-            let inner = &mut *self.lock();
-            pool.install(|| work(inner))
-        };
-        py.detach(call).map_err(raise)
-    }
-
-    /// Looks at it; waits for a call that runs.
-    pub fn look<R: Send>(&self, py: Python<'_>, look: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
-        self.check_process()?;
-        Ok(py.detach(|| look(&mut self.lock())))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, T> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Calls with embeddings and prototypes of the types that they are stored in.
 macro_rules! as_stored {
@@ -213,7 +149,8 @@ impl Head {
         all_taken(&given, "Head()")?;
         let (shape, loss) = (options.shape(rows, classes, dim)?, &loss.get().0);
         let range = options.range.clone().unwrap_or(0..classes);
-        let turns = Turns::new(py, &options, || options.backend.shard(loss, shape, range.clone(), &options.options))?;
+        let turns =
+            Turns::new(py, &options, shape, || options.backend.shard(loss, shape, range.clone(), &options.options))?;
         Ok(Self { turns, shape, classes: range.len(), want: options.options.want, device: options.device.clone() })
     }
 

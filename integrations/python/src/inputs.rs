@@ -84,8 +84,8 @@ impl<'py, T: Element + Copy + for<'a> FromPyObject<'a, 'py>> Inputs<'py, T> {
         let labels = labels(labels_given, "labels")?;
         check_shape("labels", labels.shape(), &[Some(rows)])?;
         let number = |name: &str| -> PyResult<Option<T>> {
-            let wrong = |_| type_error(format!("`{name}` must be a number"));
-            take(arguments, name)?.map(|value| value.extract().map_err(|_| wrong(()))).transpose()
+            let Some(value) = take(arguments, name)? else { return Ok(None) };
+            value.extract().map(Some).map_err(|_| type_error(format!("`{name}` must be a number")))
         };
         let divisor = number("divisor")?;
         let upstream = take(arguments, "upstream")?.map(|value| match value.extract::<T>() {

@@ -22,6 +22,7 @@ mod sampled;
 mod shards;
 mod state;
 mod theory;
+mod turns;
 
 /// The functions and classes of `margin_softmax._native`.
 #[pymodule]

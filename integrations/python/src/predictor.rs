@@ -6,12 +6,13 @@ use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
     arrays::{Vectors, check_shape, read, slice},
-    head::{Turns, no_doubles},
+    head::no_doubles,
     inputs::check_vectors,
     loss::MarginSoftmax,
     options::{HeadOptions, all_taken, arguments},
     outputs::Predictions,
     state::checked,
+    turns::Turns,
 };
 
 /// The k nearest classes of embeddings without labels, class by class in bounded memory.
@@ -42,7 +43,7 @@ impl Predictor {
         let (shape, loss) = (options.shape(rows, classes, dim)?, &loss.get().0);
         let range = options.range.clone().unwrap_or(0..classes);
         let make = || options.backend.predictor_shard(loss, shape, range.clone(), k, &options.options);
-        Ok(Self { turns: Turns::new(py, &options, make)?, shape, classes: range.len() })
+        Ok(Self { turns: Turns::new(py, &options, shape, make)?, shape, classes: range.len() })
     }
 
     /// The nearest classes of each row. float16 and bfloat16 are widened in a copy.

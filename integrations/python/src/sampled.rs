@@ -9,12 +9,13 @@ use pyo3::{prelude::*, types::PyDict};
 use crate::{
     arrays::Vectors,
     errors::{raise, type_error, value_error},
-    head::{Turns, as_stored, no_doubles, written},
+    head::{as_stored, no_doubles, written},
     inputs::{Inputs, check_vectors},
     loss::MarginSoftmax,
     options::{HeadOptions, all_taken, arguments},
     outputs::{CallersArrays, Output},
     state::{State, checked},
+    turns::Turns,
 };
 
 /// Partial FC: a head that sees the classes of a batch, and of the others a share at random.
@@ -79,7 +80,7 @@ impl SampledHead {
         let (shape, loss) = (options.shape(rows, classes, dim)?, &loss.get().0);
         let sampler = PartialFc::new(rate, seed).map_err(raise)?;
         let make = || partial::SampledHead::new(&options.backend, loss, shape, &options.options, sampler);
-        Ok(Self { turns: Turns::new(py, &options, make)?, shape, want: options.options.want })
+        Ok(Self { turns: Turns::new(py, &options, shape, make)?, shape, want: options.options.want })
     }
 
     /// A training step over sampled classes: `grad_prototypes` has a row for each of `classes`.

@@ -55,7 +55,7 @@ fn header<const N: usize>(numbers: &[f64], what: &str) -> PyResult<[usize; N]> {
     let mut found = [0; N];
     let head = numbers.get(..N).ok_or_else(|| broken(what))?;
     for (to, &number) in found.iter_mut().zip(head) {
-        if !(number >= 0.0 && number < 9e15 && number.fract() == 0.0) {
+        if !(0.0..9e15).contains(&number) || number.fract() != 0.0 {
             return Err(broken(what));
         }
         *to = number as usize;
@@ -131,7 +131,7 @@ pub enum Call<'a, 'py> {
 enum Answer {
     Numbers(Vec<f64>),
     Nothing,
-    Results(Results),
+    Results(Box<Results>),
 }
 
 /// Makes a call of a shard.
@@ -165,7 +165,9 @@ pub fn call<'py>(
         let (x, w) = (x.widened(), w.widened());
         let batch = Batch { embeddings: &x, prototypes: &w, ..batch };
         Ok(match (targets, statistics) {
-            (Some(targets), Some(statistics)) => Answer::Results(head.gradients(&batch, &targets, &statistics)?),
+            (Some(targets), Some(statistics)) => {
+                Answer::Results(Box::new(head.gradients(&batch, &targets, &statistics)?))
+            }
             (Some(targets), None) if follows => {
                 head.follow(&batch, &targets)?;
                 Answer::Nothing
@@ -180,7 +182,7 @@ pub fn call<'py>(
         Answer::Results(out) => {
             let into = CallersArrays::read(&PyDict::new(py), &[])?;
             let shapes = [vectors[0].shape(), vectors[1].shape()];
-            Py::new(py, Output::new(py, out, shard.want, shapes, None, into)?)?.into_any()
+            Py::new(py, Output::new(py, *out, shard.want, shapes, None, into)?)?.into_any()
         }
     })
 }

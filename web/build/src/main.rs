@@ -9,6 +9,13 @@
 //! wasm is a file, `web/dist/planner_bg.wasm`, and the profile is `web`. Adds the target wasm32-unknown-unknown where rustup is
 //! there and it is missing. (`wasm-opt -Oz` was tried: 0.8 % less after gzip, and with all features on a module that Chromium
 //! refuses.)
+//!
+//! ```text
+//! cargo run --release -p web-build -- --threads --features threads --out web/dist/threads tests/browser/rust
+//! ```
+//!
+//! compiles for several threads, for pages that are cross-origin isolated. Stable Rust cannot: it takes a nightly toolchain with the
+//! component rust-src, which compiles the standard library again.
 
 use std::{
     env, fs,
@@ -42,6 +49,10 @@ struct Arguments {
     /// Also writes the wasm as an ES module, which exports it as base64 of gzip; the crate's module then names no wasm file.
     #[arg(long)]
     inline: bool,
+    /// For several threads, with a nightly toolchain and its component rust-src: the crate exports `initThreadPool` of the crate
+    /// wasm-bindgen-rayon.
+    #[arg(long, conflicts_with = "inline")]
+    threads: bool,
     /// Fails where a crate's wasm and module are larger than this many bytes, compressed with gzip -9.
     #[arg(long)]
     most: Option<usize>,
@@ -56,9 +67,12 @@ fn main() -> Result<()> {
     fs::create_dir_all(&out)?;
     let out = out.canonicalize()?;
     add_target()?;
+    if arguments.threads {
+        check_nightly()?;
+    }
     for folder in &arguments.crates {
         let profile = if arguments.inline { "web-inline" } else { "web" };
-        let wasm = compile(folder, &arguments.features, profile)?;
+        let wasm = compile(folder, &arguments.features, profile, arguments.threads)?;
         let files = bind(&wasm, &out, arguments.inline)?;
         let mut sum = 0;
         for file in &files {
@@ -85,12 +99,40 @@ fn add_target() -> Result<()> {
     Ok(())
 }
 
+/// Whether threads can be compiled here; an error says what is missing.
+fn check_nightly() -> Result<()> {
+    let listed = Command::new("rustup").args(["component", "list", "--toolchain", "nightly", "--installed"]).output();
+    match listed {
+        Ok(listed) if String::from_utf8_lossy(&listed.stdout).lines().any(|line| line == "rust-src") => Ok(()),
+        Ok(_) => Err("--threads needs a nightly toolchain with its sources: rustup toolchain install nightly --component rust-src".into()),
+        Err(e) => Err(format!("--threads needs rustup, for a nightly toolchain: {e}").into()),
+    }
+}
+
+/// Cargo, and the flags of its compiler.
+fn cargo(threads: bool) -> (Command, String) {
+    // every browser with WebGPU has it; the CPU path is several times as fast with it
+    let simd = "-C target-feature=+simd128";
+    if !threads {
+        return (Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())), simd.into());
+    }
+    let mut cargo = Command::new("rustup");
+    cargo.args(["run", "nightly", "cargo", "-Z", "build-std=panic_abort,std"]);
+    // the memory that all instances share, and what wasm-bindgen needs to give each its own stack and thread-locals
+    let exports = ["__heap_base", "__wasm_init_tls", "__tls_size", "__tls_align", "__tls_base"];
+    let memory = ["--shared-memory", "--import-memory", "--max-memory=4294967296"].map(String::from);
+    let linked = exports.iter().map(|name| format!("--export={name}")).chain(memory);
+    let linked = linked.map(|argument| format!(" -C link-arg={argument}")).collect::<String>();
+    (cargo, format!("{simd},+atomics,+bulk-memory{linked}"))
+}
+
 /// Runs cargo; the path of the wasm that it made.
-fn compile(folder: &Path, features: &str, profile: &str) -> Result<PathBuf> {
+fn compile(folder: &Path, features: &str, profile: &str, threads: bool) -> Result<PathBuf> {
     let named = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder).join("Cargo.toml");
     let manifest = folder.join("Cargo.toml").canonicalize().or_else(|_| named.canonicalize());
     let manifest = manifest.map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let (mut cargo, flags) = cargo(threads);
+    let mut cargo = cargo
         .args([
             "build",
             "--lib",
@@ -103,8 +145,9 @@ fn compile(folder: &Path, features: &str, profile: &str) -> Result<PathBuf> {
         ])
         .args(["--features", features, "--manifest-path"])
         .arg(&manifest)
-        // every browser with WebGPU has it; the CPU path is several times as fast with it
-        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128")
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags)
+        // who takes threads wants speed before size
+        .envs(threads.then_some(("CARGO_PROFILE_WEB_OPT_LEVEL", "3")))
         .stdout(Stdio::piped())
         .spawn()?;
     let mut made = None;

@@ -7,12 +7,15 @@ mod request;
 mod view;
 
 use margin_softmax::{
-    Adaptive, Batch, Error, MarginSoftmax, Margins, Result, State,
-    objective::PRESETS,
+    Adaptive, Batch, Error, MarginSoftmax, Margins, Output, Result, SoftLabels, State,
+    data::Counts,
+    monitor::BatchReport,
+    objective::{PRESETS, Preset},
     plan::{CONSTANTS_STRIDE, Call, Plan},
 };
-use request::{Quads, Request, json};
-use serde_json::json;
+use request::{Request, json};
+use serde::Serialize;
+use view::{Named, View};
 use wasm_bindgen::prelude::*;
 
 /// An error as JavaScript sees it.
@@ -27,19 +30,21 @@ impl From<Error> for Refusal {
 impl From<Refusal> for JsValue {
     fn from(Refusal(error): Refusal) -> Self {
         let shown = js_sys::Error::new(&error.to_string());
-        let debug = format!("{error:?}");
-        let code = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
         // an error object takes any property
-        let _ = js_sys::Reflect::set(&shown, &"code".into(), &code.into());
+        let _ = js_sys::Reflect::set(&shown, &"code".into(), &error.name().into());
         shown.into()
     }
 }
 
 /// The named losses, as JSON: `[{ name, source, loss }, …]`.
 #[wasm_bindgen]
-pub fn losses() -> String {
-    let all = PRESETS.iter().map(|p| json!({ "name": p.name, "source": p.source, "loss": p.loss() }));
-    all.collect::<serde_json::Value>().to_string()
+pub fn losses() -> Result<String, Refusal> {
+    let named = |p: &Preset| Named { name: p.name, source: p.source, loss: p.loss() };
+    text("losses", &PRESETS.iter().map(named).collect::<Vec<_>>())
+}
+
+fn text(what: &'static str, value: &impl Serialize) -> Result<String, Refusal> {
+    serde_json::to_string(value).map_err(|error| request::refuse(what, &error).into())
 }
 
 /// φ and dφ/dx of a loss at target cosines, without the scale: all values, then all slopes.
@@ -70,7 +75,7 @@ impl Planned {
 
     /// Buffers, kernels, steps, stages and schedule, as JSON.
     pub fn describe(&self) -> Result<String, Refusal> {
-        serde_json::to_string(&view::View::new(&self.plan)).map_err(|e| request::refuse("plan", &e).into())
+        text("plan", &View::new(&self.plan))
     }
 
     /// What goes into the buffer of the constants of the steps: one entry of 256 bytes each.
@@ -84,7 +89,7 @@ impl Planned {
     }
 
     /// What goes into the buffer of settings, for a loss and a call `{ rows, class_weights, row_weights, divisor,
-    /// upstream, accumulate_embeddings, accumulate_prototypes, class_margins, row_margins }`.
+    /// upstream, accumulate_embeddings, accumulate_prototypes, class_margins, row_margins, soft_labels }`.
     pub fn settings(&self, loss: &str, call: &str) -> Result<Vec<u8>, Refusal> {
         let call: request::Call = json("call", call)?;
         Ok(self.plan.settings(&json("loss", loss)?, &Call::from(call))?.bytes().to_vec())
@@ -116,7 +121,8 @@ impl Planned {
     }
 
     /// Refuses what a head over slices refuses: a loss of other kernels, too many rows, a label that names no class, and
-    /// numbers outside their range. Margins come as a device takes them: four to a class or row, NaN for the loss' own.
+    /// numbers outside their range. Margins come as a device takes them: four to a class or row, NaN for the loss' own. Soft
+    /// labels are `soft_count` classes and weights to a row.
     #[allow(clippy::too_many_arguments)] // one for each array
     pub fn check(
         &self,
@@ -124,23 +130,17 @@ impl Planned {
         labels: &[i32],
         class_weights: Option<Vec<f32>>,
         row_weights: Option<Vec<f32>>,
-        divisor: Option<f64>,
+        divisor: Option<f32>,
         upstream: Option<Vec<f32>>,
         bias: Option<Vec<f32>>,
         class_margins: Option<Vec<f32>>,
         row_margins: Option<Vec<f32>>,
+        soft_count: usize,
+        soft_classes: Option<Vec<i32>>,
+        soft_weights: Option<Vec<f32>>,
     ) -> Result<(), Refusal> {
         let loss: MarginSoftmax = json("loss", loss)?;
-        let wide = |values: Option<Vec<f32>>| values.map(|v| v.into_iter().map(f64::from).collect::<Vec<_>>());
-        let (class_weights, row_weights) = (wide(class_weights), wide(row_weights));
-        let (upstream, bias) = (wide(upstream), wide(bias));
-        let (by_class, by_row) = (Quads(class_margins), Quads(row_margins));
-        let own = request::margins(&loss);
-        let class_margins = by_class.columns(|_| own);
-        // a row without a class is refused for its label
-        let class_of = |row: usize| labels.get(row).and_then(|&label| usize::try_from(label).ok());
-        let of_class = |row| class_of(row).map_or(own, |class| by_class.get(class, own));
-        let row_margins = by_row.columns(of_class);
+        let [class_margins, row_margins] = request::columns(&loss, labels, [class_margins, row_margins]);
         let batch = Batch {
             labels,
             class_weights: class_weights.as_deref(),
@@ -150,9 +150,56 @@ impl Planned {
             bias: bias.as_deref(),
             class_margins: Margins::of(&class_margins),
             row_margins: Margins::of(&row_margins),
+            soft_labels: soft_classes.as_ref().map(|classes| SoftLabels {
+                count: soft_count,
+                classes,
+                weights: soft_weights.as_deref().unwrap_or_default(),
+            }),
             ..Default::default()
         };
         Ok(self.plan.check(&loss, &batch)?)
+    }
+
+    /// The [`BatchReport`] of a call as JSON, but for the gradients: with the state before it or, `trained`, after it; `counts` are its
+    /// rows that count and its prototypes that are not finite.
+    #[allow(clippy::too_many_arguments)] // one for each array
+    pub fn report(
+        &self,
+        loss: &str,
+        trained: bool,
+        state: &str,
+        numbers: &[f64],
+        labels: &[i32],
+        embeddings: &[f32],
+        row_losses: Vec<f32>,
+        target_cosines: Vec<f32>,
+        counts: &[u32],
+        class_weights: Option<Vec<f32>>,
+        row_weights: Option<Vec<f32>>,
+        divisor: Option<f32>,
+        class_margins: Option<Vec<f32>>,
+        row_margins: Option<Vec<f32>>,
+    ) -> Result<String, Refusal> {
+        let loss: MarginSoftmax = json("loss", loss)?;
+        let state = request::state(state, numbers)?;
+        state.validate(self.plan.shape())?;
+        let [class_margins, row_margins] = request::columns(&loss, labels, [class_margins, row_margins]);
+        let batch = Batch {
+            embeddings,
+            labels,
+            class_weights: class_weights.as_deref(),
+            row_weights: row_weights.as_deref(),
+            divisor,
+            class_margins: Margins::of(&class_margins),
+            row_margins: Margins::of(&row_margins),
+            ..Default::default()
+        };
+        let count = |i: usize| counts.get(i).map_or(0, |&count| count as usize);
+        let counts = Counts { rows: count(0), non_finite_prototypes: count(1), ..Default::default() };
+        let other_cosines = vec![0.0; labels.len()];
+        let out = Output { row_losses, target_cosines, other_cosines, counts, ..Default::default() };
+        let of = if trained { BatchReport::trained } else { BatchReport::evaluated };
+        text("report", &of(&loss, &state, &batch, &out)?)
     }
 
     /// The error of a label that does not even fit 32 bits, from its decimal digits.
@@ -169,9 +216,10 @@ impl Planned {
         Ok(vec![hardness, norm_mean, norm_deviation, scale])
     }
 
-    /// Refuses a state, as JSON, that no head of this shape may have.
-    pub fn check_state(&self, state: &str) -> Result<(), Refusal> {
-        Ok(json::<State>("state", state)?.validate(self.plan.shape())?)
+    /// Refuses a state that no head of this shape may have: its JSON, and hardness, mean and deviation of the lengths, and scale.
+    pub fn check_state(&self, state: &str, numbers: &[f64]) -> Result<(), Refusal> {
+        let state = request::state(state, numbers)?;
+        Ok(state.validate(self.plan.shape())?)
     }
 
     /// What ElasticFace draws for the rows of a step; empty for every other loss.

@@ -1,7 +1,21 @@
 //! A plan as JavaScript reads it.
 
-use margin_softmax::plan::{Binding, Buffer, CONSTANTS_STRIDE, Kernel, Plan, Role, Stage, Step, TensorRole};
-use serde::Serialize;
+use margin_softmax::{
+    MarginSoftmax,
+    plan::{
+        BATCH_WORDS, Binding, Buffer, CONSTANTS_STRIDE, Kernel, Plan, ROW_STATES, ROW_WORDS, Role, Stage, Step,
+        TensorRole,
+    },
+};
+use serde::{Serialize, Serializer};
+
+/// A named loss.
+#[derive(Serialize)]
+pub struct Named {
+    pub name: &'static str,
+    pub source: &'static str,
+    pub loss: MarginSoftmax,
+}
 
 #[derive(Serialize)]
 pub struct View<'a> {
@@ -10,8 +24,15 @@ pub struct View<'a> {
     /// Bytes from part to part.
     part_stride: u64,
     workspace_bytes: u64,
+    /// First class and the one after the last.
+    range: [usize; 2],
     /// Classes of each prototype buffer.
     shards: Vec<usize>,
+    /// Nearest classes of each row that come out.
+    predictions: usize,
+    /// The most targets of a row; 0 without soft labels.
+    soft_labels: usize,
+    report: Report,
     schedule: Schedule,
     buffers: Vec<OneBuffer>,
     kernels: Vec<OneKernel<'a>>,
@@ -19,6 +40,21 @@ pub struct View<'a> {
     backward: Vec<OneStep<'a>>,
     /// Begin and end of each stage among the forward steps.
     stages: Stages,
+}
+
+/// Where rows and batch lie in the workspace, in words of 32 bits.
+#[derive(Serialize)]
+struct Report {
+    #[serde(serialize_with = "words")]
+    row: &'static [(&'static str, usize)],
+    /// Counts, counts with a short embedding, is not finite.
+    states: [u32; 3],
+    #[serde(serialize_with = "words")]
+    batch: &'static [(&'static str, usize)],
+}
+
+fn words<S: Serializer>(words: &&[(&str, usize)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(words.iter().copied())
 }
 
 #[derive(Serialize)]
@@ -76,7 +112,11 @@ impl<'a> View<'a> {
             uniforms: Kernel::UNIFORMS,
             part_stride: CONSTANTS_STRIDE,
             workspace_bytes: plan.workspace_bytes(),
+            range: [plan.range().start, plan.range().end],
             shards: plan.shard_sizes(),
+            predictions: plan.predictions(),
+            soft_labels: plan.soft_labels(),
+            report: Report { row: ROW_WORDS, states: ROW_STATES, batch: BATCH_WORDS },
             schedule: Schedule {
                 tile: schedule.tile.name(),
                 keep: schedule.keep,

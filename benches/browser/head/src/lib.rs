@@ -3,6 +3,9 @@
 
 use margin_softmax::{Backend, Batch, Budget, MarginSoftmax, Options, Output, Shape, SliceHead};
 
+#[cfg(feature = "threads")]
+pub use wasm_bindgen_rayon::init_thread_pool;
+
 pub struct Bench {
     head: SliceHead,
     x: Vec<f32>,

@@ -10,13 +10,13 @@ use margin_softmax::{
 };
 use serde::Deserialize;
 use wasm_bindgen::prelude::*;
+#[cfg(feature = "threads")]
+pub use wasm_bindgen_rayon::init_thread_pool;
 
 type Answer<T> = std::result::Result<T, JsValue>;
 
 fn shown(error: Error) -> JsValue {
-    let debug = format!("{error:?}");
-    let code = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-    js_sys::Error::new(&format!("{code}: {error}")).into()
+    js_sys::Error::new(&format!("{}: {error}", error.name())).into()
 }
 
 #[derive(Deserialize)]
@@ -41,6 +41,7 @@ struct How {
     tile: Option<String>,
     filter: Option<f64>,
     work_per_submit: Option<u64>,
+    soft_labels: Option<usize>,
 }
 
 impl Request {
@@ -55,7 +56,7 @@ impl Request {
             tile: self.options.tile.as_deref().map(str::parse).transpose()?,
             filter: self.options.filter.map(GradientFilter::new).transpose()?,
             work_per_submit: self.options.work_per_submit,
-            predictions: None,
+            soft_labels: self.options.soft_labels,
             ..Options::default()
         })
     }
@@ -75,6 +76,8 @@ pub struct Inputs {
     bias: Option<Vec<f32>>,
     class_margins: Option<Vec<f32>>,
     row_margins: Option<Vec<f32>>,
+    soft_classes: Option<Vec<i32>>,
+    soft_weights: Option<Vec<f32>>,
     state: Option<Vec<f32>>,
 }
 
@@ -94,11 +97,16 @@ impl Inputs {
             "bias" => &mut self.bias,
             "classMargins" => &mut self.class_margins,
             "rowMargins" => &mut self.row_margins,
+            "softWeights" => &mut self.soft_weights,
             "state" => &mut self.state,
             _ => return Err(js_sys::Error::new(&format!("no input is called {name}")).into()),
         };
         *place = Some(values);
         Ok(())
+    }
+
+    pub fn set_soft_classes(&mut self, classes: Vec<i32>) {
+        self.soft_classes = Some(classes);
     }
 }
 
@@ -112,10 +120,13 @@ fn columns(quads: Option<&[f32]>) -> [Option<Vec<f32>>; 4] {
 
 /// What comes back.
 #[wasm_bindgen]
+#[derive(Default)]
 pub struct Found {
     pub loss: f32,
     row_losses: Vec<f32>,
     log_sum_exps: Vec<f32>,
+    target_cosines: Vec<f32>,
+    other_cosines: Vec<f32>,
     grad_embeddings: Vec<f32>,
     grad_prototypes: Vec<f32>,
     grad_scale: Option<f32>,
@@ -129,6 +140,8 @@ impl Found {
         match name {
             "rowLosses" => self.row_losses.clone(),
             "logSumExps" => self.log_sum_exps.clone(),
+            "targetCosines" => self.target_cosines.clone(),
+            "otherCosines" => self.other_cosines.clone(),
             "gradEmbeddings" => self.grad_embeddings.clone(),
             "gradPrototypes" => self.grad_prototypes.clone(),
             "gradScale" => self.grad_scale.into_iter().collect(),
@@ -185,6 +198,12 @@ impl Session {
     }
 }
 
+/// Those of a batch, as many to a row as planned.
+fn soft_labels<'a>(request: &Request, inputs: &'a Inputs) -> Option<SoftLabels<'a>> {
+    let (classes, weights) = (inputs.soft_classes.as_deref()?, inputs.soft_weights.as_deref()?);
+    Some(SoftLabels { count: request.options.soft_labels?, classes, weights })
+}
+
 async fn slices(backend: &Backend, request: &Request, inputs: &Inputs, training: bool) -> Result<Found> {
     let Request { loss, shape, .. } = request;
     let mut head = backend.head_with(loss, *shape, &request.options()?)?;
@@ -207,7 +226,7 @@ async fn slices(backend: &Backend, request: &Request, inputs: &Inputs, training:
         bias: inputs.bias.as_deref(),
         class_margins: Margins::of(&by_class),
         row_margins: Margins::of(&by_row),
-        soft_labels: None,
+        soft_labels: soft_labels(request, inputs),
     };
     let out = if training { head.train_async(&batch).await? } else { head.evaluate_async(&batch).await? };
     let State { hardness, norm_mean, norm_deviation, scale, .. } = *head.state();
@@ -216,6 +235,8 @@ async fn slices(backend: &Backend, request: &Request, inputs: &Inputs, training:
         loss: out.loss,
         row_losses: out.row_losses,
         log_sum_exps: out.log_sum_exps,
+        target_cosines: out.target_cosines,
+        other_cosines: out.other_cosines,
         grad_embeddings: out.grad_embeddings,
         grad_prototypes: out.grad_prototypes,
         grad_scale: request.want.grad_scale.then_some(out.grad_scale),
@@ -270,7 +291,16 @@ impl Session {
         let (l, losses, sums) = (Tensor::empty(context, &[1], Element::F32)?, per_row()?, per_row()?);
         let dx = Tensor::empty(context, &[n, d], Element::F32)?;
         let (w, dw_all) = (w.iter().collect::<Vec<_>>(), dw.iter().collect::<Vec<_>>());
+        let (mut soft_classes, mut soft_weights) = (None, None);
+        if let Some(SoftLabels { count, classes, weights }) = soft_labels(request, inputs) {
+            let mut all = classes.to_vec();
+            all.resize(n * count, -1);
+            soft_classes = Some(Tensor::upload(context, &[n, count], &all)?);
+            soft_weights = Some(self.upload(&[n, count], weights, Element::F32)?);
+        }
         let mut bound = head.bind(&Io {
+            soft_classes: soft_classes.as_ref(),
+            soft_weights: soft_weights.as_ref(),
             row_losses: Some(&losses),
             log_sum_exps: Some(&sums),
             grad_embeddings: request.want.grad_embeddings.then_some(&dx),
@@ -293,7 +323,6 @@ impl Session {
         let mut log_sum_exps = sums.read_async::<f32>(context).await?;
         log_sum_exps.truncate(if loss.link == Link::Softmax { rows } else { 0 });
         let loss = l.read_async::<f32>(context).await?[0];
-        let (grad_scale, grad_bias, state) = (None, vec![], vec![]);
-        Ok(Found { loss, row_losses, log_sum_exps, grad_embeddings, grad_prototypes, grad_scale, grad_bias, state })
+        Ok(Found { loss, row_losses, log_sum_exps, grad_embeddings, grad_prototypes, ..Found::default() })
     }
 }

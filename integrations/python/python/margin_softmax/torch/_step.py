@@ -1,7 +1,18 @@
 """One step of a head as a node of autograd's graph."""
 
 import torch
-from torch.autograd.function import once_differentiable
+
+
+class _Once(torch.autograd.Function):
+    """A gradient in a graph of gradients, which cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx, gradient, *inputs):
+        return gradient
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError("the gradients of a margin head have no gradients of their own: no double backward through it")
 
 
 class Step(torch.autograd.Function):
@@ -23,15 +34,20 @@ class Step(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, upstream):
         gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            gradients = ctx.step.again(*ctx.saved_tensors, upstream)
-        # the gradients of single rows have their factors already
-        factor = 1.0 if ctx.step.by_rows else float(upstream)
-        wanted = zip(gradients, ctx.kinds, ctx.needs_input_grad)
-        return tuple(_multiplied(gradient, factor, kind) if needed else None for gradient, kind, needed in wanted) + (None,)
+        with torch.no_grad():
+            if gradients is None:
+                gradients = ctx.step.again(*ctx.saved_tensors, upstream)
+            # the gradients of single rows have their factors already
+            factor = 1.0 if ctx.step.by_rows else float(upstream)
+            wanted = zip(gradients, ctx.kinds, ctx.needs_input_grad)
+            gradients = [_multiplied(gradient, factor, kind) if needed else None for gradient, kind, needed in wanted]
+        if torch.is_grad_enabled():
+            # asked for a graph of gradients (`create_graph=True`)
+            inputs = [t for t in (upstream, *ctx.saved_tensors) if t is not None and t.requires_grad]
+            gradients = [None if gradient is None else _Once.apply(gradient, *inputs) for gradient in gradients]
+        return (*gradients, None)
 
 
 def _multiplied(gradient, factor, kind):
