@@ -1,6 +1,8 @@
 //! Whether the cosines that one call of a shard left in *keep* are those that the next one needs.
 
-use super::input::{HeadCall, each};
+use rayon::prelude::*;
+
+use super::input::HeadCall;
 use crate::objective::random::scramble;
 
 /// What a tile of *keep* holds when a pass begins.
@@ -20,7 +22,7 @@ const MIN_ROWS: usize = 32;
 const TASK: usize = 1 << 16;
 const CHAINS: usize = 4;
 
-/// A checksum of some values: no single one can change without it.
+/// A checksum of some values; a change of any one of them changes it.
 fn mixed(values: &[f32]) -> u64 {
     let mut chains = [0x243f_6a88_85a3_08d3_u64; CHAINS];
     let mut take = |values: &[f32]| {
@@ -39,18 +41,24 @@ impl HeadCall<'_> {
     /// A checksum of 64 bits over everything that the cosines of *keep* follow from: embeddings, prototypes, biases, and labels,
     /// which say what rows take part. None where it would cost as much as the cosines.
     ///
-    /// It reads N·D + C·D values, beside the N·C·D products that it may save, and compares calls that may be minutes and any
-    /// changes of the inputs apart: by values, since their memory says nothing.
+    /// It reads N·D + C·D values beside the N·C·D products that it may save. Pointers would say nothing: an optimiser changes
+    /// the values that they point to.
     pub fn checksum(&self) -> Option<u64> {
         if self.batch.rows() < MIN_ROWS {
             return None;
         }
-        let parts = [self.batch.embeddings, self.batch.prototypes, self.batch.bias.unwrap_or_default()];
-        let tasks: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks(TASK)).collect();
-        let mut sums = vec![0; tasks.len()];
-        each(self.parallel, sums.iter_mut().zip(tasks).collect(), |(sum, values)| *sum = mixed(values));
-        let labels = self.batch.labels.iter().map(|&label| label as u64);
+        let batch = &self.batch;
+        let parts = [batch.embeddings, batch.prototypes, batch.bias.unwrap_or_default()];
+        // a sum of one number per task, in any order, holds nothing
+        let sums = parts.iter().map(|part| {
+            let one = |(task, values)| scramble(mixed(values) ^ scramble(task as u64));
+            match self.parallel {
+                true => part.par_chunks(TASK).enumerate().map(one).reduce(|| 0, u64::wrapping_add),
+                false => part.chunks(TASK).enumerate().map(one).fold(0, u64::wrapping_add),
+            }
+        });
         let lengths = parts.iter().map(|part| part.len() as u64);
-        Some(sums.into_iter().chain(labels).chain(lengths).fold(0, |all, one| scramble(all ^ scramble(one))))
+        let labels = batch.labels.iter().map(|&label| label as u64);
+        Some(sums.chain(lengths).chain(labels).fold(0, |all, one| scramble(all ^ scramble(one))))
     }
 }
