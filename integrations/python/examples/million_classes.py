@@ -55,7 +55,9 @@ def train(rank, ranks, port, options, results):
         head = ShardedMarginHead(options.classes, options.dim, loss, averaged=True, **shared)
     else:
         head = MarginHead(options.classes, options.dim, loss, **shared)
-    optimizer = torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=0.05, momentum=0.9)
+    # the mean over many rows leaves each prototype a small gradient
+    groups = [{"params": backbone.parameters(), "lr": 0.05}, {"params": head.parameters(), "lr": 10.0}]
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
     losses, times = [], []
     for x, labels in batches(options, rank, ranks):
         began = time.perf_counter()

@@ -236,7 +236,7 @@ class ShardedMarginHead(MarginHead):
                 part.uniform_(-bound, bound, generator=generator)
                 bias.uniform_(-bound, bound, generator=generator)
             else:
-                part.normal_(0.0, 0.01, generator=generator)
+                part.normal_(0.0, bound, generator=generator)
             first, end = max(own.start, block * _BLOCK), min(own.stop, (block + 1) * _BLOCK)
             to, of = slice(first - own.start, end - own.start), slice(first - block * _BLOCK, end - block * _BLOCK)
             self.weight[to] = part[of].to(self.weight)
