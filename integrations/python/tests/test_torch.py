@@ -296,6 +296,14 @@ def test_last_and_predictions():
         module.predict(x, 65)
 
 
+def test_a_gradient_filter_is_for_gradients():
+    module, (x, y) = head(filter=1e-3), data()
+    module(x, y).backward()
+    close(x.grad, native(module, x, y).grad_embeddings, 0.1 * float(x.grad.abs().max()))
+    with torch.no_grad():
+        assert float(module(x, y)) == native(module, x, y).loss
+
+
 def test_sub_centers():
     module, (x, y) = head(sub_centers=3), data()
     assert module.weight.shape == (C, 3, D)

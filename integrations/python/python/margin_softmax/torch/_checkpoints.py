@@ -174,7 +174,7 @@ def _read(folder, files, head, optimizer):
         raise ValueError(f"not every file has `{short[0]}`")
     _check_parameters(head, optimizer, by_class, last)
     state, sampler = State.from_dict(json.loads(last["state"])), json.loads(last["sampler"])
-    head._make(1, ()).state = state
+    head._make(1, ("embeddings", "prototypes")).state = state
     return by_class, last["whole"], state, sampler
 
 

@@ -184,7 +184,7 @@ class MarginHead(nn.Module):
         self._predictions = predictions
         self._clear()
         # refuses what does not fit before anything is allocated; a head for no rows takes next to no memory
-        self._state = self._make(1, ()).state.replace(seed=seed)
+        self._state = self._make(1, ("embeddings", "prototypes")).state.replace(seed=seed)
         held = self._held()
         shape = (held, dim) if sub_centers == 1 else (held, sub_centers, dim)
         self.weight = nn.Parameter(torch.empty(shape))
@@ -250,7 +250,7 @@ class MarginHead(nn.Module):
         previous, self._loss = self._loss, loss
         if not self._heads:
             try:
-                self._make(1, ())
+                self._make(1, ("embeddings", "prototypes"))
             except Exception:
                 self._loss = previous
                 raise
@@ -271,7 +271,7 @@ class MarginHead(nn.Module):
     def set_extra_state(self, extra):
         state = State.from_dict(json.loads(extra["state"]))
         # refuses that of another number of classes
-        self._make(1, ()).state = state
+        self._make(1, ("embeddings", "prototypes")).state = state
         self._state = state
 
     def extra_repr(self):
@@ -325,8 +325,13 @@ class MarginHead(nn.Module):
     def _computation(self, inputs, wanted):
         return _Computation(self, inputs, wanted)
 
+    def _settings(self, wanted):
+        """The options of a native head with these gradients: a filter is for those of embeddings and prototypes."""
+        filters = {"embeddings", "prototypes"} | ({"bias"} if self._loss.is_linear else set())
+        return dict(self._options, want=wanted, filter=None if filters.isdisjoint(wanted) else self._options["filter"])
+
     def _make(self, rows, wanted):
-        return Head(self._loss, rows, self.classes, self.dim, want=wanted, predictions=self._predictions, **self._options)
+        return Head(self._loss, rows, self.classes, self.dim, predictions=self._predictions, **self._settings(wanted))
 
     def _native(self, rows, wanted):
         """A head of the library for so many rows and these gradients, kept for the next batch."""

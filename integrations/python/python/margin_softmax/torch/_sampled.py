@@ -49,7 +49,7 @@ class SampledMarginHead(MarginHead):
         super().__init__(classes, dim, loss, seed=seed, **options)
 
     def _make(self, rows, wanted):
-        options = dict(self._options, want=wanted, predictions=self._predictions)
+        options = dict(self._settings(wanted), predictions=self._predictions)
         head = SampledHead(self._loss, rows, self.classes, self.dim, self._sampler["rate"], seed=self._sampler["seed"], **options)
         return _Sampled(self, head, rows)
 

@@ -286,11 +286,8 @@ class ShardedMarginHead(MarginHead):
 
     def _shard(self, loss, sizes, classes, own):
         rows, wanted = sizes
-        options = {name: value for name, value in self._options.items() if name != "soft_labels"}
-        filtered = {"embeddings", "prototypes"} | ({"bias"} if loss.is_linear else set())
-        if filtered.isdisjoint(wanted):
-            options["filter"] = None
-        return Head(loss, rows, classes, self.dim, want=wanted, range=own, **options)
+        options = dict(self._settings(wanted), soft_labels=None)
+        return Head(loss, rows, classes, self.dim, range=own, **options)
 
     def _make(self, rows, wanted):
         own = self._ranges[self._rank]
