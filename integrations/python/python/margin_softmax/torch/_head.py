@@ -198,7 +198,7 @@ class MarginHead(nn.Module):
             self.register_buffer(f"class_{name}", _vector(f"class_margins[{name!r}]", margins.pop(name, None), classes))
         if margins:
             raise ValueError(f"`{next(iter(margins))}` is not a known margin; known are: m0, m1, m2, m3")
-        self.last = None
+        self._seen = None
         self.reset_parameters()
 
     def _held(self):
@@ -280,7 +280,7 @@ class MarginHead(nn.Module):
     # native heads hold threads and devices: a copy makes its own
     def __getstate__(self):
         kept = self.__dict__.copy()
-        kept.update(_heads={}, _predictors={}, last=None)
+        kept.update(_heads={}, _predictors={}, _seen=None)
         return kept
 
     def _clear(self):
@@ -381,16 +381,29 @@ class MarginHead(nn.Module):
         head.state = self._state if state is None else state
         if state is not None:
             return head.evaluate(*arrays, **arguments), state
-        out = (head.train if self.training else head.evaluate)(*arrays, **arguments)
-        if self.training:
-            self._state = head.state
-        self._keep(out)
-        return out, self._state.replace(step=self._state.step - 1) if self.training else self._state
+        if not self.training:
+            out = head.evaluate(*arrays, **arguments)
+            self._keep(out, self._state)
+            return out, self._state
+        out = head.train(*arrays, **arguments)
+        state = head.state
+        self._keep(out, state)
+        # the draws of the step that was
+        return out, state.replace(step=state.step - 1)
 
-    def _keep(self, out):
-        """What the step found, for `last`."""
-        found = (out.row_losses, out.target_cosines, out.other_cosines, out.log_sum_exps)
-        self.last = Last(*map(tensor, found), _prediction(out.predictions), out.counts, tensor(out.classes))
+    @property
+    def last(self):
+        """What the last step found beside its loss, a `Last`; None before the first one."""
+        if self._seen is None:
+            return None
+        *vectors, predictions, counts, classes = self._seen
+        return Last(*map(tensor, vectors), _prediction(predictions), counts, tensor(classes))
+
+    def _keep(self, out, state):
+        """The state behind a step and, without its gradients, what it found: past the `__setattr__` of modules, which looks for
+        parameters."""
+        vectors = out.row_losses, out.target_cosines, out.other_cosines, out.log_sum_exps
+        self.__dict__.update(_seen=(*vectors, out.predictions, out.counts, out.classes), _state=state)
 
     def _gradients(self, out, weight):
         """The gradients of embeddings, weight, bias and scale, None where they were not wanted."""

@@ -331,7 +331,7 @@ class ShardedMarginHead(MarginHead):
             self._state = moved if call.classes is None else _with_classes(moved, self._total)
             if self._sampler is not None:
                 self._sampler = dict(self._sampler, step=self._sampler["step"] + 1)
-        self._keep(found)
+        self._keep(found, self._state)
         return found, self._state.replace(step=self._state.step - 1) if moves else self._state
 
     def _opened(self, parameters, inputs, wanted, state, upstream):
