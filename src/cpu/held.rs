@@ -5,14 +5,14 @@ use rayon::prelude::*;
 use super::input::HeadCall;
 use crate::objective::random::scramble;
 
-/// What a tile of *keep* holds when a pass begins.
+/// The contents of a tile of *keep* when a pass begins.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Held {
     /// Nothing of use.
     Nothing,
     /// Cosines, from another call of a shard.
     Cosines,
-    /// What pass 1 left: exponentials on the path of the identity, else cosines.
+    /// Those of pass 1: exponentials on the path of the identity, else cosines.
     PassOne,
 }
 
