@@ -525,3 +525,55 @@ def test_the_type_stubs_name_everything():
             members |= {node.target.id for node in listed[name].body if isinstance(node, ast.AnnAssign)}
             found = {member for member in vars(getattr(_native, name)) if not member.startswith("_")}
             assert found == members - {"__new__"}, name
+
+
+# ---- devices
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    found = ms.adapters()
+    if not found:
+        pytest.skip("no adapter")
+    # lavapipe where it is, since it is the faster of the software drivers
+    return next((name for name in found if "llvmpipe" in name), found[0]).split(" (")[0]
+
+
+@pytest.mark.parametrize("name", ["arcface", "softmax", "sphereface2", "curricularface"])
+def test_an_adapter_agrees_with_the_cpu(adapter, name):
+    x, w, y = batch()
+    a, b = head(name, adapter, work_per_submit=10**9), head(name)
+    for _ in range(2):
+        found, expected = a.train(x, w, y), b.train(x, w, y)
+        assert abs(found.loss - expected.loss) <= 2e-5 * abs(expected.loss)
+        np.testing.assert_allclose(found.grad_prototypes, expected.grad_prototypes, atol=4e-4)
+        np.testing.assert_allclose(found.grad_embeddings, expected.grad_embeddings, atol=4e-4)
+    assert a.state.step == 2 and adapter in repr(a)
+
+
+def test_predictions_of_an_adapter(adapter):
+    x, w, _ = batch()
+    found, expected = (ms.Predictor(ms.MarginSoftmax.arcface(), N, C, D, 3, device=device).predict(x, w) for device in (adapter, "cpu"))
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    np.testing.assert_allclose(found.cosines, expected.cosines, atol=2e-6)
+
+
+def on_device_in_child(own, x, w, y, answers):
+    try:
+        answers.put(own.evaluate(x, w, y).loss)
+    except ms.DeviceError as error:
+        answers.put(str(error))
+
+
+def test_a_device_does_not_cross_a_fork(adapter):
+    x, w, y = batch()
+    own = head(device=adapter)
+    expected = own.evaluate(x, w, y).loss
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    child = context.Process(target=on_device_in_child, args=(own, x, w, y, answers))
+    child.start()
+    assert "its device is the parent's: make one in this process" in answers.get(timeout=60)
+    child.join(60)
+    assert child.exitcode == 0
+    assert own.evaluate(x, w, y).loss == expected
