@@ -254,10 +254,13 @@ packed() {
 
 # the package as a user installs it, with the current PyTorch, whose torch.compile goes around a head
 python_by_pip() {
-    local root=${CARGO_TARGET_DIR:-target}/python-venv
+    local root tests=$PWD/integrations/python/tests
+    root=$(realpath -m "${CARGO_TARGET_DIR:-target}")/python-venv
     python3 -m venv --clear "$root"
     "$root/bin/pip" install --quiet --disable-pip-version-check ./integrations/python torch pytest ml_dtypes
-    (cd "$temporary" && "$OLDPWD/$root/bin/python" -m pytest -q -p no:cacheprovider "$OLDPWD/integrations/python/tests")
+    # from a folder in which nothing but the installed package has this name
+    cd "$temporary"
+    "$root/bin/python" -m pytest -q -p no:cacheprovider "$tests"
 }
 
 # `+nightly` and the like need rustup
