@@ -260,7 +260,7 @@ impl MarginHead {
         Ok(Predictions::new(predict::run(&call, k, [x, w], &scaled)?, strategy))
     }
 
-    /// What a loss follows, on this device.
+    /// The numbers of the state that a loss follows, on this device.
     fn follows(&self, device: &Device) -> Result<Tensor<1>> {
         let follows = self.state.value_sync().without_autodiff().to_device(device);
         // a record may hold anything

@@ -52,7 +52,7 @@ struct Given {
     state: CubeTensor,
 }
 
-/// What a forward pass gives beside the loss; no gradient flows from it.
+/// The results of a forward pass beside the loss; no gradient flows from them.
 pub struct Output {
     /// What follows the batch, after this batch; `None` if nothing moved.
     pub state: Option<FloatTensor<Cube>>,

@@ -251,7 +251,7 @@ impl Lease {
         self.set.as_ref().is_some_and(|set| !set.head.plan().stage(Stage::UpdateState).is_empty())
     }
 
-    /// What a mean is divided by from now on.
+    /// The divisor of a mean from now on.
     pub fn set_divisor(&mut self, divisor: Option<f32>) -> Result<()> {
         let Some(set) = self.set.as_mut().filter(|set| set.divisor != divisor) else { return Ok(()) };
         set.bound.set_divisor(divisor)?;

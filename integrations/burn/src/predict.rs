@@ -30,7 +30,7 @@ impl std::fmt::Debug for Heads {
     }
 }
 
-/// What a plan depends on.
+/// Everything that a plan depends on.
 #[derive(Clone, PartialEq)]
 struct Key {
     device: CubeDevice,

@@ -1,4 +1,4 @@
-//! What a step may have beside embeddings and labels, and what it returns beside the loss.
+//! The inputs of a step beside embeddings and labels, and its results beside the loss.
 
 use burn::{
     backend::{

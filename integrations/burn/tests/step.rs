@@ -26,7 +26,7 @@ struct Problem {
     labels: Vec<i32>,
 }
 
-/// What a step gives, on the host.
+/// The results of a step, on the host.
 struct Found {
     loss: Vec<f32>,
     dx: Vec<f32>,

@@ -1,4 +1,4 @@
-//! What shards of a distributed head decide alike on every rank: the sample of a step, and one prediction out of those of all.
+//! Decisions that the shards of a distributed head make alike on every rank: the sample of a step, and one prediction out of those of all.
 
 use margin_softmax::{data, partial::PartialFc};
 use numpy::PyUntypedArrayMethods;

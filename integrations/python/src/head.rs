@@ -291,7 +291,7 @@ impl Head {
         self.turns.look(py, |head| head.schedule())
     }
 
-    /// What computes: `cpu`, `gpu`, `reference`, `best`, or part of an adapter's name, as it was given.
+    /// The engine: `cpu`, `gpu`, `reference`, `best`, or part of an adapter's name, as it was given.
     #[getter]
     fn device(&self) -> &str {
         &self.device
