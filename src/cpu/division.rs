@@ -20,7 +20,7 @@ pub(super) struct Division {
 
 /// A block of dX. The blocks of some rows lie one after the other.
 #[derive(Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct JoinBlock {
     pub row: usize,
     pub rows: usize,
     pub column: usize,
@@ -103,7 +103,7 @@ impl Division {
     }
 
     /// The blocks of dX in the order in which they lie in memory.
-    pub fn blocks(self, rows: usize, dim: usize) -> impl Iterator<Item = Part> {
+    pub fn blocks(self, rows: usize, dim: usize) -> impl Iterator<Item = JoinBlock> {
         let (mut row, mut column) = (0, 0);
         std::iter::from_fn(move || {
             if row >= rows {
@@ -111,7 +111,7 @@ impl Division {
             }
             let (_, count) = self.rows_around(rows, row);
             let columns = self.columns_at(count, dim, column);
-            let block = Part { row, rows: count, column, columns };
+            let block = JoinBlock { row, rows: count, column, columns };
             column += columns;
             if column == dim {
                 (row, column) = (row + count, 0);
@@ -156,7 +156,7 @@ mod tests {
                 let division = Division::new(&tiling, rows, threads);
                 let mut place = 0;
                 let mut seen = vec![0; rows * dim];
-                for Part { row, rows: count, column, columns } in division.blocks(rows, dim) {
+                for JoinBlock { row, rows: count, column, columns } in division.blocks(rows, dim) {
                     assert!(count > 1 || rows % JOINED == 1 && row == rows - 1 && columns == dim, "{rows} {threads}");
                     for (i, j) in (row..row + count).flat_map(|i| (column..column + columns).map(move |j| (i, j))) {
                         assert_eq!(division.place(rows, dim, i, j), place, "{rows}x{dim}, {threads} threads");

@@ -4,7 +4,7 @@ use super::{
     directions::Project,
     input::{HeadCall, Input, ROWS, each},
     rows::{HeadRow, RowExtras, Weights},
-    soft::Targets,
+    soft::TargetSlots,
     targets::{Terms, finish_row},
     tiling::{Setup, Tiling},
     total::Finish,
@@ -52,7 +52,7 @@ impl Between<'_> {
         let Input { rows, extras, soft, lengths, .. } = &mut *self.input;
         let (rows, extras, plain) = (&mut rows[..n], &mut extras[..n], linear && self.shape.classes() > 1);
         // returns the nearest other cosine and the log-sum-exp
-        let finish = |i: usize, row: &mut HeadRow, extra: &mut RowExtras, targets: Option<Targets<'_>>| {
+        let finish = |i: usize, row: &mut HeadRow, extra: &mut RowExtras, targets: Option<TargetSlots<'_>>| {
             extra.length_gradient = 0.0;
             if !row.counts() || broken {
                 let ignored = Some(batch.labels[i]) == loss.ignore_index;

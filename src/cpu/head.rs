@@ -316,11 +316,11 @@ impl CpuHead {
     /// The rows' margins, with what they make of the target cosines.
     fn set_targets(&mut self, call: &HeadCall<'_>, state: &State) {
         let (loss, scale) = (&self.loss, state.scale_of(&self.loss));
-        let own = loss.target.margins();
+        let own = loss.margins();
         let adapted = loss.rows_adapt().then(|| {
             let facts = self.facts(call);
             let mut margins = call.batch.margins.clone().unwrap_or_else(|| vec![own; facts.len()]);
-            loss.adaptive.apply(state, &facts, &mut margins);
+            loss.adapt_margins(state, &facts, &mut margins);
             margins
         });
         let margins = adapted.as_deref().or(call.batch.margins.as_deref());

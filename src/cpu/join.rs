@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{
-    division::{Division, Part},
+    division::{Division, JoinBlock},
     held::Held,
     input::{PassContext, each},
     sparse::FilterSums,
@@ -40,7 +40,7 @@ pub(super) struct Queue<'a> {
 struct Joined<'a> {
     /// How many tiles are part of it.
     tiles: usize,
-    part: Part,
+    part: JoinBlock,
     sum: &'a mut [f32],
     total: Total<'a>,
 }
@@ -169,7 +169,7 @@ impl<'a> Queue<'a> {
     /// All tiles that are done in order join.
     fn join(&self, b: usize, block: &mut Joined<'a>, context: &PassContext<'_>, worker: &mut WorkerScratch) {
         let Setup { arch, tiling: Tiling { dim, .. }, .. } = context.setup;
-        let Joined { tiles, part: Part { row, rows, column, columns: width }, sum, total } = block;
+        let Joined { tiles, part: JoinBlock { row, rows, column, columns: width }, sum, total } = block;
         while let Some(done) = self.done.get(*tiles).and_then(OnceLock::get) {
             trace::within(Event::Task(Task::Join { block: b, tile: *tiles }), || {
                 let first = *tiles * context.setup.tiling.tile * dim;

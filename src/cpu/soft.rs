@@ -86,9 +86,9 @@ pub(super) struct SoftInput {
 }
 
 /// A row's targets.
-pub(super) struct Targets<'a>(pub &'a mut [SoftRow], pub &'a mut [SoftPull]);
+pub(super) struct TargetSlots<'a>(pub &'a mut [SoftRow], pub &'a mut [SoftPull]);
 
-impl Targets<'_> {
+impl TargetSlots<'_> {
     /// The largest cosine of the targets beside the label.
     pub fn nearest(&self) -> f64 {
         let others = self.0[1..].iter().filter(|target| target.row.counts());
@@ -135,10 +135,10 @@ impl SoftInput {
     }
 
     /// The targets of each block of `size` of these rows; nothing without soft labels.
-    pub fn blocks(&mut self, soft: Option<&SoftTargets>, n: usize, size: usize) -> Vec<Vec<Targets<'_>>> {
+    pub fn blocks(&mut self, soft: Option<&SoftTargets>, n: usize, size: usize) -> Vec<Vec<TargetSlots<'_>>> {
         let Some(soft) = soft else { return vec![] };
         let (rows, pulls) = (self.rows.chunks_mut(soft.count + 1), self.pulls.chunks_mut(soft.count));
-        let mut all = rows.zip(pulls).take(n).map(|(rows, pulls)| Targets(rows, pulls));
+        let mut all = rows.zip(pulls).take(n).map(|(rows, pulls)| TargetSlots(rows, pulls));
         (0..n.div_ceil(size)).map(|_| all.by_ref().take(size).collect()).collect()
     }
 }

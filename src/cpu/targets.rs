@@ -3,7 +3,7 @@
 use super::{
     input::{HeadCall, ROWS, each},
     rows::{HeadRow, RowExtras, Share, Weights},
-    soft::{MOST, NONE, SoftInput, SoftRow, Targets, others, pushed},
+    soft::{MOST, NONE, SoftInput, SoftRow, TargetSlots, others, pushed},
 };
 use crate::{
     State,
@@ -27,20 +27,20 @@ impl SoftInput {
         // what follows the rows takes all of them, a target at a time
         let together = if loss.rows_adapt() { 1 } else { soft.count };
         let given = |i: usize, slot: usize| {
-            soft.margins.as_ref().map_or_else(|| loss.target.margins(), |all| all[i * soft.count + slot])
+            soft.margins.as_ref().map_or_else(|| loss.margins(), |all| all[i * soft.count + slot])
         };
         for first in (0..soft.count).step_by(together) {
             let adapted = loss.rows_adapt().then(|| {
                 let mut margins: Vec<_> = (0..facts.len()).map(|i| given(i, first)).collect();
-                loss.adaptive.apply(state, facts, &mut margins);
+                loss.adapt_margins(state, facts, &mut margins);
                 margins
             });
             let margins = |i: usize, slot: usize| adapted.as_ref().map_or_else(|| given(i, slot), |own| own[i]);
             let blocks = self.blocks(Some(soft), facts.len(), ROWS).into_iter().enumerate().collect();
-            each(call.parallel, blocks, |(block, targets): (usize, Vec<Targets<'_>>)| {
+            each(call.parallel, blocks, |(block, targets): (usize, Vec<TargetSlots<'_>>)| {
                 let (curve, other) = (loss.target_curve(), loss.other(state.hardness));
                 let anywhere = Place { bound: f64::INFINITY, target: 0.0, late: true };
-                for (i, Targets(rows, pulls)) in (block * ROWS..).zip(targets) {
+                for (i, TargetSlots(rows, pulls)) in (block * ROWS..).zip(targets) {
                     let [label, rows @ ..] = rows else { continue };
                     (label.row, label.extra, label.weight) = (labels.0[i], labels.1[i], soft.labels[i]);
                     label.other = other(label.row.cosine, anywhere).into();
@@ -175,7 +175,7 @@ impl<W: Fn(usize) -> Weights> Terms<'_, W> {
     }
 
     /// The contribution of a row to the batch, of all its targets, and what pass 2 needs of it.
-    pub fn finish(&self, Targets(targets, pulls): Targets<'_>, row: &mut HeadRow, extra: &mut RowExtras) -> Share {
+    pub fn finish(&self, TargetSlots(targets, pulls): TargetSlots<'_>, row: &mut HeadRow, extra: &mut RowExtras) -> Share {
         let scale = (self.weights)(row.class).scale;
         let binary = self.loss.binary();
         let sums = if binary.is_some() { [RowStatistics::EMPTY; MOST] } else { self.sums(targets) };

@@ -95,8 +95,8 @@ impl BatchReport {
 
         let mut facts: Vec<RowFacts> = batch.embeddings.chunks_exact(dim).zip(&out.target_cosines).map(fact).collect();
         counting.iter().for_each(|&row| facts[row].counts = true);
-        let mut margins = margins.unwrap_or_else(|| vec![loss.target.margins(); n]);
-        loss.adaptive.apply(state, &facts, &mut margins);
+        let mut margins = margins.unwrap_or_else(|| vec![loss.margins(); n]);
+        loss.adapt_margins(state, &facts, &mut margins);
         let mean = |of: &dyn Fn(usize) -> f64| match counting.len() {
             0 => 0.0,
             rows => counting.iter().map(|&row| of(row)).sum::<f64>() / rows as f64,

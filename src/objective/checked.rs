@@ -34,7 +34,7 @@ pub(crate) struct CheckedBatch<'a, T = f32> {
 }
 
 /// The rows' labels as numbers, and what follows from them.
-type Targets = (Vec<i64>, Option<RowMargins>, Option<SoftTargets>);
+type CheckedTargets = (Vec<i64>, Option<RowMargins>, Option<SoftTargets>);
 
 impl<T> CheckedBatch<'_, T> {
     pub fn rows(&self) -> usize {
@@ -93,7 +93,7 @@ impl<'a, L: Label, T: Finite> Batch<'a, L, T> {
         loss: &MarginSoftmax,
         shape: Shape,
         range: &std::ops::Range<usize>,
-    ) -> Result<Targets> {
+    ) -> Result<CheckedTargets> {
         let rows = self.check_rows(shape)?;
         if let Some(weights) = self.class_weights {
             check_length("class_weights", weights.len(), shape.classes())?;

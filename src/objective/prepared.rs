@@ -8,7 +8,8 @@ use std::{
 };
 
 use super::{
-    AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, Similarity, Target,
+    AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, RowFacts, Similarity,
+    State, Target,
     TargetCurve, TopK,
     link::{sigmoid, softplus},
     others::{Evaluator, OtherCurve},
@@ -154,6 +155,16 @@ impl MarginSoftmax {
     /// Whether the target has margins m0..m3, so that classes and rows may bring their own.
     pub(crate) fn has_margins(&self) -> bool {
         matches!(self.target, Target::Unified(_))
+    }
+
+    /// m0..m3 of the loss itself.
+    pub(crate) fn margins(&self) -> [f64; 4] {
+        self.target.margins()
+    }
+
+    /// Sets the margins of rows that follow from the rows themselves.
+    pub(crate) fn adapt_margins(&self, state: &State, rows: &[RowFacts], margins: &mut [[f64; 4]]) {
+        self.adaptive.apply(state, rows, margins);
     }
 
     /// The target curve from outside, if it is one.

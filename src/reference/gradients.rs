@@ -2,7 +2,7 @@
 
 use super::{
     directions::gradient,
-    shard::{RowTarget, Shard},
+    shard::{MarginRow, Shard},
 };
 use crate::{
     Output, Result, State, Want,
@@ -30,7 +30,7 @@ struct Goal {
     class: usize,
     own: f64,
     rest: f64,
-    row: RowTarget,
+    row: MarginRow,
 }
 
 impl Shard<'_> {
@@ -186,8 +186,8 @@ impl Shard<'_> {
     fn all_terms(
         &self,
         i: usize,
-        row: RowTarget,
-        soft: Vec<(usize, f64, RowTarget)>,
+        row: MarginRow,
+        soft: Vec<(usize, f64, MarginRow)>,
         sums: &RowStatistics,
         state: &State,
     ) -> Vec<(Goal, RowTerms)> {
@@ -201,7 +201,7 @@ impl Shard<'_> {
         let positive = |j: usize| if j == label.0 { label.1 > 0.0 } else { self.is_target(i, j) };
         let negatives = (0..self.range.len()).filter(|&j| !positive(j)).collect::<Vec<_>>();
         let goals = std::iter::once(label.clone()).chain(soft).enumerate();
-        let terms = |(t, (class, part, row)): (usize, (usize, f64, RowTarget))| {
+        let terms = |(t, (class, part, row)): (usize, (usize, f64, MarginRow))| {
             let rest = if binary { if t == 0 { v } else { 0.0 } } else { v * part };
             let goal = Goal { class, own: v * part, rest, row };
             let others =

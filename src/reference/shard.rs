@@ -7,7 +7,7 @@ use crate::{
     Batch, Error, GradientFilter, Label, MarginSoftmax, Result, Shape, State,
     objective::{
         Binary, CheckedBatch, Prepared, RowFacts,
-        others::{Place, RowTarget as Seen},
+        others::{Place, RowTarget},
         sigmoid, softplus,
     },
     shard::{RowStatistics, Statistics, Targets},
@@ -157,20 +157,20 @@ impl<'a> Shard<'a> {
     }
 
     /// The rows' targets beside their labels: class, λ, and the margin applied.
-    pub(super) fn soft_rows(&self, targets: &Targets, state: &State) -> Vec<Vec<(usize, f64, RowTarget)>> {
+    pub(super) fn soft_rows(&self, targets: &Targets, state: &State) -> Vec<Vec<(usize, f64, MarginRow)>> {
         let Some(soft) = &self.batch.soft else { return vec![vec![]; self.batch.rows()] };
         let facts = self.facts(targets);
         let mut all: Vec<_> = (0..facts.len()).map(|_| vec![]).collect();
-        let own = self.loss.target.margins();
+        let own = self.loss.margins();
         for slot in 0..soft.count {
             let of = |margins: &Vec<[f64; 4]>| margins.iter().skip(slot).step_by(soft.count).copied().collect();
             let mut margins = soft.margins.as_ref().map_or_else(|| vec![own; facts.len()], of);
-            self.loss.adaptive.apply(state, &facts, &mut margins);
+            self.loss.adapt_margins(state, &facts, &mut margins);
             for (i, m) in margins.into_iter().enumerate() {
                 if let Some((class, weight)) = soft.of(i).0[slot] {
                     let cosine = self.cosine(i, class);
                     let [value, slope, slope_m2] = self.loss.target_curve().at(cosine, m);
-                    all[i].push((class, weight, RowTarget { cosine, value, slope, slope_m2, bound: 0.0, last: 0 }));
+                    all[i].push((class, weight, MarginRow { cosine, value, slope, slope_m2, bound: 0.0, last: 0 }));
                 }
             }
         }
@@ -178,16 +178,16 @@ impl<'a> Shard<'a> {
     }
 
     /// The rows with their margins applied.
-    pub(super) fn rows(&self, targets: &Targets, state: &State) -> Vec<RowTarget> {
+    pub(super) fn rows(&self, targets: &Targets, state: &State) -> Vec<MarginRow> {
         let facts = self.facts(targets);
-        let own = self.loss.target.margins();
+        let own = self.loss.margins();
         let mut margins = self.batch.margins.clone().unwrap_or_else(|| vec![own; facts.len()]);
-        self.loss.adaptive.apply(state, &facts, &mut margins);
+        self.loss.adapt_margins(state, &facts, &mut margins);
         let target = self.loss.target_curve();
         let row = |(i, (fact, m)): (usize, (&RowFacts, [f64; 4]))| {
             let [value, slope, slope_m2] = target.at(fact.cosine, m);
             let chosen = targets.chosen(&self.loss, i);
-            RowTarget {
+            MarginRow {
                 value,
                 slope,
                 slope_m2,
@@ -195,7 +195,7 @@ impl<'a> Shard<'a> {
                     // a row that is not finite has no target to look at
                     || {
                         if fact.counts {
-                            self.loss.others.bound(Seen { cosine: fact.cosine, value }, m[2])
+                            self.loss.others.bound(RowTarget { cosine: fact.cosine, value }, m[2])
                         } else {
                             0.0
                         }
@@ -209,7 +209,7 @@ impl<'a> Shard<'a> {
         facts.iter().zip(margins).enumerate().map(row).collect()
     }
 
-    pub(super) fn place(&self, row: &RowTarget, j: usize) -> Place<f64> {
+    pub(super) fn place(&self, row: &MarginRow, j: usize) -> Place<f64> {
         Place { bound: row.bound, target: row.cosine, late: self.range.start + j > row.last }
     }
 
@@ -222,7 +222,7 @@ impl<'a> Shard<'a> {
     pub fn statistics(&self, targets: &Targets, state: &State) -> Result<Statistics> {
         self.complete(targets)?;
         let rows = self.rows(targets, state);
-        let statistics = |(i, row): (usize, &RowTarget)| self.sums(i, row, self.others(i), state);
+        let statistics = |(i, row): (usize, &MarginRow)| self.sums(i, row, self.others(i), state);
         Ok(Statistics { range: self.range.clone(), rows: rows.iter().enumerate().map(statistics).collect() })
     }
 
@@ -230,7 +230,7 @@ impl<'a> Shard<'a> {
     pub(super) fn sums(
         &self,
         i: usize,
-        row: &RowTarget,
+        row: &MarginRow,
         classes: impl Iterator<Item = usize> + Clone,
         state: &State,
     ) -> RowStatistics {
@@ -270,7 +270,7 @@ impl<'a> Shard<'a> {
 
 /// A row with its margins applied.
 #[derive(Clone)]
-pub(super) struct RowTarget {
+pub(super) struct MarginRow {
     /// φ, dφ/dx and dφ/dm2.
     pub value: f64,
     pub slope: f64,

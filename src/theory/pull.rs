@@ -51,7 +51,7 @@ fn curve(loss: &MarginSoftmax) -> Result<impl Fn(f64) -> (f64, f64) + '_> {
     }
     let target = loss.target.prepare();
     Ok(move |angle: f64| {
-        let [value, slope, _] = target.at(angle.cos(), loss.target.margins());
+        let [value, slope, _] = target.at(angle.cos(), loss.margins());
         (value, slope * angle.sin())
     })
 }
