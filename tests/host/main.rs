@@ -42,3 +42,4 @@ mod sphere;
 mod theory;
 mod unsafety;
 mod values;
+mod verification;
