@@ -1,9 +1,13 @@
 //! A network under a head, and the loop that trains both: network forward, head, network backward, step.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use margin_softmax::{
     Backend, Batch, CenterLoss, MarginSoftmax, Options, Output, Regularizer, Shape, Similarity, SliceHead, Want,
+    objective::Schedules,
 };
 use ndarray::{Array2, ArrayView2, Axis, aview1};
 use rand::{SeedableRng, seq::SliceRandom};
@@ -27,6 +31,13 @@ impl Set {
     pub fn select(&self, rows: &[usize]) -> Self {
         Self { inputs: self.inputs.select(Axis(0), rows), labels: rows.iter().map(|&i| self.labels[i]).collect() }
     }
+
+    /// This set and another with mean 0 and deviation 1 of every column, as measured on this one.
+    pub fn standardised(self, other: Self) -> [Self; 2] {
+        let mean = self.inputs.mean_axis(Axis(0)).unwrap_or_default();
+        let deviation = self.inputs.std_axis(Axis(0), 0.0).mapv(|d| d.max(1e-6));
+        [self, other].map(|set| Self { inputs: (set.inputs - &mean) / &deviation, ..set })
+    }
 }
 
 /// What is made small: a head's loss, and what may stand beside it.
@@ -35,11 +46,29 @@ pub struct Objective {
     pub loss: MarginSoftmax,
     pub center: Option<CenterLoss>,
     pub regularizer: Option<Regularizer>,
+    /// Where the loss changes over the steps: only numbers may differ from `loss`.
+    pub schedule: Option<LossOfStep>,
+}
+
+/// The loss of a step, counted from 0.
+pub type LossOfStep = Arc<dyn Fn(u64) -> Result<MarginSoftmax> + Send + Sync>;
+
+impl Objective {
+    /// The same with margins or a scale that change over the steps.
+    pub fn scheduled(self, schedules: Schedules) -> Self {
+        let end = self.loss.clone();
+        let schedule = move |step| {
+            let mut loss = end.clone();
+            schedules.apply(step, &mut loss)?;
+            Ok(loss)
+        };
+        Self { schedule: Some(Arc::new(schedule)), ..self }
+    }
 }
 
 impl From<MarginSoftmax> for Objective {
     fn from(loss: MarginSoftmax) -> Self {
-        Self { loss, center: None, regularizer: None }
+        Self { loss, center: None, regularizer: None, schedule: None }
     }
 }
 
@@ -143,6 +172,8 @@ pub struct Settings {
 pub struct Step<'a> {
     /// From 1.
     pub number: usize,
+    /// The loss of this step.
+    pub loss: &'a MarginSoftmax,
     /// What the head said of the batch.
     pub out: &'a Output,
     pub labels: &'a [u32],
@@ -155,6 +186,8 @@ pub struct Step<'a> {
 pub struct Course {
     /// The loss of the first step, then the mean loss of each epoch.
     pub losses: Vec<f64>,
+    /// Of each step: the norm of the gradient of all weights and biases of the network.
+    pub network_gradients: Vec<f64>,
     /// Of the mean step, the head included.
     pub step: Duration,
     /// Of the head in the mean step.
@@ -176,6 +209,7 @@ pub fn train(
     let steps = settings.epochs * order.len().div_ceil(settings.batch);
     let mut adam = Adam::new(settings.rate, steps);
     let (mut losses, mut step_time, mut head_time) = (Vec::new(), Duration::ZERO, Duration::ZERO);
+    let mut network_gradients = Vec::with_capacity(steps);
     let mut number = 0;
     for epoch in 1..=settings.epochs {
         order.shuffle(&mut rng);
@@ -187,7 +221,7 @@ pub fn train(
             let (embeddings, tape) = model.mlp.forward(inputs);
 
             let head_start = Instant::now();
-            let loss = head.step(model, flat(&embeddings), &labels)?;
+            let loss = head.step(number as u64, model, flat(&embeddings), &labels)?;
             head_time += head_start.elapsed();
             if !loss.is_finite() {
                 return Err(format!("the loss is {loss} in epoch {epoch}: {:?}", head.out.counts).into());
@@ -200,18 +234,18 @@ pub fn train(
             let before_watch = step_start.elapsed();
             let epoch = (left == 0).then(|| sum / order.len() as f64);
             losses.extend(epoch);
-            watch(&Step { number, out: &head.out, labels: &labels, model, epoch })?;
+            watch(&Step { number, loss: &head.objective.loss, out: &head.out, labels: &labels, model, epoch })?;
 
             let move_start = Instant::now();
             adam.advance();
             let gradient = ArrayView2::from_shape(embeddings.raw_dim(), &head.out.grad_embeddings)?;
-            model.mlp.backward(&tape, gradient, &adam);
+            network_gradients.push(model.mlp.backward(&tape, gradient, &adam));
             head.move_prototypes(model, &adam)?;
             step_time += before_watch + move_start.elapsed();
         }
     }
     let mean = |sum: Duration| sum / (number as u32).max(1);
-    Ok(Course { losses, step: mean(step_time), head: mean(head_time) })
+    Ok(Course { losses, network_gradients, step: mean(step_time), head: mean(head_time) })
 }
 
 /// The head, what stands beside it, and their gradients.
@@ -237,7 +271,11 @@ impl<'a> Head<'a> {
     }
 
     /// The whole loss of a batch. Its gradients are then in `out`.
-    fn step(&mut self, model: &Model, embeddings: &[f32], labels: &[u32]) -> Result<f64> {
+    fn step(&mut self, step: u64, model: &Model, embeddings: &[f32], labels: &[u32]) -> Result<f64> {
+        if let Some(schedule) = &self.objective.schedule {
+            self.objective.loss = schedule(step)?;
+            self.head.update(&self.objective.loss)?;
+        }
         self.head.train_into(&model.batch(&self.objective.loss, embeddings, labels), &mut self.out)?;
         let mut loss = f64::from(self.out.loss);
         let dim = model.sizes.dim();

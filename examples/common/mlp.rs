@@ -73,12 +73,15 @@ impl Layer {
         x.dot(&self.weight.value) + &self.bias.value
     }
 
-    /// The gradient to the input; then the step.
-    fn backward(&mut self, x: &Array2<f32>, gradient: ArrayView2<'_, f32>, adam: &Adam) -> Array2<f32> {
+    /// The gradient to the input, and the squares of that to weight and bias; then the step.
+    fn backward(&mut self, x: &Array2<f32>, gradient: ArrayView2<'_, f32>, adam: &Adam) -> (Array2<f32>, f64) {
         let below = gradient.dot(&self.weight.value.t());
-        self.weight.step(x.t().dot(&gradient).view(), adam);
-        self.bias.step(gradient.sum_axis(Axis(0)).insert_axis(Axis(0)).view(), adam);
-        below
+        let weight = x.t().dot(&gradient);
+        let bias = gradient.sum_axis(Axis(0)).insert_axis(Axis(0));
+        self.weight.step(weight.view(), adam);
+        self.bias.step(bias.view(), adam);
+        let squares = weight.iter().chain(&bias).map(|&g| f64::from(g).powi(2)).sum();
+        (below, squares)
     }
 }
 
@@ -111,13 +114,16 @@ impl Mlp {
         (x, Tape(tape))
     }
 
-    /// From the gradient to the embeddings; changes every weight.
-    pub fn backward(&mut self, Tape(tape): &Tape, gradient: ArrayView2<'_, f32>, adam: &Adam) {
+    /// From the gradient to the embeddings; changes every weight. Returns the norm of the gradient to all of them.
+    pub fn backward(&mut self, Tape(tape): &Tape, gradient: ArrayView2<'_, f32>, adam: &Adam) -> f64 {
         let mut gradient = gradient.to_owned();
+        let mut all_squares = 0.0;
         for (layer, x) in self.layers.iter_mut().zip(tape).rev() {
-            gradient = layer.backward(x, gradient.view(), adam);
+            let (below, squares) = layer.backward(x, gradient.view(), adam);
+            (gradient, all_squares) = (below, all_squares + squares);
             // of no use below the first layer, where nothing reads it
             Zip::from(&mut gradient).and(x).for_each(|g, &x| *g = if x > 0.0 { *g } else { 0.0 });
         }
+        all_squares.sqrt()
     }
 }

@@ -1,6 +1,6 @@
 //! The two data sets of the table, complete: nothing is downloaded.
 
-use ndarray::{Array2, Axis};
+use ndarray::Array2;
 
 use crate::common::{Result, learner::Set};
 
@@ -41,7 +41,5 @@ pub fn balance_scale() -> Problem {
 
 /// Both sets with mean 0 and deviation 1 of every column, as measured on the first.
 pub fn standardised(train: Set, test: Set) -> [Set; 2] {
-    let mean = train.inputs.mean_axis(Axis(0)).unwrap_or_default();
-    let deviation = train.inputs.std_axis(Axis(0), 0.0).mapv(|d| d.max(1e-6));
-    [train, test].map(|set| Set { inputs: (set.inputs - &mean) / &deviation, ..set })
+    train.standardised(test)
 }
