@@ -35,11 +35,19 @@ pub struct Objective {
     pub loss: MarginSoftmax,
     pub center: Option<CenterLoss>,
     pub regularizer: Option<Regularizer>,
+    /// Of a linear head: whether it learns a bias.
+    pub bias: bool,
 }
 
 impl From<MarginSoftmax> for Objective {
     fn from(loss: MarginSoftmax) -> Self {
-        Self { loss, center: None, regularizer: None }
+        Self { loss, center: None, regularizer: None, bias: true }
+    }
+}
+
+impl Objective {
+    fn learns_bias(&self) -> bool {
+        self.bias && self.loss.similarity == Similarity::Dot
     }
 }
 
@@ -227,8 +235,7 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     fn new(backend: &'a Backend, objective: &Objective, model: &Model, settings: &Settings) -> Result<Self> {
         let objective = objective.clone();
-        let linear = objective.loss.similarity == Similarity::Dot;
-        let want = if linear { Want::ALL.with_bias() } else { Want::ALL };
+        let want = if objective.learns_bias() { Want::ALL.with_bias() } else { Want::ALL };
         let options = Options { want, ..Default::default() };
         let mut head = backend.head_with(&objective.loss, model.sizes.shape(settings.batch)?, &options)?;
         head.set_state(&head.state().with_seed(settings.seed))?;
@@ -258,7 +265,7 @@ impl<'a> Head<'a> {
     fn move_prototypes(&mut self, model: &mut Model, adam: &Adam) -> Result {
         let gradient = ArrayView2::from_shape(model.prototypes.value.raw_dim(), &self.out.grad_prototypes)?;
         model.prototypes.step(gradient, adam);
-        if self.objective.loss.similarity == Similarity::Dot {
+        if self.objective.learns_bias() {
             model.bias.step(aview1(&self.out.grad_bias).insert_axis(Axis(0)), adam);
         }
         Ok(())

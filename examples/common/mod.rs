@@ -9,6 +9,7 @@ pub mod learner;
 pub mod mlp;
 pub mod page;
 pub mod progress;
+pub mod runs;
 
 /// Every failure here is a line for a person.
 pub type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
