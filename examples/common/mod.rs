@@ -4,6 +4,7 @@ pub mod charts;
 pub mod device;
 pub mod digits;
 pub mod exit;
+pub mod floats;
 pub mod json;
 pub mod learner;
 pub mod mlp;
