@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use margin_softmax::{Batch, Error, Margins, Reduction, Shape, SoftLabels, predict::Inputs};
+use margin_softmax::{Batch, Error, Margins, Reduction, Shape, data::SoftLabels, predict::Inputs};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::{command::Result, files};

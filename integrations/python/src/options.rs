@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use margin_softmax::{Backend, Budget, GradientFilter, Options, Shape, Want};
+use margin_softmax::{Backend, Budget, Options, Shape, Want, data::GradientFilter};
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
