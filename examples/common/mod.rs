@@ -10,6 +10,7 @@ pub mod learner;
 pub mod mlp;
 pub mod page;
 pub mod progress;
+pub mod readings;
 pub mod runs;
 pub mod voices;
 
