@@ -21,7 +21,7 @@ const CELLS: usize = 1 << 22;
 /// Values of an operand: 32 MiB, a quarter of what WebGPU binds.
 const VALUES: usize = 1 << 23;
 /// Multiply-adds of a product: a software adapter needs less than a second for them.
-const WORK: usize = 1 << 32;
+const WORK: usize = 1 << 31;
 /// Most rows of the right operand of a product.
 const WIDTH: usize = 4096;
 /// Most rows of a call of a predictor.

@@ -85,7 +85,7 @@ pub fn contiguous_folds(pairs: usize, folds: usize) -> Result<Vec<u32>> {
 
 /// The pairs of each fold, [same, different]; refuses folds that cannot be measured.
 fn counts(same: &[bool], folds: &[u32]) -> Result<Vec<[usize; 2]>> {
-    let count = folds.iter().max().map_or(0, |&last| last as usize + 1);
+    let count = folds.iter().max().map_or(0, |&last| (last as usize).saturating_add(1));
     // a number beyond the pairs leaves a gap, and must not ask for memory
     if count < 2 || count > same.len() {
         let allowed = "at least 2, and no more than there are pairs";

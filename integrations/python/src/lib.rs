@@ -26,6 +26,7 @@ mod shards;
 mod state;
 mod theory;
 mod turns;
+mod verification;
 
 /// The functions and classes of `margin_softmax._native`.
 #[pymodule]
@@ -59,5 +60,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(devices::adapters, module)?)?;
     module.add_function(wrap_pyfunction!(distributed::sample, module)?)?;
     module.add_function(wrap_pyfunction!(distributed::merge_predictions, module)?)?;
-    theory::add(module)
+    theory::add(module)?;
+    verification::add(module)
 }

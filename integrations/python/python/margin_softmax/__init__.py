@@ -12,7 +12,7 @@ the nearest classes of embeddings without labels. ``margin_softmax.torch`` has t
 ((2, 4), (3, 4))
 """
 
-from . import theory
+from . import theory, verification
 from ._native import (
     BatchReport,
     Cancelled,
@@ -70,6 +70,7 @@ __all__ = [
     "scheduled",
     "set_num_threads",
     "theory",
+    "verification",
 ]
 
 

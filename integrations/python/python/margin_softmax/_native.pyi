@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __version__: str
 theory: ModuleType
+verification: ModuleType
 
 Floats = NDArray[np.float32]
 # embeddings and prototypes: float32, float16, bfloat16 by its bits, float64 for the reference
