@@ -34,6 +34,20 @@ pub enum Error {
     /// A class that a call cannot take.
     #[error("class {class} {why}")]
     Class { class: usize, why: &'static str },
+    /// Pairs of one kind only, where error rates need pairs of both.
+    #[error(
+        "of {pairs} pairs {same} are of the same identity: at least one of the same and one of different are needed"
+    )]
+    OneKind { same: usize, pairs: usize },
+    /// A number that is NaN or infinite, in a list of which every one counts.
+    #[error("`{what}` has {found} at position {at}, every one must be finite")]
+    NonFinite { what: &'static str, at: usize, found: f32 },
+    /// An index beyond the end of the list that it refers to.
+    #[error("`{what}` names item {found} at position {at}, but there are only {len}")]
+    Index { what: &'static str, at: usize, found: u64, len: usize },
+    /// Numbers that are all equal, where their deviation is a divisor.
+    #[error("the `{what}` of row {row} are all equal, so they have no deviation to divide by")]
+    NoSpread { what: &'static str, row: usize },
     /// A dimension that must not be zero.
     #[error("`{what}` is 0, it must be at least 1")]
     Zero { what: &'static str },
@@ -128,6 +142,10 @@ impl Error {
             Self::Element { .. } => "Element",
             Self::Label { .. } => "Label",
             Self::Class { .. } => "Class",
+            Self::OneKind { .. } => "OneKind",
+            Self::NonFinite { .. } => "NonFinite",
+            Self::Index { .. } => "Index",
+            Self::NoSpread { .. } => "NoSpread",
             Self::Zero { .. } => "Zero",
             Self::Size { .. } => "Size",
             Self::Limit { .. } => "Limit",

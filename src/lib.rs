@@ -177,6 +177,7 @@ mod shape;
 pub mod shard;
 pub mod theory;
 mod uniforms;
+pub mod verification;
 
 pub use backend::{Backend, SliceHead};
 pub use data::{Batch, Budget, GradientFilter, Label, Margins, MixedLabels, Options, Output, SoftLabels, Tile, Want};

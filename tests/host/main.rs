@@ -40,3 +40,4 @@ mod soft_labels;
 mod theory;
 mod unsafety;
 mod values;
+mod verification;
