@@ -6,7 +6,7 @@
 
 use std::{io::Write, time::Instant};
 
-use margin_softmax::{Backend, Batch, GradientFilter, MarginSoftmax, Options, Output, Shape, SliceHead};
+use margin_softmax::{Backend, Batch, MarginSoftmax, Options, Output, Shape, SliceHead, data::GradientFilter};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use margin_softmax::{Backend, Batch, MarginSoftmax, Options, Output, Shape, SoftLabels};
+use margin_softmax::{Backend, Batch, MarginSoftmax, Options, Output, Shape, data::SoftLabels};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

@@ -180,7 +180,7 @@ mod uniforms;
 pub mod verification;
 
 pub use backend::{Backend, SliceHead};
-pub use data::{Batch, Budget, GradientFilter, Label, Margins, MixedLabels, Options, Output, SoftLabels, Tile, Want};
+pub use data::{Batch, Budget, Label, Margins, Options, Output, Tile, Want};
 pub use error::{Error, Result};
 pub use objective::{
     Adaptive, CenterLoss, Link, Margin, MarginSoftmax, OtherCurve, Others, Reduction, Regularizer, Similarity, State,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use margin_softmax::{
+    data::GradientFilter,
     objective::{Custom, TopK},
     plan::{Binding, Element, Kernel, Layout, Limits, Plan, catalogue::kernels},
     *,

@@ -104,6 +104,7 @@ fn training_helps_voices_that_were_not_trained() {
             assert!(squashed || errors.eer < untrained - 2.0, "{}: {errors:?}", runs.setting.title());
             assert!((0.0..=1.0).contains(&errors.min_dcf));
         }
+        assert_eq!(runs.warned, 0, "{}", runs.setting.title());
         // the slopes stay those of ordinary angles
         let slopes = runs.largest.iter().map(|values| values[0]);
         assert!(squashed || slopes.fold(0.0, f64::max) < 4.0, "{}", runs.setting.title());
@@ -124,6 +125,7 @@ fn training_helps_voices_that_were_not_trained() {
         trial::run(&backend, &known.setting, &voices.seen, &voices.unseen, results.plan.epochs, results.plan.seed)
             .unwrap();
     assert_eq!((again.errors, &again.steps), (known.errors[0], &known.steps));
+    assert_eq!(again.readings, known.readings[..again.readings.len()]);
 
     let (page, json) = (report::html(&results).unwrap(), tables::json(&results));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -13,10 +13,9 @@ mod metrics;
 #[allow(dead_code)] // the page uses the rest
 mod training;
 
-use approx::assert_abs_diff_eq;
 use common::digits::{Digits, SEEN, UNSEEN};
 use margin_softmax::{Backend, MarginSoftmax, objective::PRESETS};
-use metrics::{equal_error_rate, score};
+use metrics::score;
 use training::{Loss, SETTINGS, Settings, train};
 
 /// Every loss reaches 95 % on the test images and verifies unseen digits better than the untrained network.
@@ -44,20 +43,6 @@ fn the_parts_are_the_whole_file() {
     assert_eq!(sizes.iter().map(|(images, _)| images).sum::<usize>(), 1797);
     assert_eq!(sizes[2].0, 181 + 180); // fours and nines, counted in the file
     assert!(SEEN.iter().all(|digit| !UNSEEN.contains(digit)));
-}
-
-/// Worked by hand.
-#[test]
-fn the_equal_error_rate_is_where_both_errors_meet() {
-    let rate = |same: &[f32], different: &[f32]| {
-        let pairs = same.iter().map(|&c| (c, true)).chain(different.iter().map(|&c| (c, false)));
-        equal_error_rate(pairs.collect())
-    };
-    assert_abs_diff_eq!(rate(&[0.9, 0.8], &[0.2, 0.1]).unwrap(), 0.0); // apart
-    assert_abs_diff_eq!(rate(&[0.2, 0.1], &[0.9, 0.8]).unwrap(), 1.0); // the wrong way round
-    assert_abs_diff_eq!(rate(&[0.5, 0.5], &[0.5]).unwrap(), 0.5); // nothing to tell them by
-    assert_abs_diff_eq!(rate(&[0.9, 0.7, 0.6, 0.3], &[0.8, 0.4, 0.2, 0.1]).unwrap(), 0.25); // at 0.6
-    assert_eq!(rate(&[0.5], &[]), None);
 }
 
 /// What no setting of the example makes learn as it is, and why; with its remedy it does.

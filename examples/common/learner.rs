@@ -48,6 +48,8 @@ pub struct Objective {
     pub regularizer: Option<Regularizer>,
     /// Where the loss changes over the steps: only numbers may differ from `loss`.
     pub schedule: Option<LossOfStep>,
+    /// Of a linear head: whether it learns a bias.
+    pub bias: bool,
 }
 
 /// The loss of a step, counted from 0.
@@ -64,11 +66,15 @@ impl Objective {
         };
         Self { schedule: Some(Arc::new(schedule)), ..self }
     }
+
+    fn learns_bias(&self) -> bool {
+        self.bias && self.loss.similarity == Similarity::Dot
+    }
 }
 
 impl From<MarginSoftmax> for Objective {
     fn from(loss: MarginSoftmax) -> Self {
-        Self { loss, center: None, regularizer: None, schedule: None }
+        Self { loss, center: None, regularizer: None, schedule: None, bias: true }
     }
 }
 
@@ -261,8 +267,7 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     fn new(backend: &'a Backend, objective: &Objective, model: &Model, settings: &Settings) -> Result<Self> {
         let objective = objective.clone();
-        let linear = objective.loss.similarity == Similarity::Dot;
-        let want = if linear { Want::ALL.with_bias() } else { Want::ALL };
+        let want = if objective.learns_bias() { Want::ALL.with_bias() } else { Want::ALL };
         let options = Options { want, ..Default::default() };
         let mut head = backend.head_with(&objective.loss, model.sizes.shape(settings.batch)?, &options)?;
         head.set_state(&head.state().with_seed(settings.seed))?;
@@ -296,7 +301,7 @@ impl<'a> Head<'a> {
     fn move_prototypes(&mut self, model: &mut Model, adam: &Adam) -> Result {
         let gradient = ArrayView2::from_shape(model.prototypes.value.raw_dim(), &self.out.grad_prototypes)?;
         model.prototypes.step(gradient, adam);
-        if self.objective.loss.similarity == Similarity::Dot {
+        if self.objective.learns_bias() {
             model.bias.step(aview1(&self.out.grad_bias).insert_axis(Axis(0)), adam);
         }
         Ok(())

@@ -4,12 +4,14 @@ pub mod charts;
 pub mod device;
 pub mod digits;
 pub mod exit;
+pub mod floats;
 pub mod json;
 pub mod learner;
 pub mod mlp;
 pub mod page;
 pub mod pairs;
 pub mod progress;
+pub mod readings;
 pub mod runs;
 pub mod voices;
 

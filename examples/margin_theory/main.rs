@@ -13,6 +13,7 @@
 mod charts;
 #[path = "../common/exit.rs"]
 mod exit;
+mod families;
 mod report;
 mod setting;
 mod tables;

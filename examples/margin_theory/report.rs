@@ -11,29 +11,30 @@ use plotters::style::RGBColor;
 
 use crate::{
     charts::{self, Axis, COLOURS, Curve, plain},
+    families,
     setting::{CERTAIN, FAMILIES, PULL, Setting},
     tables::{Table, grouped},
 };
 
-type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+pub type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 /// A function of loss, ln B and angle, as the theory has them.
-type Of = fn(&MarginSoftmax, f64, f64) -> margin_softmax::Result<f64>;
+pub type Of<'a> = &'a dyn Fn(&MarginSoftmax, f64, f64) -> margin_softmax::Result<f64>;
 
-const GREY: RGBColor = RGBColor(128, 128, 128);
-const SIZE: (u32, u32) = (470, 330);
+pub const GREY: RGBColor = RGBColor(128, 128, 128);
+pub const SIZE: (u32, u32) = (470, 330);
 const ANGLE: &str = "angle θ to the own prototype, °";
 /// No loss below this is drawn.
 const MIN: f64 = -8.0;
 
 /// A line with its name.
-struct Line {
-    name: String,
-    loss: MarginSoftmax,
-    colour: RGBColor,
-    dashed: bool,
+pub struct Line {
+    pub name: String,
+    pub loss: MarginSoftmax,
+    pub colour: RGBColor,
+    pub dashed: bool,
     /// Where it begins, degrees.
-    from: f64,
+    pub from: f64,
 }
 
 /// The page.
@@ -55,6 +56,7 @@ B = exp({:.4}). Nothing here is trained.</p>\n",
     over_the_angle(&mut page, setting)?;
     at_the_half_angle(&mut page, setting)?;
     over_the_classes(&mut page, setting)?;
+    families::sections(&mut page, setting)?;
     for table in tables {
         write!(page, "<h2>{}</h2>\n<p>{}</p>\n<div class=\"scroll\"><table><thead><tr>", table.title, table.text)?;
         table.header.iter().try_for_each(|cell| write!(page, "<th>{}</th>", cell.replace(", ", ",&nbsp;")))?;
@@ -91,7 +93,7 @@ fn over_the_angle(page: &mut String, setting: &Setting) -> Result<()> {
         dashed: true,
         from: 180.0 - family.margins[2].to_degrees(), // up to there the fallback makes no difference
     }));
-    let losses = curves(setting, &lines, theory::row_loss)?;
+    let losses = curves(setting, &lines, &theory::row_loss)?;
     let log = |c: &Curve| {
         let points = c.points.iter().map(|&(x, y)| (x, y.log10())).collect();
         Curve { colour: c.colour, dashed: c.dashed, points }
@@ -110,8 +112,8 @@ slope 1 over cos θ, the fallback <code>continuous</code>; without it the loss f
         chart(setting, "Loss", &whole(), &covering("loss", &losses), losses)?,
         chart(setting, "Loss, logarithmic", &whole(), &log, logs)?,
     )?;
-    let gradients = curves(setting, &lines, theory::gradient)?;
-    let probabilities = curves(setting, &lines, theory::probability)?;
+    let gradients = curves(setting, &lines, &theory::gradient)?;
+    let probabilities = curves(setting, &lines, &theory::probability)?;
     write!(
         page,
         "<h2>Gradient and probability over the angle</h2>
@@ -162,7 +164,7 @@ differs, and so does the pull at about 90°, where embeddings begin. The probabi
             writeln!(page, "<h3>{name}</h3><p>No margin does it in this setting.</p>")?;
             continue;
         }
-        let gradients = curves(setting, &lines, theory::gradient)?;
+        let gradients = curves(setting, &lines, &theory::gradient)?;
         writeln!(
             page,
             "<h3>{name}</h3><figure>{}<div class=\"two\">{}{}</div></figure>",
@@ -172,7 +174,7 @@ differs, and so does the pull at about 90°, where embeddings begin. The probabi
                 "Probability with optimal margins",
                 &near,
                 &share(),
-                curves(setting, &lines, theory::probability)?
+                curves(setting, &lines, &theory::probability)?
             )?,
             chart(
                 setting,
@@ -223,7 +225,7 @@ m2 and m3 have to be smaller, m0 larger. A line is missing where no margin of it
 }
 
 /// From 0° to 180°, exact B.
-fn curves(setting: &Setting, lines: &[Line], of: Of) -> Result<Vec<Curve>> {
+pub fn curves(setting: &Setting, lines: &[Line], of: Of<'_>) -> Result<Vec<Curve>> {
     let curve = |line: &Line| {
         // not the ends themselves: the slopes are bounded there, so every gradient would jump to 0
         let degrees = (1..1800).map(|i| f64::from(i) / 10.0).filter(|&d| d >= line.from);
@@ -234,12 +236,16 @@ fn curves(setting: &Setting, lines: &[Line], of: Of) -> Result<Vec<Curve>> {
 }
 
 /// Curves over the angle, and the half angle behind them.
-fn chart(setting: &Setting, label: &str, x: &Axis, y: &Axis, curves: Vec<Curve>) -> Result<String> {
-    let half = setting.half().to_degrees();
+pub fn chart(setting: &Setting, label: &str, x: &Axis, y: &Axis, curves: Vec<Curve>) -> Result<String> {
+    let label = format!("{label} over the angle, one line per loss");
+    let mark = upright(setting.half().to_degrees(), y, GREY, false);
+    charts::lines(&label, SIZE, x, y, &std::iter::once(mark).chain(curves).collect::<Vec<_>>())
+}
+
+/// A line from the foot to the top of a picture.
+pub fn upright(x: f64, y: &Axis, colour: RGBColor, dashed: bool) -> Curve {
     let ends = [y.ticks[0], y.ticks[y.ticks.len() - 1]];
-    let mark = Curve { colour: GREY, dashed: false, points: ends.map(|end| (half, end)).to_vec() };
-    let all: Vec<Curve> = std::iter::once(mark).chain(curves).collect();
-    charts::lines(&format!("{label} over the angle, one line per loss"), SIZE, x, y, &all)
+    Curve { colour, dashed, points: ends.map(|end| (x, end)).to_vec() }
 }
 
 /// The least and the greatest value of the curves.
@@ -249,7 +255,7 @@ fn ends(curves: &[Curve]) -> (f64, f64) {
 }
 
 /// From 0, or below, to above the highest value, in about six whole steps of 1, 2 or 5 times a power of ten.
-fn covering(title: &'static str, curves: &[Curve]) -> Axis {
+pub fn covering(title: &'static str, curves: &[Curve]) -> Axis {
     let (low, high) = ends(curves);
     let span = (high - low).max(1e-9);
     let power = 10_f64.powf((span / 6.0).log10().floor());
@@ -269,7 +275,7 @@ fn short(value: f64) -> String {
 }
 
 /// Every angle.
-fn whole() -> Axis {
+pub fn whole() -> Axis {
     Axis::steps(ANGLE, 0.0, 30.0, 6, plain)
 }
 
@@ -290,13 +296,13 @@ fn power(exponent: f64) -> String {
 }
 
 /// Which line is which loss.
-fn legend(setting: &Setting, lines: &[Line]) -> String {
+pub fn legend(setting: &Setting, lines: &[Line]) -> String {
     let half = format!("half way to the nearest prototype, {:.2}°", setting.half().to_degrees());
     let keys = lines.iter().map(|line| swatch(&line.name, line.colour, line.dashed));
     format!("<p class=\"key\">{}</p>", keys.chain([swatch(&half, GREY, false)]).collect::<String>())
 }
 
-fn swatch(name: &str, RGBColor(r, g, b): RGBColor, dashed: bool) -> String {
+pub fn swatch(name: &str, RGBColor(r, g, b): RGBColor, dashed: bool) -> String {
     let class = if dashed { "line dashed" } else { "line" };
     format!("<span><i class=\"{class}\" style=\"color:rgb({r},{g},{b})\"></i>{name}</span>")
 }
@@ -322,6 +328,7 @@ i.dashed { border-top-style: dashed; }
 figure { margin: .8rem 0 0; }
 svg { display: block; width: 100%; height: auto; font-family: system-ui, sans-serif; }
 .two { display: grid; gap: 1rem 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
+.three { display: grid; gap: .5rem 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }

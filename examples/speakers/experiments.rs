@@ -3,7 +3,7 @@
 use margin_softmax::{Backend, objective::Damping};
 
 use crate::{
-    common::{Result, learner::Model, progress::Progress, runs::parallel, voices::Voices},
+    common::{Result, learner::Model, progress::Progress, readings::Reading, runs::parallel, voices::Voices},
     losses::{DAMPINGS, DEGREES, MARGINS, SCALE, Setting},
     trial::{self, EPOCHS, Errors, Extremes, Trial, sizes},
     vowels::{self, Vowels},
@@ -107,6 +107,10 @@ pub struct Runs {
     pub cosines: [f32; 2],
     /// Every step of the first run.
     pub steps: Vec<Extremes>,
+    /// Monitor readings of all runs.
+    pub readings: Vec<Reading>,
+    /// Runs with a collapse warning.
+    pub warned: usize,
 }
 
 /// Everything that was measured.
@@ -168,13 +172,15 @@ impl Results {
     }
 }
 
-fn group(setting: Setting, trials: Vec<Trial>) -> Runs {
+fn group(setting: Setting, mut trials: Vec<Trial>) -> Runs {
     let wider = |[low, high]: [f32; 2], trial: &Trial| [low.min(trial.cosines[0]), high.max(trial.cosines[1])];
     Runs {
         setting,
         errors: trials.iter().map(|trial| trial.errors).collect(),
         largest: trials.iter().map(Trial::largest).collect(),
         cosines: trials.iter().fold([f32::INFINITY, f32::NEG_INFINITY], wider),
+        warned: trials.iter().filter(|trial| trial.warned.is_some()).count(),
+        readings: trials.iter_mut().flat_map(|trial| std::mem::take(&mut trial.readings)).collect(),
         steps: trials.into_iter().next().map(|trial| trial.steps).unwrap_or_default(),
     }
 }

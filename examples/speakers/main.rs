@@ -69,6 +69,10 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
+    /// Where to write the monitor readings of every epoch, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    readings: Option<PathBuf>,
+
     /// Where report.html and results.json are written
     #[arg(long, default_value = "out/speakers", value_name = "DIR")]
     out: PathBuf,
@@ -102,6 +106,10 @@ fn run(args: &Args) -> Result {
         println!("{}\n{table}", sheet.title);
     }
     println!("{}", tables::protocol(&results));
+    if let Some(path) = &args.readings {
+        common::readings::write(path, results.runs.iter().flat_map(|runs| &runs.readings))?;
+        println!("{}", path.display());
+    }
     for (name, content) in [("report.html", report::html(&results)?), ("results.json", tables::json(&results))] {
         let path = args.out.join(name);
         fs::write(&path, content).map_err(|e| format!("{}: {e}", path.display()))?;

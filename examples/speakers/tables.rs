@@ -42,12 +42,16 @@ pub fn all(results: &Results) -> Result<Vec<Sheet>> {
 /// How it was measured, for people.
 pub fn protocol(results: &Results) -> String {
     let plan = &results.plan;
+    let warned: usize = results.runs.iter().map(|runs| runs.warned).sum();
     let last = plan.seed.wrapping_add(plan.repeats as u64 - 1);
     format!(
         "60 voices trained, all pairs of the utterances of 38 others; a network of {HIDDEN} ReLUs and {DIM} outputs, {} epochs of \
          Adam in batches of {BATCH}, rate {RATE} falling to 0; margin 0 to m between 2/7 and 5/7 of the run; seeds {} to {last}; \
-         heads: {}",
-        plan.epochs, plan.seed, results.device
+         {warned} of {} runs with a collapse warning; heads: {}",
+        plan.epochs,
+        plan.seed,
+        results.runs.len() * plan.repeats,
+        results.device
     )
 }
 
@@ -221,6 +225,7 @@ pub fn json(results: &Results) -> String {
             "runs": runs.errors.iter().map(errors).collect::<Vec<_>>(),
             "largest": largest.collect::<Vec<_>>(),
             "cosines": runs.cosines,
+            "collapse_warnings": runs.warned,
         })
     });
     let traces = results.plan.traced().into_iter().filter_map(|setting| {

@@ -12,6 +12,7 @@ use crate::{
         Result,
         learner::{self, Model, Set, Settings, Sizes, Step},
         pairs,
+        readings::{Reading, Watch},
         voices::{FEATURES, SEEN},
     },
     losses::Setting,
@@ -59,6 +60,9 @@ pub struct Trial {
     pub steps: Vec<Extremes>,
     /// The least and the largest target cosine of the whole run.
     pub cosines: [f32; 2],
+    /// Monitor readings of every epoch, and the step of the first collapse warning.
+    pub readings: Vec<Reading>,
+    pub warned: Option<usize>,
 }
 
 impl Trial {
@@ -77,17 +81,27 @@ pub fn sizes() -> Sizes {
 pub fn run(backend: &Backend, setting: &Setting, seen: &Set, unseen: &Set, epochs: usize, seed: u64) -> Result<Trial> {
     let mut model = Model::untrained(&sizes(), seed);
     let settings = Settings { epochs, batch: BATCH, rate: RATE, seed };
-    let objective = setting.objective(epochs, seen.labels.len().div_ceil(BATCH))?;
+    let steps_of_epoch = seen.labels.len().div_ceil(BATCH);
+    let objective = setting.objective(epochs, steps_of_epoch)?;
+    let name = format!("speakers, {}, scale {}, seed {seed}", setting.title(), setting.scale);
+    let mut watch = Watch::new(name, model.shape(BATCH)?, steps_of_epoch)?;
     let mut steps: Vec<Extremes> = vec![];
     let mut cosines = [f32::INFINITY, f32::NEG_INFINITY];
     let course = learner::train(backend, &objective, &mut model, seen, &settings, |step| {
         steps.push(extremes(step));
+        watch.step(backend, step)?;
         cosines = step.out.target_cosines.iter().fold(cosines, |[low, high], &c| [low.min(c), high.max(c)]);
         Ok(())
     })?;
     // known only once the step is over
     steps.iter_mut().zip(&course.network_gradients).for_each(|(step, &norm)| step[3] = norm);
-    Ok(Trial { errors: Errors::of(&model.embed(unseen), &unseen.labels)?, steps, cosines })
+    Ok(Trial {
+        errors: Errors::of(&model.embed(unseen), &unseen.labels)?,
+        steps,
+        cosines,
+        readings: watch.readings,
+        warned: watch.warned,
+    })
 }
 
 /// All but the last, which is not known yet.

@@ -2,7 +2,7 @@
 
 use super::rows::{HeadRow, RowExtras};
 use crate::{
-    SoftLabels,
+    data::SoftLabels,
     objective::{RowFacts, SoftTargets},
 };
 

@@ -175,7 +175,12 @@ impl<W: Fn(usize) -> Weights> Terms<'_, W> {
     }
 
     /// The contribution of a row to the batch, of all its targets, and what pass 2 needs of it.
-    pub fn finish(&self, TargetSlots(targets, pulls): TargetSlots<'_>, row: &mut HeadRow, extra: &mut RowExtras) -> Share {
+    pub fn finish(
+        &self,
+        TargetSlots(targets, pulls): TargetSlots<'_>,
+        row: &mut HeadRow,
+        extra: &mut RowExtras,
+    ) -> Share {
         let scale = (self.weights)(row.class).scale;
         let binary = self.loss.binary();
         let sums = if binary.is_some() { [RowStatistics::EMPTY; MOST] } else { self.sums(targets) };

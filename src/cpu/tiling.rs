@@ -4,7 +4,7 @@
 use pulp::Arch;
 
 use super::{product::Pieces, total::LONG};
-use crate::{GradientFilter, Want, shape::elements};
+use crate::{Want, data::GradientFilter, shape::elements};
 
 /// Workers that a head has room for, where its budget allows.
 const WORKERS: usize = 64;

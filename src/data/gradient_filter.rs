@@ -36,7 +36,7 @@ use crate::{Error, Result};
 /// about smoothing/C: below that nothing is dropped. `benches/README.md` has the measurements.
 ///
 /// ```
-/// use margin_softmax::{GradientFilter, Options};
+/// use margin_softmax::{Options, data::GradientFilter};
 ///
 /// let classes = 85_742;
 /// let options = Options { filter: Some(GradientFilter::new(0.01 / classes as f64)?), ..Options::default() };

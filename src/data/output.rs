@@ -33,7 +33,7 @@ pub struct Output<T = f32> {
     pub grad_bias: Vec<T>,
     /// Rows and prototypes that were left out, and why.
     pub counts: Counts,
-    /// The entries that a [`GradientFilter`](crate::GradientFilter) dropped; none without one.
+    /// The entries that a [`GradientFilter`](crate::data::GradientFilter) dropped; none without one.
     pub filtered: Option<Filtered<T>>,
     /// The nearest classes of each row, if [`Options::predictions`](crate::Options::predictions) asks for them.
     pub predictions: Option<Predictions<T>>,
@@ -80,7 +80,7 @@ pub struct Counts {
     pub non_finite_prototypes: usize,
 }
 
-/// The entries that a [`GradientFilter`](crate::GradientFilter) dropped from G = dL/d(cosine) in one batch; those of
+/// The entries that a [`GradientFilter`](crate::data::GradientFilter) dropped from G = dL/d(cosine) in one batch; those of
 /// shards add up.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Filtered<T = f32> {

@@ -204,7 +204,7 @@ impl BoundHead {
         Ok(batch.first().map(counts).unwrap_or_default())
     }
 
-    /// Reads what a [`GradientFilter`](crate::GradientFilter) left out of the last backward pass; none without one. Submits a
+    /// Reads what a [`GradientFilter`](crate::data::GradientFilter) left out of the last backward pass; none without one. Submits a
     /// copy and waits.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read_filtered(&self) -> Result<Option<Filtered>> {

@@ -27,7 +27,7 @@ pub struct Io<'a> {
     /// makes its row invalid.
     pub row_weights: Option<&'a Tensor>,
     /// The classes of soft labels, \[N, T\], i32, with the T of the plan ([`Options::soft_labels`](crate::Options::soft_labels)); a
-    /// negative one is no target. One that is no class of the head makes its row invalid. See [`SoftLabels`](crate::SoftLabels).
+    /// negative one is no target. One that is no class of the head makes its row invalid. See [`SoftLabels`](crate::data::SoftLabels).
     pub soft_classes: Option<&'a Tensor>,
     /// λ of these classes, \[N, T\], f32, 0 or within \[1e-30, 1e24\]; any other makes its row invalid.
     pub soft_weights: Option<&'a Tensor>,

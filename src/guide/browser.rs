@@ -144,7 +144,7 @@
 //! row are in `predictions`, and the share of the rows that have theirs among them in `topK`. `head.report(batch, out)` makes a
 //! [`BatchReport`](crate::monitor::BatchReport) of it: lengths, margins, quantiles of cosines, norms of gradients.
 //!
-//! Several targets for each row ([`SoftLabels`](crate::SoftLabels): mixup, teachers, several positives) need room in the plan:
+//! Several targets for each row ([`SoftLabels`](crate::data::SoftLabels): mixup, teachers, several positives) need room in the plan:
 //!
 //! ```js
 //! const head = await Head.create(device, planner, { loss: 'arcface', shape, options: { soft_labels: 2 } });

@@ -27,7 +27,7 @@
 //! |---|---|---|
 //! | `row_weights`, `class_weights` | \[N\], \[C\] | as [`Batch::row_weights`](crate::Batch) and `class_weights` |
 //! | `class_margins` | \[C, 4\] | m0 to m3 of each class; NaN means those of the loss |
-//! | `soft_labels` | \[N, T\] twice | classes and weights of up to 16 targets of each row, see [`SoftLabels`](crate::SoftLabels) |
+//! | `soft_labels` | \[N, T\] twice | classes and weights of up to 16 targets of each row, see [`SoftLabels`](crate::data::SoftLabels) |
 //! | `divisor` | a number | what a mean is divided by: the losses of micro-batches add up to that of the batch |
 //! | `predictions`: k | \[N, k\] | gives the k nearest classes with cosines and log-probabilities |
 //! | `log_sum_exps` | \[N\] | gives the log-sum-exp of each row |

@@ -38,7 +38,7 @@
 //! | `bias` | \[C\] | F32 | optional, for a linear head |
 //! | `class_m0` … `class_m3` | \[C\] | F32 | optional: margins looked up by the label, instead of the loss' own |
 //! | `row_m0` … `row_m3` | \[N\] | F32 | optional: margins of single rows, instead of both |
-//! | `soft_classes` | \[N, T\] | I64 or I32 | optional, with `soft_weights`: up to 16 targets of each row, as in [`SoftLabels`](crate::SoftLabels); a negative class is a target that is not there |
+//! | `soft_classes` | \[N, T\] | I64 or I32 | optional, with `soft_weights`: up to 16 targets of each row, as in [`SoftLabels`](crate::data::SoftLabels); a negative class is a target that is not there |
 //! | `soft_weights` | \[N, T\] | F32 | λ of each target: 0, which is a target that is not there, or from 1e-30 to 1e24 |
 //!
 //! Any other name, type or shape is refused. The file's own metadata is ignored. With soft labels, `labels` still decides the

@@ -48,6 +48,7 @@
 mod batch;
 mod centers;
 mod collapse;
+mod nearest;
 
 use std::f64::consts::PI;
 
@@ -55,6 +56,8 @@ pub use batch::{BatchReport, QUANTILES};
 pub use centers::ClassCenters;
 pub(crate) use centers::norm;
 pub use collapse::{Collapse, CollapseDetector, CollapseKind, CollapseThresholds};
+pub use nearest::NearestAngles;
+pub(crate) use nearest::NearestSums;
 
 use crate::{Error, Label, Output, Result, shape::check_length};
 
@@ -237,6 +240,15 @@ impl Report {
     pub fn with_mean_prototype(mut self, length: f64) -> Self {
         self.mean_prototype = Some(length);
         self
+    }
+
+    /// ArcGrad's mean gap, M_inter − M_intra: by how much the nearest other prototype is farther away than the own one.
+    ///
+    /// [`arcgrad_scale`](crate::theory::arcgrad_scale) is the scale with the steepest pull at a gap; it takes all other
+    /// prototypes to be as far away as the nearest. At most 0 where an average embedding is not classified correctly, and
+    /// then no scale follows.
+    pub fn mean_gap(&self) -> f64 {
+        self.inter_angle - self.intra_angle
     }
 }
 

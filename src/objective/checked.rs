@@ -4,8 +4,8 @@ use std::f64::consts::PI;
 
 use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, SoftTargets, Target, in_range};
 use crate::{
-    Batch, Error, Label, Margins, Options, Result, Shape, SoftLabels,
-    data::{Finite, Inputs, MAX_WEIGHT, MIN_WEIGHT, Predictions, numbers},
+    Batch, Error, Label, Margins, Options, Result, Shape,
+    data::{Finite, Inputs, MAX_WEIGHT, MIN_WEIGHT, Predictions, SoftLabels, numbers},
     shape::check_length,
 };
 

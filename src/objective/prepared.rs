@@ -9,8 +9,7 @@ use std::{
 
 use super::{
     AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, RowFacts, Similarity,
-    State, Target,
-    TargetCurve, TopK,
+    State, Target, TargetCurve, TopK,
     link::{sigmoid, softplus},
     others::{Evaluator, OtherCurve},
 };

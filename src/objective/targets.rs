@@ -1,7 +1,7 @@
 //! Soft labels, checked: the targets of a row beside its label, each class once.
 
 use super::{MarginSoftmax, Others};
-use crate::{Error, Result, SoftLabels};
+use crate::{Error, Result, data::SoftLabels};
 
 /// The targets of all rows, as a batch's soft labels give them.
 #[derive(Debug, Clone)]

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::directions::{Directions, dot};
 use crate::{
-    Batch, Error, GradientFilter, Label, MarginSoftmax, Result, Shape, State,
+    Batch, Error, Label, MarginSoftmax, Result, Shape, State,
+    data::GradientFilter,
     objective::{
         Binary, CheckedBatch, Prepared, RowFacts,
         others::{Place, RowTarget},

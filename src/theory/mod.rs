@@ -11,11 +11,14 @@
 //! | question | function |
 //! |---|---|
 //! | How far is the nearest other prototype? | [`nearest_prototype_angle`], [`closest_pair_asymptote`] |
-//! | How large is B? | [`ln_wrong_class_sum`], [`ln_wrong_class_sum_published`] |
+//! | How far are the nearest ones of a trained head? | [`Backend::nearest_prototype_angles`](crate::Backend::nearest_prototype_angles) |
+//! | How large is B? | [`ln_wrong_class_sum`], [`ln_wrong_class_sum_published`], [`ln_wrong_class_sum_rectified`] |
+//! | Does one B stand for all embeddings? | [`ln_wrong_class_sum_variance`], [`ln_wrong_class_sum_variance_published`] |
 //! | What happens at an angle? | [`row_loss`], [`probability`], [`gradient`] |
 //! | Below which angle does training stop? | [`termination_angle`] |
+//! | How far from its prototype does an embedding then lie on average? | [`mean_angle_within`] |
 //! | Which margin stops it half way to the next prototype? | [`optimal_margin`] |
-//! | What does it cost to put all prototypes in one point? | [`collapse_loss`] |
+//! | What does it cost to put all prototypes in one point? | [`collapse_loss`], [`equal_angle_loss`] |
 //! | Which scale? | [`arcgrad_scale`], [`adacos_scale`], [`lambert_w0`] |
 //!
 //! ```
@@ -41,12 +44,17 @@ mod scales;
 mod search;
 mod special;
 mod sphere;
+mod wrong_classes;
 
 pub use margins::{OptimalMargin, optimal_margin};
-pub use pull::{Criterion, collapse_loss, gradient, probability, row_loss, termination_angle};
+pub use pull::{Criterion, collapse_loss, equal_angle_loss, gradient, probability, row_loss, termination_angle};
 pub use scales::{adacos_scale, arcgrad_scale};
 pub use special::lambert_w0;
-pub use sphere::{closest_pair_asymptote, ln_wrong_class_sum, ln_wrong_class_sum_published, nearest_prototype_angle};
+pub use sphere::{closest_pair_asymptote, mean_angle_within, nearest_prototype_angle};
+pub use wrong_classes::{
+    ln_wrong_class_sum, ln_wrong_class_sum_published, ln_wrong_class_sum_rectified, ln_wrong_class_sum_variance,
+    ln_wrong_class_sum_variance_published,
+};
 
 use crate::{Error, Result};
 

@@ -131,18 +131,31 @@ fn grid(margin: &Unified) -> Vec<f64> {
     all
 }
 
-/// The loss of the collapsed state: all `classes` prototypes in one point and every embedding opposite to it.
+/// The loss of an embedding that has the same angle to all prototypes, its own among them: softplus(ln(classes − 1) +
+/// s (other(cos θ) − φ(cos θ))), so log(1 + (C−1) e^(−s(φ(cos θ) − cos θ))) without a transform of the others.
 ///
-/// softplus(ln(classes − 1) + s (other(−1) − φ(−1))), so log(1 + (C−1) e^(−s(φ(−1)+1))) without a transform of the
-/// others, and the loss's own fallback in φ(−1). Near 0 the loss invites a collapse: a small m0 does, and so does any
-/// angular margin with [`Fallback::None`]; WC-ReLU makes it expensive.
+/// Training starts near θ = π/2, where embedding and prototypes know nothing of each other, and a collapse is the way to
+/// θ = π. Where this falls from π/2 to π, all prototypes in one point is a minimum that repels the embeddings: with a small
+/// m0, and with m1 > 1 or m2 > 0 under [`Fallback::None`]. At π it is [`collapse_loss`].
 ///
-/// 1 ≤ `classes` < 2³¹; 0 for a single class.
-pub fn collapse_loss(loss: &MarginSoftmax, classes: usize) -> Result<f64> {
+/// 1 ≤ `classes` < 2³¹, 0 ≤ `angle` ≤ π in radians; 0 for a single class.
+pub fn equal_angle_loss(loss: &MarginSoftmax, classes: usize, angle: f64) -> Result<f64> {
     let curve = curve(loss)?;
     let inside = (1..1 << 31).contains(&classes);
     let others = range("classes", classes as f64, inside, "1 <= classes < 2^31")? - 1.0;
-    let value = curve(PI).0;
-    let (other, _) = loss.others.value_slope_at(-1.0, RowTarget { cosine: -1.0, value });
+    let angle = range("angle", angle, (0.0..=PI).contains(&angle), "0 <= angle <= pi (radians)")?;
+    let (value, cosine) = (curve(angle).0, angle.cos());
+    let (other, _) = loss.others.value_slope_at(cosine, RowTarget { cosine, value });
     Ok(softplus(others.ln() + loss.scale * (other - value)))
+}
+
+/// The loss of the collapsed state: all `classes` prototypes in one point and every embedding opposite to it, which is
+/// [`equal_angle_loss`] at π, with the loss's own fallback in φ(−1).
+///
+/// Near 0 the loss invites a collapse: a small m0 does, and so does any angular margin with [`Fallback::None`]; WC-ReLU
+/// makes it expensive.
+///
+/// 1 ≤ `classes` < 2³¹; 0 for a single class.
+pub fn collapse_loss(loss: &MarginSoftmax, classes: usize) -> Result<f64> {
+    equal_angle_loss(loss, classes, PI)
 }

@@ -89,20 +89,24 @@ pub(super) fn beta_fraction(a: f64, b: f64, x: f64) -> f64 {
     fraction
 }
 
-/// ln ₀F₁(; b; z) for b > 0, z ≥ 0: all terms of the series are positive, so it loses nothing. About √z terms.
-pub(super) fn ln_hyper_0f1(b: f64, z: f64) -> f64 {
-    let (mut term, mut sum, mut ln_unit, mut k) = (1.0, 1.0, 0.0, 0.0);
-    while term > 1e-17 * sum {
-        term *= z / ((b + k) * (k + 1.0));
-        sum += term;
+/// ln Σ zᵏ / ((b)ₖ (c)ₖ) for b, c > 0 and z ≥ 0: all terms are positive, so it loses nothing. About √z terms. With c = 1 it
+/// is ln ₀F₁(; b; z).
+pub(super) fn ln_positive_series(b: f64, c: f64, z: f64) -> f64 {
+    // without the first term, which is 1: a small z keeps its precision
+    let (mut term, mut rest, mut first, mut ln_unit, mut k) = (1.0, 0.0, 1.0, 0.0, 0.0);
+    loop {
+        term *= z / ((b + k) * (c + k));
+        rest += term;
         k += 1.0;
-        if sum > 1e200 {
-            ln_unit += sum.ln();
-            term /= sum;
-            sum = 1.0;
+        if term <= 1e-17 * (first + rest) {
+            return ln_unit + if first == 1.0 { rest.ln_1p() } else { rest.ln() };
+        }
+        if rest > 1e200 {
+            ln_unit += rest.ln();
+            term /= rest;
+            (rest, first) = (1.0, 0.0); // 1e-200 of it no longer counts
         }
     }
-    ln_unit + sum.ln()
 }
 
 /// ∫ f from `from` to `to` by the tanh-sinh rule; the nodes double until two results agree to 1e-14.

@@ -1,11 +1,11 @@
-//! Random prototypes on the unit sphere: how near the nearest is, and what the wrong classes sum to.
+//! Random points on the unit sphere: how near the nearest of them is, and where those of a cap lie.
 
 use std::f64::consts::{FRAC_PI_2, PI};
 
 use super::{
-    dimensions, other_classes, scale_in_range,
+    dimensions, other_classes, range,
     search::last_inside,
-    special::{beta_fraction, integrate, ln_gamma, ln_gamma_half_step, ln_hyper_0f1},
+    special::{beta_fraction, integrate, ln_gamma, ln_gamma_half_step},
 };
 use crate::Result;
 
@@ -59,22 +59,27 @@ pub fn closest_pair_asymptote(classes: usize, dim: usize) -> Result<f64> {
     Ok((ln_gamma(1.0 + 1.0 / n) - (2.0 * classes.ln() + ln_kappa - 2_f64.ln()) / n).exp())
 }
 
-/// ln B: the logarithm of the mean, over random prototypes, of the sum of exp(s · cosine) over the wrong classes.
+/// The mean angle, in radians, to the center of a spherical cap, over the points of the cap: ∫₀^τ θ sin^(dim−2) θ dθ divided
+/// by the same integral without θ, where τ is `angle`.
 ///
-/// Exact: B = (classes − 1) · ₀F₁(; dim/2; scale²/4), which is (classes − 1) Γ(dim/2) (2/s)^(dim/2−1) I_{dim/2−1}(s).
-/// For the cosine itself as the logit of the other classes ([`Others::Identity`](crate::Others)).
+/// This is M_intra where embeddings fill the cap that their termination angle leaves them (the middle term of proposition 2
+/// of "Unifying Margin-Based Softmax Losses in Face Recognition", which goes on to replace it by τ itself): almost
+/// everything lies at the rim. For τ = 39.32° it is 36.57° in 16 dimensions and 39.23° in 512.
 ///
-/// 2 ≤ `classes` < 2³¹, 2 ≤ `dim` < 2³¹, 0 < `scale` ≤ 1e6. The time grows like `scale`: a microsecond
-/// at 64, two milliseconds at 1e6.
-pub fn ln_wrong_class_sum(classes: usize, dim: usize, scale: f64) -> Result<f64> {
-    let (others, dim, scale) = (other_classes(classes)?, dimensions(dim)?, scale_in_range(scale)?);
-    Ok(others.ln() + ln_hyper_0f1(dim / 2.0, scale * scale / 4.0))
-}
-
-/// ln B as the unified paper has it: B = (classes − 1) · exp(scale² / (2 dim)), the cosines taken as Normal(0, 1/dim).
-///
-/// Never below the exact [`ln_wrong_class_sum`]; the two meet where scale ≪ dim. The same ranges.
-pub fn ln_wrong_class_sum_published(classes: usize, dim: usize, scale: f64) -> Result<f64> {
-    let (others, dim, scale) = (other_classes(classes)?, dimensions(dim)?, scale_in_range(scale)?);
-    Ok(others.ln() + scale * scale / (2.0 * dim))
+/// 0 < `angle` ≤ π in radians, 2 ≤ `dim` < 2³¹. Relative error about 1e-12.
+pub fn mean_angle_within(angle: f64, dim: usize) -> Result<f64> {
+    let cap = range("angle", angle, angle > 0.0 && angle <= PI, "0 < angle <= pi (radians)")?;
+    let power = dimensions(dim)? - 2.0;
+    if power == 0.0 {
+        return Ok(cap / 2.0); // a circle
+    }
+    // the density, as a logarithm relative to its peak
+    let peak = cap.min(FRAC_PI_2);
+    let ln_density = |angle: f64| power * (angle.sin().ln() - peak.sin().ln());
+    const NEGLIGIBLE: f64 = -45.0;
+    let from = last_inside(0.0, peak, |angle| ln_density(angle) < NEGLIGIBLE);
+    let to = last_inside(peak, cap, |angle| ln_density(angle) > NEGLIGIBLE);
+    let density = |angle: f64| ln_density(angle).exp();
+    // as the distance from the rim, which is small
+    Ok(to - integrate(|angle| (to - angle) * density(angle), from, to) / integrate(density, from, to))
 }

@@ -1,6 +1,6 @@
 //! Cases with several targets for each row.
 
-use margin_softmax::{objective::*, *};
+use margin_softmax::{data::SoftLabels, objective::*, *};
 use rand::{Rng, RngExt};
 use serde_json::json;
 

@@ -11,8 +11,8 @@ use std::{
 };
 
 use margin_softmax::{
-    Backend, Batch, Budget, CenterLoss, GradientFilter, MarginSoftmax, Options, Output, Regularizer, SliceHead, State,
-    Want,
+    Backend, Batch, Budget, CenterLoss, MarginSoftmax, Options, Output, Regularizer, SliceHead, State, Want,
+    data::GradientFilter,
     objective::PRESETS,
     shard::{Statistics, Targets},
 };

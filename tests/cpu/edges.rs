@@ -1,8 +1,9 @@
 //! The ends of the range, what must be left out, and ties.
 
 use margin_softmax::{
-    Backend, Batch, Budget, GradientFilter, MarginSoftmax, Options, Others, Output, Reduction, Shape, Want,
-    data::Counts, objective::PRESETS,
+    Backend, Batch, Budget, MarginSoftmax, Options, Others, Output, Reduction, Shape, Want,
+    data::{Counts, GradientFilter},
+    objective::PRESETS,
 };
 
 use crate::{

@@ -1,6 +1,6 @@
 //! Several targets for each row on the CPU path.
 
-use margin_softmax::{Backend, Batch, Options, SoftLabels};
+use margin_softmax::{Backend, Batch, Options, data::SoftLabels};
 use rayon::ThreadPoolBuilder;
 
 use crate::soft::Problem;

@@ -2,7 +2,7 @@
 
 use arbitrary::{Result, Unstructured};
 use margin_softmax::{
-    Adaptive, Batch, Link, MarginSoftmax, Options, Others, Reduction, Similarity, SoftLabels, State, Target, Want,
+    Adaptive, Batch, Link, MarginSoftmax, Options, Others, Reduction, Similarity, State, Target, Want, data::SoftLabels,
 };
 
 use crate::{common::Data, losses};

@@ -9,8 +9,8 @@ use arbitrary::{Result, Unstructured};
 use margin_softmax::{
     Adaptive, Link, MarginSoftmax, Others, Reduction, Similarity, Target,
     objective::{
-        AdaFace, Angle, ArcNeg, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, Length, MagFace,
-        MvSoftmax, PRESETS, Series, SimilarityAdjustment, Slope, TopK, Unified,
+        AdaFace, Angle, ArcNeg, Binary, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, Length,
+        MagFace, MvSoftmax, PRESETS, Series, SimilarityAdjustment, Slope, TopK, Unified,
     },
 };
 use serde_json::{Number, Value};

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use libtest_mimic::Failed;
-use margin_softmax::{objective::*, plan::Element, *};
+use margin_softmax::{data::SoftLabels, objective::*, plan::Element, *};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -266,6 +266,16 @@ fn spreads_agree_with_the_reference(context: &Context) -> Result<(), Failed> {
     assert_eq!(backend.mean_prototype(3, &[]), Ok(0.0));
     let found = backend.mean_pair_angle(2, &[1.0, 1.0, 0.0, 2.0, -3.0, 1.0])?;
     assert!((found - 1.3562959).abs() < 1e-6, "W-Inter is {found}");
+    let found = backend.nearest_prototype_angles(2, &[1.0, 1.0, 0.0, 2.0, -3.0, 1.0])?;
+    let mean = (PI / 2.0 + 3_f64.atan()) / 3.0;
+    assert!((found.mean - mean).abs() < 2e-6 && (found.least - PI / 4.0).abs() < 3e-6, "{found:?} is not {mean}");
+    // more prototypes than are looked at together
+    let v = random(&mut ChaCha8Rng::seed_from_u64(4), 2100 * 5);
+    let (found, expected) =
+        (backend.nearest_prototype_angles(5, &v)?, Backend::reference().nearest_prototype_angles(5, &v)?);
+    let off = 4e-6 / expected.least.sin();
+    let close = (found.mean - expected.mean).abs() < off && (found.least - expected.least).abs() < off;
+    assert!(close, "{found:?} is not {expected:?}");
     Ok(())
 }
 
@@ -336,6 +346,7 @@ fn spreads_of_odd_vectors(context: &Context) -> Result<(), Failed> {
                 backend.mean_pair_angle(2, &v)?.is_nan() && backend.mean_prototype(2, &v)?.is_nan(),
                 "{bad} at {at}"
             );
+            assert!(backend.nearest_prototype_angles(2, &v)?.mean.is_nan(), "{bad} at {at}");
             let halves = [&v[..400], &v[400..]].map(|v| upload(context, &[200, 2], v, Element::F32));
             assert!(mean_pair_angle(context, &[&halves[0], &halves[1]])?.is_nan(), "{bad} at {at}");
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    Backend, Batch, Error, GradientFilter, MarginSoftmax, Options, Result as Done,
+    Backend, Batch, Error, MarginSoftmax, Options, Result as Done,
+    data::GradientFilter,
     gpu::{BoundHead, Context, Head, Io, Tensor},
     plan::{Element, Plan},
 };

@@ -3,6 +3,7 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
+    data::GradientFilter,
     gpu::{Context, Tensor},
     *,
 };

@@ -64,6 +64,22 @@ pub fn uniform(rng: &mut ChaCha8Rng, count: usize) -> Vec<f64> {
     (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
+/// A random unit vector: Box and Muller's normal numbers, so that no direction is preferred.
+pub fn direction(rng: &mut ChaCha8Rng, dim: usize) -> Vec<f64> {
+    let mut normal = || (-2.0 * rng.random_range(1e-300..1.0_f64).ln()).sqrt() * (2.0 * PI * rng.random::<f64>()).cos();
+    let v: Vec<f64> = (0..dim).map(|_| normal()).collect();
+    let length = length(&v);
+    v.iter().map(|x| x / length).collect()
+}
+
+/// The mean of samples and its standard error.
+pub fn mean_and_error(samples: &[f64]) -> (f64, f64) {
+    let count = samples.len() as f64;
+    let mean = samples.iter().sum::<f64>() / count;
+    let variance = samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    (mean, (variance / count).sqrt())
+}
+
 /// A loss with a batch of its own.
 #[derive(Clone, Debug)]
 pub struct Case<L = i64> {

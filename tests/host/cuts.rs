@@ -5,8 +5,8 @@
 mod fill;
 
 use margin_softmax::{
-    Budget, Error, GradientFilter, MarginSoftmax, Options, Reduction, Shape, Tile, Want,
-    data::DevicePreset,
+    Budget, Error, MarginSoftmax, Options, Reduction, Shape, Tile, Want,
+    data::{DevicePreset, GradientFilter},
     plan::{Element, Layout, Limits, Plan},
 };
 

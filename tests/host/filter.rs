@@ -1,6 +1,6 @@
 //! Gradient filtering: which entries are left out, what that may cost, and what is refused; in f64 and on the CPU path.
 
-use margin_softmax::*;
+use margin_softmax::{data::GradientFilter, *};
 use rand::RngExt;
 
 use crate::{

@@ -23,6 +23,7 @@ mod gradients;
 mod json;
 mod laws;
 mod monitor;
+mod nearest_prototypes;
 mod package;
 mod partial;
 mod plan;
@@ -37,6 +38,7 @@ mod slopes;
 #[path = "../soft/mod.rs"]
 mod soft;
 mod soft_labels;
+mod sphere;
 mod theory;
 mod unsafety;
 mod values;

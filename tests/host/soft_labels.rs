@@ -1,8 +1,8 @@
 //! Several targets for each row in the reference: the mix of separate calls, derivatives, sigmoid cross entropy, errors.
 
 use margin_softmax::{
-    Adaptive, Backend, Batch, Error, Link, MarginSoftmax, MixedLabels, Options, Others, Output, Reduction, Shape,
-    SoftLabels,
+    Adaptive, Backend, Batch, Error, Link, MarginSoftmax, Options, Others, Output, Reduction, Shape,
+    data::{MixedLabels, SoftLabels},
     objective::{Binary, Elastic, TopK},
     partial::{PartialFc, SampledHead},
 };

@@ -121,23 +121,13 @@ fn the_integral_of_the_density_gives_the_same_angle() {
 fn random_prototypes_lie_as_far_apart_as_predicted() {
     let mut rng = random(7);
     for (classes, dim, trials) in [(5, 3, 40_000), (30, 8, 20_000), (200, 24, 1500)] {
-        let mut direction = || {
-            // Box and Muller's normal numbers, so that no direction is preferred
-            let mut normal =
-                || (-2.0 * rng.random_range(1e-300..1.0_f64).ln()).sqrt() * (2.0 * PI * rng.random::<f64>()).cos();
-            let v: Vec<f64> = (0..dim).map(|_| normal()).collect();
-            let length = length(&v);
-            v.iter().map(|x| x / length).collect::<Vec<f64>>()
-        };
         let mut nearest = |_| {
-            let own = direction();
-            (1..classes).map(|_| dot(&own, &direction())).fold(-1.0, f64::max).acos()
+            let own = direction(&mut rng, dim);
+            (1..classes).map(|_| dot(&own, &direction(&mut rng, dim))).fold(-1.0, f64::max).acos()
         };
         let angles: Vec<f64> = (0..trials).map(&mut nearest).collect();
-        let mean = angles.iter().sum::<f64>() / trials as f64;
-        let variance = angles.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / trials as f64;
-        let sigma = (variance / trials as f64).sqrt();
-        close(format_args!("{classes} x {dim}"), mean, nearest_prototype_angle(classes, dim).unwrap(), 4.0 * sigma);
+        let (mean, error) = mean_and_error(&angles);
+        close(format_args!("{classes} x {dim}"), mean, nearest_prototype_angle(classes, dim).unwrap(), 4.0 * error);
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use margin_softmax::{
-    Budget, Error, GradientFilter, MarginSoftmax, Options, Others, Result, Shape, Tile, Want,
-    data::DevicePreset,
+    Budget, Error, MarginSoftmax, Options, Others, Result, Shape, Tile, Want,
+    data::{DevicePreset, GradientFilter},
     objective::PRESETS,
     plan::{Element, Layout, Limits, Plan},
 };

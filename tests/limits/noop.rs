@@ -1,7 +1,8 @@
 //! The same on wgpu's device without a driver, which checks all that is bound, recorded and submitted.
 
 use margin_softmax::{
-    Budget, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, Tile, Want,
+    Budget, Error, MarginSoftmax, Options, Result, Shape, Tile, Want,
+    data::GradientFilter,
     gpu::{self, Context, Head, Io, Tensor},
     plan::{Element, Layout, Limits, Plan},
 };

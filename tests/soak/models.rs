@@ -1,7 +1,8 @@
 //! What is trained: a loss of every kind with its head, its shards and its prototypes.
 
 use margin_softmax::{
-    Backend, Batch, GradientFilter, MarginSoftmax, Options, Output, Reduction, Result, Shape, SliceHead, State, Want,
+    Backend, Batch, MarginSoftmax, Options, Output, Reduction, Result, Shape, SliceHead, State, Want,
+    data::GradientFilter,
     reference,
     shard::{Statistics, Targets},
 };

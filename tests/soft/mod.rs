@@ -4,7 +4,7 @@
 
 use margin_softmax::{
     Adaptive, Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Others, Output, Reduction, Shape,
-    Similarity, SoftLabels, State, Target, Want, reference,
+    Similarity, State, Target, Want, data::SoftLabels, reference,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

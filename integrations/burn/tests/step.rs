@@ -169,7 +169,7 @@ fn soft_labels_are_those_of_slices() {
         let options = StepOptions { soft_labels: Some(mixed), ..StepOptions::default() };
         let both: Vec<i32> = problem.labels.iter().zip(&second).flat_map(|(&a, &b)| [a, b]).collect();
         let weights: Vec<f32> = lambda.iter().flat_map(|&l| [l, 1.0 - l]).collect();
-        let soft = margin_softmax::SoftLabels { count: 2, classes: &both, weights: &weights };
+        let soft = margin_softmax::data::SoftLabels { count: 2, classes: &both, weights: &weights };
         problem.agrees("mixup", &options, &Batch { soft_labels: Some(soft), ..problem.batch() });
         // five targets with gaps and equal ones, and weights of the rows
         let many: Vec<i32> =
@@ -183,7 +183,7 @@ fn soft_labels_are_those_of_slices() {
             }),
             ..StepOptions::default()
         };
-        let soft = margin_softmax::SoftLabels { count: 5, classes: &many, weights: &weights };
+        let soft = margin_softmax::data::SoftLabels { count: 5, classes: &many, weights: &weights };
         let batch = Batch { soft_labels: Some(soft), row_weights: Some(&v), ..problem.batch() };
         problem.agrees("five targets", &options, &batch);
         problem.agrees("labels", &StepOptions::default(), &problem.batch());

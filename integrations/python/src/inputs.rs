@@ -1,6 +1,6 @@
 //! One batch from arrays.
 
-use margin_softmax::{Batch, Margins, Shape, SoftLabels};
+use margin_softmax::{Batch, Margins, Shape, data::SoftLabels};
 use numpy::{Element, PyUntypedArrayMethods};
 use pyo3::{prelude::*, types::PyDict};
 

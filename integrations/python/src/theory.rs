@@ -29,6 +29,24 @@ fn ln_wrong_class_sum(classes: usize, dim: usize, scale: f64) -> PyResult<f64> {
     theory::ln_wrong_class_sum(classes, dim, scale).map_err(raise)
 }
 
+/// ln B with WC-ReLU, where wrong classes behind the equator count as if they lay on it.
+#[pyfunction]
+fn ln_wrong_class_sum_rectified(classes: usize, dim: usize, scale: f64) -> PyResult<f64> {
+    theory::ln_wrong_class_sum_rectified(classes, dim, scale).map_err(raise)
+}
+
+/// ln of the relative variance of B over random prototypes: far below 0 one B stands for all embeddings.
+#[pyfunction]
+fn ln_wrong_class_sum_variance(classes: usize, dim: usize, scale: f64) -> PyResult<f64> {
+    theory::ln_wrong_class_sum_variance(classes, dim, scale).map_err(raise)
+}
+
+/// The mean angle to the center of a spherical cap over the points of the cap, whose rim is at `angle`; radians.
+#[pyfunction]
+fn mean_angle_within(angle: f64, dim: usize) -> PyResult<f64> {
+    theory::mean_angle_within(angle, dim).map_err(raise)
+}
+
 /// The angle at which training counts as finished, in radians; None if there is none.
 #[pyfunction]
 #[pyo3(signature = (loss, ln_b, *, probability=None, gradient=None))]
@@ -60,6 +78,12 @@ fn optimal_margin(
     Ok(dict)
 }
 
+/// The loss of an embedding at the same angle (radians) to all prototypes, its own among them.
+#[pyfunction]
+fn equal_angle_loss(loss: &Bound<'_, MarginSoftmax>, classes: usize, angle: f64) -> PyResult<f64> {
+    theory::equal_angle_loss(&loss.get().0, classes, angle).map_err(raise)
+}
+
 /// The loss of a run whose prototypes have all become one.
 #[pyfunction]
 fn collapse_loss(loss: &Bound<'_, MarginSoftmax>, classes: usize) -> PyResult<f64> {
@@ -83,8 +107,12 @@ pub fn add(parent: &Bound<'_, PyModule>) -> PyResult<()> {
     let module = PyModule::new(parent.py(), "theory")?;
     module.add_function(wrap_pyfunction!(nearest_prototype_angle, &module)?)?;
     module.add_function(wrap_pyfunction!(ln_wrong_class_sum, &module)?)?;
+    module.add_function(wrap_pyfunction!(ln_wrong_class_sum_rectified, &module)?)?;
+    module.add_function(wrap_pyfunction!(ln_wrong_class_sum_variance, &module)?)?;
+    module.add_function(wrap_pyfunction!(mean_angle_within, &module)?)?;
     module.add_function(wrap_pyfunction!(termination_angle, &module)?)?;
     module.add_function(wrap_pyfunction!(optimal_margin, &module)?)?;
+    module.add_function(wrap_pyfunction!(equal_angle_loss, &module)?)?;
     module.add_function(wrap_pyfunction!(collapse_loss, &module)?)?;
     module.add_function(wrap_pyfunction!(arcgrad_scale, &module)?)?;
     module.add_function(wrap_pyfunction!(adacos_scale, &module)?)?;

@@ -369,6 +369,13 @@ def test_monitor_and_theory():
     margins = ms.theory.optimal_margin(angle / 2, ln_b, 64.0, probability=0.9)
     found = ms.theory.termination_angle(ms.MarginSoftmax.arcface(m2=margins["m2"], fallback="none"), ln_b, probability=0.9)
     assert abs(found - angle / 2) < 1e-6
+    assert abs(np.exp(ms.theory.ln_wrong_class_sum_rectified(2, 512, 64.0)) - 53.330) < 1e-3
+    assert abs(ms.theory.ln_wrong_class_sum_variance(85_742, 512, 64.0) + 3.75965) < 1e-5
+    assert abs(np.degrees(ms.theory.mean_angle_within(np.radians(39.32), 512)) - 39.22858) < 1e-5
+    arcface = ms.MarginSoftmax.arcface(fallback="none")
+    assert ms.theory.equal_angle_loss(arcface, 100, np.pi) == ms.theory.collapse_loss(arcface, 100)
+    with pytest.raises(ValueError, match="`angle` is 0, allowed is 0 < angle"):
+        ms.theory.mean_angle_within(0.0, 512)
 
 
 # ---- processes and threads

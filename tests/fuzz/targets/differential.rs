@@ -22,7 +22,8 @@ use case::Case;
 use common::{Data, differing, distance};
 use libfuzzer_sys::fuzz_target;
 use margin_softmax::{
-    Adaptive, Backend, Batch, Budget, Error, Margins, Options, Output, Result, Similarity, SoftLabels, State, reference,
+    Adaptive, Backend, Batch, Budget, Error, Margins, Options, Output, Result, Similarity, State, data::SoftLabels,
+    reference,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use steady::Seen;

@@ -13,8 +13,8 @@ mod seeds;
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use margin_softmax::{
-    Budget, CenterLoss, GradientFilter, MarginSoftmax, Options, Regularizer, Shape, Tile, Want,
-    data::DevicePreset,
+    Budget, CenterLoss, MarginSoftmax, Options, Regularizer, Shape, Tile, Want,
+    data::{DevicePreset, GradientFilter},
     plan::{Batched, Binding, Call, CrossEntropy, Element, Layout, Limits, Plan, Role},
 };
 

@@ -12,6 +12,7 @@ use std::{
 use libtest_mimic::Failed;
 use margin_softmax::{
     data::DevicePreset,
+    data::GradientFilter,
     gpu::{Context, Tensor},
     objective::{MvSoftmax, TopK},
     plan::{Element, Layout, Plan, catalogue::kernels},

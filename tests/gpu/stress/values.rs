@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use libtest_mimic::Failed;
 use margin_softmax::{
+    data::GradientFilter,
     plan::{Element, Layout},
     *,
 };

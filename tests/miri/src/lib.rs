@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 use margin_softmax::{
+    data::GradientFilter,
     plan::{Element, Layout, Limits, Plan},
     reference, *,
 };

@@ -7,8 +7,8 @@ mod request;
 mod view;
 
 use margin_softmax::{
-    Adaptive, Batch, Error, MarginSoftmax, Margins, Output, Result, SoftLabels, State,
-    data::Counts,
+    Adaptive, Batch, Error, MarginSoftmax, Margins, Output, Result, State,
+    data::{Counts, SoftLabels},
     monitor::BatchReport,
     objective::{PRESETS, Preset},
     plan::{CONSTANTS_STRIDE, Call, Plan},

@@ -1,7 +1,8 @@
 //! What JavaScript asks for, read from JSON.
 
 use margin_softmax::{
-    Budget, Error, GradientFilter, MarginSoftmax, Options, Result, Shape, State, Target, Want,
+    Budget, Error, MarginSoftmax, Options, Result, Shape, State, Target, Want,
+    data::GradientFilter,
     plan::{self, Element, Layout, Limits, Plan},
 };
 use serde::{

@@ -3,6 +3,7 @@
 
 use half::{bf16, f16};
 use margin_softmax::{
+    data::{GradientFilter, SoftLabels},
     gpu::{Context, Head, Io, Tensor},
     objective::Link,
     plan::{Element, Layout, Plan},
