@@ -9,6 +9,7 @@ pub mod json;
 pub mod learner;
 pub mod mlp;
 pub mod page;
+pub mod pairs;
 pub mod progress;
 pub mod readings;
 pub mod runs;

@@ -3,14 +3,13 @@
 use margin_softmax::{
     Backend, MarginSoftmax, Similarity,
     monitor::{Collapse, CollapseDetector, CollapseThresholds, Monitor},
-    verification::DetectionCurve,
 };
-use ndarray::Array2;
 
 use crate::common::{
     Result,
     digits::Digits,
     learner::{Model, accuracy, flat},
+    pairs,
 };
 
 /// The scores of one model.
@@ -59,21 +58,11 @@ pub fn score(backend: &Backend, loss: &MarginSoftmax, model: &Model, digits: &Di
     let mut detector = CollapseDetector::new(thresholds, shape)?;
     let degrees =
         |cosines: &[f32]| cosines.iter().map(|&c| f64::from(c).clamp(-1.0, 1.0).acos().to_degrees()).collect();
-    let (scores, same) = pairs(&model.embed(&digits.unseen), &digits.unseen.labels);
     Ok(Scores {
         accuracy,
-        eer: DetectionCurve::new(&scores, &same)?.equal_error_rate(),
+        eer: pairs::detection(&model.embed(&digits.unseen), &digits.unseen.labels)?.equal_error_rate(),
         intra: degrees(&out.target_cosines),
         inter: degrees(&out.other_cosines),
         collapse: detector.check(&monitor.report().with_mean_prototype(length)),
     })
-}
-
-/// Cosine and "same class" of every pair.
-fn pairs(embeddings: &Array2<f32>, labels: &[u32]) -> (Vec<f32>, Vec<bool>) {
-    let mut unit = embeddings.clone();
-    unit.rows_mut().into_iter().for_each(|mut row| row /= row.dot(&row).sqrt().max(1e-12));
-    let cosines = unit.dot(&unit.t());
-    let pair = |i: usize, j: usize| (cosines[[i, j]], labels[i] == labels[j]);
-    (0..labels.len()).flat_map(|i| (0..i).map(move |j| pair(i, j))).collect()
 }
