@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use margin_softmax::{
     Backend, Batch, CenterLoss, MarginSoftmax, Options, Output, Regularizer, Shape, Similarity, SliceHead, Want,
+    objective::Schedules,
 };
 use ndarray::{Array2, ArrayView2, Axis, aview1};
 use rand::{SeedableRng, seq::SliceRandom};
@@ -35,11 +36,27 @@ pub struct Objective {
     pub loss: MarginSoftmax,
     pub center: Option<CenterLoss>,
     pub regularizer: Option<Regularizer>,
+    /// Margins and scale that change from step to step.
+    pub schedules: Option<Schedules>,
 }
 
 impl From<MarginSoftmax> for Objective {
     fn from(loss: MarginSoftmax) -> Self {
-        Self { loss, center: None, regularizer: None }
+        Self { loss, center: None, regularizer: None, schedules: None }
+    }
+}
+
+impl Objective {
+    /// Refuses numbers outside their ranges, and schedules that the loss does not take where one of them begins or ends.
+    pub fn check(&self) -> Result {
+        self.loss.validate()?;
+        self.center.iter().try_for_each(CenterLoss::validate)?;
+        self.regularizer.iter().try_for_each(Regularizer::validate)?;
+        let Some(schedules) = &self.schedules else { return Ok(()) };
+        let Schedules { m0, m1, m2, m3, margin, scale, .. } = schedules;
+        let ends = [m0, m1, m2, m3, margin, scale].into_iter().flatten().flat_map(|s| [s.from, s.until]);
+        ends.chain([0]).try_for_each(|step| schedules.apply(step, &mut self.loss.clone()))?;
+        Ok(())
     }
 }
 
@@ -238,6 +255,10 @@ impl<'a> Head<'a> {
 
     /// The whole loss of a batch. Its gradients are then in `out`.
     fn step(&mut self, model: &Model, embeddings: &[f32], labels: &[u32]) -> Result<f64> {
+        if let Some(schedules) = &self.objective.schedules {
+            schedules.apply(self.head.state().step, &mut self.objective.loss)?;
+            self.head.update(&self.objective.loss)?;
+        }
         self.head.train_into(&model.batch(&self.objective.loss, embeddings, labels), &mut self.out)?;
         let mut loss = f64::from(self.out.loss);
         let dim = model.sizes.dim();
