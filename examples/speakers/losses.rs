@@ -86,7 +86,7 @@ impl Setting {
     pub fn title(&self) -> String {
         let default = Series::default();
         match &self.kind {
-            Kind::NormFace => return "NormFace".into(),
+            Kind::NormFace => "NormFace".into(),
             Kind::Aam => format!("AAM {}", self.margin),
             Kind::Series(series) if *series == default => format!("Cheby {}", self.margin),
             Kind::Series(series) if series.coefficients == Coefficients::Fit => format!("Cheby fit {}", self.margin),

@@ -84,25 +84,27 @@ fn range(values: impl IntoIterator<Item = f64>, room: f64) -> [f64; 2] {
 }
 
 fn compared_chart(body: &mut String, results: &Results) -> Result {
-    let mut charts = vec![];
-    let kinds: [(fn(&Errors) -> f64, &str); 2] = [(|e| e.eer, "EER, %"), (|e| 100.0 * e.min_dcf, "100 · minDCF")];
-    for (error, title) in kinds {
-        let mut rows = vec![];
-        for (i, setting) in results.plan.compared().into_iter().enumerate() {
-            let values: Vec<f64> = results.of(&setting)?.errors.iter().map(error).collect();
-            let (mean, deviation) = mean_deviation(&values);
-            // one colour for each margin
-            let colour = if i == 0 { colour(0) } else { colour(1 + (i - 1) / 3) };
-            let title = setting.title();
-            rows.push(Interval { title, colour, mean, deviation: deviation.unwrap_or(0.0), other: None });
-        }
-        let ends = rows.iter().flat_map(|row| [row.mean - row.deviation, row.mean + row.deviation]);
-        let x = Axis::around(title, range(ends, 0.1), 8, plain);
-        let label = format!("{title} of unseen voices, one line per loss");
-        charts.push(charts::intervals(&label, (480, 40 + 26 * rows.len() as u32), &x, &rows)?);
-    }
-    writeln!(body, "<figure><div class=\"two\"><div>{}</div><div>{}</div></div></figure>", charts[0], charts[1])?;
+    let eer = compared_interval(results, "EER, %", |errors| errors.eer)?;
+    let cost = compared_interval(results, "100 · minDCF", |errors| 100.0 * errors.min_dcf)?;
+    writeln!(body, "<figure><div class=\"two\"><div>{eer}</div><div>{cost}</div></div></figure>")?;
     Ok(())
+}
+
+/// A line per loss.
+fn compared_interval(results: &Results, title: &'static str, error: impl Fn(&Errors) -> f64) -> Result<String> {
+    let mut rows = vec![];
+    for (i, setting) in results.plan.compared().into_iter().enumerate() {
+        let values: Vec<f64> = results.of(&setting)?.errors.iter().map(&error).collect();
+        let (mean, deviation) = mean_deviation(&values);
+        // one colour for each margin
+        let colour = if i == 0 { colour(0) } else { colour(1 + (i - 1) / 3) };
+        let title = setting.title();
+        rows.push(Interval { title, colour, mean, deviation: deviation.unwrap_or(0.0), other: None });
+    }
+    let ends = rows.iter().flat_map(|row| [row.mean - row.deviation, row.mean + row.deviation]);
+    let x = Axis::around(title, range(ends, 0.1), 8, plain);
+    let label = format!("{title} of unseen voices, one line per loss");
+    charts::intervals(&label, (480, 40 + 26 * rows.len() as u32), &x, &rows)
 }
 
 /// A chart per margin, a line per damping.
