@@ -56,15 +56,27 @@ pub struct Objective {
 pub type LossOfStep = Arc<dyn Fn(u64) -> Result<MarginSoftmax> + Send + Sync>;
 
 impl Objective {
-    /// The same with margins or a scale that change over the steps.
-    pub fn scheduled(self, schedules: Schedules) -> Self {
+    /// The same with margins or a scale that change over the steps. Refuses schedules that the loss does not take where one of
+    /// them begins or ends.
+    pub fn scheduled(self, schedules: Schedules) -> Result<Self> {
+        let Schedules { m0, m1, m2, m3, margin, scale, .. } = &schedules;
+        let ends = [m0, m1, m2, m3, margin, scale].into_iter().flatten().flat_map(|s| [s.from, s.until]);
+        ends.chain([0]).try_for_each(|step| schedules.apply(step, &mut self.loss.clone()))?;
         let end = self.loss.clone();
         let schedule = move |step| {
             let mut loss = end.clone();
             schedules.apply(step, &mut loss)?;
             Ok(loss)
         };
-        Self { schedule: Some(Arc::new(schedule)), ..self }
+        Ok(Self { schedule: Some(Arc::new(schedule)), ..self })
+    }
+
+    /// Refuses numbers outside their ranges.
+    pub fn check(&self) -> Result {
+        self.loss.validate()?;
+        self.center.iter().try_for_each(CenterLoss::validate)?;
+        self.regularizer.iter().try_for_each(Regularizer::validate)?;
+        Ok(())
     }
 
     fn learns_bias(&self) -> bool {

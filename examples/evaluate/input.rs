@@ -1,8 +1,11 @@
 //! A batch from a safetensors file.
 
+#[path = "../common/floats.rs"]
+mod floats;
+
 use std::path::Path;
 
-use half::{bf16, f16};
+use floats::{FLOATS, widened as floats};
 use margin_softmax::{Batch, Error, Margins, Reduction, Shape, data::SoftLabels, predict::Inputs};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
@@ -48,7 +51,6 @@ struct Kind {
     axes: &'static [&'static [&'static str]],
 }
 
-const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 const INTEGERS: &[Dtype] =
     &[Dtype::I64, Dtype::I32, Dtype::I16, Dtype::I8, Dtype::U64, Dtype::U32, Dtype::U16, Dtype::U8];
 const EMBEDDINGS: Kind = Kind { name: "embeddings", elements: FLOATS, axes: &[&["N", "D"]] };
@@ -167,16 +169,6 @@ fn soft(file: &SafeTensors<'_>, n: usize, c: usize) -> Result<Option<Soft<f32>>>
     };
     let classes = integers(&classes, c)?.into_iter().enumerate().map(class).collect::<Result<_, _>>()?;
     Ok(Some(Soft { count, classes, weights: floats(&weights) }))
-}
-
-/// As f32. The element type was checked: what is neither half is f32.
-fn floats(tensor: &TensorView) -> Vec<f32> {
-    let data = tensor.data();
-    match tensor.dtype() {
-        Dtype::F16 => data.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::BF16 => data.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-        _ => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-    }
 }
 
 /// Labels of any integer type. The element type was checked: what is none of the others is i64.

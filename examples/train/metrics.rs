@@ -4,12 +4,12 @@ use margin_softmax::{
     Backend, MarginSoftmax, Similarity,
     monitor::{Collapse, CollapseDetector, CollapseThresholds, Monitor},
 };
-use ndarray::Array2;
 
 use crate::common::{
     Result,
     digits::Digits,
     learner::{Model, accuracy, flat},
+    pairs,
 };
 
 /// The scores of one model.
@@ -60,46 +60,9 @@ pub fn score(backend: &Backend, loss: &MarginSoftmax, model: &Model, digits: &Di
         |cosines: &[f32]| cosines.iter().map(|&c| f64::from(c).clamp(-1.0, 1.0).acos().to_degrees()).collect();
     Ok(Scores {
         accuracy,
-        eer: equal_error_rate(pairs(&model.embed(&digits.unseen), &digits.unseen.labels))
-            .ok_or("the unseen digits give no pair of one kind")?,
+        eer: pairs::detection(&model.embed(&digits.unseen), &digits.unseen.labels)?.equal_error_rate(),
         intra: degrees(&out.target_cosines),
         inter: degrees(&out.other_cosines),
         collapse: detector.check(&monitor.report().with_mean_prototype(length)),
     })
-}
-
-/// Cosine and "same class" of every pair.
-fn pairs(embeddings: &Array2<f32>, labels: &[u32]) -> Vec<(f32, bool)> {
-    let mut unit = embeddings.clone();
-    unit.rows_mut().into_iter().for_each(|mut row| row /= row.dot(&row).sqrt().max(1e-12));
-    let cosines = unit.dot(&unit.t());
-    let pair = |i: usize, j: usize| (cosines[[i, j]], labels[i] == labels[j]);
-    (0..labels.len()).flat_map(|i| (0..i).map(move |j| pair(i, j))).collect()
-}
-
-/// Where as large a share of the different pairs is accepted as of the same pairs is refused, over all thresholds.
-/// `None` without a pair of each kind.
-pub fn equal_error_rate(mut pairs: Vec<(f32, bool)>) -> Option<f64> {
-    let same = pairs.iter().filter(|pair| pair.1).count();
-    let different = pairs.len() - same;
-    if same == 0 || different == 0 {
-        return None;
-    }
-    pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let (mut accepted, mut refused) = (0, same); // of the different pairs; of the same pairs
-    let (mut far, mut frr) = (0.0, 1.0);
-    // equal cosines share one threshold
-    for group in pairs.chunk_by(|a, b| a.0 == b.0) {
-        let (far_before, frr_before) = (far, frr);
-        let of_same = group.iter().filter(|pair| pair.1).count();
-        refused -= of_same;
-        accepted += group.len() - of_same;
-        (far, frr) = (accepted as f64 / different as f64, refused as f64 / same as f64);
-        if far >= frr {
-            // the crossing on the line between the two thresholds
-            let share = (frr_before - far_before) / ((far - far_before) + (frr_before - frr));
-            return Some(far_before + share * (far - far_before));
-        }
-    }
-    None // not reached: the last threshold accepts everything
 }

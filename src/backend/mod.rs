@@ -1,10 +1,11 @@
-//! The slice API on any backend: heads, regularisers and center loss, the geometry of prototypes. The only room that knows
-//! all engines.
+//! The slice API on any backend: heads, regularisers and center loss, the geometry of prototypes, scores of pairs. The only
+//! room that knows all engines.
 
 mod auxiliary;
 mod geometry;
 mod precision;
 mod predictor;
+mod scores;
 mod shards;
 mod slice_head;
 

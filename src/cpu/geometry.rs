@@ -85,18 +85,18 @@ pub(crate) fn mean_pair_angle(dim: usize, all: &[f32]) -> Result<f64> {
 }
 
 /// The directions and lengths of one tile.
-struct UnitVectors {
-    directions: Vec<f32>,
+pub(super) struct UnitVectors {
+    pub directions: Vec<f32>,
     lengths: Vec<f64>,
 }
 
 impl UnitVectors {
-    fn new(rows: usize, dim: usize) -> Self {
+    pub fn new(rows: usize, dim: usize) -> Self {
         Self { directions: vec![0.0; rows * dim], lengths: vec![0.0; rows] }
     }
 
     /// Normalises the vectors of a tile; returns their number.
-    fn fill(&mut self, arch: Arch, vectors: &[f32], dim: usize) -> usize {
+    pub fn fill(&mut self, arch: Arch, vectors: &[f32], dim: usize) -> usize {
         let (to, lengths) = (&mut self.directions[..vectors.len()], &mut self.lengths[..vectors.len() / dim]);
         arch.dispatch(Normalize { from: vectors, dim, to, lengths, plain: false, exact: false });
         vectors.len() / dim

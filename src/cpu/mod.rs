@@ -49,6 +49,7 @@ mod ranges;
 mod rounds;
 mod rows;
 mod scan;
+pub(crate) mod scores;
 mod soft;
 mod sparse;
 mod sweep;

@@ -18,6 +18,7 @@ mod predictor;
 mod range;
 mod readback;
 mod request;
+pub(crate) mod scores;
 #[cfg(not(target_arch = "wasm32"))]
 mod shards;
 mod slices;

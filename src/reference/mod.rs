@@ -6,11 +6,13 @@ mod directions;
 mod geometry;
 mod gradients;
 mod predictions;
+mod scores;
 mod shard;
 
 pub use auxiliary::{center_loss, regularize, update_centers};
 pub use geometry::{mean_pair_angle, mean_prototype};
 pub use predictions::predict;
+pub use scores::{cosines, pair_cosines};
 pub use shard::Shard;
 
 use crate::{

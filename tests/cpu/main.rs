@@ -17,6 +17,7 @@ mod progress;
 mod properties;
 #[path = "../progress/mod.rs"]
 mod reports;
+mod scores;
 mod shards;
 #[path = "../soft/mod.rs"]
 mod soft;

@@ -46,6 +46,7 @@ mod regularizers;
 mod reports;
 mod rig;
 mod sampling;
+mod scores;
 mod small;
 #[path = "../soft/mod.rs"]
 mod soft;
@@ -86,6 +87,7 @@ fn checks() -> Vec<(&'static str, Check)> {
         soft_labels::CHECKS,
         regularizers::CHECKS,
         sampling::CHECKS,
+        scores::CHECKS,
         state::CHECKS,
         sums::CHECKS,
         timing::CHECKS,

@@ -3,7 +3,7 @@
 use margin_softmax::Error;
 use pyo3::{
     PyErr, create_exception,
-    exceptions::{PyKeyboardInterrupt, PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError},
+    exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError},
 };
 
 create_exception!(
@@ -13,13 +13,15 @@ create_exception!(
     "A device that is not there, was lost, refused or did not answer."
 );
 
+create_exception!(margin_softmax, Cancelled, PyRuntimeError, "A call whose progress callback returned False.");
+
 /// The exception for an error.
 pub fn raise(error: Error) -> PyErr {
     let message = error.to_string();
     match error {
         Error::Element { .. } => PyTypeError::new_err(message),
         Error::OutOfMemory(_) => PyMemoryError::new_err(message),
-        Error::Cancelled => PyKeyboardInterrupt::new_err(message),
+        Error::Cancelled => Cancelled::new_err(message),
         Error::File { .. } => PyOSError::new_err(message),
         Error::NoAdapter(_)
         | Error::DeviceLost(_)

@@ -25,7 +25,7 @@ pub fn to_json<T: serde::Serialize>(value: &T) -> PyResult<String> {
 }
 
 /// From JSON.
-fn from_json<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> PyResult<T> {
+pub fn from_json<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> PyResult<T> {
     serde_json::from_str(text).map_err(|why| value_error(format!("this is no {what}: {why}")))
 }
 

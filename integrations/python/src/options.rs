@@ -17,6 +17,8 @@ pub struct HeadOptions {
     pub backend: Backend,
     pub sub_centers: usize,
     pub threads: Option<usize>,
+    /// Is told how far a call is.
+    pub progress: Option<Py<PyAny>>,
     /// Of a shard; None for a whole head.
     pub range: Option<Range<usize>>,
     pub options: Options,
@@ -105,13 +107,20 @@ impl HeadOptions {
         if threads.is_some_and(|threads| !(1..=MOST).contains(&threads)) {
             return Err(value_error(format!("`threads` is {threads:?}, allowed is 1 <= threads <= {MOST}")));
         }
+        let progress = take(arguments, "progress")?;
+        if progress.as_ref().is_some_and(|callback| !callback.is_callable()) {
+            return Err(type_error(
+                "`progress` must be a function of two numbers: the work that is done, and all of it",
+            ));
+        }
+        let progress = progress.map(Bound::unbind);
         let sub_centers = count(arguments, "sub_centers")?.unwrap_or(1);
         let range = take(arguments, "range")?.map(|range| range.extract::<(usize, usize)>()).transpose();
         let range = range.map_err(|_| {
             type_error("`range` must be a pair of class numbers: the first, and the one behind the last")
         })?;
         let range = range.map(|(first, end)| first..end);
-        Ok(Self { backend: backend(py, &device)?, device, sub_centers, threads, range, options })
+        Ok(Self { backend: backend(py, &device)?, device, sub_centers, threads, progress, range, options })
     }
 
     /// The sizes of a head with these.

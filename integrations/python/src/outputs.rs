@@ -95,7 +95,7 @@ impl<'py, T: Element> CallersArrays<'py, T> {
 }
 
 /// A new array around values.
-fn shaped<T: Element>(py: Python<'_>, values: Vec<T>, shape: &[usize]) -> PyResult<Py<PyAny>> {
+pub fn shaped<T: Element>(py: Python<'_>, values: Vec<T>, shape: &[usize]) -> PyResult<Py<PyAny>> {
     let array = PyArray1::from_vec(py, values);
     match shape {
         [_] => Ok(array.into_any().unbind()),

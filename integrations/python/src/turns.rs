@@ -1,6 +1,7 @@
 //! Calls from several threads, processes and users who press Ctrl-C.
 
 use std::{
+    cell::Cell,
     ops::ControlFlow,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
@@ -10,8 +11,12 @@ use std::{
     time::Duration,
 };
 
-use margin_softmax::{Backend, Shape, SliceHead, data::OnProgress, partial, predict};
-use pyo3::prelude::*;
+use margin_softmax::{
+    Backend, Error, Shape, SliceHead,
+    data::{OnProgress, Progress},
+    partial, predict,
+};
+use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyBool};
 
 use crate::{
     errors::{DeviceError, raise},
@@ -50,14 +55,50 @@ const LONG: u64 = 30_000_000_000;
 /// How often a signal is looked for.
 const GLANCE: Duration = Duration::from_millis(50);
 
+thread_local! {
+    /// Whether this thread is in a progress callback.
+    static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A caller's progress callback, and the exception that it raised.
+struct Told {
+    callback: Py<PyAny>,
+    raised: Mutex<Option<PyErr>>,
+}
+
+impl Told {
+    /// Calls it; `False` and an exception stop the work.
+    fn tell(&self, progress: Progress) -> ControlFlow<()> {
+        let before = IN_CALLBACK.replace(true);
+        let answer = Python::attach(|py| {
+            let answer = self.callback.bind(py).call1((progress.done, progress.total))?;
+            PyResult::Ok(answer.is(PyBool::new(py, false)))
+        });
+        IN_CALLBACK.set(before);
+        match answer {
+            Ok(false) => ControlFlow::Continue(()),
+            Ok(true) => ControlFlow::Break(()),
+            Err(raised) => {
+                *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn raised(&self) -> Option<PyErr> {
+        self.raised.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// An engine's object that calls take turns with, in the process that made it.
 pub struct Turns<T> {
     inner: Mutex<T>,
     process: u32,
     on_device: bool,
     pub threads: Option<usize>,
-    /// Of calls that are long enough for it.
+    /// Of calls that are long enough for it, or that tell how far they are.
     stop: Option<Arc<AtomicBool>>,
+    told: Option<Arc<Told>>,
 }
 
 impl<T: Stoppable> Turns<T> {
@@ -73,21 +114,32 @@ impl<T: Stoppable> Turns<T> {
         let classes = options.range.as_ref().map_or(shape.classes(), |range| range.len());
         let values = [classes, shape.sub_centers(), shape.dim(), 3];
         let work = values.iter().fold(shape.rows() as u64, |work, &size| work.saturating_mul(size as u64));
-        let stop = (work >= LONG).then(Arc::<AtomicBool>::default);
+        let told = options.progress.as_ref();
+        let told = told.map(|callback| Arc::new(Told { callback: callback.clone_ref(py), raised: Mutex::default() }));
+        let stop = (work >= LONG || told.is_some()).then(Arc::<AtomicBool>::default);
         if let Some(asked) = stop.clone() {
-            inner.ask(Box::new(move |_| match asked.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            let told = told.clone();
+            inner.ask(Box::new(move |progress| match (asked.load(Ordering::Relaxed), &told) {
+                (true, _) => ControlFlow::Break(()),
+                (false, Some(told)) => told.tell(progress),
+                (false, None) => ControlFlow::Continue(()),
             }));
         }
         let on_device = matches!(options.backend, Backend::Gpu(_));
         let inner = Mutex::new(inner);
-        Ok(Self { inner, process: std::process::id(), on_device, threads: options.threads, stop })
+        Ok(Self { inner, process: std::process::id(), on_device, threads: options.threads, stop, told })
     }
 
     /// After a fork: refuses a device, whose threads are the parent's, and an object that another thread was using when the
     /// process was forked.
-    fn check_process(&self) -> PyResult<()> {
+    ///
+    /// A head in a progress callback would wait for the call that waits for the callback.
+    fn check_turn(&self) -> PyResult<()> {
+        if IN_CALLBACK.get() {
+            return Err(PyRuntimeError::new_err(
+                "a progress callback cannot use a head: the call that it is told of goes on first",
+            ));
+        }
         if self.process == std::process::id() {
             return Ok(());
         }
@@ -107,7 +159,7 @@ impl<T: Stoppable> Turns<T> {
         py: Python<'_>,
         work: impl FnOnce(&mut T) -> margin_softmax::Result<R> + Send,
     ) -> PyResult<R> {
-        self.check_process()?;
+        self.check_turn()?;
         let pool = pool(py, self.threads)?;
         let Some(stop) = &self.stop else {
             let call = || {
@@ -124,7 +176,7 @@ impl<T: Stoppable> Turns<T> {
                 let mut signal = Ok(());
                 loop {
                     match answer.recv_timeout(GLANCE) {
-                        Ok(answer) => return signal.and(answer.map_err(raise)),
+                        Ok(answer) => return signal.and(answer.map_err(|error| self.raise(error))),
                         Err(RecvTimeoutError::Disconnected) => {
                             return Err(DeviceError::new_err("the call gave no answer"));
                         }
@@ -140,9 +192,15 @@ impl<T: Stoppable> Turns<T> {
         py.detach(call)
     }
 
+    /// The exception of a call that failed: what the progress callback raised, if that stopped it.
+    fn raise(&self, error: Error) -> PyErr {
+        let raised = self.told.as_ref().filter(|_| error == Error::Cancelled).and_then(|told| told.raised());
+        raised.unwrap_or_else(|| raise(error))
+    }
+
     /// Looks at it; waits for a call that runs.
     pub fn look<R: Send>(&self, py: Python<'_>, look: impl FnOnce(&mut T) -> R + Send) -> PyResult<R> {
-        self.check_process()?;
+        self.check_turn()?;
         Ok(py.detach(|| look(&mut self.lock())))
     }
 

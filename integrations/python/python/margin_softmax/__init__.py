@@ -12,8 +12,14 @@ the nearest classes of embeddings without labels. ``margin_softmax.torch`` has t
 ((2, 4), (3, 4))
 """
 
-from . import theory
+from . import theory, verification
 from ._native import (
+    BatchReport,
+    Cancelled,
+    CenterLoss,
+    ClassCenters,
+    ClassMap,
+    CollapseDetector,
     DeviceError,
     Head,
     MarginSoftmax,
@@ -21,17 +27,28 @@ from ._native import (
     Output,
     Predictions,
     Predictor,
+    Regularizer,
     SampledHead,
     State,
     __version__,
     adapters,
+    count_margins,
     get_num_threads,
+    mean_pair_angle,
+    mean_prototype,
+    new_prototypes,
     presets,
     scheduled,
     set_num_threads,
 )
 
 __all__ = [
+    "BatchReport",
+    "Cancelled",
+    "CenterLoss",
+    "ClassCenters",
+    "ClassMap",
+    "CollapseDetector",
     "DeviceError",
     "Head",
     "MarginSoftmax",
@@ -39,15 +56,21 @@ __all__ = [
     "Output",
     "Predictions",
     "Predictor",
+    "Regularizer",
     "SampledHead",
     "State",
     "__version__",
     "adapters",
+    "count_margins",
     "get_num_threads",
+    "mean_pair_angle",
+    "mean_prototype",
+    "new_prototypes",
     "presets",
     "scheduled",
     "set_num_threads",
     "theory",
+    "verification",
 ]
 
 

@@ -1,6 +1,6 @@
 """Types of the native half. Arrays are C-contiguous or copied; shapes: N rows, C classes, D values of a vector, K sub-centers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import Any, Literal, Optional, TypedDict, Union
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 __version__: str
 theory: ModuleType
+verification: ModuleType
 
 Floats = NDArray[np.float32]
 # embeddings and prototypes: float32, float16, bfloat16 by its bits, float64 for the reference
@@ -17,6 +18,9 @@ Integers = NDArray[Any]
 
 class DeviceError(RuntimeError):
     """A device that is not there, was lost, refused or did not answer; a head of a process that was forked."""
+
+class Cancelled(RuntimeError):
+    """A call whose progress callback returned False: it has written and moved nothing."""
 
 class MarginSoftmax:
     """A margin-softmax loss. Every preset is a function of this class; keywords are the names of the JSON form.
@@ -192,6 +196,9 @@ class _Options(TypedDict, total=False):
     """The most multiply-adds of one submit to a GPU."""
     range: Optional[tuple[int, int]]
     """The classes of a shard."""
+    progress: Optional[Callable[[int, int], Optional[bool]]]
+    """Told within each call how much work is done, and how much there is; ``False`` ends the call with ``Cancelled``, an exception
+    with itself. Called on a thread of the library; it cannot use a head."""
 
 class _Arguments(TypedDict, total=False):
     class_weights: Optional[Floats]
@@ -297,6 +304,138 @@ class Monitor:
     def add(self, out: Output, labels: Integers, ignore_index: Optional[int] = None) -> None: ...
     def merge(self, other: Monitor) -> None: ...
     def report(self) -> dict[str, Any]: ...
+
+class CollapseDetector:
+    """Watches the reports of a run for polar collapse: embeddings that are pushed away from their own prototypes."""
+
+    def __new__(
+        cls,
+        classes: int,
+        dim: int,
+        *,
+        sub_centers: int = 1,
+        target_cosine: float = 0.0,
+        mean_prototype: Optional[float] = None,
+        warm_up: Optional[int] = None,
+    ) -> CollapseDetector: ...
+    def check(self, report: dict[str, Any], mean_prototype: Optional[float] = None) -> Optional[dict[str, Any]]:
+        """A warning with its ``text``, its ``kind`` ("repelled", "collapsed") and the numbers, or None; once for each report."""
+
+class BatchReport:
+    """A batch as its loss saw it, over the rows that count: numbers for a log. Keywords are those of the call."""
+
+    rows: int
+    length_min: float
+    length_mean: float
+    length_max: float
+    lengths_outside: Optional[float]
+    margins: Optional[list[float]]
+    scale: float
+    margin_loss: float
+    length_loss: Optional[float]
+    target_cosines: list[float]
+    embedding_gradient: Optional[float]
+    prototype_gradient: Optional[float]
+    @staticmethod
+    def evaluated(
+        loss: MarginSoftmax, state: Union[State, dict[str, Any]], embeddings: Vectors, labels: Integers, out: Output, **arguments: Any
+    ) -> BatchReport: ...
+    @staticmethod
+    def trained(
+        loss: MarginSoftmax, state: Union[State, dict[str, Any]], embeddings: Vectors, labels: Integers, out: Output, **arguments: Any
+    ) -> BatchReport:
+        """The state is that after the call."""
+
+class Regularizer:
+    """A penalty on the prototypes alone, to be added to the loss of a head; weights 0 < λ ≤ 1e6."""
+
+    @staticmethod
+    def reg_ss(weight: float = 1.0) -> Regularizer:
+        """λ times the length of the mean of the prototypes' directions."""
+    @staticmethod
+    def uniform_face(weight: float = 1.0) -> Regularizer:
+        """λ times the mean inverse distance of all pairs of directions."""
+    @staticmethod
+    def from_dict(dict: dict[str, Any]) -> Regularizer: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @property
+    def name(self) -> Literal["reg_ss", "uniform_face"]: ...
+    @property
+    def weight(self) -> float: ...
+    def penalty(self, prototypes: Vectors, *, device: str = "best", threads: Optional[int] = None) -> tuple[float, NDArray[Any]]:
+        """The penalty of prototypes [C, D] and its gradient [C, D]."""
+
+class CenterLoss:
+    """Embeddings, not normalised, are drawn to the center of their class: λ/(2N)·Σ|x - c|². ``weight`` is λ, ``rate`` α, 0 < α ≤ 1."""
+
+    def __new__(cls, weight: float = 0.02, rate: float = 0.5, ignore_index: Optional[int] = None) -> CenterLoss: ...
+    @classmethod
+    def from_dict(cls, dict: dict[str, Any]) -> CenterLoss: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def ignore_index(self) -> Optional[int]: ...
+    def evaluate(
+        self, embeddings: Vectors, labels: Integers, centers: NDArray[Any], *, device: str = "best", threads: Optional[int] = None
+    ) -> tuple[float, NDArray[Any]]:
+        """The loss of embeddings [N, D] around centers [C, D], and its gradient to the embeddings. The centers stay."""
+    def moved(
+        self, embeddings: Vectors, labels: Integers, centers: NDArray[Any], *, device: str = "best", threads: Optional[int] = None
+    ) -> NDArray[Any]:
+        """The centers after one move, once a step: a new array."""
+
+class ClassMap:
+    """Which classes of a head go on, and how many come after them. Classes that go on keep their order and become 0, 1, 2, …"""
+
+    @staticmethod
+    def grow(old: int, new: int) -> ClassMap: ...
+    @staticmethod
+    def keep(old: int, classes: Union[Sequence[int], Integers]) -> ClassMap: ...
+    @staticmethod
+    def without(old: int, classes: Union[Sequence[int], Integers]) -> ClassMap: ...
+    @property
+    def old_classes(self) -> int: ...
+    @property
+    def new_classes(self) -> int: ...
+    def labels(self) -> NDArray[np.int64]:
+        """[old classes]: the new label of each, -1 for one that is gone."""
+    def relabel(self, labels: Integers, ignore_index: Optional[int] = None) -> NDArray[np.int64]:
+        """New labels for old ones; rows whose class is gone get the ignore index."""
+    def values(self, values: Floats, new: Optional[Floats] = None) -> Floats:
+        """[C, …] becomes [C', …]: the values of the classes that go on, every bit, then ``new`` [C' - C, …], or 0."""
+    def state(self, state: Union[State, dict[str, Any]]) -> State: ...
+
+class ClassCenters:
+    """Sums embeddings by their labels over any number of batches."""
+
+    def __new__(cls, classes: int, dim: int) -> ClassCenters: ...
+    def add(self, embeddings: Vectors, labels: Integers, ignore_index: Optional[int] = None, directions: bool = False) -> None:
+        """With ``directions`` each embedding counts at length 1, as ``new_prototypes`` wants them."""
+    def merge(self, other: ClassCenters) -> None: ...
+    def classes(self) -> NDArray[np.int64]:
+        """The classes with embeddings, ascending."""
+    def vectors(self) -> Floats:
+        """Their centers in the same order."""
+    def mean_center_angle(self, prototypes: Floats) -> float:
+        """WC-Intra: the mean angle between center and prototype of the classes present, in radians."""
+
+def new_prototypes(
+    prototypes: Floats, centers: ClassCenters, *, length: Literal["mean", "unit"] = "mean", spread: float = 0.1, seed: int = 0
+) -> Floats:
+    """Prototypes of the classes that ``centers`` has beyond those of ``prototypes`` ([C, D] or [C, K, D]), in the mean directions of
+    their embeddings; further sub-centers ``spread`` radians away. For ``ClassMap.values``."""
+
+def count_margins(counts: Integers, *, exponent: float = 0.25, lower: float = 0.05, upper: float = 0.5) -> Floats:
+    """The margin of every class by the number of its rows: ``upper`` for the rarest, ``lower`` for the most frequent."""
+
+def mean_prototype(prototypes: Floats, *, device: str = "best") -> float:
+    """The length of the mean direction of prototypes [C, D]: 1 if all point the same way, about 1/√C at random."""
+
+def mean_pair_angle(vectors: Floats, *, device: str = "best") -> float:
+    """The mean angle between all pairs of vectors [C, D], in radians."""
 
 def presets() -> list[tuple[str, str]]:
     """Name and source of every preset."""
