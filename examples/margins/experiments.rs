@@ -218,7 +218,7 @@ fn spheres() -> Vec<Job> {
 
 fn large_factor(m1: f64, (name, fallback): &(&str, Fallback)) -> Job {
     let loss = MarginSoftmax::unified(1.0, m1, 0.0, 0.0).with_scale(LARGE_SCALE);
-    Job::new(format!("m1 = {m1}, {name}"), loss.with_margin(|m| m.fallback = fallback.clone()), DIM)
+    Job::new(format!("m1 = {m1}, {name}"), loss.with_margin(|m| m.fallback = *fallback), DIM)
 }
 
 impl Results {

@@ -52,7 +52,10 @@ pub fn sweep(body: &mut String, results: &Results, Sweep { margin, points }: &Sw
         within.push((value, stop.map_or(f64::NAN, |[_, within]| within.to_degrees()))); // the line breaks where there is none
     }
     let nearest = setting.nearest.to_degrees();
-    let y = Axis::steps("angle, °", 0.0, 20.0, 5, plain);
+    // a repelled embedding lies beyond 90°
+    let largest = points.iter().flat_map(|(_, runs)| [mean(runs, |o| o.test.inter), mean(runs, |o| o.train.inter)]);
+    let largest = largest.fold(0.0_f64, f64::max).to_degrees();
+    let y = Axis::steps("angle, °", 0.0, 20.0, (largest / 20.0).ceil().max(5.0) as usize, plain);
     let upright = |top: &Axis| {
         let ends = [top.ticks[0], top.ticks[top.ticks.len() - 1]];
         optimum.map(|optimum| line(GREY, false, ends.map(|end| (optimum, end)).to_vec()))
