@@ -153,6 +153,8 @@ pub struct Step<'a> {
     pub number: usize,
     /// What the head said of the batch.
     pub out: &'a Output,
+    /// How long the head took for it.
+    pub head: Duration,
     pub labels: &'a [u32],
     pub model: &'a Model,
     /// The mean loss of the epoch that ends here.
@@ -196,7 +198,8 @@ pub fn train(
 
             let head_start = Instant::now();
             let loss = head.step(model, flat(&embeddings), &labels)?;
-            head_time += head_start.elapsed();
+            let head_took = head_start.elapsed();
+            head_time += head_took;
             if !loss.is_finite() {
                 return Err(format!("the loss is {loss} in epoch {epoch}: {:?}", head.out.counts).into());
             }
@@ -208,7 +211,7 @@ pub fn train(
             let before_watch = step_start.elapsed();
             let epoch = (left == 0).then(|| sum / order.len() as f64);
             losses.extend(epoch);
-            watch(&Step { number, out: &head.out, labels: &labels, model, epoch })?;
+            watch(&Step { number, out: &head.out, head: head_took, labels: &labels, model, epoch })?;
 
             let move_start = Instant::now();
             adam.advance();
