@@ -194,6 +194,8 @@ pub struct Step<'a> {
     pub loss: &'a MarginSoftmax,
     /// What the head said of the batch.
     pub out: &'a Output,
+    /// How long the head took for it.
+    pub head: Duration,
     pub labels: &'a [u32],
     pub model: &'a Model,
     /// The mean loss of the epoch that ends here.
@@ -240,7 +242,8 @@ pub fn train(
 
             let head_start = Instant::now();
             let loss = head.step(number as u64, model, flat(&embeddings), &labels)?;
-            head_time += head_start.elapsed();
+            let head_took = head_start.elapsed();
+            head_time += head_took;
             if !loss.is_finite() {
                 return Err(format!("the loss is {loss} in epoch {epoch}: {:?}", head.out.counts).into());
             }
@@ -252,7 +255,8 @@ pub fn train(
             let before_watch = step_start.elapsed();
             let epoch = (left == 0).then(|| sum / order.len() as f64);
             losses.extend(epoch);
-            watch(&Step { number, loss: &head.objective.loss, out: &head.out, labels: &labels, model, epoch })?;
+            let (loss_of_step, out) = (&head.objective.loss, &head.out);
+            watch(&Step { number, loss: loss_of_step, out, head: head_took, labels: &labels, model, epoch })?;
 
             let move_start = Instant::now();
             adam.advance();
