@@ -98,6 +98,7 @@ fn run(args: Args) -> Result {
     let settings =
         Settings { epochs: args.epochs as usize, seed, sub_centers, regularizer, center, schedules, ..SETTINGS };
     losses.iter().try_for_each(|loss| settings.check(loss))?;
+    let losses = losses.into_iter().map(|loss| settings.ended(loss)).collect::<Result<Vec<_>>>()?;
     let digits = Digits::load()?;
 
     // of the five these are the plain cosine softmax and ChebyAAM

@@ -133,6 +133,14 @@ impl Settings {
         }
     }
 
+    /// The loss where the schedules have ended, for tables and pictures; trained it is the same, since they set each number anew.
+    pub fn ended(&self, mut loss: Loss) -> Result<Loss> {
+        if let Some(schedules) = &self.schedules {
+            schedules.apply(u64::MAX, &mut loss.loss)?;
+        }
+        Ok(loss)
+    }
+
     /// Refuses what no loss or not this one can be trained with, before any work.
     pub fn check(&self, loss: &Loss) -> Result {
         if self.regularizer.is_some() && self.sub_centers > 1 {
@@ -146,7 +154,10 @@ impl Settings {
     pub fn beside(&self) -> Vec<String> {
         let mut all = vec![];
         if let Some(regularizer) = self.regularizer {
-            let name = regularizer.name().replace('_', "-");
+            let name = match regularizer {
+                Regularizer::RegSs { .. } => "Reg_ss",
+                Regularizer::UniformFace { .. } => "UniformFace",
+            };
             all.push(format!("regulariser {name}, λ = {}", regularizer.weight()));
         }
         if let Some(CenterLoss { weight, rate, .. }) = self.center {
