@@ -179,7 +179,10 @@ pub mod theory;
 mod uniforms;
 
 pub use backend::{Backend, SliceHead};
-pub use data::{Batch, Budget, GradientFilter, Label, Margins, MixedLabels, Options, Output, SoftLabels, Tile, Want};
+pub use data::{
+    Batch, Budget, GradientFilter, Label, MarginGradients, Margins, MixedLabels, Options, Output, SoftLabels, Tile,
+    Want,
+};
 pub use error::{Error, Result};
 pub use objective::{
     Adaptive, CenterLoss, Link, Margin, MarginSoftmax, OtherCurve, Others, Reduction, Regularizer, Similarity, State,
