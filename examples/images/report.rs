@@ -52,8 +52,8 @@ fn figure(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
     }
 }
 
-fn percents(values: impl IntoIterator<Item = f64>) -> String {
-    figure(values.into_iter().map(|share| 100.0 * share), 2)
+fn percents(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
+    figure(values.into_iter().map(|share| 100.0 * share), digits)
 }
 
 /// Of a loss, per seed: the top-1 or top-5 after some epochs.
@@ -65,7 +65,7 @@ fn epochs(results: &Results) -> Sheet {
     let marks = &results.protocol.marks;
     let columns = marks.iter().map(|epoch| if *epoch == 1 { "1 epoch".into() } else { format!("{epoch} epochs") });
     sheet(results, "Accuracy over the epochs, %", columns.collect(), |loss| {
-        (0..marks.len()).map(|mark| percents(tops(&results.runs[loss], mark, 0))).collect()
+        (0..marks.len()).map(|mark| percents(tops(&results.runs[loss], mark, 0), 2)).collect()
     })
 }
 
@@ -73,7 +73,7 @@ fn top(results: &Results) -> Sheet {
     let columns = vec!["top-1".into(), format!("top-{TOP}")];
     let last = results.protocol.marks.len() - 1;
     sheet(results, "Accuracy after the last epoch, %", columns, |loss| {
-        [0, 1].map(|place| percents(tops(&results.runs[loss], last, place))).into()
+        [0, 1].map(|place| percents(tops(&results.runs[loss], last, place), 2)).into()
     })
 }
 
@@ -81,12 +81,14 @@ fn shares(results: &Results) -> Sheet {
     let shares = &results.protocol.shares;
     let columns = shares.iter().map(|share| format!("{} %", plain(100.0 * share))).collect();
     sheet(results, "Accuracy over the share of the training images, %", columns, |loss| {
-        results.shares[loss].iter().map(|seeds| percents(seeds.iter().copied())).collect()
+        results.shares[loss].iter().map(|seeds| percents(seeds.iter().copied(), 1)).collect()
     })
 }
 
-/// The columns of Table VI, the last two for the training and for the test images.
-const SPREADS: [(&str, fn(&[Spread; 2]) -> f64); 5] = [
+/// A column of Table VI: its title, and what it takes of the training and of the test images.
+type Column = (&'static str, fn(&[Spread; 2]) -> f64);
+
+const SPREADS: [Column; 5] = [
     ("W-Inter", |[train, _]| train.w_inter),
     ("C-Inter, train", |[train, _]| train.c_inter),
     ("WC-Intra, train", |[train, _]| train.wc_intra),
