@@ -11,6 +11,7 @@ mod idx;
 #[path = "../examples/images/report.rs"]
 mod report;
 #[path = "../examples/images/training.rs"]
+#[allow(dead_code)] // the command line uses the rest
 mod training;
 
 use std::{fs, io::Write, path::Path};

@@ -109,7 +109,7 @@ fn polar_collapse_has_remedies() {
     let (backend, digits) = (Backend::cpu(), Digits::load().unwrap());
     for (i, run) in collapse::variants().iter().enumerate() {
         let trace = collapse::watch(&backend, &digits, run, 1).unwrap();
-        let [cosine, length] = *trace.steps.last().unwrap();
+        let [cosine, length] = trace.steps().last().unwrap();
         if i == 0 {
             assert!(cosine < -0.2 && trace.accuracy < 0.6, "{cosine}, {}", trace.accuracy);
             assert!(trace.warned.is_some(), "no warning");

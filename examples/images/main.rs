@@ -67,6 +67,10 @@ struct Args {
     #[arg(long)]
     quick: bool,
 
+    /// Where to write the monitor readings of every epoch, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    readings: Option<PathBuf>,
+
     /// Where report.html and results.json are written
     #[arg(long, default_value = "out/images", value_name = "DIR")]
     out: PathBuf,
@@ -87,6 +91,9 @@ fn run(args: &Args) -> Result {
         (Images::folder(args.data.as_deref(), args.images as usize)?, Protocol::full(args.seed, seeds))
     };
     let results = Results::measure(&backend, &images, protocol)?;
+    if let Some(path) = &args.readings {
+        common::readings::write(path, results.runs.iter().flatten().flat_map(|run| &run.readings))?;
+    }
 
     for (title, header, rows) in report::tables(&results) {
         let mut table = Table::new();

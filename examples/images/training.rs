@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use margin_softmax::{Backend, CenterLoss, MarginSoftmax, Options, data::Inputs, monitor::ClassCenters};
+use margin_softmax::{
+    Backend, CenterLoss, MarginSoftmax, Options, Shape, Similarity, data::Inputs, monitor::ClassCenters,
+};
 
 use crate::{
     common::{
         Result,
         learner::{self, Model, Objective, Set, Settings, Sizes, flat},
         progress::Progress,
+        readings::{Reading, Watch},
         runs::parallel,
     },
     data::Images,
@@ -113,6 +116,8 @@ pub struct Run {
     pub marks: Vec<Mark>,
     /// Of the training and of the test images.
     pub spread: [Spread; 2],
+    /// Of every epoch; none of a linear head, whose products are no cosines.
+    pub readings: Vec<Reading>,
 }
 
 /// A training step, and the head in it.
@@ -159,7 +164,7 @@ impl Results {
             let (loss, rest) = (job / seeds.len() / parts.len(), job % (seeds.len() * parts.len()));
             let (share, seed) = (parts[rest / seeds.len()], seeds[rest % seeds.len()]);
             let set = images.share(share);
-            let model = train(backend, images, &losses[loss], &set, &protocol, seed, |_, _| Ok(()))?;
+            let model = train(backend, images, &losses[loss], &set, (&protocol, seed), &mut None, |_, _| Ok(()))?;
             progress.advance(|| format!("{}, {} % of the images, seed {seed}", losses[loss].title, 100.0 * share));
             top(backend, &losses[loss], &model, &images.test).map(|[first, _]| first)
         })?;
@@ -181,8 +186,8 @@ fn train(
     images: &Images,
     loss: &Loss,
     set: &Set,
-    protocol: &Protocol,
-    seed: u64,
+    (protocol, seed): (&Protocol, u64),
+    watch: &mut Option<Watch>,
     mut look: impl FnMut(usize, &Model) -> Result,
 ) -> Result<Model> {
     let sizes = Sizes { lengths: vec![set.inputs.ncols(), HIDDEN, DIM], classes: images.classes, sub_centers: 1 };
@@ -190,6 +195,9 @@ fn train(
     let settings = Settings { epochs: protocol.epochs(), batch: protocol.batch, rate: RATE, seed };
     let steps = set.labels.len().div_ceil(settings.batch);
     learner::train(backend, &loss.objective, &mut model, set, &settings, |step| {
+        if let Some(watch) = watch {
+            watch.step(backend, step)?;
+        }
         // a step shows the model before it moves: the first one of an epoch has that of the epoch before
         let before = step.number - 1;
         if before > 0 && before % steps == 0 { look(before / steps, step.model) } else { Ok(()) }
@@ -200,14 +208,21 @@ fn train(
 
 fn run(backend: &Backend, images: &Images, loss: &Loss, protocol: &Protocol, seed: u64) -> Result<Run> {
     let mut marks = vec![];
-    let model = train(backend, images, loss, &images.train, protocol, seed, |epoch, model| {
+    let steps = images.train.labels.len().div_ceil(protocol.batch);
+    let shape = Shape::new(protocol.batch, images.classes, DIM)?;
+    let mut watch = match loss.objective.loss.similarity {
+        Similarity::Cosine => Some(Watch::new(format!("images, {}, seed {seed}", loss.title), shape, steps)?),
+        Similarity::Dot => None,
+    };
+    let model = train(backend, images, loss, &images.train, (protocol, seed), &mut watch, |epoch, model| {
         if protocol.marks.contains(&epoch) {
             marks.push(mark(backend, loss, model, &images.test)?);
         }
         Ok(())
     })?;
     let of = |set| spread(backend, &model, set, images.classes);
-    Ok(Run { marks, spread: [of(&images.train)?, of(&images.test)?] })
+    let readings = watch.map_or_else(Vec::new, |watch| watch.readings);
+    Ok(Run { marks, spread: [of(&images.train)?, of(&images.test)?], readings })
 }
 
 fn mark(backend: &Backend, loss: &Loss, model: &Model, test: &Set) -> Result<Mark> {

@@ -1,14 +1,12 @@
 //! Polar collapse on handwritten digits, and what prevents it.
 
-use margin_softmax::{
-    Backend, MarginSoftmax, Others, Regularizer, Shape,
-    monitor::{CollapseDetector, CollapseThresholds, Monitor},
-};
+use margin_softmax::{Backend, MarginSoftmax, Others, Regularizer, Shape};
 
 use crate::common::{
     Result,
     digits::{Digits, PIXELS, SEEN},
-    learner::{self, Model, Objective, Settings, Sizes, accuracy, flat},
+    learner::{self, Model, Objective, Settings, Sizes, accuracy},
+    readings::{Reading, Watch},
 };
 
 /// Between pixels and embedding, one layer.
@@ -22,12 +20,19 @@ const RATE: f32 = 1e-2;
 /// How a run went.
 pub struct Trace {
     pub title: &'static str,
-    /// Per step: the mean target cosine of the batch, and the length of the mean prototype.
-    pub steps: Vec<[f64; 2]>,
+    /// Of every step.
+    pub readings: Vec<Reading>,
     /// The first step with the library's collapse warning.
     pub warned: Option<usize>,
     /// On new images.
     pub accuracy: f64,
+}
+
+impl Trace {
+    /// Per step: the mean target cosine of the batch, and the length of the mean prototype.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = [f64; 2]> {
+        self.readings.iter().map(|reading| [reading.target_cosine, reading.mean_prototype])
+    }
 }
 
 /// The runs: AmpFace as published, with m0 = 0.35 and s = 64, then with each of the two remedies of the same paper. Reg_ss
@@ -56,19 +61,8 @@ pub fn watch(
     let sizes = Sizes { lengths: vec![PIXELS, HIDDEN, DIM], classes: SEEN.len(), sub_centers: 1 };
     let mut model = Model::untrained(&sizes, seed);
     let settings = Settings { epochs: EPOCHS, batch: BATCH, rate: RATE, seed };
-    let (mut steps, mut warned) = (vec![], None);
-    let mut detector = CollapseDetector::new(CollapseThresholds::default(), Shape::new(BATCH, SEEN.len(), DIM)?)?;
-    learner::train(backend, objective, &mut model, &digits.train, &settings, |step| {
-        let mut monitor = Monitor::new(1)?;
-        monitor.add(step.out, step.labels, None)?;
-        let length = backend.mean_prototype(DIM, flat(&step.model.prototypes.value))?;
-        let report = monitor.report().with_mean_prototype(length);
-        if detector.check(&report).is_some() {
-            warned = warned.or(Some(step.number));
-        }
-        steps.push([report.target_cosine, length]);
-        Ok(())
-    })?;
+    let mut watch = Watch::new(format!("uci, {title}, seed {seed}"), Shape::new(BATCH, SEEN.len(), DIM)?, 1)?;
+    learner::train(backend, objective, &mut model, &digits.train, &settings, |step| watch.step(backend, step))?;
     let accuracy = accuracy(&model.judge(backend, &objective.loss, &digits.test)?);
-    Ok(Trace { title, steps, warned, accuracy })
+    Ok(Trace { title, readings: watch.readings, warned: watch.warned, accuracy })
 }

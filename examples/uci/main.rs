@@ -90,6 +90,10 @@ struct Args {
     #[arg(long)]
     quick: bool,
 
+    /// Where to write the monitor readings of the collapse, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    readings: Option<PathBuf>,
+
     /// Where report.html and results.json are written
     #[arg(long, default_value = "out/uci", value_name = "DIR")]
     out: PathBuf,
@@ -137,6 +141,9 @@ fn run(args: &Args) -> Result {
         collapse: chosen(Experiment::Collapse),
     };
     let results = Results::measure(&backend, protocol, &problems, wanted)?;
+    if let Some(path) = &args.readings {
+        common::readings::write(path, results.traces.iter().flat_map(|trace| &trace.readings))?;
+    }
 
     for (title, header, rows) in report::tables(&results) {
         let mut table = Table::new();

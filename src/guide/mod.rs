@@ -10,6 +10,7 @@
 //! | a page in a browser, in Rust or in JavaScript | [`browser`] |
 //! | a loss that is not in the list | [`margin`] |
 //! | your own implementation, and want to compare it | [`parity`] |
+//! | one of the papers, and want to know whether its claims come out | [`papers`] |
 //! | a wish that others had too: top-k, sample weights, accumulation, new classes | [`requests`] |
 //! | this library to read or to change | [`architecture`] |
 //!
@@ -31,6 +32,7 @@ pub mod browser;
 pub mod burn;
 pub mod device;
 pub mod margin;
+pub mod papers;
 pub mod parity;
 pub mod python;
 pub mod requests;

@@ -154,7 +154,7 @@ fn collapse(results: &Results) -> Option<Sheet> {
     let header =
         ["AmpFace, m0 = 0.35, s = 64", "mean target cosine", "|mean prototype|", "accuracy, %", "first warning"];
     let row = |trace: &crate::collapse::Trace| {
-        let [cosine, length] = trace.steps.last().copied().unwrap_or_default();
+        let [cosine, length] = trace.steps().last().unwrap_or_default();
         let warned = trace.warned.map_or("–".into(), |step| format!("step {step}"));
         vec![
             trace.title.into(),
@@ -192,7 +192,7 @@ pub fn json(results: &Results) -> String {
         json!({"scale": gaps.scale, "predicted": gaps.predicted, "measured": gaps.measured, "accuracy": 100.0 * gaps.accuracy})
     });
     let traces = results.traces.iter().map(|trace| {
-        let column = |k: usize| trace.steps.iter().map(|step| step[k]).collect::<Vec<_>>();
+        let column = |k: usize| trace.steps().map(|step| step[k]).collect::<Vec<_>>();
         json!({
             "run": trace.title,
             "accuracy": 100.0 * trace.accuracy,

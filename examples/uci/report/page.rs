@@ -6,6 +6,7 @@ use plotters::style::RGBColor;
 
 use super::{Sheet, accuracy, collapse, data, depth, deviation, losses, protocol, scales};
 use crate::{
+    collapse::Trace,
     common::{
         Result,
         charts::{self, Axis, COLOURS, Curve, Interval, plain},
@@ -198,15 +199,15 @@ is the library's, at its default thresholds: a mean target cosine below 0 after 
     )?;
     let keys = legend(results.traces.iter().enumerate().map(|(i, trace)| (trace.title, colour(i), false)));
     let curves = |k: usize| -> Vec<Curve> {
-        let points = |steps: &[[f64; 2]]| steps.iter().enumerate().map(|(i, step)| ((i + 1) as f64, step[k])).collect();
+        let points = |trace: &Trace| trace.steps().enumerate().map(|(i, step)| ((i + 1) as f64, step[k])).collect();
         let curve = |(i, trace): (usize, &crate::collapse::Trace)| Curve {
             colour: colour(i),
             dashed: false,
-            points: points(&trace.steps),
+            points: points(trace),
         };
         results.traces.iter().enumerate().map(curve).collect()
     };
-    let steps = results.traces.iter().map(|trace| trace.steps.len()).max().unwrap_or(1);
+    let steps = results.traces.iter().map(|trace| trace.steps().len()).max().unwrap_or(1);
     let x = Axis::up_to("step", steps as f64, 6, plain);
     let cosine = Axis::steps("mean target cosine of a batch", -1.0, 0.5, 4, plain);
     let length = Axis::steps("|mean prototype|", 0.0, 0.2, 5, plain);
