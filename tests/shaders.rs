@@ -185,6 +185,8 @@ fn shaders_declare_only_what_rust_does_not_know() {
         ("head/prototypes_as_they_are.wgsl", &["B_NORMALIZED"], layout),
         ("head/prototypes_normalised.wgsl", &["B_NORMALIZED"], layout),
         ("head/row_stats.wgsl", &["SIDE"], lanes),
+        ("head/class_margin_gradients.wgsl", &["LANES"], lanes),
+        ("head/sum_margin_gradients.wgsl", &["LANES"], lanes),
         ("head/sum_row_gradients.wgsl", &["LANES"], lanes),
         ("head/totals_known.wgsl", &["TOTALS_KNOWN"], totals),
         ("head/totals_summed.wgsl", &["TOTALS_KNOWN"], totals),
@@ -286,7 +288,7 @@ fn every_shared_number_has_a_reader_and_its_value() {
 fn numbers_in_shaders_have_names_or_reasons() {
     let formulas = ["0.0", "0.5", "1.0", "1.5", "2.0", "3.0", "4.0"];
     // polynomials and tables of their own
-    let approximations = ["common/angle.wgsl", "common/exponential.wgsl"];
+    let approximations = ["common/angle.wgsl", "common/exponential.wgsl", "target/margin_gradient.wgsl"];
     let guard = "a divisor or an argument that is 0 is replaced by something that f32 can hold; the result is not used";
     let own = [
         ("auxiliary/mean_direction.wgsl", "1.0e-30", guard),

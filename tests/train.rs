@@ -9,12 +9,17 @@ mod common;
 #[path = "../examples/train/metrics.rs"]
 #[allow(dead_code)] // the page uses the rest
 mod metrics;
+#[path = "../examples/train/title.rs"]
+mod title;
 #[path = "../examples/train/training.rs"]
 #[allow(dead_code)] // the page uses the rest
 mod training;
 
 use common::digits::{Digits, SEEN, UNSEEN};
-use margin_softmax::{Backend, MarginSoftmax, objective::PRESETS};
+use margin_softmax::{
+    Backend, CenterLoss, MarginSoftmax, Regularizer,
+    objective::{PRESETS, Ramp, Schedule, Schedules},
+};
 use metrics::score;
 use training::{Loss, SETTINGS, Settings, train};
 
@@ -94,4 +99,127 @@ fn a_loss_is_chosen_by_name_or_as_json() {
     assert_eq!(given, MarginSoftmax::unified(1.0, 1.0, 0.4, 0.0).with_scale(20.0));
     assert_eq!(named, MarginSoftmax::arcface());
     assert!(choice::parse(r#"{"preset": "arkface"}"#).unwrap_err().contains("arkface"));
+}
+
+/// A loss as JSON is called by what differs from the nearest preset, so that no two share a title.
+#[test]
+fn titles_tell_losses_apart() {
+    let title = |text: &str| choice::parse(text).unwrap().title;
+    let unified = |margins: &str| format!(r#"{{"target": {{"unified": {{{margins}}}}}}}"#);
+    assert_eq!(title(&unified(r#""m2": 0.4"#)), "m2 0.4");
+    // the fallback was hidden behind "JSON" and "JSON 2"
+    let power = [r#""m1": 1.85"#, r#""m1": 1.85, "fallback": "mirror""#].map(unified);
+    assert_eq!(title(&power[0]), "m1 1.85");
+    assert_eq!(title(&power[1]), "fallback mirror, m1 1.85");
+    let curricular = r#"{"target": {"unified": {"m2": 0.4, "fallback": "sine"}}, "others": "curricular"}"#;
+    assert_eq!(title(curricular), "curricularface, m2 0.4");
+    let series = r#"{"series": {"degree": 2, "coefficients": {"given": [1, 2, 3]}}}"#;
+    let given = title(&unified(&format!(r#""m2": 0.2, "curve": {series}"#)));
+    assert!(given.contains("given 3 values"), "{given}");
+    for preset in PRESETS {
+        assert_eq!(title::of(&preset.loss()).unwrap(), preset.name);
+        assert_eq!(title(&serde_json::to_string(&preset.loss()).unwrap()), preset.name);
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = |part: &str, content: &str| {
+        let path = folder.path().join(part).join("loss.json");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        choice::parse(path.to_str().unwrap()).unwrap()
+    };
+    let given =
+        vec![file("a", &power[0]), file("b", &power[1]), file("c", &power[0]), choice::parse("arcface").unwrap()];
+    let titles: Vec<String> = choice::distinct(given).unwrap().into_iter().map(|loss| loss.title).collect();
+    let expected = ["loss: m1 1.85", "loss: fallback mirror, m1 1.85", "ArcFace"];
+    assert_eq!(titles, expected);
+}
+
+#[test]
+fn regularizers_centers_and_schedules_are_chosen_by_name_or_as_json() {
+    assert_eq!(choice::regularizer("reg_ss"), Ok(Regularizer::reg_ss()));
+    assert_eq!(choice::regularizer("uniform_face=100"), Ok(Regularizer::uniform_face().with_weight(100.0)));
+    assert_eq!(choice::regularizer(r#"{"reg_ss": {"weight": 3}}"#), Ok(Regularizer::reg_ss().with_weight(3.0)));
+    assert_eq!(choice::center("{}"), Ok(CenterLoss::default()));
+    assert_eq!(choice::center("0.5"), Ok(CenterLoss { weight: 0.5, ..CenterLoss::default() }));
+    assert_eq!(choice::center(r#"{"rate": 0.1}"#), Ok(CenterLoss { rate: 0.1, ..CenterLoss::default() }));
+    let m2 = Schedule { start: 0.0, end: 0.3, from: 100, until: 500, ramp: Ramp::Exponential };
+    let scale = Schedule { start: 8.0, end: 16.0, from: 0, until: 9, ramp: Ramp::Linear };
+    let one = choice::schedules("m2=0..0.3@100..500").unwrap();
+    let two =
+        choice::schedules(r#"{"scale": {"start": 8, "end": 16, "from": 0, "until": 9, "ramp": "linear"}}"#).unwrap();
+    assert_eq!(one, Schedules { m2: Some(m2), ..Schedules::default() });
+    assert_eq!(choice::schedules("scale=8.0..16@0..9:linear"), Ok(two));
+    let both = Schedules { m2: Some(m2), scale: Some(scale), ..Schedules::default() };
+    assert_eq!(choice::merged(&[one, two]).unwrap(), Some(both));
+    assert_eq!(choice::merged(&[]).unwrap(), None);
+}
+
+/// Each is refused with its reason before anything is trained.
+#[test]
+fn wrong_companions_are_refused() {
+    let refused = [
+        (choice::regularizer("reg_s").unwrap_err(), "reg_ss, uniform_face"),
+        (choice::regularizer("reg_ss=much").unwrap_err(), "`much` is no number"),
+        (choice::regularizer("reg_ss=-1").unwrap_err(), "`weight` is -1"),
+        (choice::regularizer(r#"{"reg_ss": []}"#).unwrap_err(), "`reg_ss` is a list"),
+        (choice::center("0").unwrap_err(), "`weight` is 0"),
+        (choice::center(r#"{"alpha": 1}"#).unwrap_err(), "alpha"),
+        (choice::schedules("m2").unwrap_err(), "NAME=START..END@FROM..UNTIL"),
+        (choice::schedules("m5=0..1@0..1").unwrap_err(), "m0, m1, m2, m3, margin, scale"),
+        (choice::schedules("m2=0..1@0..1:cubic").unwrap_err(), "linear, exponential"),
+        (choice::schedules("m2=0..1@0.5..1").unwrap_err(), "`0.5` is no number of a training step"),
+        (choice::schedules("m2=0..1@2..1").unwrap_err(), "until >= from"),
+    ];
+    for (found, expected) in refused {
+        assert!(found.contains(expected), "{found}");
+    }
+    let m2 = choice::schedules("m2=0..0.3@1..5").unwrap();
+    let twice = choice::merged(&[m2, m2]).unwrap_err().to_string();
+    assert!(twice.contains("`m2` has two schedules"), "{twice}");
+    let check = |settings: Settings, name: &str| settings.check(&Loss::named(name).unwrap()).unwrap_err().to_string();
+    let of_arcgrad = check(Settings { schedules: Some(m2), ..SETTINGS }, "arcgrad");
+    assert!(of_arcgrad.starts_with("arcgrad: ") && of_arcgrad.contains("m0..m3"), "{of_arcgrad}");
+    // refused for where it ends, not for where it begins
+    let scale = choice::schedules("scale=8..0@1..5").unwrap();
+    let below = check(Settings { schedules: Some(scale), ..SETTINGS }, "arcface");
+    assert!(below.contains("`scale` is 0"), "{below}");
+    let regularizer = Some(Regularizer::reg_ss());
+    let centers = check(Settings { regularizer, sub_centers: 2, ..SETTINGS }, "arcface");
+    assert!(centers.contains("--sub-centers"), "{centers}");
+}
+
+/// A schedule that has ended, a regulariser and a center loss each do in training what they are for.
+#[test]
+fn companions_take_part_in_training() {
+    let (digits, backend) = (Digits::load().unwrap(), Backend::cpu());
+    let few = Settings { epochs: 4, ..SETTINGS };
+    let run = |loss: &MarginSoftmax, settings: &Settings| train(&backend, loss, &digits, settings, |_| {}).unwrap();
+    // a schedule that is over at its first step is the loss itself, one that begins elsewhere is another run
+    let (normface, arcface) = (MarginSoftmax::normface().with_scale(16.0), Loss::named("arcface").unwrap().loss);
+    let alone = run(&arcface, &few).model.prototypes.value;
+    let over = choice::schedules("m2=0..0.3@0..0").unwrap();
+    let later = choice::schedules("m2=0..0.3@20..40").unwrap();
+    let scheduled = |schedules| run(&normface, &Settings { schedules: Some(schedules), ..few }).model.prototypes.value;
+    assert_eq!(scheduled(over), alone);
+    assert_ne!(scheduled(later), alone);
+
+    // Reg_ss balances the prototypes
+    let spread = |settings: &Settings| {
+        let model = run(&arcface, settings).model;
+        backend.mean_prototype(SETTINGS.dim, common::learner::flat(&model.prototypes.value)).unwrap()
+    };
+    let regularizer = Some(Regularizer::reg_ss().with_weight(10.0));
+    let (plain, balanced) = (spread(&few), spread(&Settings { regularizer, ..few }));
+    assert!(balanced < 0.9 * plain, "{balanced} and {plain}");
+
+    // the center loss draws embeddings to their centers, and so together
+    let softmax = MarginSoftmax::softmax();
+    let length = |settings: &Settings| {
+        let embeddings = run(&softmax, settings).model.embed(&digits.test);
+        embeddings.iter().map(|x| x * x).sum::<f32>()
+    };
+    let center = Some(CenterLoss { weight: 1.0, ..CenterLoss::default() });
+    let (free, drawn) = (length(&few), length(&Settings { center, ..few }));
+    assert!(drawn < 0.9 * free, "{drawn} and {free}");
 }

@@ -3,6 +3,7 @@
 import type { Batch, BatchReport, Inputs, Output, Predictions, State, StateInput } from './module/data.js';
 
 export * from './module/data.js';
+export * from './module/companions.js';
 
 /** Named after the crate's errors; `message` says in plain words what to do. */
 export class MarginSoftmaxError extends Error {
@@ -180,8 +181,38 @@ export class Planner {
     losses(): { name: string; source: string }[];
     /** A named loss as plain data. */
     loss(loss: string | Loss): Loss;
+    /**
+     * A loss as it is in a training step: all its numbers, for `evaluate` and `update`, where it compiles nothing. Refused where the
+     * loss has no such number, or where a value lies outside its range.
+     */
+    scheduled(loss: string | Loss, schedules: Schedules, step: number | bigint): Loss;
     /** φ(x) and dφ/dx at target cosines x, without the scale. */
     curve(loss: string | Loss, cosines: ArrayLike<number>): { values: Float64Array; slopes: Float64Array };
+}
+
+/** How a number goes from `start` to `end` between two training steps: before `from` it is `start`, from `until` on `end`. */
+export interface Schedule {
+    start: number;
+    end: number;
+    from: number | bigint;
+    until: number | bigint;
+    /** `exponential` if absent: fast first, 0.999 of the way just before `until`. */
+    ramp?: 'linear' | 'exponential';
+}
+
+/** The numbers of a loss that change in a run; the rest stays as it is. */
+export interface Schedules {
+    /** Of a unified target; m2 in radians. */
+    m0?: Schedule | null;
+    m1?: Schedule | null;
+    m2?: Schedule | null;
+    m3?: Schedule | null;
+    /** Of Li-ArcFace, ArcGrad and SphereFace2. */
+    margin?: Schedule | null;
+    /** Not with dynamic AdaCos, which sets its own. */
+    scale?: Schedule | null;
+    /** The margin of inter-topk follows m2, as top_k·m2/0.2. */
+    top_k?: number | null;
 }
 
 /** A device with all that its adapter can hold, for pages without an engine. */

@@ -10,10 +10,12 @@
 // Recording creates, submits, maps and awaits nothing. The device stays yours: its `lost` promise is only listened to,
 // its `onuncapturederror` is left alone, and what is created here is created under error scopes.
 
+export { CenterLoss, Regularizer } from './module/auxiliary.js';
 export { Bound } from './module/bound.js';
 export { limitsOf, requestDevice } from './module/device.js';
 export { MarginSoftmaxError } from './module/errors.js';
 export { Head } from './module/head.js';
+export { CollapseDetector, Monitor, meanPrototype } from './module/monitor.js';
 export { Planner } from './module/planner.js';
 export { mergePredictions } from './module/predictions.js';
 export { Predictor } from './module/predictor.js';

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! Wall time of whole calls, inputs and outputs as slices; tensors on the device in the table of elements. Every case is
-//! checked against the f64 reference before it is timed. Each table also lands in `benches/results` as a list of rows.
+//! checked against the f64 reference before it is timed. Each table also lands as a list of rows in the folder
+//! `MARGIN_SOFTMAX_RESULTS`, else in `out/losses`: the files of `benches/results`, of which the charts are made, are only
+//! replaced by who names them, with `MARGIN_SOFTMAX_RESULTS=$PWD/benches/results`.
 
 #[path = "../../examples/common/progress.rs"]
 mod progress;
@@ -18,7 +20,7 @@ mod data;
 #[cfg(feature = "gpu")]
 mod device;
 
-use std::{fs, time::Instant};
+use std::{env, fs, path::PathBuf, time::Instant};
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -46,6 +48,10 @@ fn main() {
     let all = ["losses", "wants", "elements", "centers", "classes", "budgets"];
     let unknown: Vec<_> = command.tables.iter().filter(|t| !all.contains(&t.as_str())).collect();
     assert!(unknown.is_empty(), "no tables {unknown:?}; there are {all:?}");
+    let folder = env::var_os("MARGIN_SOFTMAX_RESULTS")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../out/losses")), PathBuf::from);
+    // before the measurement, not after it
+    fs::create_dir_all(&folder).unwrap();
     for table in all.into_iter().filter(|t| command.tables.is_empty() || command.tables.iter().any(|c| c == t)) {
         eprintln!("{table}: checks against the reference");
         let cases = match table {
@@ -57,10 +63,10 @@ fn main() {
             _ => cases::budgets(),
         };
         let rows = measure(table, cases, command.rounds.max(1));
-        let path = format!("{}/results/{table}.json", env!("CARGO_MANIFEST_DIR"));
+        let path = folder.join(format!("{table}.json"));
         let text = rows.iter().map(Value::to_string).collect::<Vec<_>>().join(",\n");
         fs::write(&path, format!("[\n{text}\n]\n")).unwrap();
-        println!("{path}");
+        println!("{}", path.display());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use margin_softmax::MarginSoftmax;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, from_str};
 
 type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -25,17 +26,19 @@ pub fn parse(text: &str) -> Result<MarginSoftmax> {
             }
             Err(e) => return Err(e.into()),
         },
-        Value::Object(fields) => {
-            let loss = from_str(text)?;
-            for (name, value) in &fields {
-                no_lists(name, value)?;
-            }
-            loss
-        }
+        Value::Object(_) => object(text)?,
         _ => return Err("expected an object: a whole loss, or {\"preset\": NAME}".into()),
     };
     loss.validate()?;
     Ok(loss)
+}
+
+/// A value whose JSON is an object.
+pub fn object<T: DeserializeOwned>(text: &str) -> Result<T> {
+    let Value::Object(fields) = from_str(text)? else { return Err("expected an object".into()) };
+    let value = from_str(text)?;
+    fields.iter().try_for_each(|(name, value)| no_lists(name, value))?;
+    Ok(value)
 }
 
 /// serde also takes a struct's fields as a list, by position: `"unified": []` would silently be no margin at all.

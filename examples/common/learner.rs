@@ -56,15 +56,27 @@ pub struct Objective {
 pub type LossOfStep = Arc<dyn Fn(u64) -> Result<MarginSoftmax> + Send + Sync>;
 
 impl Objective {
-    /// The same with margins or a scale that change over the steps.
-    pub fn scheduled(self, schedules: Schedules) -> Self {
+    /// The same with margins or a scale that change over the steps. Refuses schedules that the loss does not take where one of
+    /// them begins or ends.
+    pub fn scheduled(self, schedules: Schedules) -> Result<Self> {
+        let Schedules { m0, m1, m2, m3, margin, scale, .. } = &schedules;
+        let ends = [m0, m1, m2, m3, margin, scale].into_iter().flatten().flat_map(|s| [s.from, s.until]);
+        ends.chain([0]).try_for_each(|step| schedules.apply(step, &mut self.loss.clone()))?;
         let end = self.loss.clone();
         let schedule = move |step| {
             let mut loss = end.clone();
             schedules.apply(step, &mut loss)?;
             Ok(loss)
         };
-        Self { schedule: Some(Arc::new(schedule)), ..self }
+        Ok(Self { schedule: Some(Arc::new(schedule)), ..self })
+    }
+
+    /// Refuses numbers outside their ranges.
+    pub fn check(&self) -> Result {
+        self.loss.validate()?;
+        self.center.iter().try_for_each(CenterLoss::validate)?;
+        self.regularizer.iter().try_for_each(Regularizer::validate)?;
+        Ok(())
     }
 
     fn learns_bias(&self) -> bool {
@@ -182,6 +194,8 @@ pub struct Step<'a> {
     pub loss: &'a MarginSoftmax,
     /// What the head said of the batch.
     pub out: &'a Output,
+    /// How long the head took for it.
+    pub head: Duration,
     pub labels: &'a [u32],
     pub model: &'a Model,
     /// The mean loss of the epoch that ends here.
@@ -228,7 +242,8 @@ pub fn train(
 
             let head_start = Instant::now();
             let loss = head.step(number as u64, model, flat(&embeddings), &labels)?;
-            head_time += head_start.elapsed();
+            let head_took = head_start.elapsed();
+            head_time += head_took;
             if !loss.is_finite() {
                 return Err(format!("the loss is {loss} in epoch {epoch}: {:?}", head.out.counts).into());
             }
@@ -240,7 +255,8 @@ pub fn train(
             let before_watch = step_start.elapsed();
             let epoch = (left == 0).then(|| sum / order.len() as f64);
             losses.extend(epoch);
-            watch(&Step { number, loss: &head.objective.loss, out: &head.out, labels: &labels, model, epoch })?;
+            let (loss_of_step, out) = (&head.objective.loss, &head.out);
+            watch(&Step { number, loss: loss_of_step, out, head: head_took, labels: &labels, model, epoch })?;
 
             let move_start = Instant::now();
             adam.advance();

@@ -35,7 +35,10 @@ impl Images {
     /// The embedded digits: eight classes of 8×8 pixels.
     pub fn digits() -> Result<Self> {
         let Digits { train, test, .. } = Digits::load()?;
-        let title = format!("the embedded digits, 8×8 pixels, {} of them to train on", train.labels.len());
+        let title = format!(
+            "the embedded digits in the place of Fashion-MNIST: 8×8 pixels, {} images to train on",
+            train.labels.len()
+        );
         let train = train.select(&order(train.labels.len()));
         Ok(Self { title, classes: SEEN.len(), train, test })
     }

@@ -52,7 +52,7 @@ struct Args {
     data: Option<PathBuf>,
 
     /// How many of the training images
-    #[arg(long, default_value_t = 20_000, value_parser = value_parser!(u32).range(100..), conflicts_with = "quick")]
+    #[arg(long, default_value_t = 20_000, value_parser = value_parser!(u32).range(1000..), conflicts_with = "quick")]
     images: u32,
 
     /// The first seed: of first weights and of the order of the images

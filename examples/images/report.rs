@@ -52,8 +52,8 @@ fn figure(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
     }
 }
 
-fn percents(values: impl IntoIterator<Item = f64>) -> String {
-    figure(values.into_iter().map(|share| 100.0 * share), 2)
+fn percents(values: impl IntoIterator<Item = f64>, digits: usize) -> String {
+    figure(values.into_iter().map(|share| 100.0 * share), digits)
 }
 
 /// Of a loss, per seed: the top-1 or top-5 after some epochs.
@@ -65,7 +65,7 @@ fn epochs(results: &Results) -> Sheet {
     let marks = &results.protocol.marks;
     let columns = marks.iter().map(|epoch| if *epoch == 1 { "1 epoch".into() } else { format!("{epoch} epochs") });
     sheet(results, "Accuracy over the epochs, %", columns.collect(), |loss| {
-        (0..marks.len()).map(|mark| percents(tops(&results.runs[loss], mark, 0))).collect()
+        (0..marks.len()).map(|mark| percents(tops(&results.runs[loss], mark, 0), 2)).collect()
     })
 }
 
@@ -73,7 +73,7 @@ fn top(results: &Results) -> Sheet {
     let columns = vec!["top-1".into(), format!("top-{TOP}")];
     let last = results.protocol.marks.len() - 1;
     sheet(results, "Accuracy after the last epoch, %", columns, |loss| {
-        [0, 1].map(|place| percents(tops(&results.runs[loss], last, place))).into()
+        [0, 1].map(|place| percents(tops(&results.runs[loss], last, place), 2)).into()
     })
 }
 
@@ -81,12 +81,14 @@ fn shares(results: &Results) -> Sheet {
     let shares = &results.protocol.shares;
     let columns = shares.iter().map(|share| format!("{} %", plain(100.0 * share))).collect();
     sheet(results, "Accuracy over the share of the training images, %", columns, |loss| {
-        results.shares[loss].iter().map(|seeds| percents(seeds.iter().copied())).collect()
+        results.shares[loss].iter().map(|seeds| percents(seeds.iter().copied(), 1)).collect()
     })
 }
 
-/// The columns of Table VI, the last two for the training and for the test images.
-const SPREADS: [(&str, fn(&[Spread; 2]) -> f64); 5] = [
+/// A column of Table VI: its title, and what it takes of the training and of the test images.
+type Column = (&'static str, fn(&[Spread; 2]) -> f64);
+
+const SPREADS: [Column; 5] = [
     ("W-Inter", |[train, _]| train.w_inter),
     ("C-Inter, train", |[train, _]| train.c_inter),
     ("WC-Intra, train", |[train, _]| train.wc_intra),
@@ -195,7 +197,7 @@ fn epochs_section(body: &mut String, results: &Results) -> Result {
     section(
         body,
         &epochs(results),
-        "Table VII: the accuracy on the test images on the way. The paper has ArcGrad 15.5 % ahead after ten epochs. The
+        "Table VII: the accuracy on the test images on the way. The paper names ArcGrad 15.5 % better after ten epochs. The
 learning rate falls over the epochs shown here, so an early figure is of a run that is not done.",
     )?;
     let marks = &results.protocol.marks;
@@ -272,8 +274,7 @@ fn shares_section(body: &mut String, results: &Results) -> Result {
     section(
         body,
         &shares(results),
-        "Fig. 3: trained on a part of the images, as many epochs each, so a smaller part has fewer steps. The paper finds
-ArcGrad ahead where images are few.",
+        "Fig. 3: trained on a part of the images, as many epochs each, so a smaller part has fewer steps.",
     )?;
     let shares = &results.protocol.shares;
     let label = |at: f64| plain((10_f64.powf(at) * 1e4).round() / 1e4);
@@ -295,8 +296,8 @@ fn last_sections(body: &mut String, results: &Results) -> Result {
     section(
         body,
         &times(results),
-        "A step is network forward, head, network backward and Adam; the median of rounds in which the losses take turns. The
-paper gives 3.4 % for what its loss takes beside softmax, with a far larger network and far larger batches on a GPU.",
+        "A step is network forward, head, network backward and Adam. The losses take turns; the time is that within which the
+fastest tenth of the steps is done. The paper gives 3.4 % for what its loss takes beside softmax, with another network.",
     )
 }
 

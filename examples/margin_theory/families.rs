@@ -179,11 +179,11 @@ fn predicted(page: &mut String, setting: &Setting) -> Result<()> {
         setting.nearest.to_degrees()
     );
     let paper = "Figure 5 with its own margins: m0 = 0.35, m1 = 1.85, m2 = 0.6, m3 = 0.5, which the paper chose in steps of \
-                 0.05 for 85,742 classes in 512 dimensions at scale 64. There the lines are at 39.32° and 78.64°.";
+                 0.05 for 85,742 classes in 512 dimensions at scale 64. There the lines are at 39.32° and 78.64°, \
+                 and all four losses vanish near the first: embeddings nearer to their prototype feel nothing.";
     writeln!(
         page,
-        "<h2>The predicted margins between both lines</h2>\n<p>{paper} All four losses vanish near the first line: \
-         embeddings nearer to their prototype than that feel nothing.</p>\n<figure><p class=\"key\">{keys}{}</p>\
+        "<h2>The predicted margins between both lines</h2>\n<p>{paper}</p>\n<figure><p class=\"key\">{keys}{}</p>\
          <div class=\"two\">{}</div></figure>",
         swatch(&both, GREY, true),
         pictures.concat()

@@ -126,7 +126,9 @@ impl Setting {
         let schedule = schedule(self.margin, epochs, steps_of_epoch)?;
         Ok(match self.kind {
             Kind::NormFace => objective,
-            Kind::Aam | Kind::Series(_) => objective.scheduled(Schedules { m2: Some(schedule), ..Default::default() }),
+            Kind::Aam | Kind::Series(_) => {
+                objective.scheduled(Schedules { m2: Some(schedule), ..Default::default() })?
+            }
             Kind::Squashed(_) => {
                 let setting = self.clone();
                 let loss_of_step = move |step| Ok(setting.loss_at(schedule.value(step)));

@@ -5,6 +5,8 @@
 //! cargo run --release --example train -- --device cpu --loss arcface --loss normface --epochs 20
 //! cargo run --release --example train -- --loss curricularface --sub-centers 3
 //! cargo run --release --example train -- --loss '{"target": {"unified": {"m2": 0.4}}, "scale": 20}'
+//! cargo run --release --example train -- --loss ampface --regularizer reg_ss=10
+//! cargo run --release --example train -- --loss softmax --center --loss arcface --schedule m2=0..0.3@100..500
 //! ```
 //!
 //! Prints a table and writes out/train/report.html, and the README's picture beside it. Needs no download: the digits are embedded.
@@ -15,6 +17,7 @@ mod choice;
 mod common;
 mod metrics;
 mod report;
+mod title;
 mod training;
 
 use std::{fs, path::PathBuf, process::ExitCode};
@@ -27,6 +30,7 @@ use common::{
     digits::Digits,
     progress::Progress,
 };
+use margin_softmax::{CenterLoss, Regularizer, objective::Schedules};
 use metrics::score;
 use report::{Report, Trained};
 use training::{Loss, SETTINGS, Settings};
@@ -51,6 +55,21 @@ struct Args {
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = value_parser!(u32).range(1..=1000))]
     sub_centers: u32,
 
+    /// A penalty on the prototypes beside every loss: reg_ss or uniform_face, with a weight as in reg_ss=10, or JSON, or a
+    /// file with it
+    #[arg(long, value_name = "NAME", value_parser = choice::regularizer)]
+    regularizer: Option<Regularizer>,
+
+    /// A center loss beside every loss: its weight (0.02 where none is given), or JSON, or a file with it
+    #[arg(long, value_name = "WEIGHT", num_args = 0..=1, default_missing_value = "{}", value_parser = choice::center)]
+    center: Option<CenterLoss>,
+
+    /// A margin or the scale of every loss goes from one value to another between two training steps, as in
+    /// m2=0..0.3@100..500 or m2=0..0.3@100..500:linear; or top_k=MARGIN, or JSON, or a file with it. May be given several
+    /// times. An epoch has 16 steps
+    #[arg(long, value_name = "NAME=START..END@FROM..UNTIL", value_parser = choice::schedules)]
+    schedule: Vec<Schedules>,
+
     /// Times through the training images
     #[arg(long, default_value_t = SETTINGS.epochs as u32, value_parser = value_parser!(u32).range(1..=10_000))]
     epochs: u32,
@@ -73,9 +92,13 @@ fn run(args: Args) -> Result {
     fs::create_dir_all(&args.out).map_err(|e| format!("--out {}: {e}", args.out.display()))?;
     let backend = backend(args.device, args.adapter.as_deref())?;
     let device = backend.name();
-    let losses = if args.loss.is_empty() { Loss::all() } else { distinct(args.loss) };
-    let sub_centers = args.sub_centers as usize;
-    let settings = Settings { epochs: args.epochs as usize, seed: args.seed, sub_centers, ..SETTINGS };
+    let losses = if args.loss.is_empty() { Loss::all() } else { choice::distinct(args.loss)? };
+    let (sub_centers, schedules) = (args.sub_centers as usize, choice::merged(&args.schedule)?);
+    let Args { seed, regularizer, center, .. } = args;
+    let settings =
+        Settings { epochs: args.epochs as usize, seed, sub_centers, regularizer, center, schedules, ..SETTINGS };
+    losses.iter().try_for_each(|loss| settings.check(loss))?;
+    let losses = losses.into_iter().map(|loss| settings.ended(loss)).collect::<Result<Vec<_>>>()?;
     let digits = Digits::load()?;
 
     // of the five these are the plain cosine softmax and ChebyAAM
@@ -103,6 +126,7 @@ fn run(args: Args) -> Result {
     for t in &trained {
         t.scores.collapse.iter().for_each(|collapse| println!("{}: {collapse}", t.loss.title));
     }
+    settings.beside().iter().for_each(|beside| println!("beside every loss: {beside}"));
     println!("head: {device}");
     let digits = &digits;
     let report =
@@ -114,20 +138,4 @@ fn run(args: Args) -> Result {
         println!("{what}: {}", path.display());
     }
     Ok(())
-}
-
-/// Each loss once, and each title once.
-fn distinct(given: Vec<Loss>) -> Vec<Loss> {
-    let mut all: Vec<Loss> = vec![];
-    for mut loss in given {
-        if all.iter().any(|other| other.loss == loss.loss) {
-            continue;
-        }
-        let same = all.iter().filter(|other| other.title == loss.title).count();
-        if same > 0 {
-            loss.title = format!("{} {}", loss.title, same + 1);
-        }
-        all.push(loss);
-    }
-    all
 }

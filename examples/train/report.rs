@@ -73,7 +73,7 @@ impl Report<'_> {
 
     /// The page.
     pub fn html(&self) -> Result<String> {
-        let Settings { epochs, seed, dim, sub_centers } = self.settings;
+        let Settings { epochs, seed, dim, sub_centers, .. } = self.settings;
         let seen = SEEN.map(|d| d.to_string()).join(", ");
         let [one, other] = UNSEEN;
         let prototypes = if sub_centers == 1 { String::new() } else { format!(", {sub_centers} prototypes per class") };
@@ -84,13 +84,17 @@ impl Report<'_> {
 <p>A small network (64 → 128, ReLU, → {dim}) learns the digits {seen} of the UCI optical digits with one loss after the
 other: {train} images to train on, {test} to test on, {epochs} {times}{prototypes}, seed {seed}, the same first weights and the same
 order of images for each. The digits {one} and {other} are never trained; all pairs of their {unseen} images ask whether
-two images show the same digit.</p>
+two images show the same digit.</p>{beside}
 <p class=\"device\">Head computed by: {device}</p>\n",
             times = if epochs == 1 { "epoch" } else { "epochs" },
             train = self.digits.train.labels.len(),
             test = self.digits.test.labels.len(),
             unseen = self.digits.unseen.labels.len(),
             device = escape(self.device),
+            beside = match self.settings.beside() {
+                all if all.is_empty() => String::new(),
+                all => format!("\n<p>Beside every loss: {}.</p>", escape(&all.join("; "))),
+            },
         )?;
         self.result(&mut page)?;
         self.training(&mut page)?;
@@ -111,7 +115,7 @@ share of wrong answers at that threshold on the cosine of two embeddings where t
 accepted as of same pairs is refused; lower is better. M_intra is the mean angle of a test image to its own
 prototype, M_inter to the nearest other one. Eight classes teach little about others: the EER depends on the two
 digits that are left out, which were picked as a pair where training helps, and it does not say which loss is best
-(examples/train/data.rs has the mean over all pairs). A step is network forward, head, network backward and Adam,
+(examples/common/digits.rs has the mean over all pairs). A step is network forward, head, network backward and Adam,
 for 64 images; the head is part of it.</p>\n",
         );
         for t in self.trained {

@@ -1,11 +1,14 @@
 //! The losses as this example trains them, and how.
 
-use margin_softmax::{Adaptive, Backend, MarginSoftmax, Others, Similarity, Target};
+use margin_softmax::{
+    Adaptive, Backend, CenterLoss, MarginSoftmax, Others, Regularizer, Similarity, Target,
+    objective::{Fallback, Ramp, Schedules},
+};
 
 use crate::common::{
     Result,
     digits::{Digits, PIXELS, SEEN},
-    learner::{self, Course, Model, Sizes},
+    learner::{self, Course, Model, Objective, Sizes},
 };
 
 /// Papers use 30 to 64 for thousands of classes; eight need less.
@@ -74,6 +77,13 @@ impl Loss {
             _ if loss.similarity == Similarity::Dot => parts.push("linear".into()),
             _ => parts.push(format!("s = {}", loss.scale)),
         }
+        match &loss.target {
+            // a straight line has no threshold
+            Target::Unified(m) if (m.m1, m.m2) != (1.0, 0.0) && m.fallback != Fallback::Continuous => {
+                parts.push(format!("fallback {}", m.fallback.name()));
+            }
+            _ => {}
+        }
         match loss.others {
             Others::Identity | Others::Angle(_) | Others::SimilarityAdjustment(_) => {}
             Others::Rectified => parts.push("WC-ReLU".into()),
@@ -94,16 +104,77 @@ pub struct Settings {
     pub dim: usize,
     /// Prototypes of a class.
     pub sub_centers: usize,
+    /// Beside every loss.
+    pub regularizer: Option<Regularizer>,
+    pub center: Option<CenterLoss>,
+    /// Of the margins and the scale of every loss.
+    pub schedules: Option<Schedules>,
 }
 
 /// What the example does unless told otherwise, and what the test checks.
-pub const SETTINGS: Settings = Settings { epochs: 60, seed: 1, dim: 16, sub_centers: 1 };
+pub const SETTINGS: Settings =
+    Settings { epochs: 60, seed: 1, dim: 16, sub_centers: 1, regularizer: None, center: None, schedules: None };
 
 impl Settings {
     /// The same first weights for every loss of one seed.
     pub fn untrained(&self) -> Model {
         let (lengths, sub_centers) = (vec![PIXELS, HIDDEN, self.dim], self.sub_centers);
         Model::untrained(&Sizes { lengths, classes: SEEN.len(), sub_centers }, self.seed)
+    }
+
+    /// A loss with all that stands beside it.
+    pub fn objective(&self, loss: &MarginSoftmax) -> Result<Objective> {
+        let Self { regularizer, center, schedules, .. } = *self;
+        let objective = Objective { center, regularizer, ..Objective::from(loss.clone()) };
+        objective.check()?;
+        match schedules {
+            Some(schedules) => objective.scheduled(schedules),
+            None => Ok(objective),
+        }
+    }
+
+    /// The loss where the schedules have ended, for tables and pictures; trained it is the same, since they set each number anew.
+    pub fn ended(&self, mut loss: Loss) -> Result<Loss> {
+        if let Some(schedules) = &self.schedules {
+            schedules.apply(u64::MAX, &mut loss.loss)?;
+        }
+        Ok(loss)
+    }
+
+    /// Refuses what no loss or not this one can be trained with, before any work.
+    pub fn check(&self, loss: &Loss) -> Result {
+        if self.regularizer.is_some() && self.sub_centers > 1 {
+            return Err("--regularizer: a regulariser knows one prototype per class; leave --sub-centers out".into());
+        }
+        self.objective(&loss.loss).map_err(|why| format!("{}: {why}", loss.title))?;
+        Ok(())
+    }
+
+    /// All that stands beside every loss, for people.
+    pub fn beside(&self) -> Vec<String> {
+        let mut all = vec![];
+        if let Some(regularizer) = self.regularizer {
+            let name = match regularizer {
+                Regularizer::RegSs { .. } => "Reg_ss",
+                Regularizer::UniformFace { .. } => "UniformFace",
+            };
+            all.push(format!("regulariser {name}, λ = {}", regularizer.weight()));
+        }
+        if let Some(CenterLoss { weight, rate, .. }) = self.center {
+            all.push(format!("center loss, λ = {weight}, α = {rate}"));
+        }
+        let Some(Schedules { m0, m1, m2, m3, margin, scale, top_k }) = self.schedules else { return all };
+        let named = [("m0", m0), ("m1", m1), ("m2", m2), ("m3", m3), ("margin", margin), ("s", scale)];
+        for (name, schedule) in named.into_iter().filter_map(|(name, schedule)| Some((name, schedule?))) {
+            let way = match schedule.ramp {
+                Ramp::Linear => "linear",
+                Ramp::Exponential => "exponential",
+            };
+            let (start, end, from, until) = (schedule.start, schedule.end, schedule.from, schedule.until);
+            all.push(format!("{name} from {start} to {end} between the steps {from} and {until} ({way})"));
+        }
+        all.extend(top_k.map(|most| format!("the margin of inter-topk follows m2 ({most} at m2 = 0.2)")));
+        all
     }
 }
 
@@ -123,7 +194,7 @@ pub fn train(
 ) -> Result<Run> {
     let mut model = settings.untrained();
     let how = learner::Settings { epochs: settings.epochs, batch: BATCH, rate: 1e-3, seed: settings.seed };
-    let course = learner::train(backend, &loss.clone().into(), &mut model, &digits.train, &how, |step| {
+    let course = learner::train(backend, &settings.objective(loss)?, &mut model, &digits.train, &how, |step| {
         step.epoch.iter().for_each(|&mean| after_epoch(mean));
         Ok(())
     })?;

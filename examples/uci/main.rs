@@ -141,7 +141,10 @@ fn run(args: &Args) -> Result {
     for (title, header, rows) in report::tables(&results) {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED).set_header(header).add_rows(rows);
-        table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+        // the first sheet has words only
+        let words = title == "Losses";
+        let columns = table.column_iter_mut().skip(1).filter(|_| !words);
+        columns.for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         println!("{title}\n{table}");
     }
     println!("{}", report::protocol(&results));

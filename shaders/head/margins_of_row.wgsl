@@ -1,21 +1,14 @@
 // The margin of a row at its target cosine: value, slope, scale, and the bound of the hard classes. Every margin formula of the
 // forward and the backward pass is used here, N times.
 //
-// Margins of a row win over those of its class, these over the loss' own; what no loss may have makes its row invalid, and a
-// state that none may have all of them.
+// Margins that no loss may have make their row invalid, and a state that none may have all of them.
 // Twin: Adaptive::apply in src/objective/follow.rs
-
-fn given(m: vec4<f32>, own: vec4<f32>) -> vec4<f32> {
-    return select(m, own, (bitcast<vec4<u32>>(m) & vec4(0x7fffffffu)) > vec4(0x7f800000u));
-}
 
 fn with_margin(before: Row, row: u32) -> Row {
     var r = before;
     let state = state_now();
-    var m = vec4(settings.m0, settings.m1, settings.m2, settings.m3);
     let known = counts(r.state);
-    if (has(CLASS_MARGINS) && known) { m = given(margins_of_class(r.label), m); }
-    if (has(ROW_MARGINS) && known) { m = given(margins_of_one(row), m); }
+    var m = given_margins(r, row);
     switch (settings.adaptive) {
         case ADAFACE: {
             let z = settings.rise * (clamp(r.length, SHORT_LENGTH, LONG_LENGTH) - state.y) / (state.z + DEVIATION_FLOOR);

@@ -1,5 +1,5 @@
-// The numbers of a row that the backward pass needs: gain, pull, grad_scale, grad_bias, length_gradient, 0 for a row that does not
-// count, and the mass as G has it, upstream gradient and normalizer included.
+// The numbers of a row that the backward pass needs: gain, pull, grad_scale, grad_bias, length_gradient, in slope_m2 dL/dvalue, 0 for
+// a row that does not count, and the mass as G has it, upstream gradient and normalizer included.
 
 // gain * weight / normalizer, where the quotient may be below f32 though the product is not, or the other way round
 fn share_of(gain: f32, weight: f32, normalizer: f32) -> f32 {
@@ -24,6 +24,7 @@ fn with_gradients(row: Row, up: f32, normalizer: f32, class_totals: ClassTotals)
         let term = settings.strength * (1.0 / (settings.upper * settings.upper) - 1.0 / (a * a));
         r.length_gradient = select(0.0, pull * r.slope_m2 * settings.rise + share_of(up, r.weight, r.normalizer) * term, free);
     }
+    r.slope_m2 = select(0.0, pull, good);
     if (settings.adaptive == LENGTH_SCALE) {
         // the loss' own scale and the length share that of the row
         let free = r.length >= settings.lower && r.length <= settings.upper && good && settings.offset == 0u;

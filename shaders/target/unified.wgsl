@@ -120,11 +120,8 @@ fn psi(x: f32) -> ValueSlope {
             if (x < own.clip_low) { curve = ValueSlope(-settings.clipped, 0.0); own_slope_m2 = 0.0; }
         }
         case MIRROR: {
-            let angle = own.m.y * select(near, PI - near, x < 0.0) + own.m.z;
-            // the angle is rounded: only the cosine tells whether it has reached the nearest multiple of pi
-            let nearest = round(angle / PI);
-            let k = max(select(nearest - 1.0, nearest, beyond(x, crossing(nearest).x)), 0.0);
-            let sign = select(1.0, -1.0, (u32(k) & 1u) == 1u);
+            let k = half_turns(x, near);
+            let sign = mirror_sign(k);
             curve = ValueSlope(sign * curve.value - 2.0 * k, sign * curve.slope);
             own_slope_m2 *= sign;
         }
@@ -132,6 +129,16 @@ fn psi(x: f32) -> ValueSlope {
     }
     return curve;
 }
+
+// Whole half turns in m1 angle + m2; `near` is the angle from the nearer end.
+fn half_turns(x: f32, near: f32) -> f32 {
+    let angle = own.m.y * select(near, PI - near, x < 0.0) + own.m.z;
+    // the angle is rounded: only the cosine tells whether it has reached the nearest multiple of pi
+    let nearest = round(angle / PI);
+    return max(select(nearest - 1.0, nearest, beyond(x, crossing(nearest).x)), 0.0);
+}
+
+fn mirror_sign(k: f32) -> f32 { return select(1.0, -1.0, (u32(k) & 1u) == 1u); }
 
 fn series_curve(x: f32) -> ValueSlope {
     let curve = series(x, own.which, settings.pairs);

@@ -66,6 +66,7 @@ pub(super) fn narrow(out: Output<f64>) -> Output {
         grad_prototypes: thin(&out.grad_prototypes),
         grad_scale: out.grad_scale as f32,
         grad_bias: thin(&out.grad_bias),
+        grad_margins: thin(&out.grad_margins),
         counts: out.counts,
         filtered: out.filtered.map(|f| Filtered {
             dropped: f.dropped as f32,

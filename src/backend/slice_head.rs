@@ -11,7 +11,7 @@ use crate::cpu;
 #[cfg(feature = "gpu")]
 use crate::gpu;
 use crate::{
-    Batch, Error, Label, MarginSoftmax, Options, Output, Result, Shape, State,
+    Batch, Error, Label, MarginSoftmax, Options, Output, Result, Shape, State, Want,
     data::{Callback, OnProgress, Stored, StoredValues, Watch},
     objective::{CheckedBatch, Prepared},
     reference,
@@ -27,6 +27,7 @@ pub struct SliceHead {
     pub(super) following: bool,
     /// The most targets of a row.
     soft_labels: usize,
+    want: Want,
     progress: Callback,
     pub(super) inner: Inner,
 }
@@ -75,8 +76,8 @@ impl Backend {
                 Inner::Gpu(Box::new(gpu::DeviceHead::new(context, &loss, shape, range.clone(), options)?))
             }
         };
-        let soft_labels = options.soft_labels.unwrap_or(0);
-        Ok(SliceHead { loss, shape, range, state, following: false, soft_labels, progress: Callback::default(), inner })
+        let (soft_labels, want, progress) = (options.soft_labels.unwrap_or(0), options.want, Callback::default());
+        Ok(SliceHead { loss, shape, range, state, following: false, soft_labels, want, progress, inner })
     }
 }
 
@@ -167,6 +168,7 @@ impl SliceHead {
     /// in force.
     pub fn update(&mut self, loss: &MarginSoftmax) -> Result<()> {
         let loss = self.loss.updated(loss, self.shape)?;
+        loss.check_margin_gradients(self.want, false)?;
         match &mut self.inner {
             Inner::Reference(_) => {}
             #[cfg(feature = "cpu")]

@@ -95,6 +95,7 @@ impl Tiling {
             + 5 * size_of::<f64>()
             + MARGINS
             + FOLLOWED
+            + usize::from(self.want.grad_margins.is_some()) * size_of::<usize>()
             + SoftInput::row_bytes(self.soft);
         let packing = |m, n, k, across| packing_bytes(self.pieces, m, n, k, across);
         let packing = packing(block, tile, dim, (false, true))

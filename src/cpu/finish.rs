@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     Output, Shape, State,
-    data::{Counts, NO_COSINE},
-    objective::{Prepared, SHORTEST},
+    data::{Counts, MarginGradients, NO_COSINE},
+    objective::{CheckedBatch, Prepared, SHORTEST},
     shard::RowStatistics,
 };
 
@@ -53,7 +53,7 @@ impl Between<'_> {
         let (rows, extras, plain) = (&mut rows[..n], &mut extras[..n], linear && self.shape.classes() > 1);
         // returns the nearest other cosine and the log-sum-exp
         let finish = |i: usize, row: &mut HeadRow, extra: &mut RowExtras, targets: Option<TargetSlots<'_>>| {
-            extra.length_gradient = 0.0;
+            (extra.length_gradient, extra.pull) = (0.0, 0.0);
             if !row.counts() || broken {
                 let ignored = Some(batch.labels[i]) == loss.ignore_index;
                 extra.loss = if ignored { 0.0 } else { f64::NAN };
@@ -76,6 +76,7 @@ impl Between<'_> {
                 None => finish_row(loss, (row, extra), &others, (own, [1.0; 2]), part, lengths[i]),
             };
             (extra.loss, extra.value, extra.slope_m2) = (share.loss, share.scale, share.bias);
+            extra.pull = share.pull;
             // what vanishes in f32 must not look like a row without a gradient
             let gain = part * own.scale;
             let least = filter * own.row * soft;
@@ -98,6 +99,7 @@ impl Between<'_> {
         });
         out.counts = counts;
         self.reduce(n, z, broken, out);
+        self.margins(batch, out);
         z
     }
 
@@ -147,6 +149,36 @@ impl Between<'_> {
             let one = want.grad_bias && loss.binary().is_some();
             resize(&mut out.grad_bias, usize::from(one));
             out.grad_bias.fill(if first { grad_bias as f32 } else { 0.0 });
+        }
+    }
+
+    /// The gradients of the rows' margins, summed in the order of the rows.
+    fn margins(&self, batch: &CheckedBatch<'_>, out: &mut Output) {
+        let Some(margins) = self.setup.tiling.want.grad_margins else { return out.grad_margins.clear() };
+        let (n, loss) = (batch.rows(), self.loss);
+        resize(&mut out.grad_margins, 4 * margins.count(n, self.shape.classes()));
+        out.grad_margins.fill(0.0);
+        if !self.first {
+            return;
+        }
+        let own = loss.margins();
+        let class = |i: usize| self.input.rows[i].class;
+        let add = |sum: [f64; 4], &i: &usize| {
+            let m = loss.margin_slopes(self.input.rows[i].cosine, batch.margins.as_ref().map_or(own, |all| all[i]));
+            std::array::from_fn(|k| sum[k] + self.input.extras[i].pull * m[k])
+        };
+        let mut rows: Vec<usize> = (0..n).filter(|&i| self.input.rows[i].counts()).collect();
+        if margins == MarginGradients::Classes {
+            rows.sort_unstable_by_key(|&i| (class(i), i));
+        }
+        let place = |i: usize| match margins {
+            MarginGradients::Sum => 0,
+            MarginGradients::Classes => class(i),
+            MarginGradients::Rows => i,
+        };
+        for same in rows.chunk_by(|&a, &b| place(a) == place(b)) {
+            let sum = same.iter().fold([0.0; 4], add);
+            out.grad_margins[4 * place(same[0])..][..4].copy_from_slice(&sum.map(|sum| sum as f32));
         }
     }
 

@@ -52,6 +52,8 @@ pub(super) struct RowExtras {
     /// The factor of the embedding's direction in the gradient of its length.
     pub length_gradient: f32,
     pub loss: f64,
+    /// dL/dφ.
+    pub pull: f64,
 }
 
 impl RowExtras {
@@ -65,6 +67,7 @@ impl RowExtras {
         best: 0.0,
         length_gradient: 0.0,
         loss: 0.0,
+        pull: 0.0,
     };
 
     /// The largest value of the other classes: a scale that is 0 in f32 leaves none; what is subtracted then is multiplied by 0 too.

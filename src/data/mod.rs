@@ -17,7 +17,7 @@ pub(crate) use finite::Finite;
 pub use gradient_filter::GradientFilter;
 pub use label::Label;
 pub(crate) use label::numbers;
-pub use options::{Budget, DevicePreset, Options, Tile, Want};
+pub use options::{Budget, DevicePreset, MarginGradients, Options, Tile, Want};
 pub(crate) use output::NO_COSINE;
 pub use output::{CenterOutput, Counts, Filtered, Output, Penalty};
 pub(crate) use predictions::Prediction;

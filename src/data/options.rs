@@ -274,11 +274,63 @@ pub struct Want {
     pub grad_scale: bool,
     /// dL/db, for a linear head or a binary link.
     pub grad_bias: bool,
+    /// dL/dm0..m3 of a unified target: default none. See [`MarginGradients`].
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub grad_margins: Option<MarginGradients>,
+}
+
+/// How the gradients of the margins m0..m3 are summed, for margins that are learned: dL/dm2 is in units of the loss per radian,
+/// the others are per unit of their margin.
+///
+/// A row's gradient is dL/dφ · dφ/dm at its target cosine. It has the reduction, the upstream gradient, label smoothing and the weights
+/// of classes and rows in it as the other gradients have; it is 0 for a row that is left out. In
+/// [`Output::grad_margins`](crate::Output::grad_margins).
+///
+/// dφ/dm is the derivative of the curve as it is: of the fallback at and beyond the threshold (a series holds at the threshold itself),
+/// of the series where the curve is one, and of the forward curve where [`Slope::Detached`](crate::objective::Slope) replaces
+/// dφ/dx. At m1 = 1, m2 = 0, where no curve is evaluated, it is the derivative of the curve with margins nearby.
+///
+/// A margin that must stay has gradient 0: m1 with the sine fallback and with fitted series coefficients, m1 and m2 of a linear
+/// head. Refused, as [`Error::Combination`](crate::Error::Combination): targets without m0..m3, margins that
+/// [`Adaptive`](crate::Adaptive) sets by the row, given series coefficients, and soft labels.
+///
+/// Of shards, the one from class 0 reports them, all classes together; the others report zeros. Over sampled classes
+/// [`Classes`](Self::Classes) is in the order of the sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum MarginGradients {
+    /// Over all rows: of the loss' own margins, where the batch brings none of the margin. \[4\].
+    Sum,
+    /// Over the rows of each class: of [`Batch::class_margins`](crate::Batch::class_margins). \[C, 4\].
+    Classes,
+    /// Each row's: of [`Batch::row_margins`](crate::Batch::row_margins). \[N, 4\].
+    Rows,
+}
+
+impl MarginGradients {
+    /// All of them.
+    pub const ALL: &[MarginGradients] = &[MarginGradients::Sum, MarginGradients::Classes, MarginGradients::Rows];
+
+    /// How many times four numbers there are.
+    pub(crate) fn count(self, rows: usize, classes: usize) -> usize {
+        match self {
+            MarginGradients::Sum => 1,
+            MarginGradients::Classes => classes,
+            MarginGradients::Rows => rows,
+        }
+    }
 }
 
 impl Want {
     /// The loss only.
-    pub const LOSS: Self = Self { grad_embeddings: false, grad_prototypes: false, grad_scale: false, grad_bias: false };
+    pub const LOSS: Self = Self {
+        grad_embeddings: false,
+        grad_prototypes: false,
+        grad_scale: false,
+        grad_bias: false,
+        grad_margins: None,
+    };
     /// The loss and dL/dX.
     pub const EMBEDDINGS: Self = Self { grad_embeddings: true, ..Self::LOSS };
     /// The loss and dL/dW.
@@ -295,6 +347,12 @@ impl Want {
     /// And dL/db.
     pub const fn with_bias(mut self) -> Self {
         self.grad_bias = true;
+        self
+    }
+
+    /// And dL/dm0..m3.
+    pub const fn with_margins(mut self, margins: MarginGradients) -> Self {
+        self.grad_margins = Some(margins);
         self
     }
 

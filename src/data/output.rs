@@ -31,6 +31,8 @@ pub struct Output<T = f32> {
     pub grad_scale: T,
     /// dL/db, empty if not wanted: \[C\] for a linear head, \[1\] for a binary link, empty for any other loss.
     pub grad_bias: Vec<T>,
+    /// dL/dm0..m3, empty if not wanted: \[4\], \[C, 4\] or \[N, 4\] as [`MarginGradients`](crate::data::MarginGradients) says.
+    pub grad_margins: Vec<T>,
     /// Rows and prototypes that were left out, and why.
     pub counts: Counts,
     /// The entries that a [`GradientFilter`](crate::data::GradientFilter) dropped; none without one.
@@ -54,6 +56,7 @@ impl Output {
             grad_embeddings: emptied(&mut self.grad_embeddings),
             grad_prototypes: emptied(&mut self.grad_prototypes),
             grad_bias: emptied(&mut self.grad_bias),
+            grad_margins: emptied(&mut self.grad_margins),
             ..Self::default()
         };
     }

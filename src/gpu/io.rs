@@ -3,6 +3,7 @@
 use super::{Tensor, tensor::expect};
 use crate::{
     Error, MarginSoftmax, Result, Shape,
+    data::MarginGradients,
     plan::{Element, Plan, Role, TensorRole},
     shape::check_length,
 };
@@ -64,6 +65,8 @@ pub struct Io<'a> {
     pub grad_scale: Option<&'a Tensor>,
     /// dL/db, f32: \[C\] for a linear head, \[1\] for a binary link; written if it was planned.
     pub grad_bias: Option<&'a Tensor>,
+    /// dL/dm0..m3, f32: \[4\], \[C, 4\] or \[N, 4\] as [`MarginGradients`](crate::data::MarginGradients) says; written if it was planned.
+    pub grad_margins: Option<&'a Tensor>,
 }
 
 /// The nearest classes of each row, best first, all of them written: as [`Predictions`](crate::data::Predictions) gives them, but
@@ -117,6 +120,7 @@ impl<'a> Io<'a> {
             grad_prototypes: &[],
             grad_scale: None,
             grad_bias: None,
+            grad_margins: None,
         }
     }
 }
@@ -129,6 +133,15 @@ pub(super) fn needs(plan: &Plan, role: TensorRole) -> bool {
 /// Values of the bias' gradient: one per class, or the one of a binary link.
 pub(super) fn biases(plan: &Plan, loss: &MarginSoftmax) -> usize {
     if loss.is_linear() { plan.range().len() } else { 1 }
+}
+
+/// The shape of the gradients of margins.
+pub(super) fn margins(plan: &Plan) -> Vec<usize> {
+    let shape = plan.shape();
+    match plan.margins() {
+        None | Some(MarginGradients::Sum) => vec![4],
+        Some(margins) => vec![margins.count(shape.rows(), shape.classes()), 4],
+    }
 }
 
 /// The shape of the prototypes of so many classes.
@@ -280,6 +293,7 @@ impl<'a> Given<'a, '_> {
         self.predictions(io.predictions.as_ref())?;
         self.gradient(TensorRole::GradScale, io.grad_scale, &[1])?;
         self.gradient(TensorRole::GradBias, io.grad_bias, &[biases(self.plan, loss)])?;
+        self.gradient(TensorRole::GradMargins, io.grad_margins, &margins(self.plan))?;
         self.gradient(TensorRole::GradEmbeddings, io.grad_embeddings, &[n, shape.dim()])?;
         if needs(self.plan, TensorRole::GradPrototypes(0)) {
             self.per_shard(TensorRole::GradPrototypes, io.grad_prototypes)?;

@@ -98,6 +98,7 @@ impl DeviceHead {
         if self.range.start != 0 {
             // sums over rows, which the first shard reports
             out.grad_scale = 0.0;
+            out.grad_margins.fill(0.0);
             if self.loss.binary().is_some() {
                 out.grad_bias.fill(0.0);
             }

@@ -8,14 +8,14 @@ use super::{
     Context, Head, Io, Tensor,
     bound::Bound,
     head::BoundHead,
-    io::{biases, needs, vectors},
+    io::{biases, margins, needs, vectors},
     predictor::Lists,
     readback,
     soft_labels::SoftTensors,
 };
 use crate::{
     MarginSoftmax, Options, Output, Result, Shape, State,
-    data::{NO_COSINE, Watch},
+    data::{MarginGradients, NO_COSINE, Watch},
     objective::{CheckedBatch, Prepared},
     plan::{Call, Element, Layout, Plan, Stage, TensorRole},
     uniforms::{self, BatchState, Row, constants},
@@ -78,6 +78,7 @@ struct ResultTensors {
     grad_prototypes: Vec<Tensor>,
     grad_scale: Option<Tensor>,
     grad_bias: Option<Tensor>,
+    grad_margins: Option<Tensor>,
 }
 
 impl ResultTensors {
@@ -94,6 +95,7 @@ impl ResultTensors {
             },
             grad_scale: gradient(TensorRole::GradScale, &[1])?,
             grad_bias: gradient(TensorRole::GradBias, &[biases(plan, loss)])?,
+            grad_margins: gradient(TensorRole::GradMargins, &margins(plan))?,
         })
     }
 }
@@ -120,6 +122,9 @@ enum What {
     GradPrototypes(usize, usize),
     GradScale,
     GradBias(usize),
+    /// values; those of rows are the batch's
+    GradMargins(usize),
+    GradMarginsOfRows,
     State,
     Filtered,
     Nearest,
@@ -134,8 +139,9 @@ impl What {
             What::Rows => rows * size_of::<Row>(),
             What::Batch => size_of::<BatchState>(),
             What::GradEmbeddings => rows * dim * 4,
-            What::GradPrototypes(_, len) | What::GradBias(len) => len * 4,
+            What::GradPrototypes(_, len) | What::GradBias(len) | What::GradMargins(len) => len * 4,
             What::GradScale => 4,
+            What::GradMarginsOfRows => rows * 16,
             What::State => 16,
             What::Filtered => size_of::<uniforms::FilterTotals>(),
             What::Nearest => rows * predictions * size_of::<[u32; 4]>(),
@@ -157,6 +163,9 @@ fn staging(context: &Context, bound: &Bound, outputs: &ResultTensors, prediction
     }
     sources.extend(outputs.grad_scale.as_ref().map(|tensor| (What::GradScale, tensor.buffer())));
     sources.extend(outputs.grad_bias.as_ref().map(|tensor| (What::GradBias(tensor.len()), tensor.buffer())));
+    let of_rows = plan.margins() == Some(MarginGradients::Rows);
+    let margins = |len| if of_rows { What::GradMarginsOfRows } else { What::GradMargins(len) };
+    sources.extend(outputs.grad_margins.as_ref().map(|tensor| (margins(tensor.len()), tensor.buffer())));
     if plan.find("filtered").is_some() {
         sources.push((What::Filtered, own("filtered")?));
     }
@@ -208,6 +217,7 @@ impl DeviceHead {
             grad_prototypes: &outputs.grad_prototypes.iter().collect::<Vec<_>>(),
             grad_scale: outputs.grad_scale.as_ref(),
             grad_bias: outputs.grad_bias.as_ref(),
+            grad_margins: outputs.grad_margins.as_ref(),
             ..Io::new(&inputs.embeddings, &prototypes, &inputs.labels, &outputs.loss)
         };
         let bound = head.bind_any(&io, Some(&inputs.upstream))?;
@@ -382,6 +392,7 @@ impl DeviceHead {
         out.grad_prototypes.clear();
         out.grad_scale = 0.0;
         out.grad_bias.clear();
+        out.grad_margins.clear();
         for (result, view) in &views {
             let into: &mut [u8] = match *result {
                 What::Rows => bytemuck::cast_slice_mut(&mut states),
@@ -398,6 +409,10 @@ impl DeviceHead {
                 What::GradBias(len) => {
                     out.grad_bias.resize(len, 0.0);
                     bytemuck::cast_slice_mut(&mut out.grad_bias)
+                }
+                What::GradMargins(_) | What::GradMarginsOfRows => {
+                    out.grad_margins.resize(view.len() / 4, 0.0);
+                    bytemuck::cast_slice_mut(&mut out.grad_margins)
                 }
                 What::State => bytemuck::bytes_of_mut(&mut moved),
                 What::Nearest => bytemuck::cast_slice_mut(&mut lists.nearest),

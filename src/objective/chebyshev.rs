@@ -83,6 +83,15 @@ impl Series {
         c
     }
 
+    /// The derivatives by a of the damped coefficients of `cos(aθ + b)`; none where these do not follow a.
+    pub(crate) fn slopes_by_factor(&self, a: f64, b: f64) -> Option<Vec<f64>> {
+        (self.coefficients == Coefficients::Closed).then(|| {
+            let mut c = closed_by_factor(a, b, self.degree);
+            self.damping.apply(&mut c);
+            c
+        })
+    }
+
     /// The damped coefficients of arccos x.
     pub fn arccos(&self) -> Vec<f64> {
         let mut c = match &self.coefficients {
@@ -146,6 +155,37 @@ pub fn closed(a: f64, b: f64, degree: usize) -> Vec<f64> {
         if k == 0.0 { c / 2.0 } else { c }
     };
     (0..=degree).map(coefficient).collect()
+}
+
+/// The derivatives of [`closed`] by a.
+fn closed_by_factor(a: f64, b: f64, degree: usize) -> Vec<f64> {
+    let (sin, cos) = b.sin_cos();
+    let coefficient = |k: usize| {
+        let k = k as f64;
+        let (delta, ratio) = (a - k, if a + k == 0.0 { 1.0 } else { a / (a + k) });
+        let half = sinc(delta / 2.0);
+        let [across, along] = [sinc(delta), (PI * delta / 2.0) * half * half];
+        let [across_slope, along_slope] = sinc_slopes(delta);
+        // a/(a + k) is 1 for k = 0 whatever a is
+        let ratio_slope = if k == 0.0 { 0.0 } else { k / ((a + k) * (a + k)) };
+        let c = 2.0 * (ratio_slope * (cos * across - sin * along) + ratio * (cos * across_slope - sin * along_slope));
+        if k == 0.0 { c / 2.0 } else { c }
+    };
+    (0..=degree).map(coefficient).collect()
+}
+
+/// The derivatives of `sin(πt)/(πt)` and of `(1 − cos(πt))/(πt)`.
+fn sinc_slopes(t: f64) -> [f64; 2] {
+    let u = PI * t;
+    if t.abs() < 0.02 {
+        // the quotients below cancel here
+        let z = u * u;
+        let sine = u * (-1.0 / 3.0 + z * (1.0 / 30.0 + z * (-1.0 / 840.0 + z / 45360.0)));
+        let cosine = 0.5 + z * (-1.0 / 8.0 + z * (1.0 / 144.0 + z * (-1.0 / 5760.0 + z / 403_200.0)));
+        return [PI * sine, PI * cosine];
+    }
+    let (sin, cos) = u.sin_cos();
+    [(cos - sin / u) / t, (sin - (1.0 - cos) / u) / t]
 }
 
 /// The Chebyshev coefficients of arccos x: π/2 and, for odd k, −(4/π)/k².

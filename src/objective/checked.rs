@@ -2,9 +2,11 @@
 
 use std::f64::consts::PI;
 
-use super::{AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, SoftTargets, Target, in_range};
+use super::{
+    AdaFace, Adaptive, Coefficients, Curve, MagFace, MarginSoftmax, Reduction, SoftTargets, Target, Unified, in_range,
+};
 use crate::{
-    Batch, Error, Label, Margins, Options, Result, Shape,
+    Batch, Error, Label, Margins, Options, Result, Shape, Want,
     data::{Finite, Inputs, MAX_WEIGHT, MIN_WEIGHT, Predictions, SoftLabels, numbers},
     shape::check_length,
 };
@@ -256,6 +258,23 @@ fn check_weights(what: &'static str, mut weights: impl Iterator<Item = f64>) -> 
 }
 
 impl MarginSoftmax {
+    /// Refuses gradients of margins that nobody can move; `soft`: with soft labels.
+    pub(crate) fn check_margin_gradients(&self, want: Want, soft: bool) -> Result<()> {
+        let refuse = |why| Err(Error::Combination { what: "grad_margins", why });
+        let given = |margin: &Unified| match &margin.curve {
+            Curve::Series(series) => matches!(series.coefficients, Coefficients::Given(_)),
+            Curve::Exact => false,
+        };
+        match &self.target {
+            _ if want.grad_margins.is_none() => Ok(()),
+            _ if soft => refuse("each target of soft labels has margins of its own"),
+            _ if self.rows_adapt() => refuse("the margins of rows follow from the rows themselves"),
+            Target::Unified(margin) if given(margin) => refuse("given series coefficients cannot follow m1 and m2"),
+            Target::Unified(_) => Ok(()),
+            _ => refuse("only a unified target has m0..m3"),
+        }
+    }
+
     /// Refuses to divide the sum over the rows by this number.
     pub(crate) fn check_divisor(&self, found: f64) -> Result<()> {
         if self.reduction != Reduction::Mean {
@@ -297,7 +316,7 @@ impl<'a, T: Finite> Inputs<'a, T> {
 }
 
 impl Options {
-    /// Refuses a filter where no gradient passes through G, and predictions that are not possible.
+    /// Refuses a filter where no gradient passes through G, and predictions and gradients of margins that are not possible.
     pub(crate) fn check(&self, loss: &MarginSoftmax, shape: Shape, range: &std::ops::Range<usize>) -> Result<()> {
         if let Some(count) = self.predictions {
             Predictions::<f32>::check(count, shape.classes())?;
@@ -317,6 +336,7 @@ impl Options {
                 return refuse("predictions know one target of a row: take a predictor");
             }
         }
+        loss.check_margin_gradients(self.want, self.soft_labels.is_some())?;
         let classes = self.want.grad_bias && loss.is_linear();
         if self.filter.is_some() && !(self.want.grad_embeddings || self.want.grad_prototypes || classes) {
             let why = "neither dX nor dW nor a db per class is wanted, so there is nothing to filter";

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    AdaFace, Adaptive, Binary, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, RowFacts, Similarity,
-    State, Target, TargetCurve, TopK,
+    AdaFace, Adaptive, Binary, Curve, Elastic, Link, MagFace, Margin, MarginSoftmax, Others, Reduction, RowFacts,
+    Similarity, State, Target, TargetCurve, TopK,
     link::{sigmoid, softplus},
     others::{Evaluator, OtherCurve},
 };
@@ -61,6 +61,12 @@ impl Prepared {
     /// The curve of the labelled class.
     pub fn target_curve(&self) -> &dyn TargetCurve {
         &**self.target_curve.get_or_init(|| self.loss.target.prepare())
+    }
+
+    /// dφ/dm0..m3 at a target cosine x; 0 by m1 and m2 in a linear head, which has no angle.
+    pub fn margin_slopes(&self, x: f64, margins: [f64; 4]) -> [f64; 4] {
+        let [m0, m1, m2, m3] = self.target_curve().margin_slopes(x, margins);
+        if self.is_linear() { [m0, 0.0, 0.0, m3] } else { [m0, m1, m2, m3] }
     }
 
     /// The damped coefficients of the transform of the other classes, where it is a series.
@@ -164,6 +170,11 @@ impl MarginSoftmax {
     /// Sets the margins of rows that follow from the rows themselves.
     pub(crate) fn adapt_margins(&self, state: &State, rows: &[RowFacts], margins: &mut [[f64; 4]]) {
         self.adaptive.apply(state, rows, margins);
+    }
+
+    /// Whether the curve of a unified target is a series.
+    pub(crate) fn is_series(&self) -> bool {
+        matches!(&self.target, Target::Unified(margin) if matches!(margin.curve, Curve::Series(_)))
     }
 
     /// The target curve from outside, if it is one.

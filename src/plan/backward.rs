@@ -83,7 +83,28 @@ impl HeadPlan<'_> {
                 steps.push(b.step(&k::sum_row_gradients(), part, Grid::fixed(1), &[own.rows, out])?);
             }
         }
+        self.margin_gradients(b, &mut steps)?;
         Ok(steps)
+    }
+
+    /// The gradients of the rows' margins, and their sums.
+    fn margin_gradients(&self, b: &mut Builder, steps: &mut Vec<Step>) -> Result<()> {
+        let Self { global, buffers: own, .. } = self;
+        let Some(margins) = &own.margins else { return Ok(()) };
+        let part = StepConstants { local: u32::from(margins.sum.is_none()), ..*global };
+        let buffers = [own.rows, margins.rows, own.class_margins, own.row_margins];
+        steps.push(b.step(&k::margin_gradients(&self.snippets), part, Grid::over_rows(64, 1), &buffers)?);
+        if let Some((out, by_class)) = margins.sum {
+            let step = if by_class {
+                let (classes, buffers) = (self.work.all_classes, [own.rows, margins.rows, out]);
+                let part = StepConstants::over(classes);
+                b.step(&k::class_margin_gradients(), part, Grid::fixed(classes as u64), &buffers)
+            } else {
+                b.step(&k::sum_margin_gradients(), *global, Grid::fixed(1), &[margins.rows, out])
+            };
+            steps.push(step?);
+        }
+        Ok(())
     }
 
     /// One round: dL/dcosines in the place of the cosines, and what it adds to dX, dW and the bias' gradient.

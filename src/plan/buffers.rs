@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result, Shape,
+    data::MarginGradients,
     shape::check_length,
     uniforms::{BatchState, FilterTotals, Row, RowStatisticsF32},
 };
@@ -114,8 +115,17 @@ pub(super) struct Buffers {
     pub grad_scale: Option<usize>,
     /// Of a binary link.
     pub grad_link_bias: Option<usize>,
+    pub margins: Option<MarginBuffers>,
     /// For a backward pass through the cosines.
     pub sweep: Option<Sweep>,
+}
+
+/// The gradients of the margins.
+pub(super) struct MarginBuffers {
+    /// Those of each row.
+    pub rows: usize,
+    /// Their sum, and whether it is by class; none where the rows' own are given out.
+    pub sum: Option<(usize, bool)>,
 }
 
 /// Soft labels.
@@ -212,6 +222,7 @@ impl Buffers {
             upstream: on(work.any, || b.optional(TensorRole::Upstream, 16))?,
             grad_scale: on(work.scale, || b.given(TensorRole::GradScale, 4))?,
             grad_link_bias: on(link, || b.given(TensorRole::GradBias, 4))?,
+            margins: work.margins.map(|margins| sizes.margins(b, margins)).transpose()?,
             sweep: on(work.sweeps(), || sizes.sweep(b))?,
         })
     }
@@ -236,6 +247,21 @@ impl Sizes<'_> {
             let shared = b.workspace("cosines", self.rows * self.schedule.longest() * 4)?;
             Ok(vec![shared; chunks.len()])
         }
+    }
+
+    fn margins(&self, b: &mut Builder, margins: MarginGradients) -> Result<MarginBuffers> {
+        let given = |b: &mut Builder, count: u64| b.given(TensorRole::GradMargins, count * 16);
+        Ok(match margins {
+            MarginGradients::Rows => MarginBuffers { rows: given(b, self.rows)?, sum: None },
+            MarginGradients::Classes => MarginBuffers {
+                rows: b.workspace("margin gradients", self.rows * 16)?,
+                sum: Some((given(b, self.work.all_classes as u64)?, true)),
+            },
+            MarginGradients::Sum => MarginBuffers {
+                rows: b.workspace("margin gradients", self.rows * 16)?,
+                sum: Some((given(b, 1)?, false)),
+            },
+        })
     }
 
     fn soft(&self, b: &mut Builder) -> Result<SoftBuffers> {

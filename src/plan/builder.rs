@@ -129,6 +129,7 @@ impl Builder {
             work_per_submit: None,
             labelled: true,
             predictions: 0,
+            margins: None,
         }
     }
 }

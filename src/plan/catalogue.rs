@@ -206,6 +206,7 @@ pub fn kernels() -> Vec<(String, Kernel)> {
         all.add(tile.name(), [k::list_classes(tile), k::list_rows(tile)]);
     }
     let plain = Shape::new(1, 8, 1).map(|shape| Snippets::of(&MarginSoftmax::default(), shape));
+    plain.iter().for_each(|plain| all.add("unified", [k::margin_gradients(plain)]));
     // a device has the type f16 or does not
     let together = |x: Loader, w| !(x.is_half() && matches!(w, Loader::F16x4 | Loader::F16));
     for &x in Loader::ALL {

@@ -66,7 +66,7 @@ impl Plan {
     ) -> Result<Self> {
         let shape = shape_of(whole, &range, layout)?;
         let snippets = Snippets::of(loss, whole).with_targets(options.soft_labels.unwrap_or(0));
-        let work = Work { gives_predictions: alone, ..Work::new(loss, options, snippets.stages) };
+        let work = Work { gives_predictions: alone, ..Work::new(loss, options, snippets.stages, whole.classes()) };
         let mut b = Builder::new(limits, shape.rows(), shape)?;
         let head = HeadPlan::new(&mut b, loss, (shape, layout), (snippets, work, alone), limits, options)?;
 
@@ -83,7 +83,7 @@ impl Plan {
         let stages = [targets, follow, statistics, losses, backward];
         let plan = b.plan((whole, range, 1, elements), snippets, schedule, stages);
         let predictions = if alone { options.predictions.unwrap_or(0) } else { 0 };
-        Self { predictions, ..plan }.bounded(options.work_per_submit)
+        Self { predictions, margins: options.want.grad_margins, ..plan }.bounded(options.work_per_submit)
     }
 
     /// Plans the `count` nearest classes of rows without labels, among those in `range` of a head of this shape; the layout is

@@ -53,6 +53,8 @@ common! {
     update_state: "update_state", "rrw" [REDUCE, EXPONENTIAL, TOTALS];
     sum_row_gradients: "head", "rw" [REDUCE];
     grad_bias: "head", "rw" [];
+    sum_margin_gradients: "head", "rw" [REDUCE];
+    class_margin_gradients: "head", "rrw" [REDUCE];
     filter_totals: "filter", "rw" [REDUCE, LEFT, FilterTotals::WGSL];
     column_sums: "operations", "rrw" [];
     logit_rows: "operations", "rrrw" [EQUAL_ROWS, LABELS];
@@ -96,9 +98,19 @@ pub(crate) fn target_margins(snippets: &Snippets) -> Kernel {
 
 /// Binds the margins of classes and rows, and the state where the loss has one.
 fn margins_of_row(snippets: &Snippets, recipe: Recipe) -> Recipe {
-    let recipe = snippets.target(recipe).part(wgsl!("head/margins_of_row"));
-    let recipe = recipe.bound_part(wgsl!("head/class_margins")).bound_part(wgsl!("head/row_margins"));
+    let recipe = given_margins(snippets.target(recipe)).part(wgsl!("head/margins_of_row"));
     recipe.bound_part(if snippets.stages.update_state { wgsl!("head/state") } else { wgsl!("head/no_state") })
+}
+
+fn given_margins(recipe: Recipe) -> Recipe {
+    let recipe = recipe.part(wgsl!("head/given_margins"));
+    recipe.bound_part(wgsl!("head/class_margins")).bound_part(wgsl!("head/row_margins"))
+}
+
+/// Binds the margins of classes and rows last.
+pub(crate) fn margin_gradients(snippets: &Snippets) -> Kernel {
+    let recipe = snippets.target(recipe!("head", "margin_gradients", "rw")).part(wgsl!("target/margin_gradient"));
+    given_margins(recipe).kernel()
 }
 
 /// Where a kernel finds the totals of all classes.

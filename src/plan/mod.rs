@@ -50,7 +50,11 @@ pub use tile::TileGeometry;
 
 use crate::uniforms::constants::{UNLABELLED, WEIGHS};
 pub use crate::uniforms::{Settings, StepConstants};
-use crate::{Batch, Error, Label, MarginSoftmax, Result, Shape, data::Finite, objective::Prepared};
+use crate::{
+    Batch, Error, Label, MarginSoftmax, Result, Shape, Want,
+    data::{Finite, MarginGradients},
+    objective::Prepared,
+};
 
 /// A tensor that the caller gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +87,7 @@ pub enum TensorRole {
     State,
     GradScale,
     GradBias,
+    GradMargins,
 }
 
 impl TensorRole {
@@ -116,6 +121,7 @@ impl TensorRole {
             TensorRole::State => "state",
             TensorRole::GradScale => "grad_scale",
             TensorRole::GradBias => "grad_bias",
+            TensorRole::GradMargins => "grad_margins",
         }
     }
 }
@@ -193,6 +199,8 @@ pub struct Plan {
     labelled: bool,
     /// Nearest classes of each row that come out in tensors of the caller's.
     predictions: usize,
+    /// Gradients of margins.
+    margins: Option<MarginGradients>,
 }
 
 /// A part of the forward pass.
@@ -307,7 +315,8 @@ impl Plan {
         if needed != self.snippets {
             return Err(Error::Recompile { needed: needed.name(), compiled: self.snippets.name() });
         }
-        Ok(())
+        let want = Want { grad_margins: self.margins, ..Want::LOSS };
+        loss.check_margin_gradients(want, self.soft_labels() > 0)
     }
 
     /// [`settings`](Self::settings) of a loss that the plan accepts.
@@ -319,6 +328,10 @@ impl Plan {
             loss.check_divisor(divisor.into())?;
         }
         let mut settings = Settings::new(loss, self.shape, &self.range, self.entries, call);
+        if self.margins.is_some() && loss.is_series() {
+            // the series of the derivatives need the basis, not the coefficients of one margin
+            loss.target_curve().fill(&mut settings, true);
+        }
         if !self.labelled {
             settings.flag(UNLABELLED, true);
             settings.flag(WEIGHS, false);
@@ -348,6 +361,11 @@ impl Plan {
     /// Nearest classes of each row that come out in tensors of the caller's; 0 without predictions.
     pub fn predictions(&self) -> usize {
         self.predictions
+    }
+
+    /// The gradients of margins that the plan computes.
+    pub fn margins(&self) -> Option<MarginGradients> {
+        self.margins
     }
 
     /// Whether a tensor of this element can be given in this role.

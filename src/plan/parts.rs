@@ -54,6 +54,8 @@ impl Plan {
             "finish_embeddings" => loads(self.schedule.splits as u64 * n * d),
             // a workgroup for each row goes through all of them
             "median_cosine" | "margin_noise" => n * n,
+            // a label of each row for each class
+            "class_margin_gradients" => count * (n + 64),
             "filter_totals" | "list_classes" | "list_rows" => count * n,
             _ => (count + n) * PER_ENTRY,
         }

@@ -1,7 +1,7 @@
 //! The work of a head, as far as its memory and its steps follow from it.
 
 use super::{driver_limits::ROWS_PER_PASS, snippets::Stages};
-use crate::{MarginSoftmax, Options, Others, Want};
+use crate::{MarginSoftmax, Options, Others, Want, data::MarginGradients};
 
 /// The work of a head.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +12,9 @@ pub(super) struct Work {
     pub prototypes: bool,
     pub scale: bool,
     pub bias: Option<Bias>,
+    pub margins: Option<MarginGradients>,
+    /// Classes of all shards.
+    pub all_classes: usize,
     /// Dot products with a bias, instead of cosines.
     pub linear: bool,
     /// Small entries of the gradient are left out.
@@ -41,7 +44,7 @@ pub(super) enum Bias {
 }
 
 impl Work {
-    pub fn new(loss: &MarginSoftmax, options: &Options, stages: Stages) -> Self {
+    pub fn new(loss: &MarginSoftmax, options: &Options, stages: Stages, all_classes: usize) -> Self {
         let (linear, want) = (loss.is_linear(), options.want);
         let bias = match (linear, loss.binary()) {
             _ if !want.grad_bias => None,
@@ -50,11 +53,17 @@ impl Work {
             _ => None,
         };
         Self {
-            any: want.grad_embeddings || want.grad_prototypes || want.grad_scale || bias.is_some(),
+            any: want.grad_embeddings
+                || want.grad_prototypes
+                || want.grad_scale
+                || bias.is_some()
+                || want.grad_margins.is_some(),
             embeddings: want.grad_embeddings,
             prototypes: want.grad_prototypes,
             scale: want.grad_scale,
             bias,
+            margins: want.grad_margins,
+            all_classes,
             linear,
             filter: options.filter.is_some(),
             stages,
@@ -70,7 +79,7 @@ impl Work {
     /// That of predictions without labels.
     pub fn unlabelled(loss: &MarginSoftmax, count: usize) -> Self {
         let options = Options { want: Want::LOSS, predictions: Some(count), ..Options::default() };
-        Self { labelled: false, sums_apart: false, ..Self::new(loss, &options, Stages::default()) }
+        Self { labelled: false, sums_apart: false, ..Self::new(loss, &options, Stages::default(), 0) }
     }
 
     /// Whether classes are selected, a span of a chunk at a time.
@@ -95,7 +104,7 @@ impl Work {
 
     /// Whether one workgroup goes through all rows of the batch.
     pub fn counts_rows(self) -> bool {
-        self.stages.update_state || self.stages.margin_noise || self.linear
+        self.stages.update_state || self.stages.margin_noise || self.linear || self.margins.is_some()
     }
 
     /// Passes of grad_prototypes over the rows.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Output, Result, State, Want,
-    data::{Counts, Filtered, NO_COSINE},
+    data::{Counts, Filtered, MarginGradients, NO_COSINE},
     objective::{Binary, sigmoid, softplus},
     shard::{RowStatistics, Statistics, Targets},
 };
@@ -43,6 +43,7 @@ impl Shard<'_> {
         statistics: &Statistics,
         state: &State,
     ) -> Result<Output<f64>> {
+        self.loss.check_margin_gradients(want, self.batch.soft.is_some())?;
         self.complete(targets)?;
         let (n, loss, first) = (self.batch.rows(), &self.loss, self.range.start == 0);
         statistics.check(loss, self.classes, n)?;
@@ -53,7 +54,7 @@ impl Shard<'_> {
         // G[i][v] = dL/dc of row i with prototype v
         let vectors = self.shape.vectors();
         let mut g = vec![0.0_f64; n * vectors];
-        let mut length_gradients = vec![0.0; n];
+        let (mut length_gradients, mut margin_gradients) = (vec![0.0; n], vec![[0.0; 4]; n]);
         let (mut grad_scale, mut grad_bias) = (0.0, 0.0);
         let entries = (out.counts.rows * self.range.len()) as u64;
         let mut filtered = Filtered { entries, ..Filtered::default() };
@@ -80,6 +81,9 @@ impl Shard<'_> {
                 grad_scale += factor * gain(terms.scale);
                 grad_bias += gain(terms.bias);
                 turned += scale * gain(terms.pull) * goal.row.slope_m2;
+                if want.grad_margins.is_some() && first {
+                    margin_gradients[i] = self.margin_slopes(i, &goal.row).map(|m| scale * gain(terms.pull) * m);
+                }
                 let own = self.range.contains(&goal.class).then(|| goal.class - self.range.start);
                 let own = own.map(|j| (j, terms.pull, goal.row.slope));
                 for (j, pull, slope) in terms.others.into_iter().chain(own) {
@@ -110,8 +114,31 @@ impl Shard<'_> {
         if want.grad_bias && loss.binary().is_some() {
             out.grad_bias = vec![if first { grad_bias } else { 0.0 }];
         }
+        if let Some(margins) = want.grad_margins {
+            out.grad_margins = self.sum_margins(margins, &margin_gradients);
+        }
         self.vector_gradients(want, &g, &length_gradients, &mut out);
         Ok(out)
+    }
+
+    /// dφ/dm0..m3 at the label of a row.
+    fn margin_slopes(&self, i: usize, row: &MarginRow) -> [f64; 4] {
+        let own = self.loss.margins();
+        self.loss.margin_slopes(row.cosine, self.batch.margins.as_ref().map_or(own, |margins| margins[i]))
+    }
+
+    /// The rows' gradients of their margins, summed as it was wanted.
+    fn sum_margins(&self, margins: MarginGradients, rows: &[[f64; 4]]) -> Vec<f64> {
+        let mut sums = vec![[0.0; 4]; margins.count(rows.len(), self.classes)];
+        for (i, row) in rows.iter().enumerate().filter(|(i, _)| self.counts(*i)) {
+            let place = match margins {
+                MarginGradients::Sum => 0,
+                MarginGradients::Classes => self.batch.labels[i] as usize,
+                MarginGradients::Rows => i,
+            };
+            sums[place].iter_mut().zip(row).for_each(|(sum, one)| *sum += one);
+        }
+        sums.concat()
     }
 
     /// The output of rows of which none counts.

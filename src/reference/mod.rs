@@ -66,6 +66,7 @@ fn evaluate_or_train<L: Label>(
 ) -> Result<Output<f64>> {
     let loss = Prepared::new(loss, shape)?;
     state.validate(shape)?;
+    loss.check_margin_gradients(want, batch.soft_labels.is_some())?;
     let batch = batch.check(&loss, shape, &(0..shape.classes()))?;
     step(&loss, shape, &Options { want, ..Options::default() }, batch, state, follow)
 }

@@ -190,7 +190,7 @@ shared! {
         /// The margin's curve there, without scale.
         pub value: f32,
         pub slope: f32,
-        /// Its derivative in m2.
+        /// Its derivative in m2; in the backward pass dL/dvalue.
         pub slope_m2: f32,
         /// |x|.
         pub length: f32,

@@ -21,7 +21,7 @@ pub struct DetectionCost {
 impl DetectionCost {
     /// VoxCeleb as most papers report it: prior 0.01, costs of 1 (Nagrani et al., Interspeech 2017).
     pub const VOXCELEB: Self = Self::with_prior(0.01);
-    /// The VoxCeleb Speaker Recognition Challenges: prior 0.05, costs of 1 (Chung et al., VoxSRC 2019).
+    /// The VoxCeleb Speaker Recognition Challenges: prior 0.05, costs of 1 (Nagrani et al., VoxSRC 2020).
     pub const VOXSRC: Self = Self::with_prior(0.05);
     /// NIST SRE 2008: prior 0.01, a miss costs 10 and a false alarm 1.
     pub const SRE08: Self = Self { target_prior: 0.01, miss: 10.0, false_alarm: 1.0 };

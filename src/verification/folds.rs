@@ -55,16 +55,17 @@ pub fn pair_accuracy(scores: &[f32], same: &[bool], folds: &[u32]) -> Result<Pai
     check_length("folds", folds.len(), scores.len())?;
     all_finite("scores", scores)?;
     let counts = counts(same, folds)?;
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_unstable_by(|&a, &b| (scores[b] + 0.0).total_cmp(&(scores[a] + 0.0)));
-    let count = same.iter().filter(|&&same| same).count();
+    // -0 becomes 0, so that the order of bits is that of numbers
+    let pairs = scores.iter().map(|score| score + 0.0).zip(folds.iter().zip(same));
+    let mut sorted: Vec<(f32, u32, bool)> = pairs.map(|(score, (&fold, &same))| (score, fold, same)).collect();
+    sorted.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let different = counts.iter().map(|own| own[1]).sum::<usize>();
     let mut found = PairAccuracy { folds: vec![], thresholds: vec![] };
-    for (fold, own) in counts.iter().enumerate() {
-        let others = order.iter().filter(|&&pair| folds[pair] as usize != fold);
-        let different = scores.len() - count - own[1];
-        let threshold = best_threshold(others.map(|&pair| (scores[pair], same[pair])), different);
-        let right = |&(pair, _): &(usize, &u32)| (f64::from(scores[pair]) >= threshold) == same[pair];
-        let hits = folds.iter().enumerate().filter(|(_, of)| **of as usize == fold).filter(right).count();
+    for (own, fold) in counts.iter().zip(0..) {
+        let others = sorted.iter().filter(|pair| pair.1 != fold).map(|&(score, _, same)| (score, same));
+        let threshold = best_threshold(others, different - own[1]);
+        let all = sorted.iter().filter(|pair| pair.1 == fold);
+        let hits = all.filter(|(score, _, same)| (f64::from(*score) >= threshold) == *same).count();
         found.folds.push(hits as f64 / (own[0] + own[1]) as f64);
         found.thresholds.push(threshold);
     }

@@ -4,6 +4,7 @@
 //! cargo run --release --features serde --example browser_cases -- out/browser
 //! ```
 
+mod companions;
 #[path = "../families/mod.rs"]
 mod families;
 mod predictions;
@@ -342,9 +343,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         entries.push(entry(case, seed as u64, &mut numbers).map_err(|e| format!("{}: {e}", case.name))?);
     }
     let predictions = predictions::entries(&mut numbers)?;
+    let companions = companions::entries(&mut numbers)?;
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("cases.json"), serde_json::to_string(&entries)?)?;
     fs::write(folder.join("predictions.json"), serde_json::to_string(&predictions)?)?;
+    fs::write(folder.join("companions.json"), serde_json::to_string(&companions)?)?;
     fs::write(folder.join("cases.bin"), &numbers.0)?;
     println!("{} cases, {} of predictions, {} bytes", entries.len(), predictions.len(), numbers.0.len());
     Ok(())

@@ -17,7 +17,7 @@ import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
-const SUITES = ['parity', 'module', 'targets', 'demo', 'npm', 'threads'];
+const SUITES = ['parity', 'module', 'companions', 'targets', 'demo', 'npm', 'threads'];
 const MINUTES = 20;
 
 const root = fileURLToPath(new URL('../..', import.meta.url));

@@ -1,11 +1,16 @@
 // Compiled, not run: the types of the module as an engine uses them.
 
 import {
+    CenterLoss,
+    CollapseDetector,
     Head,
     MarginSoftmaxError,
+    Monitor,
     Planner,
     Predictor,
+    Regularizer,
     limitsOf,
+    meanPrototype,
     mergePredictions,
     requestDevice,
     type State,
@@ -41,6 +46,18 @@ const found = await predictor.predict({ embeddings: batch.embeddings, prototypes
 const merged: Float32Array | undefined = mergePredictions([found], 5).logSumExps;
 const targets = await predictor.createBuffers(['predictedSubCenters']);
 (await predictor.bind(targets)).recordForward(encoder);
+const penalty = await Regularizer.create(device, planner, { regularizer: { reg_ss: { weight: 10 } }, shape: { classes: 10, dim: 4 } });
+const companion = await penalty.bind({ prototypes: prototypes[0]!, gradPrototypes: gradPrototypes[0]!, loss: io.loss });
+companion.update(undefined, { accumulate: true });
+const { value, gradient } = await penalty.evaluate(batch.prototypes);
+const centers = await CenterLoss.create(device, planner, { loss: { weight: 0.1 }, shape });
+const pulled = await centers.evaluate({ ...batch, centers: batch.prototypes, labels: [1] });
+const moved: Float32Array = await centers.moved({ embeddings: batch.embeddings, labels: [1], centers: batch.prototypes });
+const later = planner.scheduled('arcface', { m2: { start: 0, end: 0.5, from: 10, until: 20n, ramp: 'linear' }, top_k: null }, 15);
+const epoch = new Monitor(90);
+epoch.add(out, batch.labels);
+const warning = new CollapseDetector(shape, { warmUp: 0 }).check(epoch.report(), meanPrototype(batch.prototypes, 4));
+console.log(value, gradient[0], pulled.loss, moved[0], later.scale, warning?.text);
 const kept: State = head.state;
 head.state = { ...kept, step: 2n ** 60n, hardness: '0.25' };
 bound.setState(kept);

@@ -10,6 +10,7 @@ mod edges;
 mod errors;
 #[path = "../families/mod.rs"]
 mod families;
+mod margins;
 #[path = "../predictions/mod.rs"]
 mod nearest;
 mod predictions;

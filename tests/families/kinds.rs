@@ -278,3 +278,10 @@ pub fn is_linear(loss: &MarginSoftmax) -> bool {
 pub fn takes_margins(loss: &MarginSoftmax) -> bool {
     matches!(loss.target, Target::Unified(_))
 }
+
+/// Whether m0..m3 have gradients: nothing but the caller moves them.
+pub fn learns_margins(loss: &MarginSoftmax) -> bool {
+    let given = |series: &Series| matches!(series.coefficients, Coefficients::Given(_));
+    let own = matches!(loss.adaptive, Adaptive::None | Adaptive::AdaCos | Adaptive::Length(_));
+    matches!(&loss.target, Target::Unified(m) if !matches!(&m.curve, Curve::Series(s) if given(s))) && own
+}

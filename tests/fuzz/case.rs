@@ -158,7 +158,7 @@ impl Case {
             (state.hardness, state.norm_mean) = (losses::number(u, -1.0, 1.0)?, losses::number(u, 0.0, 30.0)?);
         }
         let want =
-            Want { grad_embeddings: !has(7), grad_prototypes: !has(8), grad_scale: !has(9), grad_bias: !has(10) };
+            Want { grad_embeddings: !has(7), grad_prototypes: !has(8), grad_scale: !has(9), grad_bias: !has(10), grad_margins: None };
         let squeeze = if has(11) { u.arbitrary()? } else { 0 };
         let more = if has(15) { Some(More::new(u, &mut loss, data.shape)?) } else { None };
         Ok(Some(Self { loss, data, want, state, train: has(12), squeeze, threads: has(13) && has(14), more }))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use libtest_mimic::Failed;
-use margin_softmax::{gpu::Context, plan::Layout, *};
+use margin_softmax::{data::MarginGradients, gpu::Context, plan::Layout, *};
 
 use crate::{
     cases::{Case, Data, table, table_for},
@@ -242,9 +242,47 @@ pub fn compare(device: &Device, case: &Case) -> Result<(), String> {
             }
         }
     }
+    margins_agree(case, &data, &found, &expected, gate)?;
     let zero = |g: &[f64]| g.iter().all(|g| *g == 0.0);
     if !zero(&expected.grad_embeddings) && !zero(&expected.grad_prototypes) && d > 1 {
         count(case, device, 1);
+    }
+    Ok(())
+}
+
+/// The gradients of the margins: within the gate of the sizes of the rows' parts, each margin by itself.
+fn margins_agree(case: &Case, data: &Data, found: &Output, expected: &Output<f64>, gate: f64) -> Result<(), String> {
+    let Some(margins) = case.want().grad_margins else { return Ok(()) };
+    if found.grad_margins.len() != expected.grad_margins.len() || expected.grad_margins.is_empty() {
+        return Err("the gradients of the margins are not there".into());
+    }
+    let (rows, _) = data.expected_of(case, Want::LOSS.with_margins(MarginGradients::Rows));
+    let mut sizes = vec![[0.0_f64; 4]; expected.grad_margins.len() / 4];
+    let (mut pulled, mut sine) = (0.0, 1.0_f64);
+    for (i, row) in rows.grad_margins.chunks_exact(4).enumerate().filter(|(_, row)| row.iter().any(|g| *g != 0.0)) {
+        let place = match margins {
+            MarginGradients::Sum => 0,
+            MarginGradients::Classes => data.labels[i] as usize,
+            MarginGradients::Rows => i,
+        };
+        sizes[place].iter_mut().zip(row).for_each(|(size, g)| *size += g.abs());
+        pulled += row[3].abs();
+        let x = rows.target_cosines[i];
+        sine = sine.min(((1.0 - x) * (1.0 + x)).max(1e-7).sqrt());
+    }
+    for k in 0..4 {
+        let most = sizes.iter().map(|size| size[k]).fold(0.0, f64::max);
+        // the derivatives in m1 and m2 change by up to m1·θ/sin θ with a cosine, more than the curve where it is flat
+        let bent = if k == 1 || k == 2 { 2e-7 * 8.0 / sine * pulled } else { 0.0 };
+        let allowed = gate.min(1e-2) * most + bent;
+        let column =
+            |place: usize| (f64::from(found.grad_margins[4 * place + k]), expected.grad_margins[4 * place + k]);
+        for (place, (f, e)) in (0..sizes.len()).map(|place| (place, column(place))) {
+            let error = (f - e).abs();
+            if error.is_nan() || error > allowed {
+                return Err(format!("dm{k}[{place}] ({margins:?}) is {f:e}, not {e:e} within {allowed:.1e}"));
+            }
+        }
     }
     Ok(())
 }

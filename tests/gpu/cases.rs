@@ -2,7 +2,12 @@
 
 use half::{bf16, f16};
 use libtest_mimic::Failed;
-use margin_softmax::{data::SoftLabels, objective::*, plan::Element, *};
+use margin_softmax::{
+    data::{MarginGradients, SoftLabels},
+    objective::*,
+    plan::Element,
+    *,
+};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -73,7 +78,11 @@ impl Case {
     }
 
     pub fn want(&self) -> Want {
-        if self.further { Want::ALL.with_scale().with_bias() } else { Want::ALL }
+        let want = if self.further { Want::ALL.with_scale().with_bias() } else { Want::ALL };
+        match families::learns_margins(&self.loss) {
+            true => want.with_margins(MarginGradients::ALL[self.seed as usize % 3]),
+            false => want,
+        }
     }
 
     /// The state that the batch meets; its numbers are exact in f32.
@@ -574,9 +583,14 @@ impl Data {
 
     /// The oracle's answer to a case, and the state that it leaves.
     pub fn expected(&self, case: &Case) -> (Output<f64>, State) {
+        self.expected_of(case, case.want())
+    }
+
+    /// The same with other gradients.
+    pub fn expected_of(&self, case: &Case, want: Want) -> (Output<f64>, State) {
         let mut state = case.state();
         let out = self.with_wide(|batch| {
-            let (loss, shape, want) = (&case.loss, case.shape(), case.want());
+            let (loss, shape) = (&case.loss, case.shape());
             if case.training {
                 reference::train(loss, shape, want, batch, &mut state)
             } else {

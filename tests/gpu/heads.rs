@@ -2,7 +2,7 @@
 
 use libtest_mimic::Failed;
 use margin_softmax::{
-    data::Counts,
+    data::{Counts, MarginGradients},
     gpu::{Context, Head, Io, Tensor, operations},
     objective::{Custom, CustomOthers, RowTarget, TopK},
     plan::{Role, TensorRole},
@@ -69,6 +69,7 @@ fn agrees(name: &str, found: &Output, expected: &Output<f64>) -> Result<(), Fail
         ("dW", &found.grad_prototypes, &expected.grad_prototypes),
         ("db", &found.grad_bias, &expected.grad_bias),
         ("ds", &vec![found.grad_scale], &vec![expected.grad_scale]),
+        ("dm", &found.grad_margins, &expected.grad_margins),
     ] {
         if f.len() != e.len() {
             return Err(format!("{name}: {} values of {what}, expected {}", f.len(), e.len()).into());
@@ -159,6 +160,7 @@ fn shards_agree_with_the_whole_head(context: &Context) -> Result<(), Failed> {
             sum.grad_embeddings.iter_mut().zip(&out.grad_embeddings).for_each(|(a, b)| *a += b);
             sum.grad_prototypes.extend(&out.grad_prototypes);
             sum.grad_scale += out.grad_scale;
+            sum.grad_margins.iter_mut().zip(&out.grad_margins).for_each(|(a, b)| *a += b);
             if case.loss.similarity == Similarity::Dot {
                 sum.grad_bias.extend(&out.grad_bias);
             }
@@ -193,6 +195,7 @@ fn a_second_pass_adds_exactly_the_first(context: &Context) -> Result<(), Failed>
         same_bits(&at("dW"), &twice(&one.grad_prototypes), &two.grad_prototypes)?;
         same_bits(&at("ds"), &twice(&[one.grad_scale]), &[two.grad_scale])?;
         same_bits(&at("db"), &twice(&one.grad_bias), &two.grad_bias)?;
+        same_bits(&at("dm"), &twice(&one.grad_margins), &two.grad_margins)?;
     }
     Ok(())
 }
@@ -478,7 +481,16 @@ fn tensors_of_further_families_are_checked(context: &Context) -> Result<(), Fail
     let binary = head(&MarginSoftmax::sphereface2(), shape, Want::LOSS.with_scale().with_bias())?;
     let centers = head(&MarginSoftmax::arcface(), shape.with_sub_centers(2)?, Want::LOSS)?;
     type Expected = fn(&Error) -> bool;
-    let refused: [(&str, &Head, Io<'_>, Expected); 11] = [
+    let by_class = head(&MarginSoftmax::arcface(), shape, Want::LOSS.with_margins(MarginGradients::Classes))?;
+    let by_row = head(&MarginSoftmax::arcface(), shape, Want::LOSS.with_margins(MarginGradients::Rows))?;
+    let refused: [(&str, &Head, Io<'_>, Expected); 14] = [
+        ("dm", &by_class, io, |e| matches!(e, Error::Missing { what: "grad_margins", .. })),
+        ("dm", &by_class, Io { grad_margins: Some(&four), ..io }, |e| {
+            matches!(e, Error::Shape { what: "grad_margins", .. })
+        }),
+        ("dm", &by_row, Io { grad_margins: Some(&margins), ..io }, |e| {
+            matches!(e, Error::Shape { what: "grad_margins", .. })
+        }),
         ("a bias", &arcface, Io { bias: Some(&per_class), ..io }, |e| {
             matches!(e, Error::Combination { what: "bias", .. })
         }),
@@ -510,6 +522,16 @@ fn tensors_of_further_families_are_checked(context: &Context) -> Result<(), Fail
     let several = [&w2];
     centers.bind(&Io { prototypes: &several, ..io })?;
     linear.bind(&Io { bias: Some(&per_class), grad_bias: Some(&f32s(&[c])), ..io })?;
+    let mut bound = by_class.bind(&Io { grad_margins: Some(&margins), ..io })?;
+    // a loss whose margins nobody can move stays out
+    let given = objective::Series {
+        degree: 1,
+        coefficients: objective::Coefficients::Given(vec![0.0, 1.0]),
+        ..Default::default()
+    };
+    let given = MarginSoftmax::arcface().with_margin(|m| m.curve = objective::Curve::Series(given));
+    let refused = bound.update(&given, n);
+    assert!(matches!(refused, Err(Error::Combination { what: "grad_margins", .. })), "{refused:?}");
     // what a device cannot do, or a head of this shape
     let many = Shape::new(n, c, d)?.with_sub_centers(300)?;
     assert!(matches!(head(&MarginSoftmax::arcface(), many, Want::LOSS), Err(Error::Size { needed: 300, .. })));

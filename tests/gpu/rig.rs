@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 use margin_softmax::{
+    data::MarginGradients,
     gpu::{BoundHead, Context, Head, Io, Tensor},
     plan::{Element, Layout, Plan},
     *,
@@ -31,6 +32,9 @@ pub struct Tensors {
     pub dw: Vec<Tensor>,
     pub ds: Tensor,
     pub db: Tensor,
+    /// Four numbers, or four of each class or row, whatever the head that was bound last writes.
+    pub dm: Tensor,
+    margins: std::cell::Cell<usize>,
     /// Values of db that the head which was bound last writes.
     biases: std::cell::Cell<usize>,
 }
@@ -89,6 +93,8 @@ impl Tensors {
             ds: Tensor::empty(context, &[1], Element::F32)?,
             db: Tensor::empty(context, &[shape.classes()], Element::F32)?,
             biases: Default::default(),
+            dm: Tensor::empty(context, &[4 * n.max(shape.classes())], Element::F32)?,
+            margins: Default::default(),
             x: upload(context, &[n, d], &data.embeddings, layout.embeddings),
             w,
             y: Tensor::upload(context, &[n], &data.labels)?,
@@ -118,6 +124,7 @@ impl Tensors {
         // one value, but for a linear head
         let linear = head.plan().find("bias").is_some();
         let db = if linear { self.db.clone() } else { Tensor::from_buffer(self.db.buffer(), 0, &[1], Element::F32)? };
+        let dm = self.margins_of(head)?;
         self.biases.set(if head.plan().find("grad_bias").is_none() { 0 } else { db.len() });
         let mut bound = head.bind(&Io {
             class_margins: self.class_margins.as_ref(),
@@ -126,6 +133,7 @@ impl Tensors {
             state,
             grad_scale: Some(&self.ds),
             grad_bias: Some(&db),
+            grad_margins: Some(&dm),
             class_weights: self.weights.as_ref(),
             row_weights: self.row_weights.as_ref(),
             soft_classes: self.soft.as_ref().map(|[classes, _]| classes),
@@ -143,6 +151,19 @@ impl Tensors {
         Ok(bound)
     }
 
+    /// The tensor of the margins' gradients as this head writes it.
+    pub fn margins_of(&self, head: &Head) -> Result<Tensor> {
+        let (plan, shape) = (head.plan(), head.plan().shape());
+        let shape = match plan.margins() {
+            None | Some(MarginGradients::Sum) => vec![4],
+            Some(MarginGradients::Classes) => vec![shape.classes(), 4],
+            Some(MarginGradients::Rows) => vec![shape.rows(), 4],
+        };
+        let written = if plan.margins().is_none() { 0 } else { shape.iter().product() };
+        self.margins.set(written);
+        Tensor::from_buffer(self.dm.buffer(), 0, &shape, Element::F32)
+    }
+
     /// Reads every result.
     pub fn read(&self, context: &Context) -> Result<Output> {
         let mut grad_prototypes = vec![];
@@ -157,6 +178,7 @@ impl Tensors {
             grad_prototypes,
             grad_scale: self.ds.read::<f32>(context)?[0],
             grad_bias: self.db.read(context)?[..self.biases.get()].to_vec(),
+            grad_margins: self.dm.read(context)?[..self.margins.get()].to_vec(),
             ..Default::default()
         })
     }
@@ -228,5 +250,6 @@ pub fn same_output(a: &Output, b: &Output) -> std::result::Result<(), String> {
     same_bits("grad_embeddings", &a.grad_embeddings, &b.grad_embeddings)?;
     same_bits("grad_prototypes", &a.grad_prototypes, &b.grad_prototypes)?;
     same_bits("grad_scale", &[a.grad_scale], &[b.grad_scale])?;
-    same_bits("grad_bias", &a.grad_bias, &b.grad_bias)
+    same_bits("grad_bias", &a.grad_bias, &b.grad_bias)?;
+    same_bits("grad_margins", &a.grad_margins, &b.grad_margins)
 }

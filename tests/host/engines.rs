@@ -75,9 +75,9 @@ impl Engine {
 
 /// Everything of an output.
 pub fn numbers(out: &Output<f64>) -> Vec<f64> {
-    let Output { row_losses, log_sum_exps, grad_embeddings, grad_prototypes, grad_bias, .. } = out;
+    let Output { row_losses, log_sum_exps, grad_embeddings, grad_prototypes, grad_bias, grad_margins, .. } = out;
     let one = [out.loss, out.grad_scale, out.normalizer];
-    [&one[..], row_losses, log_sum_exps, grad_embeddings, grad_prototypes, grad_bias].concat()
+    [&one[..], row_losses, log_sum_exps, grad_embeddings, grad_prototypes, grad_bias, grad_margins].concat()
 }
 
 /// A problem in f32, its prototypes and bias those of some classes.
@@ -143,6 +143,7 @@ pub fn wide(out: Output) -> Output<f64> {
         grad_prototypes: wide(out.grad_prototypes),
         grad_scale: out.grad_scale.into(),
         grad_bias: wide(out.grad_bias),
+        grad_margins: wide(out.grad_margins),
         counts: out.counts,
         filtered: None,
         predictions: None,

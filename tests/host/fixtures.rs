@@ -5,7 +5,7 @@ use std::{fmt::Debug, fs, path::Path};
 
 use margin_softmax::{
     checkpoint::Checkpoint,
-    data::DevicePreset,
+    data::{DevicePreset, MarginGradients},
     monitor::{Collapse, CollapseKind, CollapseThresholds, Monitor, Report},
     objective::{
         AdaFace, Angle, Binary, CenterLoss, Coefficients, Curve, Damping, Elastic, Fallback, InterclassFilter, MagFace,
@@ -170,11 +170,16 @@ fn options_keep_their_names() {
         grad_prototypes,
         grad_scale,
         grad_bias,
+        grad_margins: None,
     };
     check(
         "options.json",
         "want",
-        &[("first", want(true, false, true, false)), ("second", want(false, true, false, true))],
+        &[
+            ("first", want(true, false, true, false)),
+            ("second", want(false, true, false, true)),
+            ("margins", Want::LOSS.with_margins(MarginGradients::Classes)),
+        ],
     );
     check("options.json", "budget", &[("3 MiB", Budget::mib(3)), ("bytes", Budget::bytes(1_000_001))]);
     check(

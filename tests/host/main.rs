@@ -22,6 +22,7 @@ mod gradients;
 #[cfg(feature = "serde")]
 mod json;
 mod laws;
+mod margin_gradients;
 mod monitor;
 mod nearest_prototypes;
 mod package;

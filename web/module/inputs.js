@@ -4,10 +4,11 @@ import { asked, fail, only } from './errors.js';
 import { KINDS, arraysOf, expectArray } from './transfer.js';
 
 const WHOLE = ['Int8', 'Uint8', 'Uint8Clamped', 'Int16', 'Uint16', 'Int32', 'Uint32', 'BigInt64', 'BigUint64'];
-const LABELS = [...WHOLE.map((kind) => `${kind}Array`), 'Array'];
+/** The kinds of arrays that hold labels. */
+export const LABELS = [...WHOLE.map((kind) => `${kind}Array`), 'Array'];
 
 /** Classes as a device takes them, `count` to a row. */
-const classesOf = (name, values, count, planned) => {
+export const classesOf = (name, values, count, planned) => {
     const numbers = new Int32Array(values.length);
     for (let i = 0; i < values.length; i++) {
         const [value, row] = [values[i], Math.floor(i / count)];

@@ -3,6 +3,7 @@
 import * as glue from '../dist/planner.js';
 import packed from '../dist/planner_wasm.js';
 import { MarginSoftmaxError, asked, fail } from './errors.js';
+import { scheduledLoss } from './schedules.js';
 
 /** The wasm that this package carries as text: nothing is fetched, and a bundler has no file to copy. */
 const unpacked = () => {
@@ -10,7 +11,7 @@ const unpacked = () => {
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'))).arrayBuffer();
 };
 
-/** The planner: a wasm module of 174 kB (compressed) that knows the losses, their kernels and how to cut the work. */
+/** The planner: a wasm module of 184 kB (compressed) that knows the losses, their kernels and how to cut the work. */
 export class Planner {
     #losses;
 
@@ -51,6 +52,18 @@ export class Planner {
             fail('Name', `\`${loss}\` is not a known loss; known are: ${known}`);
         }
         return structuredClone(found.loss);
+    }
+
+    /**
+     * A loss as it is in a training step under schedules `{ m2: { start, end, from, until, ramp }, … }` of m0 to m3, margin and scale,
+     * and the number `top_k`, spelled as in the crate's JSON. For `evaluate` and `update`: nothing is compiled anew.
+     */
+    scheduled(loss, schedules, step) {
+        // whole: what is left out of plain data has its default
+        const whole = JSON.parse(asked(() => glue.whole(JSON.stringify(this.loss(loss)))));
+        const next = scheduledLoss(whole, schedules, step);
+        asked(() => glue.curve(JSON.stringify(next), new Float64Array()));
+        return next;
     }
 
     /** φ(x) and dφ/dx at target cosines x, without the scale: what a loss does to the logit of the labelled class. */

@@ -98,7 +98,7 @@ impl Source {
         };
         let comments = self.layout.header == Header::Arff;
         let all = text.lines().enumerate().skip(skipped).map(|(i, line)| (i + 1, line.trim()));
-        all.filter(move |(_, line)| !line.trim_matches(',').is_empty() && !(comments && line.starts_with('%')))
+        all.filter(move |(_, line)| !(line.trim_matches(',').is_empty() || comments && line.starts_with('%')))
     }
 
     /// Values and class of a line, `None` where one is missing.

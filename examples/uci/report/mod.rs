@@ -18,8 +18,15 @@ pub type Sheet = (&'static str, Vec<String>, Vec<Vec<String>>);
 
 /// What is printed, and stands on the page.
 pub fn tables(results: &Results) -> Vec<Sheet> {
-    let all =
-        [losses(results), accuracy(results), deviation(results), depth(results), scales(results), collapse(results)];
+    let all = [
+        losses(results),
+        data(results),
+        accuracy(results),
+        deviation(results),
+        depth(results),
+        scales(results),
+        collapse(results),
+    ];
     all.into_iter().flatten().collect()
 }
 
@@ -51,13 +58,21 @@ fn figure(value: Option<f64>) -> String {
     value.map_or("–".into(), |value| format!("{value:.2}"))
 }
 
+fn data(results: &Results) -> Option<Sheet> {
+    let header = ["data", "rows", "columns", "classes", "majority, %"].map(String::from).into();
+    let row = |line: &Line| {
+        let counts = [line.rows, line.columns, line.classes].map(|count| count.to_string());
+        [vec![line.name.to_string()], counts.into(), vec![format!("{:.2}", line.majority)]].concat()
+    };
+    let rows = results.table.iter().map(row).collect();
+    (!results.table.is_empty()).then_some(("Data sets", header, rows))
+}
+
 fn accuracy(results: &Results) -> Option<Sheet> {
     let lines = &results.table;
-    let header = header(&["data", "n × d, classes", "majority"], results);
+    let header = header(&["data", "majority"], results);
     let losses = || 0..results.entries.len();
-    let row = |name: &str, second: String, third: String, cells: Vec<String>| {
-        [vec![name.to_string(), second, third], cells].concat()
-    };
+    let row = |name: &str, majority: String, cells: Vec<String>| [vec![name.to_string(), majority], cells].concat();
     let published = |of: &dyn Fn(&Published) -> Option<f64>| -> Option<Vec<String>> {
         let all: Vec<_> = results.entries.iter().map(|entry| of(&entry.published)).collect();
         all.iter().any(Option::is_some).then(|| all.into_iter().map(figure).collect())
@@ -65,15 +80,14 @@ fn accuracy(results: &Results) -> Option<Sheet> {
     let mut rows = vec![];
     for line in lines {
         let cells = losses().map(|i| line.mean(i).map_or("refused".into(), |mean| format!("{mean:.2}"))).collect();
-        let sizes = format!("{} × {}, {}", line.rows, line.columns, line.classes);
-        rows.push(row(line.name, sizes, format!("{:.2}", line.majority), cells));
+        rows.push(row(line.name, format!("{:.2}", line.majority), cells));
         let figures = published(&|p| p.on(line.name));
-        rows.extend(figures.map(|cells| row("  published", String::new(), String::new(), cells)));
+        rows.extend(figures.map(|cells| row("  published", String::new(), cells)));
     }
     let majority = |lines: &[&Line]| lines.iter().map(|line| line.majority).sum::<f64>() / lines.len() as f64;
     let mut average = |title: &str, lines: &[&Line]| {
         let cells = losses().map(|i| figure(Results::average(lines.iter().copied(), i))).collect();
-        rows.push(row(title, format!("{} sets", lines.len()), format!("{:.2}", majority(lines)), cells));
+        rows.push(row(title, format!("{:.2}", majority(lines)), cells));
     };
     average("Average", &lines.iter().collect::<Vec<_>>());
     if let Some(eight) = results.eight() {
@@ -81,10 +95,10 @@ fn accuracy(results: &Results) -> Option<Sheet> {
             average("Average of the eight", &eight);
         }
         let figures = published(&|p| p.mean_of_eight);
-        rows.extend(figures.map(|cells| row("  published, of the eight", String::new(), String::new(), cells)));
+        rows.extend(figures.map(|cells| row("  published, of the eight", String::new(), cells)));
     }
     let wins = results.wins().iter().map(usize::to_string).collect();
-    rows.push(row("Wins", format!("{} sets", lines.len()), "–".into(), wins));
+    rows.push(row("Wins", "–".into(), wins));
     (!lines.is_empty()).then_some(("Accuracy in cross-validation, %", header, rows))
 }
 

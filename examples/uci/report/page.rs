@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use plotters::style::RGBColor;
 
-use super::{Sheet, accuracy, collapse, depth, deviation, losses, protocol, scales};
+use super::{Sheet, accuracy, collapse, data, depth, deviation, losses, protocol, scales};
 use crate::{
     common::{
         Result,
@@ -60,14 +60,18 @@ for all: folds, first weights, order of the rows, learning rate and epochs.",
             |row| Some(colour(results, row).0),
         )?;
     }
+    if let Some(sheet) = data(results) {
+        let text = "Majority is the share of the largest class: what it takes no learning to reach.";
+        section(body, &sheet, text, |_| None)?;
+    }
     let Some(sheet) = accuracy(results) else { return Ok(()) };
     section(
         body,
         &sheet,
         "Table I of <em>ArcGrad: Angular Gradient Margin Loss for Classification</em>: a three-layer ReLU network. The paper
-gives neither width nor optimiser nor epochs, so levels may differ from the published ones. Majority is the share of the
-largest class. The library refuses AdaCos where there are two classes: its scale would be 0 for ever. Wins counts the data
-sets on which no loss is more accurate, ties included.",
+gives neither width nor optimiser nor epochs, so levels may differ from the published ones. The library refuses AdaCos
+where there are two classes: its scale would be 0 for ever. Wins counts the data sets on which no loss is more accurate,
+ties included.",
         |_| None,
     )?;
     if let Some(sheet) = deviation(results) {
@@ -148,7 +152,7 @@ fn scales_section(body: &mut String, results: &Results) -> Result {
         "ArcGrad has no margin: the gap between the angle to the own prototype and the mean angle to the others follows from
 the scale. Its pull on the gap is the steepest at (1 + W₀((C − 1)/e))/s, the predicted gap; for three classes the paper
 names 84° at s = 1 and 2° at s = 40. Measured: mean and standard deviation over all 150 flowers after training on all of
-them. Three prototypes lie at most 120° apart on average, which bounds the gap.",
+them. Three prototypes lie at most 120° apart on average, which bounds the mean gap.",
         |_| None,
     )?;
     let bins = |gaps: &Gaps| {

@@ -29,6 +29,11 @@ pub(crate) trait TargetCurve: Send + Sync {
     /// φ, dφ/dx and dφ/dm2 at a target cosine x with the margins m0..m3 of its row, which a curve without margins ignores.
     fn at(&self, x: f64, margins: [f64; 4]) -> [f64; 3];
 
+    /// dφ/dm0..m3 there; 0 by every margin that the curve does not have.
+    fn margin_slopes(&self, _x: f64, _margins: [f64; 4]) -> [f64; 4] {
+        [0.0; 4]
+    }
+
     /// Writes the numbers that its shader reads; `varied` where rows may have margins of their own.
     fn fill(&self, settings: &mut Settings, varied: bool);
 }

@@ -267,17 +267,26 @@ struct Psi {
     slope: f64,
     /// dψ/dm2.
     turn: f64,
+    /// The sign with which the cosine, or its series, enters ψ; 0 where a line takes its place.
+    sign: f64,
 }
 
 impl TargetCurve for UnifiedCurve {
     fn at(&self, x: f64, m: [f64; 4]) -> [f64; 3] {
         let [m0, m1, m2, m3] = m;
         let linear = m1 == 1.0 && m2 == 0.0;
-        let psi = if linear { Psi { value: x, slope: 1.0, turn: 0.0 } } else { self.psi(x, m) };
+        let psi = if linear { Psi { value: x, slope: 1.0, turn: 0.0, sign: 0.0 } } else { self.psi(x, m) };
         match self.margin.slope {
             Slope::Analytic => [m0 * psi.value - m3, m0 * psi.slope, m0 * psi.turn],
             Slope::Detached => [m0 * psi.value - m3, 1.0, 0.0],
         }
+    }
+
+    fn margin_slopes(&self, x: f64, m: [f64; 4]) -> [f64; 4] {
+        let [m0, m1, m2, _] = m;
+        let psi = self.psi(x, m);
+        let value = if m1 == 1.0 && m2 == 0.0 { x } else { psi.value };
+        [value, m0 * self.slope_m1(x, m, &psi), m0 * psi.turn, -1.0]
     }
 
     fn fill(&self, settings: &mut Settings, varied: bool) {
@@ -345,12 +354,14 @@ impl UnifiedCurve {
         let passed = crossing(m1, m2, 1.0).filter(|&t| beyond(t));
         match (self.margin.fallback, passed) {
             (Fallback::Continuous, Some(t)) => {
-                Psi { value: x - t - 1.0, slope: 1.0, turn: -((PI - m2) / m1).sin() / m1 }
+                Psi { value: x - t - 1.0, slope: 1.0, turn: -((PI - m2) / m1).sin() / m1, sign: 0.0 }
             }
-            (Fallback::Sine, Some(_)) => Psi { value: x - m2 * m2.sin(), slope: 1.0, turn: -m2.sin() - m2 * m2.cos() },
-            (Fallback::Easy, _) if x <= 0.0 => Psi { value: x, slope: 1.0, turn: 0.0 },
-            (Fallback::Clip(e), _) if angle < e => Psi { value: e.cos(), slope: 0.0, turn: 0.0 },
-            (Fallback::Clip(e), _) if angle > PI - e => Psi { value: -e.cos(), slope: 0.0, turn: 0.0 },
+            (Fallback::Sine, Some(_)) => {
+                Psi { value: x - m2 * m2.sin(), slope: 1.0, turn: -m2.sin() - m2 * m2.cos(), sign: 0.0 }
+            }
+            (Fallback::Easy, _) if x <= 0.0 => Psi { value: x, slope: 1.0, turn: 0.0, sign: 0.0 },
+            (Fallback::Clip(e), _) if angle < e => Psi { value: e.cos(), slope: 0.0, turn: 0.0, sign: 0.0 },
+            (Fallback::Clip(e), _) if angle > PI - e => Psi { value: -e.cos(), slope: 0.0, turn: 0.0, sign: 0.0 },
             (Fallback::Mirror, _) => {
                 // the angle is rounded: only the cosine tells whether it has reached the nearest multiple of π
                 let nearest = (angle / PI).round();
@@ -358,7 +369,7 @@ impl UnifiedCurve {
                 let k = if reached { nearest } else { nearest - 1.0 }.max(0.0);
                 let sign = if k % 2.0 == 0.0 { 1.0 } else { -1.0 };
                 let psi = self.cosine(x, sine, m1, m2);
-                Psi { value: sign * psi.value - 2.0 * k, slope: sign * psi.slope, turn: sign * psi.turn }
+                Psi { value: sign * psi.value - 2.0 * k, slope: sign * psi.slope, turn: sign * psi.turn, sign }
             }
             _ => self.cosine(x, sine, m1, m2),
         }
@@ -369,7 +380,7 @@ impl UnifiedCurve {
         if let Some(series) = &self.series {
             let (value, slope) = series.value_slope(x, m1, m2);
             let turn = if series.given { 0.0 } else { series.value_slope(x, m1, m2 + PI / 2.0).0 };
-            return Psi { value, slope, turn };
+            return Psi { value, slope, turn, sign: 1.0 };
         }
         // the angle from the nearer end, and the phase there: sin(m1·φ)/S then keeps its limit m1 at both ends
         let (near, phase) = if x >= 0.0 { (sine.atan2(x), -m2) } else { (sine.atan2(-x), m1 * PI + m2) };
@@ -381,6 +392,22 @@ impl UnifiedCurve {
             slope: m1 * if x >= 0.0 { slope } else { -slope },
             // −sin(m1·θ + m2); the angle runs the other way behind the equator
             turn: (phase.cos() * s1 - phase.sin() * c1) * if x >= 0.0 { -1.0 } else { 1.0 },
+            sign: 1.0,
+        }
+    }
+
+    /// dψ/dm1 where ψ is `psi`. The sine fallback is defined for one m1, and only closed coefficients follow it.
+    fn slope_m1(&self, x: f64, m: [f64; 4], psi: &Psi) -> f64 {
+        let [_, m1, m2, _] = m;
+        match (&self.series, self.margin.fallback) {
+            (_, Fallback::Sine) => 0.0,
+            // the line beyond the threshold moves with (π − m2)/m1
+            (_, Fallback::Continuous) if psi.sign == 0.0 => psi.turn * (PI - m2) / m1,
+            (Some(basis), _) if psi.sign != 0.0 => {
+                let slopes = basis.series.slopes_by_factor(m1, m2);
+                slopes.map_or(0.0, |slopes| psi.sign * value_slope(&slopes, x).0)
+            }
+            _ => psi.turn * ((1.0 - x) * (1.0 + x)).max(0.0).sqrt().atan2(x),
         }
     }
 }

@@ -14,7 +14,7 @@ use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use margin_softmax::{
     Budget, CenterLoss, MarginSoftmax, Options, Regularizer, Shape, Tile, Want,
-    data::{DevicePreset, GradientFilter},
+    data::{DevicePreset, GradientFilter, MarginGradients},
     plan::{Batched, Binding, Call, CrossEntropy, Element, Layout, Limits, Plan, Role},
 };
 
@@ -67,7 +67,13 @@ fn options(u: &mut Unstructured) -> Result<Options> {
     let bits: u8 = u.arbitrary()?;
     let has = |bit: u8| bits >> bit & 1 == 1;
     Ok(Options {
-        want: Want { grad_embeddings: has(0), grad_prototypes: has(1), grad_scale: has(2), grad_bias: has(3) },
+        want: Want {
+            grad_embeddings: has(0),
+            grad_prototypes: has(1),
+            grad_scale: has(2),
+            grad_bias: has(3),
+            grad_margins: (has(1) && has(3)).then(|| MarginGradients::ALL[usize::from(bits) % 3]),
+        },
         budget: if has(4) { Budget::bytes(size(u)?) } else { Budget::default() },
         preset: *u.choose(DevicePreset::ALL)?,
         tile: if has(5) { Some(*u.choose(Tile::ALL)?) } else { None },

@@ -89,14 +89,10 @@ fn specs() -> Vec<Spec> {
     let state = MarginSoftmax::adaface().with_others(Others::Curricular).with_reduction(Reduction::None);
     let mut halves = spec("halves", MarginSoftmax::cheby_aam().with_others(Others::Rectified));
     (halves.case.elements, halves.case.shape.2) = ([Element::F16, Element::Bf16], 11);
-    vec![
-        scale,
-        draws,
-        halves,
-        spec("state", state),
-        spec("linear", MarginSoftmax::softmax()),
-        spec("binary", MarginSoftmax::sphereface2()),
-    ]
+    // the gradients of the margins by class, as that of `scale`, and their sum
+    let mut linear = spec("linear", MarginSoftmax::softmax());
+    linear.case.seed = 6;
+    vec![scale, draws, halves, spec("state", state), linear, spec("binary", MarginSoftmax::sphereface2())]
 }
 
 /// Those of a tile: between them they have every kernel of a head. In a full run all of them, and with the tile that compiles

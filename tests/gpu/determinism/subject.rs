@@ -70,8 +70,8 @@ impl Subject {
         let result = monitor.result();
         buffers.push(Held { name: "monitor", own: false, buffer: result.buffer().clone(), bytes: 0..result.bytes() });
         let outputs =
-            ["loss", "row_losses", "grad_embeddings", "grad_prototypes", "grad_scale", "grad_bias", "monitor"];
-        let outputs = buffers.iter().filter(|b| outputs.contains(&b.name));
+            ["loss", "row_losses", "grad_embeddings", "grad_prototypes", "grad_scale", "grad_bias", "grad_margins"];
+        let outputs = buffers.iter().filter(|b| outputs.contains(&b.name) || b.name == "monitor");
         let reset = outputs.map(|b| (b.buffer.clone(), b.bytes.start, pattern(&b.bytes))).collect();
         let name = format!("{} {} {schedule}", case.family, tile.name());
         Ok(Self { name, buffers, reset, state: Some(case.state()), run: Run::Head(rig, monitor) })

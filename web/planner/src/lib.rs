@@ -56,6 +56,12 @@ pub fn curve(loss: &str, cosines: &[f64]) -> Result<Vec<f64>, Refusal> {
     Ok([values, slopes].concat())
 }
 
+/// A loss with all its numbers, as JSON.
+#[wasm_bindgen]
+pub fn whole(loss: &str) -> Result<String, Refusal> {
+    text("loss", &json::<MarginSoftmax>("loss", loss)?)
+}
+
 /// A plan, and what changes from call to call.
 #[wasm_bindgen]
 pub struct Planned {

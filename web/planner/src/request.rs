@@ -1,7 +1,7 @@
 //! What JavaScript asks for, read from JSON.
 
 use margin_softmax::{
-    Budget, Error, MarginSoftmax, Options, Result, Shape, State, Target, Want,
+    Budget, CenterLoss, Error, MarginSoftmax, Options, Regularizer, Result, Shape, State, Target, Want,
     data::GradientFilter,
     plan::{self, Element, Layout, Limits, Plan},
 };
@@ -29,6 +29,10 @@ pub struct Request {
     /// Predictions of rows without labels, in the place of a head.
     #[serde(default)]
     predict: Option<Predict>,
+    /// A companion in the place of a head: `reg_ss`, `uniform_face`, `center_loss` or `center_update`. Its weight or rate is the scale
+    /// of the loss, and its ignore index that of the loss.
+    #[serde(default)]
+    auxiliary: Option<String>,
 }
 
 /// The nearest classes of each row.
@@ -78,6 +82,9 @@ impl Request {
         let Sizes { rows, classes, dim, sub_centers } = self.shape;
         let sized = |classes| Shape::new(rows, classes, dim)?.with_sub_centers(sub_centers.unwrap_or(1));
         let (shape, options) = (sized(classes)?, self.options()?);
+        if let Some(name) = &self.auxiliary {
+            return self.auxiliary(name, shape);
+        }
         let range = self.predict.as_ref().and_then(|predict| predict.range).map_or(0..classes, |[a, b]| a..b);
         if range.is_empty() || range.end > classes {
             return Err(Error::Shards { found: range.clone(), expected: range.start, classes });
@@ -93,6 +100,23 @@ impl Request {
                 Plan::predict(&self.loss, shape, range, *count, &layout, &self.limits, &options)
             }
             None => Plan::head(&self.loss, shape, &layout, &self.limits, &options),
+        }
+    }
+
+    fn auxiliary(&self, name: &str, shape: Shape) -> Result<Plan> {
+        let (MarginSoftmax { scale, ignore_index, .. }, limits) = (&self.loss, &self.limits);
+        let Elements { embeddings, prototypes } = self.elements;
+        let (weight, ignore_index) = (*scale, *ignore_index);
+        let center = CenterLoss { ignore_index, ..CenterLoss::default() };
+        match name {
+            "reg_ss" => Plan::regularizer(&Regularizer::RegSs { weight }, shape, prototypes, limits),
+            "uniform_face" => Plan::regularizer(&Regularizer::UniformFace { weight }, shape, prototypes, limits),
+            "center_loss" => Plan::center_loss(&CenterLoss { weight, ..center }, shape, embeddings, limits),
+            "center_update" => Plan::center_update(&CenterLoss { rate: weight, ..center }, shape, embeddings, limits),
+            _ => {
+                let known = "reg_ss, uniform_face, center_loss, center_update".into();
+                Err(Error::Name { what: "auxiliary", found: name.into(), known })
+            }
         }
     }
 
