@@ -96,6 +96,9 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result {
     // before the work, not after it
     fs::create_dir_all(&args.out).map_err(|e| format!("--out {}: {e}", args.out.display()))?;
+    if let Some(path) = &args.readings {
+        common::readings::write(path, [])?;
+    }
     let backend = backend(args.device, args.adapter.as_deref())?;
     let results = Results::measure(&backend, args.plan())?;
 
