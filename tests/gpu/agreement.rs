@@ -11,7 +11,7 @@ use margin_softmax::{data::MarginGradients, gpu::Context, plan::Layout, *};
 use crate::{
     cases::{Case, Data, table, table_for},
     families::{self, analytic},
-    rig::{Rig, tight},
+    rig::{Rig, least},
 };
 
 /// What computes a case.
@@ -322,7 +322,9 @@ fn run(context: &Context, case: &Case, data: &Data, tile: Tile) -> margin_softma
     let layout = Layout { shards: &shards, embeddings: case.elements[0], prototypes: case.elements[1] };
     let mut options = Options { tile: Some(tile), want: case.want(), ..Default::default() };
     if case.chunked {
-        options.budget = tight(context, &case.loss, shape, &layout, &options);
+        // an eighth more may hold all cosines of a small case
+        let needed = least(context, &case.loss, shape, &layout, &options);
+        options.budget = Budget::bytes(needed + needed / 20);
     }
     let mut rig = Rig::new(context, &case.loss, shape, &layout, &options, data)?;
     let plan = rig.head.plan();

@@ -225,9 +225,15 @@ pub fn plain(shards: &[usize]) -> Layout<'_> {
 
 /// The smallest budget for this head, and an eighth more.
 pub fn tight(context: &Context, loss: &MarginSoftmax, shape: Shape, layout: &Layout<'_>, options: &Options) -> Budget {
+    let needed = least(context, loss, shape, layout, options);
+    Budget::bytes(needed + needed / 8)
+}
+
+/// The bytes of the smallest budget.
+pub fn least(context: &Context, loss: &MarginSoftmax, shape: Shape, layout: &Layout<'_>, options: &Options) -> u64 {
     let options = Options { budget: Budget::bytes(1), ..*options };
     match Plan::head(loss, shape, layout, context.limits(), &options) {
-        Err(Error::Budget { needed, .. }) => Budget::bytes(needed + needed / 8),
+        Err(Error::Budget { needed, .. }) => needed,
         other => panic!("a budget of one byte was accepted: {:?}", other.map(|p| p.workspace_bytes())),
     }
 }
