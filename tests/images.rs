@@ -109,6 +109,27 @@ fn sets_that_do_not_fit_are_refused() {
     assert!(nowhere.contains("nowhere: no file train-images-idx3-ubyte.gz"), "{nowhere}");
 }
 
+/// Debian's package, where it is installed; elsewhere the error says how to get it, and what to do without.
+#[test]
+fn the_package_is_read_or_named() {
+    match Images::folder(None, 1000) {
+        Ok(images) => {
+            assert_eq!(
+                (images.classes, images.train.inputs.dim(), images.test.labels.len()),
+                (10, (1000, 784), 10_000)
+            );
+            assert_eq!(images.title, "Fashion-MNIST, 1000 of its 60000 training images");
+            // a thousand for each class
+            assert!((0..10).all(|class| images.test.labels.iter().filter(|&&label| label == class).count() == 1000));
+        }
+        Err(why) => {
+            let why = why.to_string();
+            let told = ["apt-get install dataset-fashion-mnist", "--data DIR", "--quick"];
+            assert!(told.iter().all(|part| why.contains(part)), "{why}");
+        }
+    }
+}
+
 /// The quick form: every loss learns, the numbers fit together, and the report has all of it.
 #[test]
 fn every_loss_learns() {

@@ -23,7 +23,11 @@ mod scales;
 mod validation;
 
 use approx::assert_abs_diff_eq;
-use common::{digits::Digits, runs::mean_deviation};
+use common::{
+    digits::Digits,
+    learner::{self, Model, Objective, Settings, Sizes},
+    runs::mean_deviation,
+};
 use data::{Problem, balance_scale, embedded, folder, iris};
 use experiments::{Cell, DEEPEST, Results, Wanted};
 use margin_softmax::Backend;
@@ -74,6 +78,30 @@ fn every_loss_learns() {
     assert_eq!(json["table"][1]["losses"][0]["published"], 89.65);
     assert!(results.entries.iter().all(|entry| page.contains(entry.title)));
     assert!(report::protocol(&results).contains("1 × 3-fold cross-validation, random folds"));
+}
+
+/// The paper's equations of softmax, center loss and M-Softmax have no bias: none of the table's losses learns one, and with
+/// one a linear head would.
+#[test]
+fn no_loss_learns_a_bias() {
+    let set = iris().unwrap().set;
+    let sizes = Sizes { lengths: vec![4, 16], classes: 3, sub_centers: 1 };
+    let settings = Settings { epochs: 1, batch: 50, rate: 0.01, seed: 1 };
+    let learnt = |objective: &Objective| {
+        let mut most = 0;
+        let mut model = Model::untrained(&sizes, 1);
+        let watch = |step: &learner::Step<'_>| {
+            most = most.max(step.out.grad_bias.len());
+            Ok(())
+        };
+        learner::train(&Backend::cpu(), objective, &mut model, &set, &settings, watch).unwrap();
+        most
+    };
+    for entry in losses::entries() {
+        assert_eq!(learnt(&entry.objective), 0, "{}", entry.title);
+    }
+    let softmax = &losses::entries()[0].objective;
+    assert_eq!(learnt(&Objective { bias: true, ..softmax.clone() }), 3);
 }
 
 /// Few epochs: ten depths of every loss on both sets, with the accuracy of a coin of three sides or better.

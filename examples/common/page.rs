@@ -91,6 +91,7 @@ svg { display: block; width: 100%; height: auto; font-family: system-ui, sans-se
 table { border-collapse: collapse; font-size: .92rem; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; }
+.tight th, .tight td { padding: .35rem; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 .numbers th:nth-child(2), .numbers td:nth-child(2) { text-align: right; }
 footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8rem; }

@@ -95,7 +95,7 @@ fn accuracy(results: &Results) -> Option<Sheet> {
             average("Average of the eight", &eight);
         }
         let figures = published(&|p| p.mean_of_eight);
-        rows.extend(figures.map(|cells| row("  published, of the eight", String::new(), cells)));
+        rows.extend(figures.map(|cells| row("  published mean", String::new(), cells)));
     }
     let wins = results.wins().iter().map(usize::to_string).collect();
     rows.push(row("Wins", "–".into(), wins));
@@ -104,7 +104,7 @@ fn accuracy(results: &Results) -> Option<Sheet> {
 
 fn deviation(results: &Results) -> Option<Sheet> {
     let header = header(&["data"], results);
-    let of = |values: &[f64]| figure(mean_deviation(values).1);
+    let of = |values: &[f64]| mean_deviation(values).1.map_or("–".into(), |deviation| format!("{deviation:.1}"));
     let cell = |cell: &Cell| match cell {
         Cell::Measured { repeats, folds } => format!("{} / {}", of(repeats), of(folds)),
         Cell::Refused(_) => "refused".into(),

@@ -43,7 +43,12 @@ fn section(
 ) -> Result {
     writeln!(body, "<h2>{title}</h2>\n<p>{text}</p>")?;
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    page::table(body, &header, rows, key)
+    // a column for each loss
+    let tight = header.len() > 8;
+    body.push_str(if tight { "<div class=\"tight\">" } else { "<div>" });
+    page::table(body, &header, rows, key)?;
+    body.push_str("</div>\n");
+    Ok(())
 }
 
 /// The least and the largest, with room for a dot.
