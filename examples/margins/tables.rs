@@ -33,10 +33,11 @@ pub fn all(results: &Results) -> Result<Vec<Sheet>> {
 pub fn protocol(results: &Results) -> String {
     let p = results.protocol;
     format!(
-        "{}; 60 → {HIDDEN}, ReLU, → {DIM} values; {} epochs of Adam in batches of {BATCH}, rate {RATE} falling to 0; \
+        "{}; 60 → {HIDDEN}, ReLU, → {DIM} values; {} {} of Adam in batches of {BATCH}, rate {RATE} falling to 0; \
          {} from seed {}{}; heads: {}",
         results.data.text(),
         p.epochs,
+        if p.epochs == 1 { "epoch" } else { "epochs" },
         if p.repeats == 1 { "one run each".into() } else { format!("mean ± deviation of {} runs", p.repeats) },
         p.seed,
         if results.quick { "; the quick form, with fewer values" } else { "" },

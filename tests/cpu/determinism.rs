@@ -249,6 +249,8 @@ fn threads_and_reruns_change_no_bit_beside_a_head() {
                 let mut all: Vec<u64> = all.into_iter().map(|v| v.to_bits().into()).collect();
                 all.push(cpu.mean_pair_angle(33, &data.w).unwrap().to_bits());
                 all.push(cpu.mean_prototype(33, &data.w).unwrap().to_bits());
+                let nearest = cpu.nearest_prototype_angles(33, &data.w).unwrap();
+                all.extend([nearest.mean.to_bits(), nearest.least.to_bits()]);
                 let again = (all, vec![]);
                 let same = again == *first.last_mut().unwrap().get_or_insert_with(|| again.clone());
                 assert!(same, "other bits on {} threads", pool.current_num_threads());
