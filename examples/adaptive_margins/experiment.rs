@@ -1,7 +1,7 @@
 //! Training with a margin for each class, learned or the same for all.
 
 use clap::ValueEnum;
-use margin_softmax::{Backend, Batch, MarginGradients, MarginSoftmax, Margins, Options, Output, Want};
+use margin_softmax::{Backend, Batch, MarginSoftmax, Margins, Options, Output, Want, data::MarginGradients};
 use ndarray::{Array2, ArrayView2};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;

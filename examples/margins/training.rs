@@ -1,23 +1,22 @@
 //! One run: a network trained with one loss, measured on what it was trained on, on other utterances of the same voices,
 //! and on voices that it has never heard.
 
-use margin_softmax::{
-    Backend, Regularizer, Shape,
-    monitor::{Monitor, NearestAngles, Report},
-    verification::{DetectionCost, DetectionCurve},
-};
-use ndarray::Array2;
-
 use crate::{
     common::{
         Result,
         learner::{self, Model, Objective, Set, Settings, Sizes, flat},
+        pairs::detection,
         progress::Progress,
         readings::{Reading, Watch},
         runs::{mean_deviation, parallel},
         voices::SEEN,
     },
     data::Data,
+};
+use margin_softmax::{
+    Backend, Regularizer, Shape,
+    monitor::{Monitor, NearestAngles, Report},
+    verification::DetectionCost,
 };
 
 /// Outputs of the hidden layer.
@@ -127,8 +126,7 @@ fn run(backend: &Backend, data: &Data, job: &Job, protocol: &Protocol, seed: u64
         monitor.add(&model.judge(backend, &job.objective.loss, set)?, &set.labels, None)?;
         Ok(Seen::from(&monitor.report()))
     };
-    let (scores, same) = pairs(&model.embed(&data.unseen), &data.unseen.labels);
-    let curve = DetectionCurve::new(&scores, &same)?;
+    let curve = detection(&model.embed(&data.unseen), &data.unseen.labels)?;
     let prototypes = flat(&model.prototypes.value);
     Ok(Outcome {
         train: seen(&train)?,
@@ -147,15 +145,6 @@ fn run(backend: &Backend, data: &Data, job: &Job, protocol: &Protocol, seed: u64
 pub fn first_voices(set: &Set, voices: usize) -> Set {
     let rows: Vec<usize> = (0..set.labels.len()).filter(|&row| (set.labels[row] as usize) < voices).collect();
     set.select(&rows)
-}
-
-/// Cosine and "same voice" of every pair.
-fn pairs(embeddings: &Array2<f32>, labels: &[u32]) -> (Vec<f32>, Vec<bool>) {
-    let mut unit = embeddings.clone();
-    unit.rows_mut().into_iter().for_each(|mut row| row /= row.dot(&row).sqrt().max(1e-12));
-    let cosines = unit.dot(&unit.t());
-    let all = (0..labels.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-    all.map(|(i, j)| (cosines[[i, j]], labels[i] == labels[j])).unzip()
 }
 
 /// All repeats of all jobs, in their order, on all cores.
