@@ -203,6 +203,11 @@ fn companions_take_part_in_training() {
     let scheduled = |schedules| run(&normface, &Settings { schedules: Some(schedules), ..few }).model.prototypes.value;
     assert_eq!(scheduled(over), alone);
     assert_ne!(scheduled(later), alone);
+    // tables show the loss as it ends, which trains to the same bits
+    let settings = Settings { schedules: Some(later), ..few };
+    let ended = settings.ended(Loss { name: String::new(), title: String::new(), loss: normface.clone() }).unwrap();
+    assert_eq!(ended.loss, normface.clone().with_margin(|m| m.m2 = 0.3));
+    assert_eq!(run(&ended.loss, &settings).model.prototypes.value, scheduled(later));
 
     // Reg_ss balances the prototypes
     let spread = |settings: &Settings| {
