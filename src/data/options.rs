@@ -289,10 +289,12 @@ pub struct Want {
 /// dφ/dm is the derivative of the curve as it is: of the fallback at and beyond the threshold (a series holds at the threshold itself),
 /// of the series where the curve is one, and of the forward curve where [`Slope::Detached`](crate::objective::Slope) replaces
 /// dφ/dx. At m1 = 1, m2 = 0, where no curve is evaluated, it is the derivative of the curve with margins nearby.
+/// What other classes see of the target is held fixed, as in dX.
 ///
 /// A margin that must stay has gradient 0: m1 with the sine fallback and with fitted series coefficients, m1 and m2 of a linear
 /// head. Refused, as [`Error::Combination`](crate::Error::Combination): targets without m0..m3, margins that
-/// [`Adaptive`](crate::Adaptive) sets by the row, given series coefficients, and soft labels.
+/// [`Adaptive`](crate::Adaptive) sets by the row, given series coefficients, and soft labels. The JavaScript module refuses all of them:
+/// its planner comes without their kernels.
 ///
 /// Of shards, the one from class 0 reports them, all classes together; the others report zeros. Over sampled classes
 /// [`Classes`](Self::Classes) is in the order of the sample.

@@ -9,7 +9,7 @@ use super::{
     kernels as k,
     schedule::SumPlace,
 };
-use crate::Result;
+use crate::{Error, Result};
 
 /// The kernels of a sweep over the cosines.
 struct SweepKernels {
@@ -91,13 +91,19 @@ impl HeadPlan<'_> {
     fn margin_gradients(&self, b: &mut Builder, steps: &mut Vec<Step>) -> Result<()> {
         let Self { global, buffers: own, .. } = self;
         let Some(margins) = &own.margins else { return Ok(()) };
+        if cfg!(all(target_arch = "wasm32", not(feature = "gpu"))) {
+            // every page downloads the planner
+            let why = "the planner for browsers comes without its kernels";
+            return Err(Error::Missing { what: "grad_margins", why });
+        }
         let part = StepConstants { local: u32::from(margins.sum.is_none()), ..*global };
         let buffers = [own.rows, margins.rows, own.class_margins, own.row_margins];
         steps.push(b.step(&k::margin_gradients(&self.snippets), part, Grid::over_rows(64, 1), &buffers)?);
         if let Some((out, by_class)) = margins.sum {
             let step = if by_class {
                 let (classes, buffers) = (self.work.all_classes, [own.rows, margins.rows, out]);
-                let part = StepConstants::over(classes);
+                // not those of the norms of so many prototypes, as the budget counts them
+                let part = StepConstants { begin: 1, ..StepConstants::over(classes) };
                 b.step(&k::class_margin_gradients(), part, Grid::fixed(classes as u64), &buffers)
             } else {
                 b.step(&k::sum_margin_gradients(), *global, Grid::fixed(1), &[margins.rows, out])

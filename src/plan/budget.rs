@@ -11,7 +11,7 @@ use super::{
     tuning::Tuning,
     work::{Bias, Work},
 };
-use crate::{Error, Options, Result, Shape, Tile};
+use crate::{Error, MarginGradients, Options, Result, Shape, Tile};
 
 /// The fastest schedule whose buffers fit the budget.
 pub(super) fn fit(
@@ -187,11 +187,13 @@ impl Search<'_> {
             // a span that starts a row's list, or begins at class 0 of its chunk, has constants of its own too
             count += schedule.chunks.iter().map(|c| c.count.div_ceil(CLASSES_PER_SPAN) as u64).sum::<u64>();
         }
-        count += u64::from(work.bias == Some(Bias::Link));
+        // `local` is 1, for the whole batch
+        let local = work.bias == Some(Bias::Link) || work.margins == Some(MarginGradients::Rows);
+        count += u64::from(local) + u64::from(work.margins == Some(MarginGradients::Classes));
         if work.embeddings {
             // a chunk that begins another sum of dX, and the step that adds those to the ones before
             let more = schedule.sums().iter().filter(|sum| sum.begins && sum.adds).count() as u64;
-            count += more + u64::from(more > 0 && work.bias != Some(Bias::Link));
+            count += more + u64::from(more > 0 && !local);
         }
         count
     }

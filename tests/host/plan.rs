@@ -1,11 +1,14 @@
 //! The planner as plain data: budgets, chunks, shards, geometry; no device.
 
 use margin_softmax::{
-    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity, Target, Tile, Want,
+    Backend, Batch, Budget, Error, MarginGradients, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity,
+    Target, Tile, Want,
     data::DevicePreset,
     objective::{Adaptive, Curve, Damping, Others, PRESETS, Series, Unified},
     plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Stage, TensorRole, Vendor},
 };
+
+use crate::families;
 
 const WANTS: [Want; 4] = [Want::LOSS, Want::EMBEDDINGS, Want::PROTOTYPES, Want::ALL];
 
@@ -81,7 +84,10 @@ fn the_smallest_budget_is_exact_for_every_loss() {
                 if loss.similarity == Similarity::Dot && centers > 1 {
                     continue;
                 }
-                for want in wants {
+                let learned = MarginGradients::ALL.iter().filter(|_| families::learns_margins(&loss));
+                let margins =
+                    learned.flat_map(|&m| [Want::LOSS, Want::ALL.with_bias()].map(|want| want.with_margins(m)));
+                for want in wants.into_iter().chain(margins) {
                     let plan = |bytes| {
                         let options = Options { budget: Budget::bytes(bytes), want, ..Default::default() };
                         Plan::head(&loss, shape, &layout, &Limits::WEBGPU, &options)
