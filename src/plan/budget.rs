@@ -11,7 +11,7 @@ use super::{
     tuning::Tuning,
     work::{Bias, Work},
 };
-use crate::{Error, MarginGradients, Options, Result, Shape, Tile};
+use crate::{Error, Options, Result, Shape, Tile, data::MarginGradients};
 
 /// The fastest schedule whose buffers fit the budget.
 pub(super) fn fit(

@@ -1,9 +1,8 @@
 //! The planner as plain data: budgets, chunks, shards, geometry; no device.
 
 use margin_softmax::{
-    Backend, Batch, Budget, Error, MarginGradients, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity,
-    Target, Tile, Want,
-    data::DevicePreset,
+    Backend, Batch, Budget, Error, MarginSoftmax, Margins, Options, Reduction, Shape, Similarity, Target, Tile, Want,
+    data::{DevicePreset, MarginGradients},
     objective::{Adaptive, Curve, Damping, Others, PRESETS, Series, Unified},
     plan::{Batched, Call, CrossEntropy, Element, Grid, Layout, Limits, Plan, Role, Stage, TensorRole, Vendor},
 };
