@@ -59,7 +59,7 @@ impl Backend {
     /// [`closest_pair_asymptote`](crate::theory::closest_pair_asymptote) say of random ones. NaN where one is not finite,
     /// 0 where there is no pair.
     ///
-    /// C²·D multiplications by a [`Predictor`](crate::Predictor), within the default [`Budget`](crate::Budget); a GPU gets the
+    /// C²·D multiplications by a [`Predictor`], within the default [`Budget`](crate::Budget); a GPU gets the
     /// prototypes uploaded once for every 2,048 of them. A cosine is off by up to 2e-6 but on the reference, an angle θ by
     /// that over sin θ: equal prototypes may be 2e-3 apart.
     pub fn nearest_prototype_angles(&self, dim: usize, prototypes: &[f32]) -> Result<NearestAngles> {
