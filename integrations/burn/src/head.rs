@@ -7,8 +7,7 @@ use std::sync::{
 
 use burn::{
     backend::{
-        Autodiff, Cube, CubeDevice, DispatchDevice, DispatchKindConversion, DispatchTensor,
-        GradientCheckpointingStrategy,
+        Autodiff, Cube, DispatchKindConversion, DispatchTensor, GradientCheckpointingStrategy,
         autodiff::checkpoint::strategy::{BalancedCheckpointing, CheckpointStrategy, NoCheckpointing},
         tensor::FloatTensor,
     },
@@ -16,14 +15,14 @@ use burn::{
     module::{Content, DisplaySettings, Initializer, Module, ModuleDisplay, Param, RunningState},
     tensor::{DType, Device, Int, IntDType, Tensor},
 };
-use margin_softmax::{Adaptive, MarginSoftmax, Shape, Similarity, State};
+use margin_softmax::{Adaptive, MarginSoftmax, Shape, Similarity, State, objective::Schedules};
 
 use crate::{
-    Error, Result, buffer, device,
+    Error, Result, buffer, device, monitor,
     op::{self, Call, Output},
     pool::{self, Pool},
     predict::{self, Heads},
-    step::{Predictions, StepOptions, StepOutput, beside, on_device},
+    step::{Predictions, StepOptions, StepOutput, beside, check_floats, check_wgpu, on_device},
 };
 
 /// How to make a [`MarginHead`].
@@ -202,6 +201,7 @@ impl MarginHead {
             (x, w) => x.or(w),
         };
         let optional = options.constants(&device)?;
+        monitor::check(options, &self.loss)?;
         let training = strategy.is_some();
         let step = if training { self.step.fetch_add(1, Ordering::Relaxed) } else { self.step() };
         let state = State { step, ..State::new(&self.loss, shape)?.with_seed(self.seed) };
@@ -261,17 +261,14 @@ impl MarginHead {
     }
 
     /// The numbers of the state that a loss follows, on this device.
-    fn follows(&self, device: &Device) -> Result<Tensor<1>> {
+    pub(crate) fn follows(&self, device: &Device) -> Result<Tensor<1>> {
         let follows = self.state.value_sync().without_autodiff().to_device(device);
         // a record may hold anything
         if follows.dims() != [4] {
             let (found, expected) = (follows.dims().to_vec(), vec![4]);
             return Err(margin_softmax::Error::Shape { what: "state", found, expected }.into());
         }
-        if follows.dtype() != DType::F32 {
-            let (found, expected) = (follows.dtype().name(), "f32");
-            return Err(margin_softmax::Error::Element { what: "state", found, expected }.into());
-        }
+        check_floats("state", follows.dtype())?;
         Ok(follows)
     }
 
@@ -313,6 +310,19 @@ impl MarginHead {
         Ok(())
     }
 
+    /// The margins and the scale of the next training step under schedules: before each forward pass of a run. Compiles nothing.
+    ///
+    /// Errors: a number that the loss does not have, or a value outside its range; the loss stays as it is then.
+    pub fn apply_schedules(&mut self, schedules: &Schedules) -> Result<()> {
+        schedules.apply(self.step(), &mut self.loss)?;
+        Ok(())
+    }
+
+    /// The most bytes of workspace, and the seed of what ElasticFace draws.
+    pub(crate) fn budget_and_seed(&self) -> (u64, u64) {
+        (self.budget, self.seed)
+    }
+
     /// Training steps so far; ElasticFace's draws depend on it.
     pub fn step(&self) -> u64 {
         self.step.load(Ordering::Relaxed)
@@ -329,11 +339,8 @@ impl MarginHead {
         self.pool.places()
     }
 
-    fn check(&self, x: &Tensor<2>, w: &Tensor<2>) -> Result<Shape> {
-        let expected = x.device().inner();
-        if !matches!(expected.as_dispatch(), DispatchDevice::Cube(CubeDevice::Wgpu(_))) {
-            return Err(Error::Backend { what: "embeddings", found: format!("{expected:?}") });
-        }
+    pub(crate) fn check(&self, x: &Tensor<2>, w: &Tensor<2>) -> Result<Shape> {
+        let expected = check_wgpu("embeddings", &x.device())?;
         on_device("prototypes", w.device(), &expected)?;
         let ([n, d], [vectors, dim]) = (x.dims(), w.dims());
         if d != dim {
@@ -344,12 +351,8 @@ impl MarginHead {
             let (found, expected) = (vec![vectors, d], vec![vectors.next_multiple_of(self.sub_centers), d]);
             return Err(margin_softmax::Error::Shape { what: "prototypes", found, expected }.into());
         }
-        for (what, found) in [("embeddings", x.dtype()), ("prototypes", w.dtype())] {
-            if found != DType::F32 {
-                let (found, expected) = (found.name(), "f32");
-                return Err(margin_softmax::Error::Element { what, found, expected }.into());
-            }
-        }
+        check_floats("embeddings", x.dtype())?;
+        check_floats("prototypes", w.dtype())?;
         Ok(Shape::new(n, vectors / self.sub_centers, d)?.with_sub_centers(self.sub_centers)?)
     }
 }
@@ -382,10 +385,11 @@ where
 
 /// The loss with the constants beside it.
 fn results(loss: Tensor<1>, output: Output, strategy: Option<GradientCheckpointingStrategy>) -> StepOutput {
-    let Output { log_sum_exps, nearest, .. } = output;
+    let Output { log_sum_exps, nearest, monitor, .. } = output;
     StepOutput {
         loss,
         log_sum_exps: log_sum_exps.map(|sums| beside(Tensor::from_primitive::<Cube>(sums), strategy)),
         predictions: nearest.map(|nearest| Predictions::new(nearest, strategy)),
+        monitor,
     }
 }

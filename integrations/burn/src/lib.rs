@@ -61,6 +61,14 @@
 //! embeddings and the prototypes. [`MarginHead::predict`] is the same search without labels, for inference: over millions of
 //! classes within the budget.
 //!
+//! # Beside the loss
+//!
+//! [`regularize`] is a penalty on the prototypes (Reg_ss, UniformFace) and [`Centers`] the center loss, both with gradients that flow
+//! through burn's graph. [`MarginHead::apply_schedules`] moves margins and scale from step to step. A
+//! [`monitor`](StepOptions::monitor) of the steps, [`mean_prototype`] and the library's
+//! [`CollapseDetector`](margin_softmax::monitor::CollapseDetector) tell how a run goes; [`MarginHead::report`] has the numbers of one
+//! batch for a log.
+//!
 //! # Features and versions
 //!
 //! burn's `fusion` and `autotune` may be on or off.
@@ -71,17 +79,21 @@
 
 #![warn(missing_docs)]
 
+mod auxiliary;
 mod buffer;
 mod device;
 mod error;
 mod head;
+mod monitor;
 mod op;
 mod pool;
 mod predict;
 mod step;
 
+pub use auxiliary::{Centers, CentersConfig, regularize, try_regularize};
 pub use device::{context, descriptor, from_setup, init, share};
 pub use error::{Error, Result};
 pub use head::{MarginHead, MarginHeadConfig};
-pub use margin_softmax::{self, MarginSoftmax, wgpu};
+pub use margin_softmax::{self, CenterLoss, MarginSoftmax, Regularizer, wgpu};
+pub use monitor::{StepMonitor, mean_prototype, try_mean_prototype};
 pub use step::{Predictions, SoftLabels, StepOptions, StepOutput};

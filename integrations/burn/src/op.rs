@@ -16,11 +16,17 @@ use burn::{
     tensor::FloatDType,
 };
 use burn_cubecl::{CubeDevice, tensor::CubeTensor};
-use margin_softmax::{MarginSoftmax, Reduction, Shape, State, gpu::Context, plan::Element, wgpu};
+use margin_softmax::{
+    MarginSoftmax, Reduction, Shape, State,
+    gpu::{Context, monitor::HeadMonitor},
+    plan::Element,
+    wgpu,
+};
 
 use crate::{
     Result,
     buffer::{self, Held},
+    monitor::StepMonitor,
     pool::{self, Inputs, Key, Lease, Own, Pool},
     step::{Constant, Nearest, Optional, StepOptions},
 };
@@ -58,6 +64,7 @@ pub struct Output {
     pub state: Option<FloatTensor<Cube>>,
     pub log_sum_exps: Option<FloatTensor<Cube>>,
     pub nearest: Option<Nearest>,
+    pub monitor: Option<StepMonitor>,
 }
 
 /// The forward pass where nothing can want a gradient.
@@ -118,7 +125,8 @@ fn without_rows(call: &Call<'_>, prototypes: FloatTensor<Cube>, device: &CubeDev
     };
     let log_sum_exps = call.options.log_sum_exps.then(|| buffer::empty(&[0], device).0);
     let nearest = call.options.predictions.map(|count| NewNearest::new(&[0, count], device).nearest);
-    (loss, Output { state: None, log_sum_exps, nearest })
+    let monitor = call.options.monitor.map(|bins| StepMonitor::new(None, bins));
+    (loss, Output { state: None, log_sum_exps, nearest, monitor })
 }
 
 /// Records and submits the forward pass on burn's buffers.
@@ -142,7 +150,9 @@ fn forward(call: &Call<'_>, given: &Given, wanted: [bool; 2]) -> Result<(FloatTe
     let nearest = options.predictions.map(|count| NewNearest::new(&[shape.rows(), count], &device));
     let nearest_out = nearest.as_ref().map(NewNearest::hold).transpose()?;
 
+    let mut monitor = None;
     if let Some((bound, own)) = lease.get() {
+        monitor = options.monitor.map(|bins| HeadMonitor::new(context, bound, bins)).transpose()?;
         bound.set_training(call.training);
         if pool::draws(loss) {
             bound.set_state(call.state)?;
@@ -152,6 +162,9 @@ fn forward(call: &Call<'_>, given: &Given, wanted: [bool; 2]) -> Result<(FloatTe
                 buffer::copy_all(encoder, &state.tensor, &own.state, 0);
             }
             bound.record_forward(encoder);
+            if let Some(monitor) = &monitor {
+                monitor.record(encoder);
+            }
             buffer::copy_all(encoder, own.rows.as_ref().unwrap_or(&own.loss), &out_held.tensor, 0);
             if let Some(out) = &state_out {
                 buffer::copy_all(encoder, &own.state, &out.tensor, 0);
@@ -166,6 +179,7 @@ fn forward(call: &Call<'_>, given: &Given, wanted: [bool; 2]) -> Result<(FloatTe
         state: moved.map(|(state, _)| state),
         log_sum_exps: sums.map(|(sums, _)| sums),
         nearest: nearest.map(|made| made.nearest),
+        monitor: options.monitor.map(|bins| StepMonitor::new(monitor, bins)),
     };
     Ok((out, output, lease))
 }

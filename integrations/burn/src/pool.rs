@@ -197,10 +197,14 @@ pub fn prediction_tensors([classes, cosines, log_probabilities]: &[Tensor; 3]) -
 
 /// The prototypes as the plan cuts them: ranges of burn's one buffer.
 pub fn shards(whole: &Tensor, plan: &Plan) -> Result<Vec<Tensor>> {
-    let (d, k) = (plan.shape().dim(), plan.shape().sub_centers());
+    cut(whole, &plan.shard_sizes(), plan.shape().sub_centers(), plan.shape().dim())
+}
+
+/// Prototypes in shards of so many classes.
+pub fn cut(whole: &Tensor, sizes: &[usize], k: usize, d: usize) -> Result<Vec<Tensor>> {
     let mut offset = whole.offset();
     let mut cut = vec![];
-    for classes in plan.shard_sizes() {
+    for &classes in sizes {
         let shape = if k > 1 { vec![classes, k, d] } else { vec![classes, d] };
         let shard = Tensor::from_buffer(whole.buffer(), offset, &shape, whole.element())?;
         offset += shard.bytes();

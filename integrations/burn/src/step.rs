@@ -2,7 +2,7 @@
 
 use burn::{
     backend::{
-        Cube, GradientCheckpointingStrategy,
+        Cube, CubeDevice, DispatchDevice, GradientCheckpointingStrategy,
         tensor::{FloatTensor, IntTensor},
     },
     tensor::{DType, Device, Int, Tensor},
@@ -10,7 +10,7 @@ use burn::{
 use burn_cubecl::tensor::CubeTensor;
 use margin_softmax::plan::Element;
 
-use crate::{Error, Result, buffer, head::as_i32};
+use crate::{Error, Result, buffer, head::as_i32, monitor::StepMonitor};
 
 /// Optional inputs of a step, and the results that are wanted beside the loss. All tensors are constants: no gradient flows
 /// to them.
@@ -39,6 +39,9 @@ pub struct StepOptions {
     pub predictions: Option<usize>,
     /// Whether the log-sum-exps of the rows are returned.
     pub log_sum_exps: bool,
+    /// Bins of the histograms of a monitor of the step, 1 to 1024: accuracy and angles come beside the loss. Not with a linear
+    /// loss, which has no angles.
+    pub monitor: Option<usize>,
 }
 
 /// Targets of each row with their weights: mixup, cutmix, the top classes of a teacher; with a binary link several positives.
@@ -72,6 +75,8 @@ pub struct StepOutput {
     pub log_sum_exps: Option<Tensor<1>>,
     /// The nearest classes, where they were asked for.
     pub predictions: Option<Predictions>,
+    /// Accuracy and angles of the rows, where they were asked for; reading them waits for the step.
+    pub monitor: Option<StepMonitor>,
 }
 
 /// The nearest classes of each row, best first; constants.
@@ -168,13 +173,28 @@ impl StepOptions {
 fn floats<const D: usize>(what: &'static str, given: Option<Tensor<D>>, device: &Device) -> Result<Option<Constant>> {
     let Some(given) = given else { return Ok(None) };
     on_device(what, given.device(), device)?;
-    if given.dtype() != DType::F32 {
-        let (found, expected) = (given.dtype().name(), "f32");
-        return Err(margin_softmax::Error::Element { what, found, expected }.into());
-    }
+    check_floats(what, given.dtype())?;
     let shape = given.dims().to_vec();
     let tensor = given.without_autodiff().try_into_primitive::<Cube>().map_err(|e| Error::backend(what, e))?;
     Ok(Some(Constant { tensor: buffer::float(tensor), shape, element: Element::F32 }))
+}
+
+/// The device without autodiff; refuses another backend than burn's wgpu.
+pub(crate) fn check_wgpu(what: &'static str, device: &Device) -> Result<Device> {
+    let device = device.clone().inner();
+    if matches!(device.as_dispatch(), DispatchDevice::Cube(CubeDevice::Wgpu(_))) {
+        return Ok(device);
+    }
+    Err(Error::Backend { what, found: format!("{device:?}") })
+}
+
+/// Refuses another element type than f32.
+pub(crate) fn check_floats(what: &'static str, found: DType) -> Result<()> {
+    if found == DType::F32 {
+        return Ok(());
+    }
+    let (found, expected) = (found.name(), "f32");
+    Err(margin_softmax::Error::Element { what, found, expected }.into())
 }
 
 /// Refuses a tensor on another device than the embeddings.

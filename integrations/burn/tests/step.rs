@@ -59,7 +59,8 @@ impl Problem {
 
     fn step(&self, options: &StepOptions) -> Found {
         let x = self.x.clone().detach().require_grad();
-        let StepOutput { loss, log_sum_exps, predictions } = self.head.forward_with(x.clone(), self.y.clone(), options);
+        let StepOutput { loss, log_sum_exps, predictions, .. } =
+            self.head.forward_with(x.clone(), self.y.clone(), options);
         let gradients = loss.clone().sum().backward();
         let dx = x.grad(&gradients).expect("the embeddings have a gradient");
         let dw = self.head.prototypes.val().grad(&gradients).expect("the prototypes have a gradient");
