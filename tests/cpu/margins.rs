@@ -40,11 +40,11 @@ fn data_for(loss: &MarginSoftmax, i: usize) -> Data {
     data.labels[5] = -1;
     // several rows of a class
     data.labels[7] = data.labels[6];
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         let count = if loss.reduction == Reduction::None { 24 } else { 1 };
         data.upstream = Some((0..count).map(|i| [0.7, -1.3, 0.2][i % 3]).collect());
     }
-    if i % 3 == 0 {
+    if i.is_multiple_of(3) {
         data.class_margins[3] = Some((0..260).map(|j| j as f32 * 1e-3 - 0.1).collect());
         data.row_margins[0] = Some((0..24).map(|i| 0.8 + 0.01 * i as f32).collect());
     }
