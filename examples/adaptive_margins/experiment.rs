@@ -221,8 +221,8 @@ fn run(
             adam.advance();
             margin_adam.advance();
             // dL/dm3 of a row is s·P of the other classes, divided by the rows of the batch
-            for class in 0..CLASSES {
-                pulls[class] += f64::from(out.grad_margins[4 * class + 3]) / SCALE * labels.len() as f64;
+            for (pull, margins) in pulls.iter_mut().zip(out.grad_margins.chunks_exact(4)) {
+                *pull += f64::from(margins[3]) / SCALE * labels.len() as f64;
             }
             let gradient = ArrayView2::from_shape(embeddings.raw_dim(), &out.grad_embeddings)?;
             model.mlp.backward(&tape, gradient, &adam);
