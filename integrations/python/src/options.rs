@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use margin_softmax::{Backend, Budget, Options, Shape, Want, data::GradientFilter};
+use margin_softmax::{
+    Backend, Budget, Options, Shape, Want,
+    data::{GradientFilter, MarginGradients},
+};
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
@@ -59,7 +62,7 @@ fn count<T: for<'a, 'py> FromPyObject<'a, 'py, Error = PyErr>>(
 
 /// The gradients of these names.
 fn want(value: &Bound<'_, PyAny>) -> PyResult<Want> {
-    let known = "embeddings, prototypes, scale, bias";
+    let known = "embeddings, prototypes, scale, bias, margins, class_margins, row_margins";
     let names: Vec<String> = match value.extract::<String>() {
         Ok(name) => vec![name],
         Err(_) => value.extract().map_err(|_| type_error(format!("`want` must be names out of: {known}")))?,
@@ -71,6 +74,12 @@ fn want(value: &Bound<'_, PyAny>) -> PyResult<Want> {
             "prototypes" => want.grad_prototypes = true,
             "scale" => want.grad_scale = true,
             "bias" => want.grad_bias = true,
+            "margins" | "class_margins" | "row_margins" if want.grad_margins.is_some() => {
+                return Err(value_error("`want` has margins twice: `margins`, `class_margins` or `row_margins`"));
+            }
+            "margins" => want.grad_margins = Some(MarginGradients::Sum),
+            "class_margins" => want.grad_margins = Some(MarginGradients::Classes),
+            "row_margins" => want.grad_margins = Some(MarginGradients::Rows),
             _ => return Err(value_error(format!("`{name}` is not a known gradient; known are: {known}"))),
         }
     }

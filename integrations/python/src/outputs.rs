@@ -1,6 +1,6 @@
 //! Results as objects of arrays.
 
-use margin_softmax::{Want, data};
+use margin_softmax::{Want, data, data::MarginGradients};
 use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods, PyReadwriteArrayDyn};
 use pyo3::{prelude::*, types::PyDict};
 
@@ -29,6 +29,8 @@ pub struct Output {
     grad_scale: Option<f64>,
     /// [C] of a linear head, [1] of a binary link; None if it was not wanted.
     grad_bias: Option<Py<PyAny>>,
+    /// dL/dm0..m3: [4], [C, 4] or [N, 4]; None if it was not wanted.
+    grad_margins: Option<Py<PyAny>>,
     /// Rows and prototypes that were left out, and why.
     counts: Py<PyDict>,
     /// What a gradient filter dropped; None without one.
@@ -151,6 +153,11 @@ impl Output {
         let grad_prototypes = gradient("grad_prototypes", want.grad_prototypes, out.grad_prototypes, prototypes)?;
         let bias = [out.grad_bias.len()];
         let grad_bias = gradient("grad_bias", want.grad_bias, out.grad_bias, &bias)?;
+        let margins: &[usize] = match want.grad_margins {
+            Some(data::MarginGradients::Sum) | None => &[4],
+            Some(_) => &[out.grad_margins.len() / 4, 4],
+        };
+        let grad_margins = gradient("grad_margins", want.grad_margins.is_some(), out.grad_margins, margins)?;
         let filtered = out.filtered.map(|filtered| -> PyResult<_> {
             let dict = PyDict::new(py);
             dict.set_item("dropped", filtered.dropped.into())?;
@@ -171,6 +178,7 @@ impl Output {
             grad_prototypes,
             grad_scale: want.grad_scale.then(|| out.grad_scale.into()),
             grad_bias,
+            grad_margins,
             counts: counts(py, &out.counts)?,
             filtered: filtered.transpose()?,
             predictions: predictions.transpose()?,

@@ -293,6 +293,25 @@ def test_every_argument_of_a_batch():
     assert out.grad_bias.shape == (C,) and out.grad_scale is not None and out.grad_prototypes is None
 
 
+def test_gradients_of_the_margins():
+    x, w, y = batch()
+    margins = {"m3": np.linspace(0, 0.3, C).astype("f4")}
+    wide = {"m3": margins["m3"].astype("f8")}
+    for name, shape in [("margins", (4,)), ("class_margins", (C, 4)), ("row_margins", (N, 4))]:
+        found = head("arcface", want=["embeddings", name]).evaluate(x, w, y, class_margins=margins).grad_margins
+        exact = head("arcface", want=[name], device="reference")
+        exact = exact.evaluate(x.astype("f8"), w.astype("f8"), y, class_margins=wide).grad_margins
+        assert found.shape == exact.shape == shape and exact.dtype == np.float64
+        np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
+        if name == "class_margins":
+            assert not exact[np.setdiff1d(np.arange(C), y)].any() and exact[y].any(1).all()
+    assert head().evaluate(x, w, y).grad_margins is None
+    with pytest.raises(ValueError, match="margins twice"):
+        head(want=["margins", "row_margins"])
+    with pytest.raises(ValueError, match="unified"):
+        head("arcgrad", want=["margins"])
+
+
 def test_predictions_of_a_step_and_without_labels():
     x, w, y = batch()
     cosines = x / np.linalg.norm(x, axis=1, keepdims=True) @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T

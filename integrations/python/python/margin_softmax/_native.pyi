@@ -168,6 +168,8 @@ class Output:
     grad_prototypes: Optional[Floats]
     grad_scale: Optional[float]
     grad_bias: Optional[Floats]
+    grad_margins: Optional[Floats]
+    """dL/dm0 to dL/dm3: [4], [C, 4] or [N, 4]."""
     counts: dict[str, int]
     filtered: Optional[dict[str, float]]
     predictions: Optional[Predictions]
@@ -180,8 +182,8 @@ class _Options(TypedDict, total=False):
     """"best" (a hardware GPU, else the CPU; the default), "cpu", "gpu", "reference" (float64), or part of an adapter's name."""
     budget: Optional[int]
     """The most bytes of workspace; default 256 MiB."""
-    want: Union[str, Sequence[Literal["embeddings", "prototypes", "scale", "bias"]]]
-    """The gradients; default embeddings and prototypes."""
+    want: Union[str, Sequence[Literal["embeddings", "prototypes", "scale", "bias", "margins", "class_margins", "row_margins"]]]
+    """The gradients; default embeddings and prototypes. Those of the margins come summed over the batch, by class or by row."""
     threads: Optional[int]
     """Of the CPU path; default ``get_num_threads()``."""
     predictions: Optional[int]
