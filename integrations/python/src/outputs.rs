@@ -1,6 +1,6 @@
 //! Results as objects of arrays.
 
-use margin_softmax::{Want, data, data::MarginGradients};
+use margin_softmax::{Want, data};
 use numpy::{Element, PyArray1, PyArrayDyn, PyArrayMethods, PyReadwriteArrayDyn};
 use pyo3::{prelude::*, types::PyDict};
 
