@@ -14,6 +14,7 @@ use margin_softmax::{
     gpu::{self, Context, Head, Io, Tensor, auxiliary, monitor, operations},
     objective::{Custom, Fallback},
     plan::{Element, Layout, Plan},
+    verification::{CohortStatistics, DetectionCurve},
     *,
 };
 
@@ -543,6 +544,25 @@ fn every_error_says_what_is_wrong(context: &Context) -> Result<(), Failed> {
 
     let twice = margin_softmax::classes::ClassMap::keep(3, &[0, 0]).unwrap_err();
     begins(twice, "class 0 ", "twice");
+
+    let backend = Backend::Gpu(context.clone());
+    let gallery = [1.0, 0.0, 0.0, 1.0];
+    says(
+        backend.pair_cosines(2, &gallery, &gallery, &[[0, 2]]).unwrap_err(),
+        "`pairs` names item 2 at position 0, but there are only 2",
+    );
+    says(
+        DetectionCurve::new(&[1.0, 2.0], &[true, true]).map(drop).unwrap_err(),
+        "of 2 pairs 2 are of the same identity: at least one of the same and one of different are needed",
+    );
+    says(
+        DetectionCurve::new(&[1.0, f32::NAN], &[true, false]).map(drop).unwrap_err(),
+        "`scores` has NaN at position 1, every one must be finite",
+    );
+    says(
+        CohortStatistics::new(2, &[0.5; 4]).map(drop).unwrap_err(),
+        "the `scores` of row 0 are all equal, so they have no deviation to divide by",
+    );
 
     let mut seen = seen.into_inner();
     // in a process of its own: `memory_that_runs_out_comes_back`

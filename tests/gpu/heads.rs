@@ -384,7 +384,8 @@ fn the_hardest_classes_are_found_in_long_rows(context: &Context) -> Result<(), F
         let expected = data.expected(&case).0;
         let mut needed = 0;
         for bytes in [1, 1 << 28] {
-            let options = Options { budget: Budget::bytes(bytes.max(needed)), ..Default::default() };
+            let (budget, want) = (Budget::bytes(bytes.max(needed)), case.want());
+            let options = Options { budget, want, ..Default::default() };
             let head = Backend::Gpu(context.clone()).head_with(&case.loss, case.shape(), &options);
             let mut head = match head {
                 Err(Error::Budget { needed: least, .. }) => {
