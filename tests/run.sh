@@ -169,8 +169,8 @@ browser() {
     tests/browser/node_modules/.bin/tsc --noEmit --strict --target es2022 --module nodenext --lib es2022,dom --types '' \
         tests/browser/types.mts
     cargo run --release --features serde --example browser_cases -- out/browser
-    # 8,800 bytes of it are the regularisers and the center loss: ten kernels and their plans
-    cargo run --release -p web-build -- --inline --most 192000 web/planner
+    # 8,800 bytes of it are the regularisers and the center loss, ten kernels and their plans; 2,900 the checks of options
+    cargo run --release -p web-build -- --inline --most 195000 web/planner
     cargo run --release -p web-build -- tests/browser/rust
     web/serve.sh --build
     node tests/browser/run.mjs
@@ -295,6 +295,18 @@ threads() {
     node tests/browser/run.mjs 'threads have the bits'
 }
 
+# the readings of the collapse test made anew, by the experiments as they are run by hand
+collapse() {
+    local experiment files=()
+    for experiment in "$@"; do
+        files+=("$temporary/$experiment.jsonl")
+        cargo run --release --features serde --example "$experiment" -- --out "$temporary/$experiment" --readings "${files[-1]}" \
+            $([ "$experiment" != uci ] || echo '--only collapse') >/dev/null
+    done
+    tests/collapse/pack.py "${files[@]}" >"$temporary/readings.json.gz"
+    MARGIN_SOFTMAX_READINGS=$temporary/readings.json.gz cargo test --release --features serde --test collapse
+}
+
 miri() {
     (cd tests/miri && cargo +nightly miri test)
 }
@@ -305,6 +317,13 @@ if $full; then
     # trials by the folder that they are in
     step 'determinism' cargo test --release --features serde --test gpu -- determinism::
     step 'stress' cargo test --release --features serde --test gpu -- stress::
+    images=/usr/share/datasets/fashion-mnist
+    [ -d "$images" ] || step 'install dataset-fashion-mnist' install dataset-fashion-mnist
+    if [ -d "$images" ]; then
+        step 'collapse, trained anew' collapse margins speakers uci images
+    else
+        skip 'collapse, trained anew (dataset-fashion-mnist)'
+    fi
     step 'clippy of matrix units' cargo clippy --release --all-targets --features serde,cooperative_matrix -- -D warnings
     step 'shaders of matrix units' cargo test --release --features serde,cooperative_matrix --test shaders
     step 'a newer Mesa' tests/newer_mesa.sh
