@@ -69,7 +69,7 @@ pub fn lambda(text: &str) -> Result<f64, String> {
     if (0.0..=1e6).contains(&value) { Ok(value) } else { Err(allowed.into()) }
 }
 
-/// What is measured.
+/// The measurements.
 #[derive(Clone)]
 pub struct Plan {
     pub kind: Kind,

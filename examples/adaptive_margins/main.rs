@@ -40,7 +40,7 @@ use experiment::{Kind, Plan, Results};
 /// Learns a margin for each class, on digits of which some are rare.
 #[derive(Parser)]
 struct Args {
-    /// What computes the head; it is far too small for a GPU
+    /// The device of the head, which is far too small for a GPU
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
 

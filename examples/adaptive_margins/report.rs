@@ -21,7 +21,7 @@ pub type Sheet = (&'static str, Vec<String>, Vec<Vec<String>>);
 const RARE: [usize; 5] = [3, 4, 5, 6, 7];
 const ALL: [usize; CLASSES] = [0, 1, 2, 3, 4, 5, 6, 7];
 
-/// What is printed, and stands on the page.
+/// The tables, for the terminal and the page.
 pub fn tables(results: &Results) -> Vec<Sheet> {
     let mut all = vec![margins(results), accuracy(results)];
     all.extend(balance(results));

@@ -1,4 +1,4 @@
-//! What the ArcGrad paper measures on images: accuracy over epochs and over shares of the training set, angles, and time.
+//! The ArcGrad paper's measurements on images: accuracy over epochs and over shares of the training set, angles, and time.
 //!
 //! ```text
 //! apt-get install dataset-fashion-mnist
@@ -39,7 +39,7 @@ use training::{Protocol, Results};
 /// Trains a small network on images with the losses of the ArcGrad paper and measures what the paper measures.
 #[derive(Parser)]
 struct Args {
-    /// What computes the heads; they are far too small for a GPU
+    /// The device of the heads, which are far too small for a GPU
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
 

@@ -17,7 +17,7 @@ use crate::{
 /// A title, a header and rows.
 pub type Sheet = (&'static str, Vec<String>, Vec<Vec<String>>);
 
-/// What is printed, and stands on the page.
+/// The tables, for the terminal and the page.
 pub fn tables(results: &Results) -> Vec<Sheet> {
     vec![epochs(results), spread(results), shares(results), top(results), times(results)]
 }

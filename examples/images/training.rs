@@ -90,7 +90,7 @@ impl Protocol {
     }
 }
 
-/// What the test images say after some epochs.
+/// The results on the test images after some epochs.
 pub struct Mark {
     /// Shares of the test images: own class nearest; own class among the nearest five.
     pub top: [f64; 2],

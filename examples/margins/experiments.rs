@@ -1,4 +1,4 @@
-//! What is run: sweeps over each margin, the remedies of the collapse, the table of all families, the collapse in three
+//! The experiments: sweeps over each margin, the remedies of the collapse, the table of all families, the collapse in three
 //! dimensions, and large angle factors.
 
 use margin_softmax::{
@@ -92,7 +92,7 @@ impl Margin {
     }
 }
 
-/// What theory says of so many classes.
+/// The theory's predictions for a number of classes.
 #[derive(Clone, Copy)]
 pub struct Setting {
     pub classes: usize,
@@ -129,7 +129,7 @@ impl Setting {
     }
 }
 
-/// What to run.
+/// The experiments that were chosen.
 #[derive(Clone, Default)]
 pub struct Parts {
     /// Places in [`MARGINS`].

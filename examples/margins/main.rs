@@ -1,4 +1,4 @@
-//! What each margin does to angles and verification, beside what theory predicts: the experiments of "Unifying Margin-Based
+//! The effect of each margin on angles and verification, beside the predictions of theory: the experiments of "Unifying Margin-Based
 //! Softmax Losses in Face Recognition" (WACV 2023), on synthetic voices in the place of faces.
 //!
 //! ```text
@@ -75,7 +75,7 @@ struct Args {
     #[arg(long)]
     quick: bool,
 
-    /// What computes the heads; they are far too small for a GPU
+    /// The device of the heads, which are far too small for a GPU
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
 

@@ -15,7 +15,7 @@ pub struct Sheet {
     pub text: String,
     pub header: Vec<String>,
     pub rows: Vec<Vec<String>>,
-    /// What came out, a sentence each.
+    /// The findings, a sentence each.
     pub notes: Vec<String>,
 }
 

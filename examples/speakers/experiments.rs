@@ -9,7 +9,7 @@ use crate::{
     vowels::{self, Vowels},
 };
 
-/// What is run.
+/// The plan of the runs.
 #[derive(Clone)]
 pub struct Plan {
     /// Times through the seen voices.

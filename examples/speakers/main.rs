@@ -45,7 +45,7 @@ use experiments::{Plan, Results};
 /// Trains speaker verification with AAM, ChebyAAM and their variants, and verifies voices that were not trained.
 #[derive(Parser)]
 struct Args {
-    /// What computes the heads; they are far too small for a GPU
+    /// The device of the heads, which are far too small for a GPU
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
 

@@ -69,7 +69,7 @@ pub struct Results {
     pub traces: Vec<Trace>,
 }
 
-/// What the runs have in common.
+/// Everything that the runs share.
 struct Bench<'a> {
     backend: &'a Backend,
     protocol: Protocol,

@@ -16,7 +16,7 @@ pub struct Entry {
     pub published: Published,
 }
 
-/// What the paper has for a loss.
+/// The paper's figures for a loss.
 #[derive(Clone, Copy, Default)]
 pub struct Published {
     pub iris: Option<f64>,

@@ -17,7 +17,7 @@ pub const SCALES: [f64; 6] = [1.0, 2.0, 5.0, 10.0, 20.0, 40.0];
 /// Bins of a histogram of gaps, degrees.
 pub const BIN: f64 = 5.0;
 
-/// What a scale led to.
+/// The result of a scale.
 pub struct Gaps {
     pub scale: f64,
     /// Where the pull of this scale is the steepest, degrees.

@@ -27,7 +27,7 @@ use crate::{
 #[derive(Parser)]
 #[command(name = "verify")]
 pub struct Args {
-    /// What computes the cosines
+    /// The device that computes the cosines
     #[arg(long, value_enum, default_value_t = Device::Best)]
     device: Device,
 

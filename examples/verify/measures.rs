@@ -1,4 +1,4 @@
-//! What is measured of the scores, as a table and as JSON.
+//! The measures of the scores, as a table and as JSON.
 
 use margin_softmax::verification::{DetectionCost, DetectionCurve, PairAccuracy, pair_accuracy};
 use serde_json::{Value, json};

@@ -12,9 +12,9 @@ use crate::{Error, Result};
 pub struct DetectionCost {
     /// How probable a pair of the same identity is: above 0 and below 1.
     pub target_prior: f64,
-    /// What a rejected pair of the same identity costs, above 0.
+    /// The cost of rejecting a pair of the same identity, above 0.
     pub miss: f64,
-    /// What an accepted pair of different identities costs, above 0.
+    /// The cost of accepting a pair of different identities, above 0.
     pub false_alarm: f64,
 }
 

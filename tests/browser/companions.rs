@@ -1,4 +1,4 @@
-//! What stands beside a head, by the crate: penalties, center loss, schedules, monitors. For `tests/browser/companions.mjs`.
+//! The companions of a head, by the crate: penalties, center loss, schedules, monitors. For `tests/browser/companions.mjs`.
 
 use margin_softmax::{
     CenterLoss, Error, MarginSoftmax, Output, Regularizer, Result, Shape,

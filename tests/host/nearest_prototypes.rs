@@ -60,7 +60,7 @@ fn nearest_angles_agree_with_the_obvious_computation() {
     }
 }
 
-/// What proposition 1 says of random prototypes. The mean over one head deviates more than over independent samples, as
+/// Proposition 1 on random prototypes. The mean over one head deviates more than over independent samples, as
 /// the two of a closest pair are near to each other: by less than twice as much.
 #[test]
 fn random_prototypes_lie_as_far_apart_as_the_theory_says() {

@@ -87,7 +87,7 @@ export interface MonitorReport {
 export class Monitor {
     /** Of the histograms, 1 to 1024; 64 if absent. */
     constructor(bins?: number);
-    /** What `Head.evaluate` returned, with the labels and the ignore index it was given. Not of a linear head, which has no angles. */
+    /** The result of `Head.evaluate`, with the labels and the ignore index it was given. Not of a linear head, which has no angles. */
     add(
         out: Pick<Output, 'rowLosses' | 'targetCosines' | 'otherCosines'> & { counts: Pick<Output['counts'], 'rows' | 'nonFinitePrototypes'> },
         labels: Labels,
@@ -115,7 +115,7 @@ export interface Collapse {
     targetCosine: number;
     meanPrototype: number | undefined;
     thresholds: Required<CollapseThresholds>;
-    /** What was seen, what it means and what to try. */
+    /** A sentence for people: the readings, their meaning and the remedies. */
     text: string;
 }
 

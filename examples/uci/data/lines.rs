@@ -5,7 +5,7 @@ use ndarray::Array2;
 use super::Problem;
 use crate::common::{Result, learner::Set};
 
-/// What comes before the rows.
+/// The lines before the rows.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Header {
     None,

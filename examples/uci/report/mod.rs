@@ -16,7 +16,7 @@ pub use page::html;
 /// A title, a header and rows.
 pub type Sheet = (&'static str, Vec<String>, Vec<Vec<String>>);
 
-/// What is printed, and stands on the page.
+/// The tables, for the terminal and the page.
 pub fn tables(results: &Results) -> Vec<Sheet> {
     let all = [
         losses(results),
