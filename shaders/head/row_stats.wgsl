@@ -49,8 +49,8 @@ fn row_stats(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) grou
     // once through the classes, four at a time
     for (var j = first + 4u * lane; j < end; j += 4u * LANES) {
         let at = vec4(j, j + 1u, j + 2u, j + 3u);
-        // the label's own class counts as beyond the end
-        let here = beside_targets(select(at, vec4(0xffffffffu), at == vec4(label)) < vec4(end), at, first);
+        // targets count as beyond the end; numbers of classes take fewer registers here than flags do
+        let here = beside_targets(select(at, vec4(0xffffffffu), at == vec4(label)), at, first) < vec4(end);
         let biases = part.first / centers() + at;
         let c = class_cosines(row, j)
             + vec4(product_bias(biases.x), product_bias(biases.y), product_bias(biases.z), product_bias(biases.w));

@@ -19,11 +19,11 @@ fn seek_targets(row: u32, own: u32, first: u32, lane: u32) {
     }
 }
 
-fn beside_targets(here: vec4<bool>, at: vec4<u32>, first: u32) -> vec4<bool> {
-    var left = here;
+fn beside_targets(others: vec4<u32>, at: vec4<u32>, first: u32) -> vec4<u32> {
+    var left = others;
     if (((target_turns >> (((at.x - first) / (4u * LANES)) & 31u)) & 1u) != 0u) {
         for (var t = 0u; t < TARGETS; t++) {
-            left = select(left, vec4(false), at == vec4(soft[targets_at + t].label - targets_from));
+            left = select(left, vec4(0xffffffffu), at == vec4(soft[targets_at + t].label - targets_from));
         }
     }
     return left;
