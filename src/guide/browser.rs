@@ -171,6 +171,10 @@
 //! }
 //! ```
 //!
+//! Beside the head: `Regularizer` and `CenterLoss`, over typed arrays or recorded onto the gradients of a head;
+//! `planner.scheduled(loss, schedules, step)` is a loss whose margins and scale change over a run; `Monitor`, `meanPrototype` and
+//! `CollapseDetector` are those of [`monitor`](mod@crate::monitor).
+//!
 //! The same plan can be run by anything that speaks WebGPU: [`plan`](crate::plan) is plain data, buffers, WGSL text, and
 //! steps.
 //!

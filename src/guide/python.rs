@@ -36,6 +36,10 @@
 //! prototypes -= 0.1 * out.grad_prototypes
 //! ```
 //!
+//! `Regularizer`, `CenterLoss`, `Monitor`, `BatchReport`, `CollapseDetector`, `ClassMap` and the modules `theory` and
+//! `verification` (error rates from arrays of scores) are those of this crate; `want=["class_margins"]` asks for the gradients of
+//! margins that are learned, and `progress=` takes a callback that can end a call.
+//!
 //! Where the classes outgrow one machine, each rank of a process group holds a range of them. Every rank makes the head with the same
 //! arguments and calls it with its own batch; it gets the loss of the global batch and the gradients of that:
 //!
