@@ -41,7 +41,7 @@
 //!
 //! Beside the head: `regularize(&Regularizer::reg_ss(), prototypes)` is a penalty that burn adds to the loss and differentiates,
 //! `CentersConfig` makes the centers of the center loss, `head.apply_schedules` sets margins and scale for a step,
-//! `StepOptions::monitor` takes a `StepMonitor` of accuracy and angles, and `head.report` makes a
+//! `StepOptions::monitor` asks for a `StepMonitor` of accuracy and angles in the output, and `head.report` makes a
 //! [`BatchReport`](crate::monitor::BatchReport).
 //!
 //! `head.predict(embeddings, 5)` finds the nearest classes without labels and without an N×C matrix, within the head's budget.
