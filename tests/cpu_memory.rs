@@ -261,7 +261,7 @@ fn large_heads_fit_small_budgets() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let pool = pool();
     for (rows, classes, dim, kept, recomputed) in
-        [(256, 5994, 192, 1.101, 0.15), (512, 20_000, 512, 1.1, 0.15), (256, 96_000, 128, 1.1, 0.01)]
+        [(256, 5994, 192, 1.1, 0.15), (512, 20_000, 512, 1.1, 0.15), (256, 96_000, 128, 1.1, 0.01)]
     {
         let (x, w) = (numbers(rows * dim), numbers(classes * dim));
         let labels: Vec<i64> = (0..rows).map(|i| (i * 31 % classes) as i64).collect();

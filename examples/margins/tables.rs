@@ -8,7 +8,7 @@ use crate::{
     training::{BATCH, HIDDEN, Outcome, RATE, mean, over_repeats},
 };
 
-/// A table with what is said about it.
+/// A table and its comments.
 pub struct Sheet {
     pub title: String,
     /// For the page.
@@ -254,7 +254,7 @@ fn table2(runs: &Runs) -> Option<Sheet> {
     let best = runs.iter().min_by(|a, b| mean(&a.1, |o| o.eer).total_cmp(&mean(&b.1, |o| o.eer)))?;
     Some(Sheet {
         title: format!("All families, s = {SCALE}"),
-        text: "In the place of table 2, whose face benchmarks cannot be had: each margin as its own paper has it, and as \
+        text: "In the place of table 2, whose face benchmarks are not public: each margin as its own paper has it, and as \
                the theory predicts it for these classes and dimensions (training stops half way to the nearest prototype \
                with P = 0.95). Min DCF is the lowest detection cost with one target in a hundred."
             .into(),

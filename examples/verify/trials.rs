@@ -28,7 +28,7 @@ pub struct Trials {
     pub folds: Option<Vec<u32>>,
 }
 
-/// A list from a file. What is wrong with a line is said with its number.
+/// A list from a file. An error in a line names its number.
 pub fn read(path: &Path, format: Format, names: &Names) -> Result<Trials> {
     let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let trials = match format {

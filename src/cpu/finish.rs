@@ -53,11 +53,11 @@ impl Between<'_> {
         let (rows, extras, plain) = (&mut rows[..n], &mut extras[..n], linear && self.shape.classes() > 1);
         // returns the nearest other cosine and the log-sum-exp
         let finish = |i: usize, row: &mut HeadRow, extra: &mut RowExtras, targets: Option<TargetSlots<'_>>| {
-            (extra.length_gradient, extra.pull) = (0.0, 0.0);
+            extra.length_gradient = 0.0;
             if !row.counts() || broken {
                 let ignored = Some(batch.labels[i]) == loss.ignore_index;
                 extra.loss = if ignored { 0.0 } else { f64::NAN };
-                (extra.value, extra.slope_m2) = (0.0, 0.0);
+                (extra.value, extra.slope_m2, row.slope) = (0.0, 0.0, 0.0);
                 return [NO_COSINE as f32, 0.0];
             }
             let mut others = sums(i);
@@ -76,7 +76,7 @@ impl Between<'_> {
                 None => finish_row(loss, (row, extra), &others, (own, [1.0; 2]), part, lengths[i]),
             };
             (extra.loss, extra.value, extra.slope_m2) = (share.loss, share.scale, share.bias);
-            extra.pull = share.pull;
+            row.slope = share.pull;
             // what vanishes in f32 must not look like a row without a gradient
             let gain = part * own.scale;
             let least = filter * own.row * soft;
@@ -165,7 +165,7 @@ impl Between<'_> {
         let class = |i: usize| self.input.rows[i].class;
         let add = |sum: [f64; 4], &i: &usize| {
             let m = loss.margin_slopes(self.input.rows[i].cosine, batch.margins.as_ref().map_or(own, |all| all[i]));
-            std::array::from_fn(|k| sum[k] + self.input.extras[i].pull * m[k])
+            std::array::from_fn(|k| sum[k] + self.input.rows[i].slope * m[k])
         };
         let mut rows: Vec<usize> = (0..n).filter(|&i| self.input.rows[i].counts()).collect();
         if margins == MarginGradients::Classes {

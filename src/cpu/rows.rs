@@ -17,7 +17,7 @@ pub(super) struct HeadRow {
     pub cosine: f64,
     /// Its logit, scale included.
     pub logit: f64,
-    /// dφ/dx at the target.
+    /// dφ/dx at the target; between the passes dL/dφ.
     pub slope: f64,
     /// log Σ exp over all classes.
     pub log_all: f64,
@@ -52,8 +52,6 @@ pub(super) struct RowExtras {
     /// The factor of the embedding's direction in the gradient of its length.
     pub length_gradient: f32,
     pub loss: f64,
-    /// dL/dφ.
-    pub pull: f64,
 }
 
 impl RowExtras {
@@ -67,7 +65,6 @@ impl RowExtras {
         best: 0.0,
         length_gradient: 0.0,
         loss: 0.0,
-        pull: 0.0,
     };
 
     /// The largest value of the other classes: a scale that is 0 in f32 leaves none; what is subtracted then is multiplied by 0 too.

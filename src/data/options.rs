@@ -289,7 +289,7 @@ pub struct Want {
 /// dφ/dm is the derivative of the curve as it is: of the fallback at and beyond the threshold (a series holds at the threshold itself),
 /// of the series where the curve is one, and of the forward curve where [`Slope::Detached`](crate::objective::Slope) replaces
 /// dφ/dx. At m1 = 1, m2 = 0, where no curve is evaluated, it is the derivative of the curve with margins nearby.
-/// What other classes see of the target is held fixed, as in dX.
+/// Transforms of the other classes that look at the target see it as a constant, as for dX.
 ///
 /// A margin that must stay has gradient 0: m1 with the sine fallback and with fitted series coefficients, m1 and m2 of a linear
 /// head. Refused, as [`Error::Combination`](crate::Error::Combination): targets without m0..m3, margins that

@@ -25,10 +25,10 @@
 //! | Eq. 3, additive angular margin | comes out | [`arcface`](crate::MarginSoftmax::arcface) | the same | `train --loss arcface` |
 //! | Eq. 4, m1, m2 and m3 together | comes out | [`unified`](crate::MarginSoftmax::unified) | the same; `gradients` by finite differences | `train --loss JSON` |
 //! | Eq. 5 to 7: Intra-Loss, Inter-Loss, triplet loss | the paper's comparisons, not part of this library: they have no head of classes |  |  |  |
-//! | sub-centers, the dominant one, rows beyond 75° dropped | comes out as formulas; label noise of faces cannot be had | [`Shape::with_sub_centers`](crate::Shape::with_sub_centers), [`SubCenters`](crate::classes::SubCenters) | `classes` | `train --sub-centers 3` |
+//! | sub-centers, the dominant one, rows beyond 75° dropped | comes out as formulas; there is no public set of faces with label noise to repeat it on | [`Shape::with_sub_centers`](crate::Shape::with_sub_centers), [`SubCenters`](crate::classes::SubCenters) | `classes` | `train --sub-centers 3` |
 //! | the figure of target logits over the angle | comes out | [`target_value_slope`](crate::MarginSoftmax::target_value_slope) | `golden::slopes_are_as_printed` | `train`: the README's picture |
 //! | statistics of angles (W-EC, W-Inter, Intra, Inter) | on digits and clothes only | [`monitor`](mod@crate::monitor) | `monitor` | `train`, `images` |
-//! | tables on LFW, CFP-FP, AgeDB, IJB, MegaFace | data cannot be had | [`verification`](mod@crate::verification) | `verification`, tests/verify.rs | `verify --format lfw\|ijb` scores your embeddings |
+//! | tables on LFW, CFP-FP, AgeDB, IJB, MegaFace | data not available | [`verification`](mod@crate::verification) | `verification`, tests/verify.rs | `verify --format lfw\|ijb` scores your embeddings |
 //!
 //! # Unifying margins
 //!
@@ -48,7 +48,7 @@
 //! | Fig. 5, the loss at m0 .35, m1 1.85, m2 .6, m3 .5 | comes out | [`row_loss`](crate::theory::row_loss) | `theory::optimal_margins_are_as_printed` | `margin_theory` |
 //! | Fig. 6, the remedies over m0 | the order comes out at .8 to .35: EER at .5 is 25.4 % plain, 19.2 UniformFace, 16.1 Reg_ss, 11.7 WC-ReLU; at .2 UniformFace is worse than plain | [`Regularizer`](crate::Regularizer), [`Others::Rectified`](crate::Others) | tests/margins.rs `the_quick_form_has_the_published_order` | `margins --remedies` |
 //! | m1 of 1.8 and more with SphereFace-R's flattened curve | comes out: accuracy in training at 1.85 is 0 to 6 % as it stands, 99 to 100 % flattened | [`Fallback`](crate::objective::Fallback) | tests/margins.rs | `margins --curve` |
-//! | Table 2, benchmarks of all margins | data cannot be had; on voices SphereFace at the predicted 1.604 is best (EER 9.5 ± .9 %, ArcFace 10.7 ± .5, NormFace 11.1 ± .5) |  | tests/margins.rs | `margins --table2` |
+//! | Table 2, benchmarks of all margins | data not available; on voices SphereFace at the predicted 1.604 is best (EER 9.5 ± .9 %, ArcFace 10.7 ± .5, NormFace 11.1 ± .5) |  | tests/margins.rs | `margins --table2` |
 //! | polar collapse of AmpFace, and its warning | comes out: it warns in every run of AmpFace alone in 16 and 32 dimensions, in two of three with 8 voices in three dimensions, and in no healthy run | [`CollapseDetector`](crate::monitor::CollapseDetector) | tests/collapse.rs, tests/uci.rs | `uci --only collapse` |
 //!
 //! # ArcGrad
@@ -61,7 +61,7 @@
 //! | Eq. 4, 6: softmax, center loss and M-Softmax without a bias | as printed | [`softmax`](crate::MarginSoftmax::softmax), [`m_softmax`](crate::MarginSoftmax::m_softmax), [`CenterLoss`](crate::CenterLoss) | tests/uci.rs | `uci --only table` |
 //! | Eq. 16, 17, 19, the scale from the gap | 19 comes out; 16 and 17 have a wrong sign and lack a factor s | [`arcgrad_scale`](crate::theory::arcgrad_scale) | `theory::arcgrad_scales_are_as_printed` | `uci --only scales` |
 //! | Fig. 1, the gap over the scale | 84° at s = 1 and 2° at s = 40 come out as the steepest pull; trained gaps are larger (115° and 32°), since the pull does not end there | [`Report::mean_gap`](crate::monitor::Report::mean_gap) | tests/uci.rs | `uci --only scales` |
-//! | Table I, fifteen tables of UCI | does not come out: mean accuracy of the eight sets that can be had, published in brackets: softmax 79.98 (76.58), ArcFace 80.41 (76.22), ArcGrad 79.92 (79.48) and 80.10 (79.70) |  | tests/uci.rs | `uci --only table`, `--data DIR` for more sets |
+//! | Table I, fifteen tables of UCI | does not come out: mean accuracy of the eight sets that are available, published in brackets: softmax 79.98 (76.58), ArcFace 80.41 (76.22), ArcGrad 79.92 (79.48) and 80.10 (79.70) |  | tests/uci.rs | `uci --only table`, `--data DIR` for more sets |
 //! | Table I, AdaCos at two classes | its scale would stay 0; the paper has 46 to 54 % there | refused as [`Error::Combination`](crate::Error::Combination) | tests/uci.rs | the same |
 //! | depth: 33 % at ten layers for softmax, ArcFace, AdaCos | does not come out: 93 to 98 % for all losses, AdaCos 91 % on one set |  | tests/uci.rs | `uci --only depth` |
 //! | Fig. 3, shares of the training set | does not come out: at 1 % of the images softmax leads (64.6 %, ArcGrad 62.8), from 2 % on ArcGrad and ArcFace do by a point |  | tests/images.rs | `images` |
@@ -86,7 +86,7 @@
 //! | "the derivative of arccos explodes" | the slope by the cosine does (12, 115, 1139 at 1°, .1°, .01°; the series 4.9), the pull by the angle does not (.216, .200, .199), and training never comes near: the largest slope of 330 runs is 3.6 for AAM and 3.9 for ChebyAAM | [`target_value_slope`](crate::MarginSoftmax::target_value_slope) | tests/speakers.rs `the_slopes_are_those_of_the_formulas` | `speakers` |
 //! | "a stronger signal to hard examples" | for low degrees only: the slope just above the threshold at m .2 is .65, .41, .04, −.18, .10 for degrees 3, 5, 9, 15, 30, exact 0; at m .3 and .5 degree 30 pulls the wrong way (−.07, −.04), which Jackson's damping mends | the same | the same | `speakers` |
 //! | gradient norms over the steps | the same for both losses |  | tests/speakers.rs | `speakers` |
-//! | better error rates on VoxCeleb, SITW, CN-Celeb | data cannot be had; on 38 unseen synthetic voices both have 11.98 % (m .2), 11.80 and 11.79 (.3), 11.23 (.5); same-seed differences are below .05 points; on nine real speakers 93.7 % both | [`DetectionCurve`](crate::verification::DetectionCurve) | tests/speakers.rs | `speakers` |
+//! | better error rates on VoxCeleb, SITW, CN-Celeb | data not available; on 38 unseen synthetic voices both have 11.98 % (m .2), 11.80 and 11.79 (.3), 11.23 (.5); same-seed differences are below .05 points; on nine real speakers 93.7 % both | [`DetectionCurve`](crate::verification::DetectionCurve) | tests/speakers.rs | `speakers` |
 //! | degree and damping | no effect from degree 15 on | [`Series`](crate::objective::Series) | tests/speakers.rs | `speakers` |
 //! | the scale | matters more than any margin: EER 6.8 % at s = 2, 12.0 at 30 |  |  | `speakers` |
 //!
